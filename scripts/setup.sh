@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Installs what the demo and the tests need and this machine lacks, and starts none of it: no
+# PostgreSQL cluster is made and no service runs afterwards. Does nothing when all is there.
+set -euo pipefail
+
+have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }
+
+have_postgres() {
+    local directory
+    for directory in "${CAUSEWAY_PG_BIN:-}" "$(pg_config --bindir 2>/dev/null || true)" \
+        /usr/lib/postgresql/*/bin ${PATH//:/ }; do
+        if [ -x "$directory/initdb" ] && [ -x "$directory/postgres" ]; then return 0; fi
+    done
+    return 1
+}
+
+# The C interface, which is not libclang-cpp. Bindings are made with it when the SQL parser is built.
+have_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] || ldconfig -p 2>/dev/null | grep -Eq 'libclang(-[0-9.]+)?\.so' ||
+        compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null ||
+        compgen -G '/usr/lib/llvm-*/lib/libclang-[0-9]*.so*' >/dev/null
+}
+
+have_python_driver() {
+    local python
+    for python in python3 /usr/bin/python3; do
+        "$python" -c 'import psycopg' 2>/dev/null && return 0
+        "$python" -c 'import psycopg2' 2>/dev/null && return 0
+    done
+    return 1
+}
+
+have_compiler() { have cc && have make; }
+
+# Without the first group nothing builds or runs; without the second some comparisons are skipped.
+needed=()
+wished=()
+have_compiler || needed+=(build-essential)
+have_libclang || needed+=(libclang-dev)
+have_postgres || needed+=(postgresql postgresql-contrib)
+have psql || needed+=(postgresql-client)
+have pgbouncer || wished+=(pgbouncer)
+have_python_driver || wished+=(python3-psycopg2)
+
+if ! have cargo; then
+    echo "setup: Rust is missing; install it from https://rustup.rs" >&2
+    exit 69
+fi
+if [ ${#needed[@]} -eq 0 ] && [ ${#wished[@]} -eq 0 ]; then exit 0; fi
+
+if ! have apt-get; then
+    echo "setup: please install what these Debian packages hold: ${needed[*]} ${wished[*]}" >&2
+    if [ ${#needed[@]} -eq 0 ]; then exit 0; else exit 69; fi
+fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    if have sudo; then as_root=(sudo); else
+        echo "setup: as root, please run: apt-get install ${needed[*]} ${wished[*]}" >&2
+        if [ ${#needed[@]} -eq 0 ]; then exit 0; else exit 69; fi
+    fi
+fi
+
+# The server package would make a cluster and start it. Where somebody has configured
+# postgresql-common already, that choice stands.
+configuration=/etc/postgresql-common/createcluster.conf
+if [ ! -e "$configuration" ]; then
+    "${as_root[@]}" mkdir -p "$(dirname "$configuration")"
+    echo 'create_main_cluster = false' | "${as_root[@]}" tee "$configuration" >/dev/null
+fi
+
+# Debian's packages start their services unless this file says no (invoke-rc.d(8)).
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+fi
+
+install() {
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install --yes --no-install-recommends -o Dpkg::Options::=--force-confold "$@"
+}
+
+echo "setup: installing ${needed[*]} ${wished[*]}"
+"${as_root[@]}" apt-get update --quiet || echo "setup: apt-get update failed; trying what is known" >&2
+if [ ${#needed[@]} -gt 0 ]; then install "${needed[@]}"; fi
+for package in "${wished[@]}"; do
+    install "$package" || echo "setup: no $package; what needs it will be skipped" >&2
+done

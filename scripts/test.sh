@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Formatting, lints, then every test; ends with a total. Set CAUSEWAY_PG_BINS to run the local
+# clusters over other PostgreSQL versions too.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cargo=${CARGO:-cargo}
+
+"$cargo" fmt --check
+"$cargo" clippy --all-targets -- -D warnings
+
+if "$cargo" nextest --version >/dev/null 2>&1; then
+    # Its own summary is the total. It runs no documentation tests.
+    "$cargo" nextest run --no-fail-fast "$@"
+    exec "$cargo" test --doc --quiet
+fi
+
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+outcome=0
+"$cargo" test --no-fail-fast "$@" 2>&1 | tee "$output" || outcome=$?
+awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
+     END { printf "total: %d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$output"
+exit "$outcome"

@@ -1,0 +1,63 @@
+//! The HTTP pages: `/metrics`, `/livez`, `/readyz`, `/api/status`.
+
+use axum::extract::State as Held;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{State, status};
+
+const INDEX: &str = "causeway\n\n/metrics     Prometheus\n/livez       is the process alive\n\
+    /readyz      can it serve writes\n/api/status  everything, as JSON\n";
+
+/// Serves until `shutdown`.
+pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) {
+    let pages = Router::new()
+        .route("/", get(|| async { INDEX }))
+        .route("/metrics", get(metrics))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route(
+            "/api/status",
+            get(|held: Held<State>| async move { Json(status::take(&held)) }),
+        )
+        .with_state(state);
+    let served = axum::serve(listener, pages);
+    // Not gracefully: a scraper that keeps its connection open must not hold up the end.
+    tokio::select! {
+        result = async { served.await } => {
+            if let Err(error) = result {
+                tracing::error!(%error, "serve HTTP");
+            }
+        }
+        () = shutdown.cancelled() => {}
+    }
+}
+
+async fn metrics(Held(state): Held<State>) -> Response {
+    match state.metrics.render() {
+        Ok(text) => (
+            [(
+                header::CONTENT_TYPE,
+                "text/plain; version=0.0.4; charset=utf-8",
+            )],
+            text,
+        )
+            .into_response(),
+        Err(error) => {
+            tracing::error!(%error, "render the metrics");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn ready(Held(state): Held<State>) -> Response {
+    if state.board.topology().primary().is_some() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "no primary is available\n").into_response()
+    }
+}

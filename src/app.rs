@@ -1,0 +1,272 @@
+//! Wiring: the only file that knows everyone. Starts the planes, and takes them down again.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin;
+use crate::backend::pool::Pools;
+use crate::board::{Board, MAX_NODES};
+use crate::client::cancels::Cancels;
+use crate::client::listener::{self, Door};
+use crate::client::worker::{Account, Common, Worker};
+use crate::config::{AuthMethod, Config, Secret};
+use crate::control::{catalogs, monitor::NodeMonitor};
+use crate::core::route::Policy;
+use crate::core::topology::{NodeId, NodeView};
+use crate::metrics::Metrics;
+use crate::wire::auth::Verifier;
+
+/// Longest wait for proof that the primary shows what a standby has shown.
+const VISIBILITY_WAIT: Duration = Duration::from_secs(1);
+/// Sessions in the middle of a transaction may take this long to end it at a shutdown.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// How often pools are tidied and gauges brought up to date.
+const TIDY: Duration = Duration::from_millis(500);
+
+/// Why the proxy cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A socket, a thread or a runtime could not be had.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The metrics could not be set up.
+    #[error("set up the metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// More nodes than can be told apart.
+    #[error("{0} nodes are configured; at most {MAX_NODES} are supported")]
+    TooManyNodes(usize),
+    /// A user's password in the configuration cannot be used.
+    #[error("the password of user \"{0}\" is not one that the authentication method can check")]
+    Password(String),
+}
+
+/// The listening sockets, made by the caller so that tests own them.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub clients: TcpListener,
+    /// For HTTP, if it is served.
+    pub http: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds what the configuration names.
+    pub async fn bind(config: &Config) -> Result<Self, AppError> {
+        let bind = async |address: std::net::SocketAddr| {
+            let what = || format!("listen on {address}");
+            TcpListener::bind(address)
+                .await
+                .map_err(|source| AppError::Io {
+                    what: what(),
+                    source,
+                })
+        };
+        let clients = bind(config.listen).await?;
+        let http = match config.admin_http {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        Ok(Self { clients, http })
+    }
+}
+
+/// Runs the proxy until `shutdown`: then it accepts no more clients, closes the idle sessions, lets
+/// the others end their transactions within `SHUTDOWN_GRACE`, and ends.
+pub async fn run(
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<(), AppError> {
+    if config.nodes.len() > MAX_NODES {
+        return Err(AppError::TooManyNodes(config.nodes.len()));
+    }
+    let workers = config.workers.unwrap_or_else(default_workers).max(1);
+    let names: Vec<String> = config.nodes.iter().map(|node| node.name.clone()).collect();
+    let metrics = Arc::new(Metrics::new(&names)?);
+    let board = Arc::new(Board::new(node_views(&config)));
+    let common = Arc::new(Common {
+        policy: policy(&config),
+        pools: Pools::new(&config, workers, Arc::clone(&board), Arc::clone(&metrics)),
+        cancels: Cancels::default(),
+        draining: CancellationToken::new(),
+        users: accounts(&config)?,
+        greetings: Default::default(),
+        workers,
+        board: Arc::clone(&board),
+        metrics: Arc::clone(&metrics),
+        config: config.clone(),
+    });
+
+    // Everything but the acceptor and the workers lives until the last session has ended.
+    let stop_control = CancellationToken::new();
+    let tracker = TaskTracker::new();
+    for (index, node) in config.nodes.iter().enumerate() {
+        let monitor = NodeMonitor {
+            id: NodeId(index as u16),
+            node: node.clone(),
+            monitor: config.monitor.clone(),
+            board: Arc::clone(&board),
+            metrics: Arc::clone(&metrics),
+        };
+        tracker.spawn(monitor.run(stop_control.clone()));
+    }
+    tracker.spawn(catalogs::run(
+        config.clone(),
+        Arc::clone(&board),
+        stop_control.clone(),
+    ));
+    tracker.spawn(tidy(Arc::clone(&common), stop_control.clone()));
+    if let Some(http) = listeners.http {
+        let state = admin::State::new(&config, Arc::clone(&board), Arc::clone(&metrics));
+        tracker.spawn(admin::http::serve(http, state, stop_control.clone()));
+    }
+
+    let abort = CancellationToken::new();
+    let (doors, threads) = start_workers(&common, workers, &abort)?;
+    tracing::info!(address = %config.listen, workers, nodes = config.nodes.len(), "causeway is ready for clients");
+    listener::accept(listeners.clients, doors, Arc::clone(&common), shutdown).await;
+
+    tracing::info!(clients = metrics.client_connections.get(), "shutting down");
+    common.draining.cancel();
+    let ended = tokio::task::spawn_blocking(move || {
+        threads.into_iter().for_each(|thread| drop(thread.join()));
+    });
+    tokio::pin!(ended);
+    if tokio::time::timeout(SHUTDOWN_GRACE, &mut ended)
+        .await
+        .is_err()
+    {
+        abort.cancel();
+        let _ = ended.await;
+    }
+    stop_control.cancel();
+    tracker.close();
+    tracker.wait().await;
+    tracing::info!("causeway has ended");
+    Ok(())
+}
+
+/// One event loop for every two cores: the servers and the clients need some as well, and a second
+/// loop on a small machine costs more than it brings (docs/adr/0001-runtime-shape.md).
+fn default_workers() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .div_ceil(2)
+}
+
+fn start_workers(
+    common: &Arc<Common>,
+    workers: usize,
+    abort: &CancellationToken,
+) -> Result<(Vec<Door>, Vec<JoinHandle<()>>), AppError> {
+    let io = |what: &str| {
+        let what = what.to_owned();
+        move |source| AppError::Io { what, source }
+    };
+    let mut doors = Vec::with_capacity(workers);
+    let mut threads = Vec::with_capacity(workers);
+    for index in 0..workers {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(io("start a worker's event loop"))?;
+        let worker = Arc::new(Worker::new(index, Arc::clone(common)));
+        let (door, floor) = listener::door();
+        let abort = abort.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("causeway-{index}"))
+            .spawn(move || runtime.block_on(listener::serve(floor, worker, abort)))
+            .map_err(io("start a worker"))?;
+        doors.push(door);
+        threads.push(thread);
+    }
+    Ok((doors, threads))
+}
+
+async fn tidy(common: Arc<Common>, shutdown: CancellationToken) {
+    let work = async {
+        loop {
+            tokio::time::sleep(TIDY).await;
+            common.pools.tidy();
+            let topology = common.board.topology();
+            for node in &topology.nodes {
+                let Some((life, _)) = node.as_standby() else {
+                    continue;
+                };
+                let lag = topology
+                    .lag(life, common.board.now_us())
+                    .unwrap_or_default();
+                let metrics = &common.metrics;
+                metrics
+                    .lag_bytes
+                    .with_label_values(&[&*node.name])
+                    .set(lag.bytes as i64);
+                metrics
+                    .lag_seconds
+                    .with_label_values(&[&*node.name])
+                    .set(lag.us as f64 / 1e6);
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+fn node_views(config: &Config) -> Vec<NodeView> {
+    let zone = config.routing.zone.as_ref();
+    let views = config
+        .nodes
+        .iter()
+        .enumerate()
+        .map(|(index, node)| NodeView {
+            id: NodeId(index as u16),
+            name: Arc::from(node.name.as_str()),
+            weight: node.weight,
+            near: zone.is_none() || node.zone.as_ref() == zone,
+            life: None,
+            previous: None,
+        });
+    views.collect()
+}
+
+fn policy(config: &Config) -> Policy {
+    let us = |duration: Duration| duration.as_micros() as u64;
+    Policy {
+        catchup_wait_us: us(config.routing.catchup_wait),
+        max_lag_us: config.routing.max_lag.map(us),
+        visibility_wait_us: us(VISIBILITY_WAIT),
+    }
+}
+
+fn accounts(config: &Config) -> Result<std::collections::HashMap<String, Account>, AppError> {
+    let mut accounts = std::collections::HashMap::new();
+    for (name, user) in &config.auth.users {
+        let password = user.password.as_ref().map(Secret::reveal);
+        let verifier = match (config.auth.method, password) {
+            (AuthMethod::Trust, _) => Some(Verifier::Trust),
+            (AuthMethod::Md5, Some(password)) => Some(Verifier::md5(name, password)),
+            (AuthMethod::ScramSha256, Some(password)) => Verifier::scram(password),
+            (_, None) => None,
+        };
+        let verifier = verifier.ok_or_else(|| AppError::Password(name.clone()))?;
+        let account = Account {
+            verifier,
+            server_password: user.server_password.clone(),
+        };
+        accounts.insert(name.clone(), account);
+    }
+    Ok(accounts)
+}

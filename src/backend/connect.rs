@@ -1,0 +1,282 @@
+//! Opening a server connection: TCP, startup, authentication, until it is ready.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use postgres_protocol::authentication::{md5_hash, sasl};
+use postgres_protocol::message::frontend;
+use tokio::net::TcpStream;
+
+use super::server::{CancelTarget, Origin, Server};
+use crate::board::Board;
+use crate::config::Secret;
+use crate::wire::frame;
+use crate::wire::reply::error_field;
+use crate::wire::socket::Socket;
+
+/// Where to connect and as whom.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Node name, for messages.
+    pub node: Arc<str>,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Database.
+    pub database: Arc<str>,
+    /// Role.
+    pub user: Arc<str>,
+    /// Plain password, if there is one.
+    pub password: Option<Secret>,
+}
+
+/// Why no server connection could be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// TCP failed, or the connection broke during login.
+    #[error("cannot reach node {node}: {source}")]
+    Io {
+        /// Which node.
+        node: Arc<str>,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The server did not finish the login in time.
+    #[error("node {node} did not complete a login within {bound:?}")]
+    TimedOut {
+        /// Which node.
+        node: Arc<str>,
+        /// The bound.
+        bound: Duration,
+    },
+    /// The server refused, in its own words.
+    #[error("node {node} refused the login: {message} (SQLSTATE {sqlstate})")]
+    Refused {
+        /// Which node.
+        node: Arc<str>,
+        /// Its SQLSTATE.
+        sqlstate: String,
+        /// Its message.
+        message: String,
+        /// The ErrorResponse frame, to be passed on.
+        frame: Vec<u8>,
+    },
+    /// The server wants an authentication that is not offered, or no password is configured.
+    #[error("cannot log in to node {node}: {what}")]
+    Unsupported {
+        /// Which node.
+        node: Arc<str>,
+        /// What it wants.
+        what: String,
+    },
+}
+
+impl ConnectError {
+    /// Whether another node might do better: the node is down, starting, stopping or full.
+    pub fn is_about_the_node(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::TimedOut { .. } => true,
+            Self::Refused { sqlstate, .. } => {
+                matches!(sqlstate.as_str(), "57P01" | "57P02" | "57P03" | "53300")
+                    || sqlstate.starts_with("08")
+            }
+            Self::Unsupported { .. } => false,
+        }
+    }
+
+    /// Whether it refused because it does not know the database, the role or its password: a
+    /// standby may just not have replayed them yet.
+    pub fn is_about_what_is_not_replayed(&self) -> bool {
+        matches!(self, Self::Refused { sqlstate, .. }
+            if matches!(sqlstate.as_str(), "3D000" | "28000" | "28P01"))
+    }
+}
+
+/// Opens a server connection in the given life of a node, within `bound`.
+pub async fn connect(
+    target: &Target,
+    origin: Origin,
+    worker: usize,
+    board: Arc<Board>,
+    bound: Duration,
+) -> Result<Server, ConnectError> {
+    let node = Arc::clone(&target.node);
+    match tokio::time::timeout(bound, login(target, origin, worker, board)).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::TimedOut { node, bound }),
+    }
+}
+
+async fn login(
+    target: &Target,
+    origin: Origin,
+    worker: usize,
+    board: Arc<Board>,
+) -> Result<Server, ConnectError> {
+    let io = |source| ConnectError::Io {
+        node: Arc::clone(&target.node),
+        source,
+    };
+    let stream = TcpStream::connect((target.host.as_str(), target.port))
+        .await
+        .map_err(io)?;
+    let address = stream.peer_addr().map_err(io)?;
+    let mut socket = Socket::new(stream).map_err(io)?;
+
+    let mut out = BytesMut::new();
+    let parameters = [("user", &*target.user), ("database", &*target.database)];
+    frontend::startup_message(parameters, &mut out).map_err(io)?;
+    socket.write_all(&out).await.map_err(io)?;
+
+    let mut login = Login {
+        target,
+        scram: None,
+    };
+    let mut known = Vec::new();
+    let mut cancel = CancelTarget {
+        address,
+        process: 0,
+        key: 0,
+    };
+    let mut commits_async = None;
+    loop {
+        let (tag, frame) = socket.next_frame().await.map_err(io)?;
+        let body = &frame[frame::HEADER..];
+        match tag {
+            b'R' => {
+                if let Some(answer) = login.answer(body)? {
+                    socket.write_all(&answer).await.map_err(io)?;
+                }
+            }
+            b'S' => known.extend(frame::parameter(body)),
+            b'K' => {
+                if let Some((process, key)) = body.split_first_chunk::<4>() {
+                    cancel.process = i32::from_be_bytes(*process);
+                    cancel.key = key.first_chunk().map_or(0, |key| i32::from_be_bytes(*key));
+                }
+            }
+            b'E' => return Err(refused(target, frame)),
+            // The answer to the question below.
+            b'D' => commits_async = Some(body.ends_with(b"off")),
+            b'Z' if commits_async.is_some() => break,
+            b'Z' => {
+                // Whether commits are flushed by default decides which position covers them.
+                let mut ask = BytesMut::new();
+                frontend::query("SHOW synchronous_commit", &mut ask).map_err(io)?;
+                socket.write_all(&ask).await.map_err(io)?;
+            }
+            b'N' | b'T' | b'C' => {}
+            other => {
+                let what = format!("it sent an unexpected message {:?}", char::from(other));
+                return Err(ConnectError::Unsupported {
+                    node: Arc::clone(&target.node),
+                    what,
+                });
+            }
+        }
+    }
+    let parameters = Arc::from(known);
+    let commits_async = commits_async.unwrap_or(true);
+    Ok(Server::new(
+        socket,
+        origin,
+        cancel,
+        parameters,
+        commits_async,
+        worker,
+        board,
+    ))
+}
+
+struct Login<'a> {
+    target: &'a Target,
+    scram: Option<sasl::ScramSha256>,
+}
+
+impl Login<'_> {
+    /// The answer to an authentication request (manual, "Message Formats": Authentication…).
+    fn answer(&mut self, body: &[u8]) -> Result<Option<BytesMut>, ConnectError> {
+        let node = || Arc::clone(&self.target.node);
+        let io = |source| ConnectError::Io {
+            node: node(),
+            source,
+        };
+        let unsupported = |what: String| ConnectError::Unsupported { node: node(), what };
+        let (code, rest) = body
+            .split_first_chunk::<4>()
+            .ok_or_else(|| unsupported("it sent a malformed authentication request".to_owned()))?;
+        let password = || {
+            self.target
+                .password
+                .as_ref()
+                .map(Secret::reveal)
+                .ok_or_else(|| {
+                    let user = &self.target.user;
+                    unsupported(format!(
+                        "it asks for a password, and none is configured for user {user}"
+                    ))
+                })
+        };
+        let mut out = BytesMut::new();
+        match u32::from_be_bytes(*code) {
+            0 => return Ok(None),
+            3 => {
+                return Err(unsupported(
+                    "it asks for the password in clear text, which is not sent; use scram-sha-256"
+                        .to_owned(),
+                ));
+            }
+            5 => {
+                let salt = rest.first_chunk::<4>().copied().unwrap_or_default();
+                let hash = md5_hash(self.target.user.as_bytes(), password()?.as_bytes(), salt);
+                frontend::password_message(hash.as_bytes(), &mut out).map_err(io)?;
+            }
+            10 if rest
+                .split(|byte| *byte == 0)
+                .any(|name| name == b"SCRAM-SHA-256") =>
+            {
+                let scram = sasl::ScramSha256::new(
+                    password()?.as_bytes(),
+                    sasl::ChannelBinding::unsupported(),
+                );
+                frontend::sasl_initial_response("SCRAM-SHA-256", scram.message(), &mut out)
+                    .map_err(io)?;
+                self.scram = Some(scram);
+            }
+            11 | 12 => {
+                let last = code[3] == 12;
+                let scram = self.scram.as_mut().ok_or_else(|| {
+                    unsupported("it went on with a SASL exchange never begun".to_owned())
+                })?;
+                if last {
+                    scram.finish(rest).map_err(io)?;
+                    return Ok(None);
+                }
+                scram.update(rest).map_err(io)?;
+                frontend::sasl_response(scram.message(), &mut out).map_err(io)?;
+            }
+            other => {
+                return Err(unsupported(format!(
+                    "it asks for authentication method {other}"
+                )));
+            }
+        }
+        Ok(Some(out))
+    }
+}
+
+fn refused(target: &Target, frame: Vec<u8>) -> ConnectError {
+    let field = |code| {
+        error_field(&frame, code)
+            .map_or_else(String::new, |v| String::from_utf8_lossy(v).into_owned())
+    };
+    ConnectError::Refused {
+        node: Arc::clone(&target.node),
+        sqlstate: field(b'C'),
+        message: field(b'M'),
+        frame,
+    }
+}

@@ -1,0 +1,9 @@
+//! Server connections: opening them, sharing them, what is prepared and set on each.
+
+pub mod cancel;
+pub mod connect;
+pub mod own_query;
+pub mod pool;
+pub mod prepared;
+pub mod server;
+pub mod settings;

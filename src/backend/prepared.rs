@@ -1,0 +1,248 @@
+//! Prepared statements that outlive a server connection.
+//!
+//! A client's statement is known by its text and parameter types. Each distinct one has a number,
+//! under which it is prepared, when first needed, on any server connection that runs it. So a
+//! thousand sessions with the same statement share one plan per connection, under whatever names.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ahash::RandomState;
+
+use crate::core::statement::Statement;
+use crate::wire::frame;
+
+/// A statement as `Parse` described it.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Unique within one worker.
+    id: u64,
+    /// The Parse message's body behind the name: text, zero, parameter types.
+    body: Box<[u8]>,
+    /// What it needs and does.
+    pub statement: Arc<Statement>,
+    /// By which version of the function catalogue that was found.
+    pub catalog_version: u64,
+    /// A standby refused to run it.
+    refused: AtomicBool,
+    /// Its plan no longer fits its tables: it must be prepared under a new number.
+    stale: AtomicBool,
+}
+
+impl Prepared {
+    /// The name that it has on server connections.
+    pub fn server_name(&self) -> String {
+        format!("causeway_{}", self.id)
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The text, zero, and parameter types.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Appends the Parse message that prepares it under `name`.
+    pub fn write_parse(&self, name: &str, out: &mut Vec<u8>) {
+        frame::write(out, b'P', |body| {
+            body.extend_from_slice(name.as_bytes());
+            body.push(0);
+            body.extend_from_slice(&self.body);
+        });
+    }
+
+    /// Remembers that it must go to the primary.
+    pub fn refuse(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a standby refused it.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Marks its plans as outdated everywhere.
+    pub fn outdate(&self) {
+        self.stale.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its plans are outdated.
+    pub fn is_outdated(&self) -> bool {
+        self.stale.load(Ordering::Relaxed)
+    }
+}
+
+/// One worker's statements by text and parameter types.
+#[derive(Debug)]
+pub struct Registry {
+    by_body: HashMap<Box<[u8]>, Arc<Prepared>, RandomState>,
+    next_id: u64,
+    step: u64,
+    capacity: usize,
+    catalog_version: u64,
+}
+
+impl Registry {
+    /// An empty registry whose numbers are `first`, `first + step`, … so that workers never share one.
+    pub fn new(first: u64, step: u64, capacity: usize) -> Self {
+        Self {
+            by_body: HashMap::default(),
+            next_id: first,
+            step,
+            capacity,
+            catalog_version: 0,
+        }
+    }
+
+    /// A statement that is known already.
+    pub fn find(&self, body: &[u8]) -> Option<Arc<Prepared>> {
+        self.by_body
+            .get(body)
+            .filter(|found| !found.is_outdated())
+            .cloned()
+    }
+
+    /// Everything known must be classified afresh, by a new version of the function catalogue.
+    /// Sessions give up what they hold when they next use it.
+    pub fn outdate_all(&mut self, catalog_version: u64) {
+        self.catalog_version = catalog_version;
+        self.by_body.clear();
+    }
+
+    /// Gives a new statement its number, and remembers it if it is to be kept.
+    pub fn add(&mut self, body: &[u8], statement: Arc<Statement>, keep: bool) -> Arc<Prepared> {
+        if keep && self.by_body.len() >= self.capacity {
+            // Those that no session holds any more; their numbers are never given again.
+            self.by_body
+                .retain(|_, prepared| Arc::strong_count(prepared) > 1);
+        }
+        let prepared = Arc::new(Prepared {
+            id: self.next_id,
+            body: body.into(),
+            statement,
+            catalog_version: self.catalog_version,
+            refused: AtomicBool::new(false),
+            stale: AtomicBool::new(false),
+        });
+        self.next_id += self.step;
+        if keep && self.by_body.len() < self.capacity {
+            self.by_body.insert(body.into(), Arc::clone(&prepared));
+        }
+        prepared
+    }
+}
+
+/// The statements that one server connection holds, the longest unused first.
+#[derive(Debug, Default)]
+pub struct Held {
+    ids: HashMap<u64, u64, RandomState>,
+    uses: VecDeque<(u64, u64)>,
+    clock: u64,
+}
+
+impl Held {
+    /// Whether a statement is prepared here; it then counts as used now.
+    pub fn touch(&mut self, id: u64) -> bool {
+        self.clock += 1;
+        let Some(used) = self.ids.get_mut(&id) else {
+            return false;
+        };
+        *used = self.clock;
+        // A queue entry for every use would grow without bound; a lazy one every so often will do.
+        if self.uses.len() < 4 * self.ids.len() + 16 {
+            self.uses.push_back((id, self.clock));
+        }
+        true
+    }
+
+    /// Notes a statement as prepared.
+    pub fn insert(&mut self, id: u64) {
+        self.clock += 1;
+        self.ids.insert(id, self.clock);
+        self.uses.push_back((id, self.clock));
+    }
+
+    /// Forgets the longest unused statement and gives it, to be closed, while there are more than
+    /// `capacity`.
+    pub fn evict(&mut self, capacity: usize) -> Option<u64> {
+        if self.ids.len() <= capacity {
+            return None;
+        }
+        while let Some((oldest, at)) = self.uses.pop_front() {
+            match self.ids.get(&oldest) {
+                Some(used) if *used == at => {
+                    self.ids.remove(&oldest);
+                    return Some(oldest);
+                }
+                // Used again since: it queues again as of then.
+                Some(used)
+                    if *used > at && !self.uses.iter().any(|(other, _)| *other == oldest) =>
+                {
+                    self.uses.push_back((oldest, *used));
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Forgets one: it was not prepared after all, or was closed.
+    pub fn remove(&mut self, id: u64) {
+        self.ids.remove(&id);
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::statement::WriteReason;
+
+    #[test]
+    fn same_text_same_number() {
+        let mut registry = Registry::new(1, 2, 10);
+        let statement = Arc::new(Statement::unexamined(WriteReason::Command));
+        assert!(registry.find(b"select 1\0\0\0").is_none());
+        let first = registry.add(b"select 1\0\0\0", Arc::clone(&statement), true);
+        assert_eq!(registry.find(b"select 1\0\0\0").unwrap().id(), first.id());
+        first.outdate();
+        assert!(
+            registry.find(b"select 1\0\0\0").is_none(),
+            "outdated plans get a new number"
+        );
+        assert_eq!(registry.add(b"select 1\0\0\0", statement, true).id(), 3);
+    }
+
+    #[test]
+    fn the_longest_unused_is_closed() {
+        let mut held = Held::default();
+        for id in [1, 2, 3] {
+            assert_eq!(held.evict(3), None);
+            held.insert(id);
+        }
+        assert!(held.touch(1));
+        held.insert(4);
+        assert_eq!(held.evict(3), Some(2));
+        assert_eq!(held.evict(3), None);
+        assert!(!held.touch(2));
+        assert!(held.touch(1) && held.touch(3) && held.touch(4));
+        for _ in 0..1000 {
+            held.touch(1);
+        }
+        assert!(held.uses.len() < 64, "bounded");
+        for id in 5..100 {
+            held.insert(id);
+            assert!(held.evict(3).is_some());
+        }
+        assert_eq!(held.ids.len(), 3);
+    }
+}

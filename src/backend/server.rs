@@ -1,0 +1,208 @@
+//! One logged-in server connection and all that is known of its state.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::prepared::Held;
+use super::settings::Settings;
+use crate::board::Board;
+use crate::core::exchange::Exchange;
+use crate::core::gauge::Gauge;
+use crate::core::lsn::Timeline;
+use crate::core::session::LifeAt;
+use crate::core::topology::{Incarnation, NodeId, Topology};
+use crate::wire::frame::Walker;
+use crate::wire::socket::Socket;
+
+/// Which life of which node a connection belongs to.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The node.
+    pub node: NodeId,
+    /// The incarnation that was current when the connection was begun.
+    pub incarnation: Incarnation,
+    /// Its timeline.
+    pub timeline: Timeline,
+    /// Its gauge.
+    pub gauge: Arc<Gauge>,
+}
+
+/// What cancels the statement that a connection is running.
+#[derive(Clone, Debug)]
+pub struct CancelTarget {
+    /// The server.
+    pub address: SocketAddr,
+    /// Process id from BackendKeyData.
+    pub process: i32,
+    /// Secret from BackendKeyData.
+    pub key: i32,
+}
+
+/// A server connection.
+#[derive(Debug)]
+pub struct Server {
+    /// The connection itself.
+    pub socket: Socket,
+    /// Where frames begin in what it sends.
+    pub walker: Walker,
+    /// What it still owes.
+    pub exchange: Exchange,
+    /// The node's life that it belongs to.
+    pub origin: Origin,
+    /// How to cancel.
+    pub cancel: CancelTarget,
+    /// Session settings in force on it; none when they cannot be known.
+    pub applied: Option<Arc<Settings>>,
+    /// Named statements prepared on it.
+    pub held: Held,
+    /// Parse messages on their way, in order: the named statement that each prepares, if it is one.
+    pub parsing: VecDeque<Option<u64>>,
+    /// Whose unnamed statement it holds.
+    pub unnamed: Option<u64>,
+    /// `synchronous_commit` is off unless a session says otherwise.
+    pub commits_async: bool,
+    /// When it was last given back.
+    pub idle_since: Instant,
+    /// Which worker's event loop it is registered with.
+    pub worker: usize,
+    /// ParameterStatus at login.
+    pub parameters: Arc<[(String, String)]>,
+    born_at_probe: u64,
+    proven: bool,
+    busy: bool,
+    /// It runs a unit that may commit asynchronously.
+    asynchronous: bool,
+    board: Arc<Board>,
+}
+
+impl Server {
+    /// Wraps a connection that has just become ready.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one caller, which has just gathered all of it"
+    )]
+    pub(super) fn new(
+        socket: Socket,
+        origin: Origin,
+        cancel: CancelTarget,
+        parameters: Arc<[(String, String)]>,
+        commits_async: bool,
+        worker: usize,
+        board: Arc<Board>,
+    ) -> Self {
+        Self {
+            socket,
+            walker: Walker::default(),
+            exchange: Exchange::default(),
+            born_at_probe: origin.gauge.sent(),
+            origin,
+            cancel,
+            applied: Some(Arc::default()),
+            held: Held::default(),
+            parsing: VecDeque::new(),
+            unnamed: None,
+            commits_async,
+            idle_since: Instant::now(),
+            worker,
+            parameters,
+            proven: false,
+            busy: false,
+            asynchronous: false,
+            board,
+        }
+    }
+
+    /// The node's life, for marks.
+    pub fn life(&self) -> LifeAt<'_> {
+        LifeAt {
+            incarnation: self.origin.incarnation,
+            gauge: &self.origin.gauge,
+            timeline: self.origin.timeline,
+        }
+    }
+
+    /// Whether measurements of its incarnation speak for this connection.
+    ///
+    /// It was begun in that incarnation, but the node may have been restarted unnoticed before it
+    /// was ready. A probe sent after that, answered in the same incarnation, rules it out.
+    pub fn is_proven(&mut self, topology: &Topology) -> bool {
+        if !self.proven {
+            let life = topology
+                .node(self.origin.node)
+                .and_then(|node| node.life.as_ref());
+            self.proven = life.is_some_and(|life| {
+                life.incarnation == self.origin.incarnation
+                    && life.latest.probe > self.born_at_probe
+            });
+        }
+        self.proven
+    }
+
+    /// Whether its node still lives the life that it belongs to.
+    pub fn is_current(&self, topology: &Topology) -> bool {
+        topology
+            .node(self.origin.node)
+            .and_then(|node| node.life.as_ref())
+            .is_some_and(|life| life.incarnation == self.origin.incarnation)
+    }
+
+    /// The oldest Parse on its way succeeded.
+    pub fn parsed(&mut self) {
+        self.parsing.pop_front();
+    }
+
+    /// An error: what was being prepared is not.
+    pub fn parsing_failed(&mut self) {
+        for id in self.parsing.drain(..).flatten() {
+            self.held.remove(id);
+        }
+        self.unnamed = None;
+    }
+
+    /// Whether it can be given to the next session.
+    pub fn is_reusable(&self) -> bool {
+        self.exchange.is_free()
+            && !self.exchange.has_leftover()
+            && !self.walker.is_inside()
+            && !self.socket.has_something_to_say()
+    }
+
+    /// Moves it to the calling worker's event loop.
+    pub(super) fn adopt(mut self: Box<Self>, worker: usize) -> std::io::Result<Box<Self>> {
+        self.socket.adopt()?;
+        self.worker = worker;
+        Ok(self)
+    }
+
+    /// A unit that may commit asynchronously is about to be sent: what it commits can be read
+    /// before it is flushed, by everybody.
+    pub fn commits_asynchronously(&mut self) {
+        if !self.asynchronous {
+            self.asynchronous = true;
+            self.origin.gauge.asynchronous_begins();
+        }
+    }
+
+    /// Counts it among its node's load, or no longer.
+    pub fn set_busy(&mut self, busy: bool) {
+        // Given up in the middle, it may commit at any time from now on: that is never over.
+        if !busy && self.asynchronous && self.exchange.is_free() {
+            self.asynchronous = false;
+            self.origin.gauge.asynchronous_ended();
+        }
+        match (busy, self.busy) {
+            (true, false) => self.board.begin(self.origin.node),
+            (false, true) => self.board.end(self.origin.node),
+            _ => {}
+        }
+        self.busy = busy;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.set_busy(false);
+    }
+}

@@ -1,0 +1,290 @@
+//! `causeway check`: says whether a configuration would work, before anything depends on it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_postgres::{Client, NoTls};
+
+use crate::config::{Config, Monitor, Node};
+
+/// sysexits: a fault of the configuration.
+const USAGE: u8 = 64;
+/// sysexits: a server that cannot be reached.
+const UNAVAILABLE: u8 = 69;
+/// sysexits: a privilege that is missing.
+const NO_PERMISSION: u8 = 77;
+
+/// What probes call, as `has_function_privilege` names it.
+const FUNCTIONS: [&str; 6] = [
+    "pg_is_in_recovery()",
+    "pg_current_wal_insert_lsn()",
+    "pg_current_wal_flush_lsn()",
+    "pg_last_wal_receive_lsn()",
+    "pg_last_wal_replay_lsn()",
+    "pg_control_checkpoint()",
+];
+
+/// Check a configuration and print every fault with its line and key
+#[derive(Clone, Debug, clap::Args)]
+pub struct CheckArgs {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE", default_value = "config.yaml")]
+    pub config: PathBuf,
+    /// Also log in to every node as the monitoring user and check its privileges
+    #[arg(long)]
+    pub connect: bool,
+}
+
+/// Runs the command: 0 when all is well, 64 for a faulty configuration, 69 when a node cannot be
+/// reached, 77 when the monitoring user lacks a privilege.
+pub async fn run(args: CheckArgs) -> ExitCode {
+    let name = args.config.display();
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(faults) => {
+            let count = faults.iter().len();
+            eprintln!("{faults}");
+            eprintln!("{name}: {count} fault{}", if count == 1 { "" } else { "s" });
+            return ExitCode::from(USAGE);
+        }
+    };
+    println!("{name}: valid");
+    for advice in config.advice() {
+        println!("{name}: note: {advice}");
+    }
+    if !args.connect {
+        return ExitCode::SUCCESS;
+    }
+    let reports = examine_all(&config).await;
+    for (node, report) in config.nodes.iter().zip(&reports) {
+        println!("{}", describe(node, report));
+    }
+    let code = verdict(&reports);
+    // With a node out of reach, the primary may be that one.
+    if code != UNAVAILABLE {
+        for note in notes(&reports) {
+            println!("{name}: note: {note}");
+        }
+    }
+    ExitCode::from(code)
+}
+
+/// What a node said, or why it could not be asked.
+type Report = Result<Facts, String>;
+
+/// What a node said.
+#[derive(Debug)]
+struct Facts {
+    version: String,
+    standby: bool,
+    system_identifier: Option<String>,
+    /// Each as in `membership of pg_monitor`.
+    missing: Vec<String>,
+}
+
+async fn examine_all(config: &Config) -> Vec<Report> {
+    let mut tasks = JoinSet::new();
+    for (index, node) in config.nodes.iter().cloned().enumerate() {
+        let monitor = config.monitor.clone();
+        // Login and three short queries; a node slower than this would not do as one.
+        let bound = config.pool.connect_timeout + monitor.timeout;
+        tasks.spawn(async move {
+            let report = match timeout(bound, examine(&node, &monitor)).await {
+                Ok(report) => report,
+                Err(_) => Err(format!(
+                    "not reachable: no answer within {} ms",
+                    bound.as_millis()
+                )),
+            };
+            (index, report)
+        });
+    }
+    let mut reports: Vec<Report> = config
+        .nodes
+        .iter()
+        .map(|_| Err("the check was cut short".to_owned()))
+        .collect();
+    while let Some(done) = tasks.join_next().await {
+        if let Ok((index, report)) = done
+            && let Some(slot) = reports.get_mut(index)
+        {
+            *slot = report;
+        }
+    }
+    reports
+}
+
+async fn examine(node: &Node, monitor: &Monitor) -> Report {
+    let mut login = tokio_postgres::Config::new();
+    login
+        .host(&node.host)
+        .port(node.port)
+        .user(&monitor.user)
+        .dbname(&monitor.database)
+        .application_name("causeway check");
+    if let Some(password) = &monitor.password {
+        login.password(password.reveal());
+    }
+    let (client, connection) = login.connect(NoTls).await.map_err(|error| {
+        let refused = error.as_db_error().is_some();
+        let what = if refused {
+            "login refused"
+        } else {
+            "not reachable"
+        };
+        format!("{what}: {}", explain(&error))
+    })?;
+    let connection = tokio::spawn(connection);
+    let report = ask(&client)
+        .await
+        .map_err(|error| format!("query failed: {}", explain(&error)));
+    connection.abort();
+    report
+}
+
+async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error> {
+    let row = client
+        .query_one(
+            "SELECT current_setting('server_version'), pg_is_in_recovery(), \
+             pg_has_role(current_user, 'pg_monitor', 'USAGE')",
+            &[],
+        )
+        .await?;
+    let mut missing = Vec::new();
+    if !row.get::<_, bool>(2) {
+        missing.push("membership of pg_monitor (GRANT pg_monitor TO …)".to_owned());
+    }
+    let rows = client
+        .query(
+            "SELECT name FROM unnest($1::text[]) AS name \
+             WHERE NOT has_function_privilege(name, 'EXECUTE')",
+            &[&FUNCTIONS.as_slice()],
+        )
+        .await?;
+    missing.extend(
+        rows.iter()
+            .map(|row| format!("EXECUTE on {}", row.get::<_, &str>(0))),
+    );
+    // Whoever may not call it has been told so above.
+    let system = client
+        .query_one(
+            "SELECT system_identifier::text FROM pg_control_system()",
+            &[],
+        )
+        .await
+        .map(|row| row.get(0))
+        .ok();
+    Ok(Facts {
+        version: row.get(0),
+        standby: row.get(1),
+        system_identifier: system,
+        missing,
+    })
+}
+
+/// The server's own words where there are any: the driver's say `db error`.
+fn explain(error: &tokio_postgres::Error) -> String {
+    if let Some(error) = error.as_db_error() {
+        return format!("{} (SQLSTATE {})", error.message(), error.code().code());
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    text
+}
+
+fn describe(node: &Node, report: &Report) -> String {
+    let place = format!("{} ({}:{})", node.name, node.host, node.port);
+    match report {
+        Err(reason) => format!("{place}: {reason}"),
+        Ok(facts) => {
+            let role = if facts.standby { "standby" } else { "primary" };
+            let privileges = if facts.missing.is_empty() {
+                "privileges complete".to_owned()
+            } else {
+                format!("privileges missing: {}", facts.missing.join(", "))
+            };
+            format!(
+                "{place}: reachable, PostgreSQL {}, {role}, {privileges}",
+                facts.version
+            )
+        }
+    }
+}
+
+fn verdict(reports: &[Report]) -> u8 {
+    if reports.iter().any(Result::is_err) {
+        UNAVAILABLE
+    } else if reports
+        .iter()
+        .flatten()
+        .any(|facts| !facts.missing.is_empty())
+    {
+        NO_PERMISSION
+    } else {
+        0
+    }
+}
+
+/// What only shows when nodes are looked at together.
+fn notes(reports: &[Report]) -> Vec<String> {
+    let facts: Vec<&Facts> = reports.iter().flatten().collect();
+    let mut notes = Vec::new();
+    match facts.iter().filter(|facts| !facts.standby).count() {
+        0 => notes.push("no node is a primary: writes would wait for one".to_owned()),
+        1 => {}
+        count => notes.push(format!("{count} nodes are primaries: only one may be")),
+    }
+    let mut systems: Vec<&String> = facts
+        .iter()
+        .filter_map(|facts| facts.system_identifier.as_ref())
+        .collect();
+    systems.sort_unstable();
+    systems.dedup();
+    if systems.len() > 1 {
+        notes.push("the nodes have different system identifiers: not one cluster".to_owned());
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(standby: bool, missing: &[&str]) -> Report {
+        Ok(Facts {
+            version: "15.8".to_owned(),
+            standby,
+            system_identifier: Some("1".to_owned()),
+            missing: missing.iter().map(|&text| text.to_owned()).collect(),
+        })
+    }
+
+    #[test]
+    fn the_worst_node_decides() {
+        assert_eq!(verdict(&[facts(false, &[]), facts(true, &[])]), 0);
+        assert_eq!(
+            verdict(&[facts(false, &["x"]), facts(true, &[])]),
+            NO_PERMISSION
+        );
+        assert_eq!(
+            verdict(&[facts(false, &["x"]), Err("gone".to_owned())]),
+            UNAVAILABLE
+        );
+    }
+
+    #[test]
+    fn nodes_that_do_not_fit_together_are_pointed_out() {
+        assert!(notes(&[facts(false, &[]), facts(true, &[])]).is_empty());
+        assert!(notes(&[facts(true, &[])])[0].starts_with("no node is a primary"));
+        assert!(notes(&[facts(false, &[]), facts(false, &[])])[0].starts_with("2 nodes"));
+    }
+}

@@ -1,0 +1,138 @@
+//! `causeway demo`: a real cluster and the proxy on this machine, until Ctrl-C.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio_util::sync::CancellationToken;
+
+use super::serve::{cancel_on_signal, start_logging};
+use super::sysexits;
+use crate::app::{self, Listeners};
+use crate::config::{Config, Faults};
+use crate::rig::{self, DemoCluster};
+
+/// Starts a primary, standbys and the proxy.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Number of streaming standbys.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=16))]
+    standbys: u8,
+    /// Port for clients.
+    #[arg(long, value_name = "PORT", default_value_t = 6432)]
+    port: u16,
+    /// Port for metrics and status.
+    #[arg(long, value_name = "PORT", default_value_t = 9432)]
+    http_port: u16,
+    /// Keep the servers' data and logs here instead of removing them at the end.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// What to log.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+/// Runs until told to stop.
+pub async fn run(args: Args) -> ExitCode {
+    let shutdown = CancellationToken::new();
+    let stop = tokio::spawn(cancel_on_signal(shutdown.clone()));
+    let code = tokio::select! {
+        code = demonstrate(args, shutdown.clone()) => code,
+        // Before the proxy runs, nothing else looks at the signal.
+        () = before_the_proxy(&shutdown) => ExitCode::SUCCESS,
+    };
+    stop.abort();
+    code
+}
+
+/// Resolves some time after `shutdown`, should the start-up still be under way then.
+async fn before_the_proxy(shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(app::SHUTDOWN_GRACE * 2).await;
+}
+
+async fn demonstrate(args: Args, shutdown: CancellationToken) -> ExitCode {
+    eprintln!(
+        "Starting a primary and {} streaming standbys …",
+        args.standbys
+    );
+    let demo = tokio::select! {
+        demo = rig::demo_cluster(usize::from(args.standbys), args.keep.clone()) => demo,
+        () = shutdown.cancelled() => return ExitCode::SUCCESS,
+    };
+    let demo = match demo {
+        Ok(demo) => demo,
+        Err(error) => {
+            eprintln!("causeway demo: {error}");
+            return ExitCode::from(sysexits::UNAVAILABLE);
+        }
+    };
+    let config = match config(&args, &demo) {
+        Ok(config) => config,
+        Err(faults) => {
+            eprintln!("{faults}");
+            return ExitCode::from(sysexits::USAGE);
+        }
+    };
+    start_logging(&config.log);
+    let listeners = match Listeners::bind(&config).await {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            eprintln!("causeway demo: {error}; choose others with --port and --http-port");
+            return ExitCode::from(sysexits::UNAVAILABLE);
+        }
+    };
+    print_guide(&args, &demo);
+    let result = app::run(config, listeners, shutdown).await;
+    eprintln!("Stopping the servers …");
+    if let Err(error) = demo.cluster.stop().await {
+        eprintln!("causeway demo: {error}");
+    }
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("causeway demo: {error}");
+            ExitCode::from(sysexits::SOFTWARE)
+        }
+    }
+}
+
+/// The same way in as a file's, so that the demo runs with the documented defaults.
+fn config(args: &Args, demo: &DemoCluster) -> Result<Config, Faults> {
+    let Args {
+        port,
+        http_port,
+        log,
+        ..
+    } = args;
+    let text = format!(
+        "listen: 127.0.0.1:{port}\nadmin:\n  http: 127.0.0.1:{http_port}\nlog:\n  filter: {log:?}\n{}",
+        demo.yaml()
+    );
+    Config::parse("demo", &text, &|_| None)
+}
+
+fn print_guide(args: &Args, demo: &DemoCluster) {
+    let url = format!("postgresql://demo:demo@127.0.0.1:{}/demo", args.port);
+    let http = format!("http://127.0.0.1:{}", args.http_port);
+    println!("\nCauseway is ready.\n");
+    println!("  connection string   {url}");
+    println!("  status and metrics  {http}/api/status  {http}/metrics\n");
+    for node in demo.cluster.nodes() {
+        let pid = node
+            .pid()
+            .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        println!(
+            "  {:<8} port {:<6} postmaster {pid:<8} log {}",
+            node.name(),
+            node.port(),
+            node.log().display()
+        );
+    }
+    println!("\nThings to try in another shell:\n");
+    println!("  psql {url} -c 'SELECT current_setting($$port$$)' -c 'SHOW causeway.last_route'");
+    println!("  pgbench -i {url}");
+    println!("  pgbench -c 8 -T 10 -S -M prepared {url}");
+    println!("  causeway verify --target {url} --duration 10");
+    println!("  kill -9 the postmaster of a standby, and watch {http}/api/status\n");
+    println!("Ctrl-C stops everything and cleans up.\n");
+}

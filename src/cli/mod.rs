@@ -1,0 +1,76 @@
+//! The commands, one file each.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod check;
+pub mod demo;
+pub mod serve;
+pub mod verify;
+
+/// A PostgreSQL replication proxy: reads go to standbys, and no session sees stale data.
+#[derive(Debug, Parser)]
+#[command(name = "causeway", version, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the proxy.
+    Serve(serve::Args),
+    /// Checks a configuration and prints every fault.
+    Check(check::CheckArgs),
+    /// Starts a real primary, standbys and the proxy on this machine, until Ctrl-C.
+    Demo(demo::Args),
+    /// Checks the consistency of any PostgreSQL endpoint.
+    Verify(Box<verify::Args>),
+}
+
+/// Carries out what the command line says.
+pub fn run(arguments: Arguments) -> ExitCode {
+    match arguments.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Demo(args) => with_runtime(demo::run(args)),
+        Command::Check(args) => with_runtime(check::run(args)),
+        Command::Verify(args) => with_runtime(async {
+            match verify::run(*args).await {
+                Ok(code) => code,
+                Err(error) => {
+                    eprintln!("causeway verify: {error}");
+                    ExitCode::from(error.exit_code())
+                }
+            }
+        }),
+    }
+}
+
+fn with_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => {
+            let code = runtime.block_on(work);
+            runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+            code
+        }
+        Err(error) => {
+            eprintln!("causeway: cannot start a runtime: {error}");
+            ExitCode::from(sysexits::SOFTWARE)
+        }
+    }
+}
+
+/// Exit codes as in `sysexits.h`.
+pub mod sysexits {
+    /// The command was used incorrectly, or the configuration is wrong.
+    pub const USAGE: u8 = 64;
+    /// Something that is needed cannot be reached.
+    pub const UNAVAILABLE: u8 = 69;
+    /// A fault of ours.
+    pub const SOFTWARE: u8 = 70;
+}

@@ -1,0 +1,109 @@
+//! `causeway serve`: the proxy, until SIGTERM or SIGINT.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use super::sysexits;
+use crate::app::{self, Listeners};
+use crate::config::{Config, Log, LogFormat};
+
+/// Runs the proxy.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "config.yaml")]
+    config: PathBuf,
+}
+
+/// Runs until told to stop; a second signal stops at once.
+pub fn run(args: &Args) -> ExitCode {
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(faults) => {
+            eprintln!("{faults}");
+            return ExitCode::from(sysexits::USAGE);
+        }
+    };
+    start_logging(&config.log);
+    config
+        .advice()
+        .iter()
+        .for_each(|advice| tracing::warn!("{advice}"));
+
+    // Control and accepting share this one thread; the workers have their own.
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("causeway: cannot start an event loop: {error}");
+            return ExitCode::from(sysexits::SOFTWARE);
+        }
+    };
+    runtime.block_on(async {
+        let listeners = match Listeners::bind(&config).await {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                tracing::error!(%error, "cannot start");
+                return ExitCode::from(sysexits::UNAVAILABLE);
+            }
+        };
+        let shutdown = CancellationToken::new();
+        let stop = tokio::spawn(cancel_on_signal(shutdown.clone()));
+        let result = app::run(config, listeners, shutdown).await;
+        stop.abort();
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(%error, "cannot run");
+                ExitCode::from(sysexits::SOFTWARE)
+            }
+        }
+    })
+}
+
+/// Cancels `token` at the first SIGTERM or SIGINT and ends the process at the second.
+pub(super) async fn cancel_on_signal(token: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        tracing::error!("cannot listen for signals");
+        return;
+    };
+    let mut first = true;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if !first {
+            std::process::exit(130);
+        }
+        first = false;
+        token.cancel();
+    }
+}
+
+/// Sends log lines to standard error, as configured.
+pub(super) fn start_logging(log: &Log) {
+    let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => {
+            builder
+                .with_target(false)
+                .with_ansi(std::io::stderr().is_terminal())
+                .init();
+        }
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}

@@ -1,0 +1,16 @@
+//! The data plane towards clients: accepting, logging in, gathering what they send, placing it on a
+//! server, relaying the answer.
+
+pub mod batch;
+pub mod cancels;
+mod fate;
+pub mod listener;
+mod login;
+mod names;
+mod own;
+mod place;
+mod relay;
+mod render;
+mod session;
+mod track;
+pub mod worker;

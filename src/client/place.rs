@@ -1,0 +1,399 @@
+//! Placing a batch: asking `core::route` where it runs, waiting when told to, and taking a server
+//! connection there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::worker::{Common, Worker};
+use crate::backend::pool::{AcquireError, Lease, Pool};
+use crate::board::Board;
+use crate::config::Secret;
+use crate::core::gauge::Position;
+use crate::core::lsn::Lsn;
+use crate::core::route::{self, Decision, NodeSet, Question, Reason, Route};
+use crate::core::session::{Level, Seen, Upper};
+use crate::core::statement::{Access, WriteReason};
+use crate::core::topology::{NodeId, Topology};
+use crate::error::{Kind, Problem};
+
+/// Different nodes are tried for one batch at most this often.
+pub(super) const MAX_ATTEMPTS: usize = 8;
+
+/// The pools that one session uses, by node, so that none has to be looked up twice.
+#[derive(Debug)]
+pub(super) struct Places {
+    database: Arc<str>,
+    user: Arc<str>,
+    password: Option<Secret>,
+    by_node: Vec<Option<Arc<Pool>>>,
+    /// Breaks ties between standbys, differently for each session.
+    salt: u64,
+}
+
+/// What is to be placed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Need {
+    pub(super) access: Access,
+    pub(super) write_reason: Option<WriteReason>,
+    pub(super) level: Level,
+    pub(super) exclude: NodeSet,
+}
+
+/// Where the last batch went, for `SHOW causeway.last_route`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastRoute {
+    pub(super) route: Route,
+    served: Option<Lsn>,
+    primary: Option<Position>,
+    upper: Option<Upper>,
+}
+
+impl Places {
+    pub(super) fn new(
+        database: Arc<str>,
+        user: Arc<str>,
+        password: Option<Secret>,
+        salt: u64,
+    ) -> Self {
+        Self {
+            database,
+            user,
+            password,
+            by_node: Vec::new(),
+            salt,
+        }
+    }
+
+    /// The session's pool on a node.
+    pub(super) fn pool(&mut self, common: &Common, node: NodeId) -> Option<Arc<Pool>> {
+        let index = usize::from(node.0);
+        if self.by_node.len() <= index {
+            self.by_node.resize(index + 1, None);
+        }
+        let slot = self.by_node.get_mut(index)?;
+        if slot.is_none() {
+            *slot = common
+                .pools
+                .get(node, &self.database, &self.user, self.password.as_ref());
+        }
+        slot.clone()
+    }
+
+    /// Finds a node and takes a server connection to it.
+    pub(super) async fn place(
+        &mut self,
+        worker: &Worker,
+        seen: &mut Seen,
+        mut need: Need,
+    ) -> Result<(Lease, LastRoute), Failure> {
+        let common = &*worker.common;
+        let board = &*common.board;
+        let began_us = board.now_us();
+        let mut attempts = 0;
+        loop {
+            let last = self.route(common, seen, &need, began_us).await?;
+            let route = last.route;
+            let Some(pool) = self.pool(common, route.node) else {
+                return Err(Problem::error(Kind::Internal, "a route to an unknown node").into());
+            };
+            let lease = match pool.take_idle(worker.index) {
+                Some(lease) => Ok(lease),
+                None => pool.acquire(worker.index).await,
+            };
+            attempts += 1;
+            match lease {
+                Ok(mut lease) => {
+                    if lease.server().origin.incarnation != route.incarnation {
+                        // The decision was about the node's former life: decide again. The
+                        // connection is good, and goes back.
+                        continue;
+                    }
+                    if route.primary
+                        || prove(board, &mut lease, common.policy.visibility_wait_us).await
+                    {
+                        return Ok((lease, last));
+                    }
+                    // Its node was restarted under our hands.
+                    lease.discard();
+                    if attempts >= MAX_ATTEMPTS {
+                        need.exclude.insert(route.node);
+                    }
+                }
+                Err(error)
+                    if attempts < MAX_ATTEMPTS && another_node_may_do(&error, route.primary) =>
+                {
+                    tracing::debug!(%error, "take a server connection");
+                    if route.primary {
+                        let waited = Duration::from_micros(board.now_us() - began_us);
+                        if waited >= common.config.routing.primary_wait {
+                            return Err(unavailable(&error).into());
+                        }
+                        wait_for_change(board, Duration::from_millis(50)).await;
+                        attempts -= 1;
+                    } else {
+                        need.exclude.insert(route.node);
+                    }
+                }
+                Err(error) => return Err(Failure::from(error)),
+            }
+        }
+    }
+
+    async fn route(
+        &self,
+        common: &Common,
+        seen: &mut Seen,
+        need: &Need,
+        began_us: u64,
+    ) -> Result<LastRoute, Failure> {
+        let board = &*common.board;
+        let mut stale_prevented = false;
+        let mut asked_at_us = began_us;
+        let mut asked_before = false;
+        loop {
+            // Registered before looking, so that no publication falls between look and wait.
+            let changed = board.changed();
+            tokio::pin!(changed);
+            if asked_before {
+                changed.as_mut().enable();
+                asked_at_us = board.now_us();
+            }
+            let (decision, last) = {
+                let topology = board.topology();
+                let loads = board.loads();
+                let question = Question {
+                    access: need.access,
+                    write_reason: need.write_reason,
+                    level: need.level,
+                    exclude: need.exclude,
+                    waited_us: asked_at_us - began_us,
+                    now_us: asked_at_us,
+                    load: &loads,
+                    salt: self.salt,
+                };
+                let decision = route::decide(&question, seen, &topology, &common.policy);
+                let last = match &decision {
+                    Decision::Go(route) => Some(last_route(*route, seen, &topology)),
+                    _ => None,
+                };
+                (decision, last)
+            };
+            let (probe, left) = match decision {
+                Decision::Go(route) => {
+                    let waited = Duration::from_micros(route.waited_us);
+                    if asked_before && need.access == Access::Read {
+                        common.metrics.catchup_wait.observe(waited.as_secs_f64());
+                    }
+                    if route.unproven {
+                        common.metrics.visibility_unproven.inc();
+                    }
+                    if stale_prevented || route.stale_prevented {
+                        common.metrics.stale_reads_prevented.inc();
+                    }
+                    match last {
+                        Some(last) => return Ok(last),
+                        None => continue,
+                    }
+                }
+                Decision::Wait { probe, left_us } => {
+                    stale_prevented |= need.access == Access::Read;
+                    (probe, Duration::from_micros(left_us))
+                }
+                Decision::NoPrimary => {
+                    let waited = Duration::from_micros(asked_at_us - began_us);
+                    let left = common.config.routing.primary_wait.saturating_sub(waited);
+                    if left.is_zero() {
+                        return Err(no_primary(waited).into());
+                    }
+                    (NodeSet::default(), left)
+                }
+            };
+            if !asked_before {
+                asked_before = true;
+                continue;
+            }
+            board.demand(probe);
+            let _ = tokio::time::timeout(left, changed).await;
+        }
+    }
+}
+
+/// Waits until measurements speak for a new connection; false when its node's life is over.
+async fn prove(board: &Board, lease: &mut Lease, wait_us: u64) -> bool {
+    let began_us = board.now_us();
+    loop {
+        let changed = board.changed();
+        tokio::pin!(changed);
+        let server = lease.server();
+        {
+            let topology = board.topology();
+            if server.is_proven(&topology) {
+                return true;
+            }
+            if !server.is_current(&topology) {
+                return false;
+            }
+        }
+        changed.as_mut().enable();
+        if server.is_proven(&board.topology()) {
+            return true;
+        }
+        let left_us = wait_us.saturating_sub(board.now_us() - began_us);
+        if left_us == 0 {
+            return false;
+        }
+        let mut probe = NodeSet::default();
+        probe.insert(server.origin.node);
+        board.demand(probe);
+        let _ = tokio::time::timeout(Duration::from_micros(left_us), changed).await;
+    }
+}
+
+async fn wait_for_change(board: &Board, bound: Duration) {
+    let _ = tokio::time::timeout(bound, board.changed()).await;
+}
+
+/// Why a batch could not be placed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// In our words.
+    Problem(Problem),
+    /// In a server's words: the ErrorResponse frame.
+    Refused(Vec<u8>),
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<AcquireError> for Failure {
+    fn from(error: AcquireError) -> Self {
+        use crate::backend::connect::ConnectError;
+        match error {
+            AcquireError::Connect(ConnectError::Refused { frame, .. }) => Self::Refused(frame),
+            AcquireError::Exhausted { .. } => Self::Problem(
+                Problem::error(Kind::TooManyConnections, error.to_string())
+                    .with_hint("Raise pool.size, or look for transactions that stay open."),
+            ),
+            _ => Self::Problem(unavailable(&error)),
+        }
+    }
+}
+
+fn another_node_may_do(error: &AcquireError, primary: bool) -> bool {
+    match error {
+        AcquireError::Exhausted { .. } => false,
+        AcquireError::Gone { .. } => true,
+        AcquireError::Connect(error) => {
+            error.is_about_the_node() || !primary && error.is_about_what_is_not_replayed()
+        }
+    }
+}
+
+fn unavailable(error: &AcquireError) -> Problem {
+    Problem::error(Kind::CannotConnectNow, error.to_string())
+}
+
+fn no_primary(waited: Duration) -> Problem {
+    Problem::error(
+        Kind::CannotConnectNow,
+        format!(
+            "no primary is available: waited {:.1} s for one",
+            waited.as_secs_f64()
+        ),
+    )
+    .with_hint("See /api/status for what each node last answered.")
+}
+
+fn last_route(route: Route, seen: &mut Seen, topology: &Topology) -> LastRoute {
+    let position = |id: NodeId| Some(topology.node(id)?.life.as_ref()?.latest.position);
+    LastRoute {
+        route,
+        served: position(route.node).map(|position| position.flush),
+        primary: topology.primary().and_then(|node| position(node.id)),
+        upper: if route.reason == Reason::CaughtUp {
+            seen.upper(topology)
+        } else {
+            None
+        },
+    }
+}
+
+impl LastRoute {
+    /// A batch that went where its session already was.
+    pub(super) fn held(route: Route) -> Self {
+        Self {
+            route: Route {
+                reason: Reason::Held,
+                ..route
+            },
+            served: None,
+            primary: None,
+            upper: None,
+        }
+    }
+
+    /// One line for the user: where, how far behind, why.
+    pub(super) fn describe(&self, node: &str) -> String {
+        let role = if self.route.primary {
+            "primary"
+        } else {
+            "standby"
+        };
+        let mut parts = vec![format!("{role} {node}")];
+        if let (Some(served), false) = (self.served, self.route.primary) {
+            if let Some(upper) = self.upper {
+                parts.push(format!(
+                    "{} bytes behind the session",
+                    upper.lsn.bytes_since(served)
+                ));
+            }
+            if let Some(primary) = self.primary {
+                parts.push(format!(
+                    "{} bytes behind the primary",
+                    primary.flush.bytes_since(served)
+                ));
+            }
+        }
+        parts.push(self.why());
+        parts.join(", ")
+    }
+
+    fn why(&self) -> String {
+        let waited = self.route.waited_us as f64 / 1000.0;
+        match self.route.reason {
+            Reason::Write(why) => format!("a write: {}", write_reason(why)),
+            Reason::Neutral => "touches no data".to_owned(),
+            Reason::LevelPrimary => "consistency is primary".to_owned(),
+            Reason::Eventual => "consistency is eventual".to_owned(),
+            Reason::NothingSeen => "the session had seen nothing yet".to_owned(),
+            Reason::SameStandby => "the standby that served the session before".to_owned(),
+            Reason::CaughtUp if waited > 0.0 => format!("caught up after {waited:.1} ms"),
+            Reason::CaughtUp => "caught up".to_owned(),
+            Reason::NoStandby => "no standby was fit to serve reads".to_owned(),
+            Reason::StandbysBehind => {
+                format!("no standby had caught up after {waited:.1} ms")
+            }
+            Reason::Held => "the session held this connection".to_owned(),
+        }
+    }
+}
+
+fn write_reason(reason: WriteReason) -> &'static str {
+    match reason {
+        WriteReason::Command => "changes data or definitions",
+        WriteReason::Locks => "locks rows",
+        WriteReason::ModifyingCte => "WITH changes data",
+        WriteReason::SelectInto => "SELECT INTO",
+        WriteReason::VolatileFunction => "calls a volatile function",
+        WriteReason::UnknownFunction => "calls a function that is not known yet",
+        WriteReason::Transaction => "opens a transaction that may write",
+        WriteReason::SessionState => "touches session state",
+        WriteReason::DoesNotParse => "does not parse",
+        WriteReason::TooLarge => "too large to be looked at",
+        WriteReason::NotReady => "the function catalogue has not been read yet",
+        WriteReason::RefusedByStandby => "a standby refused it before",
+    }
+}

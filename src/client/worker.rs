@@ -1,0 +1,189 @@
+//! What the sessions of one worker share.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+use tokio_util::sync::CancellationToken;
+
+use super::cancels::Cancels;
+use crate::backend::pool::Pools;
+use crate::backend::prepared::{Prepared, Registry};
+use crate::board::Board;
+use crate::config::{Config, Secret};
+use crate::core::route::Policy;
+use crate::core::statement::Statement;
+use crate::core::topology::Incarnation;
+use crate::metrics::Metrics;
+use crate::sql::Classifier;
+use crate::sql::catalog::Catalog;
+use crate::wire::auth::Verifier;
+use crate::wire::frame;
+
+/// Shapes and parameterised texts that are remembered per worker and database.
+const REMEMBERED: usize = 10_000;
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Common {
+    /// The configuration.
+    pub config: Config,
+    /// The board.
+    pub board: Arc<Board>,
+    /// The pools.
+    pub pools: Pools,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The routing policy.
+    pub policy: Policy,
+    /// The cancel registry.
+    pub cancels: Cancels,
+    /// By user name: how to check a client, and what to show the servers.
+    pub users: HashMap<String, Account>,
+    /// ParameterStatus as the servers give it, by database and user.
+    pub greetings: RwLock<HashMap<(Arc<str>, Arc<str>), Greeting>>,
+    /// Number of workers.
+    pub workers: usize,
+    /// Cancelled when idle sessions are to end.
+    pub draining: CancellationToken,
+}
+
+/// A user who may log in.
+#[derive(Debug)]
+pub struct Account {
+    /// Checks the client's proof.
+    pub verifier: Verifier,
+    /// For the servers.
+    pub server_password: Option<Secret>,
+}
+
+/// What a server says to a user at login.
+#[derive(Clone, Debug)]
+pub struct Greeting {
+    /// The life of the server that said it.
+    pub incarnation: Incarnation,
+    /// ParameterStatus messages.
+    pub parameters: Arc<[(String, String)]>,
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number, from 0.
+    pub index: usize,
+    /// What it shares with the others.
+    pub common: Arc<Common>,
+    databases: Mutex<HashMap<Arc<str>, Arc<Database>>>,
+}
+
+impl Worker {
+    /// A worker that has seen nothing yet.
+    pub fn new(index: usize, common: Arc<Common>) -> Self {
+        Self {
+            index,
+            common,
+            databases: Mutex::default(),
+        }
+    }
+
+    /// What is known of a database's statements.
+    pub fn database(&self, name: &str) -> Arc<Database> {
+        let mut databases = self.databases.lock();
+        if let Some(found) = databases.get(name) {
+            return Arc::clone(found);
+        }
+        let name: Arc<str> = Arc::from(name);
+        let database = Arc::new(Database {
+            catalog: self.common.board.catalog(&name),
+            known: Mutex::new(Known {
+                classifier: Classifier::new(REMEMBERED),
+                registry: Registry::new(
+                    self.index as u64 + 1,
+                    self.common.workers as u64,
+                    REMEMBERED,
+                ),
+                catalog_version: 0,
+            }),
+            name: Arc::clone(&name),
+        });
+        databases.insert(name, Arc::clone(&database));
+        database
+    }
+}
+
+/// One worker's knowledge of the statements of one database.
+#[derive(Debug)]
+pub struct Database {
+    /// Its name.
+    pub name: Arc<str>,
+    catalog: Arc<ArcSwap<Catalog>>,
+    known: Mutex<Known>,
+}
+
+struct Known {
+    classifier: Classifier,
+    registry: Registry,
+    catalog_version: u64,
+}
+
+impl Known {
+    /// A statement classified by an older catalogue may call what has changed since.
+    fn follow(&mut self, catalog: &Catalog) {
+        if self.catalog_version != catalog.version() {
+            self.catalog_version = catalog.version();
+            self.registry.outdate_all(catalog.version());
+        }
+    }
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Known")
+            .field("catalog_version", &self.catalog_version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// What a simple query needs and does.
+    pub fn classify(&self, text: &[u8], standard_strings: bool) -> Arc<Statement> {
+        let catalog = self.catalog.load();
+        self.known
+            .lock()
+            .classifier
+            .classify(text, &catalog, standard_strings)
+    }
+
+    /// The statement that a Parse message describes: `body` is what follows its name. Only those
+    /// with parameters are worth remembering unless they have a name.
+    pub fn prepare(
+        &self,
+        body: &[u8],
+        named: bool,
+        standard_strings: bool,
+    ) -> Option<Arc<Prepared>> {
+        let (text, _types) = frame::cstr(body)?;
+        let catalog = self.catalog.load();
+        let mut known = self.known.lock();
+        known.follow(&catalog);
+        if let Some(found) = known.registry.find(body) {
+            return Some(found);
+        }
+        let statement = known.classifier.classify(text, &catalog, standard_strings);
+        let keep = standard_strings && (named || text.contains(&b'$'));
+        Some(known.registry.add(body, statement, keep))
+    }
+
+    /// Whether the function catalogue has changed since a statement was classified. One prepared
+    /// before the catalogue was first read would otherwise be taken for a write for good.
+    pub fn has_outgrown(&self, prepared: &Prepared) -> bool {
+        prepared.catalog_version != self.catalog.load().version()
+    }
+
+    /// A standby refused this text: it goes to the primary from now on.
+    pub fn refused_by_standby(&self, text: &[u8]) {
+        self.known.lock().classifier.refused_by_standby(text);
+    }
+}

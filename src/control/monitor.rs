@@ -1,0 +1,181 @@
+//! Measuring one node, for ever: a life begins with a connection and ends with it.
+//!
+//! At most one probe is under way. At rest probes keep the configured pace; while somebody waits
+//! for a measurement they follow each other with a short gap, and all who wait share the next.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::pace::Pace;
+use super::probe::{Probe, ProbeError};
+use crate::board::Board;
+use crate::config::{Monitor, Node};
+use crate::core::gauge::{Gauge, Measurement};
+use crate::core::topology::{Incarnation, Life, NodeId, NodeView, Role};
+use crate::metrics::Metrics;
+
+/// Pause before a lost node is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+/// How often a change of timeline is looked for on a connection that stays alive.
+const TIMELINE_CHECK: Duration = Duration::from_secs(1);
+
+/// Incarnations are numbered over all nodes, so that none is ever taken for another.
+static NEXT_INCARNATION: AtomicU64 = AtomicU64::new(1);
+
+/// What the monitor of one node works with.
+#[derive(Debug)]
+pub struct NodeMonitor {
+    /// The node's place in the configuration.
+    pub id: NodeId,
+    /// The node.
+    pub node: Node,
+    /// How to monitor.
+    pub monitor: Monitor,
+    /// Where to publish.
+    pub board: Arc<Board>,
+    /// What to count.
+    pub metrics: Arc<Metrics>,
+}
+
+impl NodeMonitor {
+    /// Monitors until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = self.lives() => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+
+    async fn lives(&self) {
+        let name = self.node.name.as_str();
+        let mut reported = String::new();
+        self.metrics.node_up.with_label_values(&[name]).set(0);
+        loop {
+            let error = match Probe::open(&self.node, &self.monitor).await {
+                Ok(probe) => {
+                    let error = self.live(probe, &mut reported).await;
+                    self.end_life();
+                    error
+                }
+                Err(error) => error,
+            };
+            // Once for each different reason, not once for each attempt.
+            let reason = error.to_string();
+            if reason != reported {
+                tracing::warn!(node = name, %reason, "node is not available");
+                reported = reason;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// One life, from the first answer to the first failure.
+    async fn live(&self, mut probe: Probe, reported: &mut String) -> ProbeError {
+        let incarnation = Incarnation(NEXT_INCARNATION.fetch_add(1, Ordering::Relaxed));
+        let gauge = Arc::new(Gauge::default());
+        let mut pace = Pace::new();
+        let mut timeline_checked = Instant::now();
+        let mut began = false;
+        loop {
+            // Taken before the probe leaves, so that whoever asks from now on gets another.
+            self.board.take_demand(self.id);
+            let running = self.running_on_primary();
+            let number = gauge.next_probe();
+            let sent = Instant::now();
+            let answer = match probe.ask(&running).await {
+                Ok(answer) => answer,
+                Err(error) => return error,
+            };
+            self.metrics.probe.observe(sent.elapsed().as_secs_f64());
+            let latest = Measurement {
+                probe: number,
+                position: answer.position,
+                at_us: self.board.now_us(),
+            };
+            gauge.record(latest);
+            let life = Life {
+                incarnation,
+                role: answer.role,
+                timeline: probe.timeline(),
+                latest,
+                gauge: Arc::clone(&gauge),
+            };
+            if !began {
+                began = true;
+                reported.clear();
+                self.report_begin(&life);
+            }
+            self.board.publish(self.id, |view| view.life = Some(life));
+
+            if timeline_checked.elapsed() >= TIMELINE_CHECK {
+                timeline_checked = Instant::now();
+                if let Err(error) = probe.check_timeline().await {
+                    return error;
+                }
+            }
+            self.rest(sent, &mut pace).await;
+        }
+    }
+
+    /// Until the next probe is due, or one is asked for, but never less than the gap.
+    async fn rest(&self, sent: Instant, pace: &mut Pace) {
+        if !self.board.is_demanded(self.id) {
+            let pause = self.monitor.interval.saturating_sub(sent.elapsed());
+            let _ = tokio::time::timeout(pause, self.board.demanded(self.id)).await;
+        }
+        pace.sleep(self.monitor.busy_interval.saturating_sub(sent.elapsed()))
+            .await;
+    }
+
+    /// Transactions that the primary had running when it was last asked.
+    fn running_on_primary(&self) -> Arc<[u64]> {
+        let topology = self.board.topology();
+        match topology.primary().and_then(NodeView::as_primary) {
+            Some((_, snapshot)) => Arc::clone(&snapshot.running),
+            None => Arc::from([]),
+        }
+    }
+
+    fn report_begin(&self, life: &Life) {
+        let name = self.node.name.as_str();
+        let role = match life.role {
+            Role::Primary(_) => "primary",
+            Role::Standby(_) => "standby",
+        };
+        tracing::info!(
+            node = name,
+            role,
+            timeline = life.timeline.0,
+            position = %life.latest.position.flush,
+            "node is available"
+        );
+        self.metrics.node_up.with_label_values(&[name]).set(1);
+        self.metrics
+            .node_timeline
+            .with_label_values(&[name])
+            .set(i64::from(life.timeline.0));
+        for known in ["primary", "standby"] {
+            let roles = &self.metrics.node_role;
+            roles
+                .with_label_values(&[name, known])
+                .set(i64::from(known == role));
+        }
+    }
+
+    fn end_life(&self) {
+        let name = self.node.name.as_str();
+        self.board.publish(self.id, |view| {
+            if let Some(life) = view.life.take() {
+                view.previous = Some((life.incarnation, life.gauge));
+                self.metrics
+                    .incarnations_ended
+                    .with_label_values(&[name])
+                    .inc();
+            }
+        });
+        self.metrics.node_up.with_label_values(&[name]).set(0);
+    }
+}

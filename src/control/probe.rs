@@ -1,0 +1,251 @@
+//! One monitoring connection: what it asks a node, and how the answers are read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::types::PgLsn;
+use tokio_postgres::{Client, NoTls, Row, Statement};
+
+use crate::config;
+use crate::core::gauge::Position;
+use crate::core::lsn::{Lsn, Timeline, WalGeometry};
+use crate::core::topology::Role;
+use crate::core::visibility::{Finished, parse_snapshot};
+
+/// Everything that is asked once, when a life begins. `pg_control_checkpoint` is late to learn of
+/// a new timeline; a primary's WAL file name and a standby's WAL receiver are not.
+const BEGIN: &str = "\
+SELECT pg_is_in_recovery() AS standby,
+       pg_size_bytes(current_setting('wal_segment_size')) AS segment_bytes,
+       current_setting('wal_block_size')::int8 AS block_bytes";
+
+const PRIMARY_TIMELINE: &str = "\
+SELECT ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 AS timeline";
+
+const STANDBY_TIMELINE: &str = "\
+SELECT GREATEST(
+         COALESCE((SELECT received_tli FROM pg_stat_wal_receiver), 0),
+         (SELECT timeline_id FROM pg_control_checkpoint()),
+         (SELECT min_recovery_end_timeline FROM pg_control_recovery())) AS timeline";
+
+const PRIMARY: &str = "\
+SELECT pg_is_in_recovery() AS standby,
+       pg_current_wal_flush_lsn() AS flush,
+       pg_current_wal_insert_lsn() AS insert,
+       pg_current_snapshot()::text AS snapshot";
+
+/// `$1` holds transactions that the primary has running. One beyond the standby's snapshot must
+/// not be asked about: it would be an error, and it is certainly not finished here.
+const STANDBY: &str = "\
+SELECT pg_is_in_recovery() AS standby,
+       pg_last_wal_replay_lsn() AS replay,
+       pg_current_snapshot()::text AS snapshot,
+       ARRAY(SELECT id FROM unnest($1::text[]) AS id
+              WHERE CASE WHEN id::xid8 < pg_snapshot_xmax(pg_current_snapshot())
+                         THEN pg_xact_status(id::xid8) = 'in progress' END) AS running";
+
+/// At most this many running transactions are asked about in one probe.
+const MAX_ASKED: usize = 500;
+
+/// Why a probe failed: the node's life, as far as its monitor can tell, is over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProbeError {
+    /// The connection, or the statement, failed.
+    #[error("{}", describe(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    /// No answer in time.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// The node is no longer what it was.
+    #[error("{0}")]
+    Changed(&'static str),
+    /// An answer that makes no sense.
+    #[error("an unexpected answer: {0}")]
+    Unexpected(&'static str),
+}
+
+fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+        None => match std::error::Error::source(error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
+    }
+}
+
+/// A monitoring connection to a node in one of its lives.
+pub(super) struct Probe {
+    client: Client,
+    statement: Statement,
+    timeline_statement: Statement,
+    timeline: Timeline,
+    standby: bool,
+    wal: WalGeometry,
+    timeout: Duration,
+    /// The position that the latest answer gave.
+    replayed: Lsn,
+}
+
+/// What one probe found.
+pub(super) struct Answer {
+    pub(super) position: Position,
+    pub(super) role: Role,
+}
+
+impl Probe {
+    /// Connects and asks what is asked once.
+    pub(super) async fn open(
+        node: &config::Node,
+        monitor: &config::Monitor,
+    ) -> Result<Self, ProbeError> {
+        let timeout = monitor.timeout;
+        tokio::time::timeout(timeout, Self::login(node, monitor))
+            .await
+            .unwrap_or(Err(ProbeError::TimedOut(timeout)))
+    }
+
+    async fn login(node: &config::Node, monitor: &config::Monitor) -> Result<Self, ProbeError> {
+        let timeout = monitor.timeout;
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(&node.host)
+            .port(node.port)
+            .user(&monitor.user)
+            .dbname(&monitor.database)
+            .application_name("causeway monitor")
+            // A probe is cheap; what could make it slow is none of its business.
+            .options("-c statement_timeout=0 -c jit=off -c synchronous_commit=off");
+        if let Some(password) = &monitor.password {
+            config.password(password.reveal());
+        }
+        let (client, connection) = config.connect(NoTls).await?;
+        tokio::spawn(connection);
+
+        let begin = client.query_one(BEGIN, &[]).await?;
+        let standby: bool = begin.try_get("standby")?;
+        let size = |name| -> Result<u64, ProbeError> {
+            let bytes: i64 = begin.try_get(name)?;
+            u64::try_from(bytes)
+                .ok()
+                .filter(|b| *b > 0)
+                .ok_or(ProbeError::Unexpected("a WAL size"))
+        };
+        let wal = WalGeometry {
+            segment_bytes: size("segment_bytes")?,
+            block_bytes: size("block_bytes")?,
+        };
+        let statement = client
+            .prepare(if standby { STANDBY } else { PRIMARY })
+            .await?;
+        let timeline_statement = client
+            .prepare(if standby {
+                STANDBY_TIMELINE
+            } else {
+                PRIMARY_TIMELINE
+            })
+            .await?;
+        let timeline = timeline(&client.query_one(&timeline_statement, &[]).await?)?;
+        let replayed = Lsn::default();
+        Ok(Self {
+            client,
+            statement,
+            timeline_statement,
+            timeline,
+            standby,
+            wal,
+            timeout,
+            replayed,
+        })
+    }
+
+    /// The timeline on which this life runs.
+    pub(super) fn timeline(&self) -> Timeline {
+        self.timeline
+    }
+
+    /// Asks for the position. On a standby also which of `running` it holds to be running still.
+    pub(super) async fn ask(&mut self, running: &[u64]) -> Result<Answer, ProbeError> {
+        let row = tokio::time::timeout(self.timeout, async {
+            if self.standby {
+                let running: Vec<String> =
+                    running.iter().take(MAX_ASKED).map(u64::to_string).collect();
+                self.client.query_one(&self.statement, &[&running]).await
+            } else {
+                self.client.query_one(&self.statement, &[]).await
+            }
+        })
+        .await
+        .map_err(|_| ProbeError::TimedOut(self.timeout))??;
+        if row.try_get::<_, bool>("standby")? != self.standby {
+            return Err(ProbeError::Changed(if self.standby {
+                "it was promoted"
+            } else {
+                "it is now a standby"
+            }));
+        }
+        if self.standby {
+            self.standby_answer(&row)
+        } else {
+            self.primary_answer(&row)
+        }
+    }
+
+    /// Notices a change of timeline that left the connection alone.
+    pub(super) async fn check_timeline(&self) -> Result<(), ProbeError> {
+        let asked = self.client.query_one(&self.timeline_statement, &[]);
+        let row = tokio::time::timeout(self.timeout, asked)
+            .await
+            .map_err(|_| ProbeError::TimedOut(self.timeout))??;
+        if timeline(&row)? == self.timeline {
+            Ok(())
+        } else {
+            Err(ProbeError::Changed("it follows another timeline"))
+        }
+    }
+
+    fn primary_answer(&self, row: &Row) -> Result<Answer, ProbeError> {
+        let snapshot = parse_snapshot(row.try_get("snapshot")?)
+            .ok_or(ProbeError::Unexpected("pg_current_snapshot()"))?;
+        let lsn = |name| Ok::<_, ProbeError>(Lsn(row.try_get::<_, PgLsn>(name)?.into()));
+        let position = Position {
+            flush: lsn("flush")?,
+            insert: lsn("insert")?.without_page_header(self.wal),
+        };
+        Ok(Answer {
+            position,
+            role: Role::Primary(snapshot),
+        })
+    }
+
+    fn standby_answer(&mut self, row: &Row) -> Result<Answer, ProbeError> {
+        let snapshot = parse_snapshot(row.try_get("snapshot")?)
+            .ok_or(ProbeError::Unexpected("pg_current_snapshot()"))?;
+        let replay: Option<PgLsn> = row.try_get("replay")?;
+        let replay = Lsn(replay.map_or(0, u64::from));
+        let running: Vec<String> = row.try_get("running")?;
+        let still_running: Option<Arc<[u64]>> = running.iter().map(|id| id.parse().ok()).collect();
+        let finished = Finished {
+            xmax: snapshot.xmax,
+            still_running: still_running.ok_or(ProbeError::Unexpected("a transaction id"))?,
+            // The snapshot is older than the position in the same answer.
+            at_least: self.replayed,
+        };
+        self.replayed = replay;
+        let position = Position {
+            flush: replay,
+            insert: replay,
+        };
+        Ok(Answer {
+            position,
+            role: Role::Standby(finished),
+        })
+    }
+}
+
+fn timeline(row: &Row) -> Result<Timeline, ProbeError> {
+    let timeline: i32 = row.try_get("timeline")?;
+    u32::try_from(timeline)
+        .map(Timeline)
+        .map_err(|_| ProbeError::Unexpected("a timeline"))
+}

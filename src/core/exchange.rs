@@ -1,0 +1,398 @@
+//! What a server connection still owes: which replies are the client's, which are our own, and
+//! when the connection may be given back.
+//!
+//! Every message sent to the server is entered here in order; every frame that comes back is held
+//! against the head of the queue (PostgreSQL manual, "Message Flow").
+
+use std::collections::VecDeque;
+
+/// Transaction status as ReadyForQuery reports it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TransactionStatus {
+    /// `I`: idle.
+    #[default]
+    Idle,
+    /// `T`: in a transaction.
+    InTransaction,
+    /// `E`: in a failed transaction.
+    Failed,
+}
+
+impl TransactionStatus {
+    /// Decodes ReadyForQuery's byte.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            b'I' => Some(Self::Idle),
+            b'T' => Some(Self::InTransaction),
+            b'E' => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+
+/// One message sent to the server, by what it will answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owed {
+    /// Query or FunctionCall: anything, up to ReadyForQuery.
+    Query,
+    /// Parse: ParseComplete.
+    Parse,
+    /// Bind: BindComplete.
+    Bind,
+    /// Describe: RowDescription or NoData.
+    Describe,
+    /// Execute: rows, then one of the completions.
+    Execute,
+    /// Close: CloseComplete.
+    Close,
+    /// Sync: ReadyForQuery.
+    Sync,
+    /// A Query of our own: the client sees nothing of it.
+    OwnQuery,
+    /// A Parse of our own: the client sees nothing but its error.
+    OwnParse,
+    /// A Close of our own.
+    OwnClose,
+    /// Nothing was sent: the client is answered ParseComplete in its turn.
+    FakeParse,
+    /// Nothing was sent: the client is answered CloseComplete in its turn.
+    FakeClose,
+}
+
+/// What to do with a frame from the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is the client's.
+    Forward,
+    /// It answers a message of our own.
+    Swallow,
+    /// It cannot come here: the connection is out of step and must be closed.
+    OutOfStep,
+}
+
+/// Whether rows flow the other way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Copy {
+    /// No COPY FROM STDIN is under way.
+    #[default]
+    No,
+    /// The server reads CopyData. Under the extended protocol it ignores Sync until CopyDone.
+    In {
+        /// Started by Execute.
+        extended: bool,
+    },
+}
+
+/// The state of one conversation with a server.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    owed: VecDeque<Owed>,
+    status: TransactionStatus,
+    copy: Copy,
+    own_failed: bool,
+    unsynced: bool,
+    /// After an error the server skips whatever comes up to a Sync that has not been sent yet.
+    skips: bool,
+    /// The client has ended its COPY data and the answer to it is still owed.
+    copied: bool,
+    /// A Close of our own was skipped: the server holds a statement that is thought to be gone.
+    leftover: bool,
+}
+
+impl Exchange {
+    /// A message was sent, or is to be answered in its turn.
+    pub fn sent(&mut self, message: Owed) {
+        match message {
+            Owed::Sync | Owed::Query | Owed::OwnQuery => {
+                self.unsynced = false;
+                self.copied = false;
+                self.skips = false;
+            }
+            Owed::FakeParse | Owed::FakeClose => {}
+            _ => self.unsynced = true,
+        }
+        self.owed.push_back(message);
+    }
+
+    /// True when every reply has arrived, no extended batch awaits its Sync and no transaction is
+    /// open: the server connection may serve somebody else.
+    pub fn is_free(&self) -> bool {
+        self.is_quiet() && self.status == TransactionStatus::Idle
+    }
+
+    /// Whether the server holds a prepared statement that nobody will close.
+    pub fn has_leftover(&self) -> bool {
+        self.leftover
+    }
+
+    /// True when every reply has arrived and no extended batch awaits its Sync.
+    pub fn is_quiet(&self) -> bool {
+        self.owed.is_empty() && !self.unsynced && !self.skips && self.copy == Copy::No
+    }
+
+    /// True when every reply has arrived, though an extended batch may await its Sync.
+    pub fn owes_nothing(&self) -> bool {
+        self.owed.is_empty()
+    }
+
+    /// True when the server has all the COPY data of an extended batch and answers upon Sync only.
+    pub fn awaits_sync_after_copy(&self) -> bool {
+        self.unsynced && self.copy == Copy::No && self.copied
+    }
+
+    /// Whether messages were sent that no Sync has followed yet.
+    pub fn is_unsynced(&self) -> bool {
+        self.unsynced
+    }
+
+    /// Whether an error has made the server deaf to everything but a Sync.
+    pub fn skips_to_sync(&self) -> bool {
+        self.skips
+    }
+
+    /// Transaction status as of the last ReadyForQuery.
+    pub fn status(&self) -> TransactionStatus {
+        self.status
+    }
+
+    /// Whether the server is reading COPY data.
+    pub fn copy(&self) -> Copy {
+        self.copy
+    }
+
+    /// The client ended its COPY data, one way or the other.
+    pub fn copy_ended(&mut self) {
+        self.copied = self.copy == Copy::In { extended: true };
+        self.copy = Copy::No;
+    }
+
+    /// A message of our own failed; reading clears it.
+    pub fn take_own_failure(&mut self) -> bool {
+        std::mem::take(&mut self.own_failed)
+    }
+
+    /// Whether the next reply is one to be synthesised.
+    pub fn has_fake(&self) -> bool {
+        matches!(self.owed.front(), Some(Owed::FakeParse | Owed::FakeClose))
+    }
+
+    /// The synthesised reply whose turn has come, if any.
+    pub fn next_fake(&mut self) -> Option<Owed> {
+        match self.owed.front() {
+            Some(Owed::FakeParse | Owed::FakeClose) => self.owed.pop_front(),
+            _ => None,
+        }
+    }
+
+    /// Holds a frame from the server against the queue.
+    ///
+    /// `status` is the body's first byte, which only ReadyForQuery needs.
+    pub fn received(&mut self, tag: u8, status: u8) -> Fate {
+        let Some(&head) = self.owed.front() else {
+            // Only what a server may say at any time; an unsolicited error is its farewell.
+            return if matches!(tag, b'N' | b'S' | b'A' | b'E') {
+                Fate::Forward
+            } else {
+                Fate::OutOfStep
+            };
+        };
+        let own = matches!(head, Owed::OwnQuery | Owed::OwnParse | Owed::OwnClose);
+        let fate = if own { Fate::Swallow } else { Fate::Forward };
+        let expects = |heads: &[Owed]| heads.contains(&head);
+        match tag {
+            b'N' | b'A' => return Fate::Forward,
+            b'S' => {}
+            b'D' | b'd' | b'c' | b'V' => {}
+            b'T' if head == Owed::Describe => self.pop(),
+            b'n' if head == Owed::Describe => self.pop(),
+            b'T' | b't' => {}
+            b'C' | b'I' | b's' => {
+                if head == Owed::Execute {
+                    self.pop();
+                } else if !expects(&[Owed::Query, Owed::OwnQuery]) {
+                    return Fate::OutOfStep;
+                }
+            }
+            b'1' if expects(&[Owed::Parse, Owed::OwnParse]) => self.pop(),
+            b'2' if head == Owed::Bind => self.pop(),
+            b'3' if expects(&[Owed::Close, Owed::OwnClose]) => self.pop(),
+            b'G' => self.copy_in_began(head),
+            b'H' => {}
+            b'E' => return self.error(head),
+            b'Z' => {
+                let Some(status) = TransactionStatus::from_byte(status) else {
+                    return Fate::OutOfStep;
+                };
+                if !expects(&[Owed::Query, Owed::Sync, Owed::OwnQuery]) {
+                    return Fate::OutOfStep;
+                }
+                self.status = status;
+                self.copy = Copy::No;
+                self.pop();
+            }
+            _ => return Fate::OutOfStep,
+        }
+        fate
+    }
+
+    fn pop(&mut self) {
+        self.owed.pop_front();
+    }
+
+    /// The server now ignores a Sync that is already on its way: another must follow the data.
+    fn copy_in_began(&mut self, head: Owed) {
+        let extended = head == Owed::Execute;
+        self.copy = Copy::In { extended };
+        if extended {
+            self.owed.retain(|owed| *owed != Owed::Sync);
+            self.unsynced = true;
+        }
+    }
+
+    fn error(&mut self, head: Owed) -> Fate {
+        self.copy = Copy::No;
+        match head {
+            Owed::Query => Fate::Forward,
+            Owed::OwnQuery => {
+                self.own_failed = true;
+                Fate::Swallow
+            }
+            _ => {
+                // The server skips everything up to the next Sync.
+                while let Some(&owed) = self.owed.front()
+                    && owed != Owed::Sync
+                {
+                    self.leftover |= owed == Owed::OwnClose && owed != head;
+                    self.pop();
+                }
+                self.skips = self.owed.is_empty();
+                Fate::Forward
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exchange(sent: &[Owed]) -> Exchange {
+        let mut exchange = Exchange::default();
+        sent.iter().for_each(|message| exchange.sent(*message));
+        exchange
+    }
+
+    fn receive(exchange: &mut Exchange, tags: &[u8]) -> Vec<Fate> {
+        tags.iter()
+            .map(|tag| exchange.received(*tag, b'I'))
+            .collect()
+    }
+
+    #[test]
+    fn a_simple_query_is_owed_until_ready() {
+        let mut exchange = exchange(&[Owed::Query]);
+        assert_eq!(receive(&mut exchange, b"TDDC"), [Fate::Forward; 4]);
+        assert!(!exchange.is_quiet());
+        assert_eq!(exchange.received(b'Z', b'T'), Fate::Forward);
+        assert!(
+            exchange.is_quiet() && !exchange.is_free(),
+            "a transaction is open"
+        );
+    }
+
+    #[test]
+    fn our_own_messages_stay_unseen_and_fakes_come_in_their_turn() {
+        let mut exchange = exchange(&[
+            Owed::OwnQuery,
+            Owed::FakeParse,
+            Owed::OwnParse,
+            Owed::Bind,
+            Owed::Execute,
+            Owed::FakeClose,
+            Owed::Sync,
+        ]);
+        assert_eq!(exchange.next_fake(), None);
+        assert_eq!(receive(&mut exchange, b"CSZ"), [Fate::Swallow; 3]);
+        assert_eq!(exchange.next_fake(), Some(Owed::FakeParse));
+        assert_eq!(receive(&mut exchange, b"1"), [Fate::Swallow]);
+        assert_eq!(receive(&mut exchange, b"2DC"), [Fate::Forward; 3]);
+        assert_eq!(exchange.next_fake(), Some(Owed::FakeClose));
+        assert_eq!(receive(&mut exchange, b"Z"), [Fate::Forward]);
+        assert!(exchange.is_free());
+    }
+
+    #[test]
+    fn an_error_skips_to_sync_and_takes_the_fakes_with_it() {
+        let mut exchange = exchange(&[
+            Owed::Parse,
+            Owed::Bind,
+            Owed::Execute,
+            Owed::FakeParse,
+            Owed::Bind,
+            Owed::Sync,
+            Owed::Parse,
+            Owed::Sync,
+        ]);
+        assert_eq!(receive(&mut exchange, b"12E"), [Fate::Forward; 3]);
+        assert_eq!(exchange.next_fake(), None);
+        assert_eq!(receive(&mut exchange, b"Z1Z"), [Fate::Forward; 3]);
+        assert!(exchange.is_free());
+    }
+
+    #[test]
+    fn copy_in_under_the_extended_protocol_wants_a_second_sync() {
+        let mut exchange = exchange(&[Owed::Bind, Owed::Execute, Owed::Sync]);
+        receive(&mut exchange, b"2G");
+        assert_eq!(exchange.copy(), Copy::In { extended: true });
+        exchange.copy_ended();
+        assert!(!exchange.is_quiet());
+        exchange.sent(Owed::Sync);
+        assert_eq!(receive(&mut exchange, b"CZ"), [Fate::Forward; 2]);
+        assert!(exchange.is_free());
+    }
+
+    #[test]
+    fn a_batch_without_sync_keeps_the_connection() {
+        let mut exchange = exchange(&[Owed::Parse]);
+        receive(&mut exchange, b"1");
+        assert!(exchange.is_unsynced() && !exchange.is_quiet());
+    }
+
+    #[test]
+    fn an_error_without_a_sync_behind_it_makes_the_server_skip() {
+        let mut exchange = exchange(&[Owed::Parse, Owed::Bind]);
+        receive(&mut exchange, b"1E");
+        assert!(exchange.skips_to_sync() && exchange.owes_nothing());
+        exchange.sent(Owed::Sync);
+        assert!(!exchange.skips_to_sync());
+        receive(&mut exchange, b"Z");
+        assert!(exchange.is_free());
+        // A simple query behind the error is skipped as well, and ends nothing.
+        exchange.sent(Owed::Parse);
+        exchange.sent(Owed::Query);
+        receive(&mut exchange, b"E");
+        assert!(exchange.skips_to_sync() && !exchange.is_free());
+    }
+
+    #[test]
+    fn what_cannot_come_is_noticed() {
+        assert_eq!(receive(&mut exchange(&[]), b"Z"), [Fate::OutOfStep]);
+        assert_eq!(
+            receive(&mut exchange(&[Owed::Bind]), b"1"),
+            [Fate::OutOfStep]
+        );
+        assert_eq!(
+            receive(&mut exchange(&[Owed::Bind]), b"Z"),
+            [Fate::OutOfStep]
+        );
+        assert_eq!(
+            receive(&mut exchange(&[Owed::Query]), b"\0"),
+            [Fate::OutOfStep]
+        );
+        assert_eq!(
+            exchange(&[Owed::Query]).received(b'Z', b'x'),
+            Fate::OutOfStep
+        );
+        assert_eq!(receive(&mut exchange(&[]), b"NSAE"), [Fate::Forward; 4]);
+    }
+}

@@ -1,0 +1,15 @@
+//! The decisions, pure: no socket, no clock, no tokio, no randomness, no logging.
+//!
+//! Time is a number of microseconds that the caller passes in; what is random is passed in too.
+
+pub mod exchange;
+pub mod gauge;
+pub mod lsn;
+pub mod route;
+pub mod session;
+pub mod statement;
+pub mod topology;
+pub mod visibility;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! What a session may be shown: its consistency level and its mark.
+//!
+//! The mark says where and when the session's last transaction ended: a node, an incarnation and
+//! the probe counter. It costs a few words and no traffic. It becomes a WAL position only when the
+//! session wants to move, through any probe of that node that was sent after it.
+
+use std::str::FromStr;
+
+use super::gauge::Gauge;
+use super::lsn::{Lsn, Timeline};
+use super::topology::{Incarnation, Life, NodeId, NodeView, Topology};
+use super::visibility::{Finished, primary_shows};
+
+/// How fresh a session's reads must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// Any healthy standby's state.
+    Eventual,
+    /// Everything this session wrote, and nothing older than what it has already seen.
+    #[default]
+    Session,
+    /// The primary's state.
+    Primary,
+}
+
+impl Level {
+    /// Every level, in the order in which they are documented.
+    pub const ALL: [Self; 3] = [Self::Eventual, Self::Session, Self::Primary];
+
+    /// The name used in configuration, in `SET causeway.consistency` and in hints.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Eventual => "eventual",
+            Self::Session => "session",
+            Self::Primary => "primary",
+        }
+    }
+}
+
+/// The text names no consistency level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a consistency level: use eventual, session or primary")]
+pub struct InvalidLevel;
+
+impl FromStr for Level {
+    type Err = InvalidLevel;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLevel> {
+        Self::ALL
+            .into_iter()
+            .find(|level| level.name().eq_ignore_ascii_case(text))
+            .ok_or(InvalidLevel)
+    }
+}
+
+/// Which of a primary's positions covers what the session did there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cover {
+    /// The commit was flushed before it was acknowledged, or nothing was written.
+    Flush,
+    /// The commit may have been asynchronous: only the insert position is certain to cover it.
+    Insert,
+}
+
+/// Where a session's last transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// On which node.
+    pub node: NodeId,
+    /// In which of its lives.
+    pub incarnation: Incarnation,
+    /// The node's probe counter as the transaction ended.
+    pub probe: u64,
+    /// Which position to read off a later probe.
+    pub cover: Cover,
+    /// Who showed the session what it has seen.
+    pub origin: Origin,
+}
+
+/// Who showed a session what it has seen: decides what proof a move to the primary needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The primary: it goes on showing it.
+    Primary,
+    /// A standby: the primary may not show it yet.
+    Standby,
+    /// A standby whose incarnation is over; the mark was moved to the primary's WAL.
+    LostStandby,
+}
+
+/// A position that certainly includes everything the session has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upper {
+    /// The timeline on which the position counts.
+    pub timeline: Timeline,
+    /// The position.
+    pub lsn: Lsn,
+}
+
+/// What a session has seen, as one mark, and the standby it prefers.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    mark: Option<Mark>,
+    /// The mark as a position, once a later probe has answered; it does not change again.
+    upper: Option<Upper>,
+    timeline: Timeline,
+    testimony: Option<Testimony>,
+    home: Option<NodeId>,
+}
+
+impl Seen {
+    /// The mark, if the session has seen anything.
+    pub fn mark(&self) -> Option<&Mark> {
+        self.mark.as_ref()
+    }
+
+    /// The standby that served the session last.
+    pub fn home(&self) -> Option<NodeId> {
+        self.home
+    }
+
+    /// A transaction ended on a standby whose state it was allowed to see.
+    pub fn read_on_standby(&mut self, node: NodeId, at: LifeAt<'_>) {
+        self.home = Some(node);
+        self.set(node, at, Cover::Flush, Origin::Standby);
+    }
+
+    /// A transaction ended on the primary.
+    pub fn ended_on_primary(&mut self, node: NodeId, at: LifeAt<'_>, cover: Cover) {
+        // An earlier asynchronous commit stays uncovered by a later flush position.
+        let cover = match &self.mark {
+            Some(before) if before.node == node && before.cover == Cover::Insert => Cover::Insert,
+            // Another session's may have been read.
+            _ if at.gauge.may_show_unflushed() => Cover::Insert,
+            _ => cover,
+        };
+        self.set(node, at, cover, Origin::Primary);
+    }
+
+    fn set(&mut self, node: NodeId, at: LifeAt<'_>, cover: Cover, origin: Origin) {
+        let (incarnation, probe) = (at.incarnation, at.gauge.sent());
+        self.mark = Some(Mark {
+            node,
+            incarnation,
+            probe,
+            cover,
+            origin,
+        });
+        self.upper = None;
+        self.testimony = None;
+        self.timeline = at.timeline;
+    }
+
+    /// The mark as a position, if a probe sent after it has answered.
+    pub fn upper(&mut self, topology: &Topology) -> Option<Upper> {
+        if self.upper.is_none() {
+            let mark = self.mark?;
+            let gauge = topology.node(mark.node)?.gauge_of(mark.incarnation)?;
+            let position = gauge.first_after(mark.probe)?.position;
+            let lsn = match mark.cover {
+                Cover::Flush => position.flush,
+                Cover::Insert => position.insert,
+            };
+            self.upper = Some(Upper {
+                timeline: self.timeline,
+                lsn,
+            });
+        }
+        self.upper
+    }
+
+    /// True when the mark's incarnation is over and no probe after the mark was ever answered.
+    pub fn is_stranded(&mut self, topology: &Topology) -> bool {
+        let Some(mark) = self.mark else { return false };
+        let life = topology.node(mark.node).and_then(|node| node.life.as_ref());
+        let over = life.is_none_or(|life| life.incarnation != mark.incarnation);
+        over && self.upper(topology).is_none()
+    }
+
+    /// Moves a stranded mark to the primary's WAL as of now.
+    ///
+    /// A standby replays only what the primary has flushed, so the primary's flush position from
+    /// now on includes whatever the lost standby may have shown; and a restarted primary has
+    /// recovered everything that it had flushed.
+    pub fn rebase(&mut self, node: NodeId, primary: &Life) {
+        let Some(mark) = &mut self.mark else { return };
+        mark.node = node;
+        mark.incarnation = primary.incarnation;
+        mark.probe = primary.gauge.sent();
+        if mark.origin == Origin::Standby {
+            mark.origin = Origin::LostStandby;
+        }
+        self.upper = None;
+        self.testimony = None;
+        self.timeline = primary.timeline;
+    }
+
+    /// True when the primary is known to show everything that the session has seen on standbys.
+    pub fn shown_by_primary(&mut self, topology: &Topology) -> bool {
+        let Some(mark) = self.mark else { return true };
+        let Some((primary, snapshot)) = topology.primary().and_then(NodeView::as_primary) else {
+            return false;
+        };
+        if mark.origin == Origin::Primary {
+            return true;
+        }
+        let shown_before = topology
+            .node(mark.node)
+            .filter(|_| mark.origin == Origin::Standby);
+        let life = shown_before.and_then(|node| node.life.as_ref());
+        if life.is_some_and(|life| life.incarnation == primary.incarnation) {
+            // It was promoted, and goes on showing what it had replayed.
+            return true;
+        }
+        if self.present(topology).is_none()
+            && let Some(testimony) = self.testify(mark, topology)
+        {
+            self.testimony = Some(testimony);
+        }
+        let Some(testimony) = &self.testimony else {
+            return false;
+        };
+        // What runs on the witness now did not end before.
+        let now = self
+            .present(topology)
+            .map_or(&[][..], |(_, finished)| &finished.still_running);
+        primary_shows(snapshot, &testimony.finished, now)
+    }
+
+    /// The witness as it is now, if it still lives the life in which it was asked.
+    fn present<'a>(&self, topology: &'a Topology) -> Option<(&'a Life, &'a Finished)> {
+        let witness = self.testimony.as_ref()?;
+        topology
+            .node(witness.node)?
+            .as_standby()
+            .filter(|(life, _)| life.incarnation == witness.incarnation)
+    }
+
+    /// Asks a standby what was certainly finished where the session has read: the standby itself,
+    /// or once that life is over, another that has replayed at least as much.
+    fn testify(&mut self, mark: Mark, topology: &Topology) -> Option<Testimony> {
+        let itself = topology
+            .node(mark.node)
+            .filter(|_| mark.origin == Origin::Standby)
+            .and_then(|node| Some((node.id, node.as_standby()?)))
+            .filter(|(_, (life, _))| life.incarnation == mark.incarnation);
+        let (node, (life, finished)) = match itself {
+            Some(found) if found.1.0.latest.probe > mark.probe => found,
+            Some(_) => return None,
+            None => {
+                let upper = self.upper(topology)?;
+                let standbys = topology
+                    .nodes
+                    .iter()
+                    .filter_map(|node| Some((node.id, node.as_standby()?)));
+                standbys
+                    .filter(|(_, (life, _))| life.timeline == upper.timeline)
+                    .find(|(_, (_, finished))| finished.at_least >= upper.lsn)?
+            }
+        };
+        Some(Testimony {
+            node,
+            incarnation: life.incarnation,
+            finished: finished.clone(),
+        })
+    }
+}
+
+/// What a standby held to be finished at a moment when it had everything that the session has seen.
+///
+/// It is kept until the primary shows it: the standby's latest answer would be a moving target,
+/// which a primary under load never quite reaches.
+#[derive(Clone, Debug)]
+struct Testimony {
+    node: NodeId,
+    incarnation: Incarnation,
+    finished: Finished,
+}
+
+/// The incarnation in which a transaction ran, as its server connection knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct LifeAt<'a> {
+    /// Which one.
+    pub incarnation: Incarnation,
+    /// Its probe counter and history.
+    pub gauge: &'a Gauge,
+    /// Its timeline.
+    pub timeline: Timeline,
+}

@@ -1,0 +1,22 @@
+//! Causeway: a PostgreSQL-protocol replication proxy.
+//!
+//! Writes go to the primary, reads go to streaming standbys, and no session sees its own writes
+//! missing or time run backwards. ARCHITECTURE.md is the map.
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod app;
+pub mod backend;
+pub mod board;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod control;
+pub mod core;
+pub mod error;
+pub mod metrics;
+pub mod rig;
+pub mod sql;
+pub mod verify;
+pub mod wire;

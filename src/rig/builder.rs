@@ -1,0 +1,355 @@
+//! Describes a cluster, makes its data directories, and brings its servers up.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::account::Account;
+use super::cluster::{Cluster, Credentials, Login};
+use super::deadline::Deadline;
+use super::home::{self, Home};
+use super::node::Shared;
+use super::ports::Reservation;
+use super::settings::{self, Settings};
+use super::watchdog::Watchdog;
+use super::{Binaries, Node, RigError, find_binaries};
+
+/// Describes a cluster; [`Builder::start`] brings it up.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    name: String,
+    standbys: usize,
+    directory: Option<PathBuf>,
+    keep: bool,
+    ports: Vec<u16>,
+    settings: Settings,
+    replay_delays: BTreeMap<usize, Duration>,
+    durable: bool,
+    binaries: Option<Binaries>,
+    credentials: Credentials,
+    within: Duration,
+}
+
+impl Builder {
+    /// One primary and two standbys on free ports, in a temporary directory, without fsync.
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            standbys: 2,
+            directory: None,
+            keep: false,
+            ports: Vec::new(),
+            settings: Settings::new(),
+            replay_delays: BTreeMap::new(),
+            durable: false,
+            binaries: None,
+            credentials: Credentials::default(),
+            within: Duration::from_secs(60),
+        }
+    }
+
+    /// How many standbys stream from the primary; two if not said.
+    pub fn standbys(mut self, count: usize) -> Self {
+        self.standbys = count;
+        self
+    }
+
+    /// Where everything is kept; the directory must be new or empty.
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// Leaves the directory behind.
+    pub fn keep(mut self, keep: bool) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// The ports, the primary's first; free ones if not said.
+    pub fn ports(mut self, ports: impl Into<Vec<u16>>) -> Self {
+        self.ports = ports.into();
+        self
+    }
+
+    /// A line of every node's `postgresql.conf`; stronger than the rig's own.
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Delays replay on one node; standbys count from 1.
+    pub fn replay_delay(mut self, node: usize, delay: Duration) -> Self {
+        self.replay_delays.insert(node, delay);
+        self
+    }
+
+    /// Whether commits wait for the disk (`fsync`). Killed servers lose nothing either way.
+    pub fn durable(mut self, durable: bool) -> Self {
+        self.durable = durable;
+        self
+    }
+
+    /// Which servers to run; found by [`find_binaries`] if not said.
+    pub fn binaries(mut self, binaries: Binaries) -> Self {
+        self.binaries = Some(binaries);
+        self
+    }
+
+    /// One more application login, which owns the database it names.
+    pub fn application(mut self, login: Login) -> Self {
+        self.credentials.applications.push(login);
+        self
+    }
+
+    /// The superuser's password.
+    pub fn superuser_password(mut self, password: &str) -> Self {
+        self.credentials.superuser.password = password.to_owned();
+        self
+    }
+
+    /// Bound on every single operation, such as one server's start; a minute if not said.
+    pub fn within(mut self, bound: Duration) -> Self {
+        self.within = bound;
+        self
+    }
+
+    /// Makes the cluster and returns once the primary takes writes and every standby streams.
+    pub async fn start(self) -> Result<Cluster, RigError> {
+        let binaries = self.binaries.clone().map_or_else(find_binaries, Ok)?;
+        let account = Account::choose()?;
+        let ports = self.reserve_ports()?;
+        let wanted = self.directory.as_deref();
+        let home = Home::create(wanted, &self.name, self.keep, self.durable, account)?;
+        let home = Arc::new(home);
+        let watchdog = Watchdog::start(&home.path, self.keep)?;
+        let credentials = self.credentials.clone();
+        let shared = Arc::new(Shared {
+            binaries,
+            account,
+            credentials,
+            within: self.within,
+        });
+        let nodes = self.make_nodes(ports, &home.path, &shared);
+        // From here on the cluster's Drop cleans up.
+        let cluster = Cluster::new(self.name, home, nodes, shared, watchdog);
+
+        let [primary, standbys @ ..] = cluster.nodes() else {
+            return Ok(cluster);
+        };
+        make_data(&cluster, primary, standbys).await?;
+        for node in cluster.nodes() {
+            node.spawn()?;
+        }
+        primary.wait_ready().await?;
+        primary
+            .execute(&create_roles(&cluster.credentials().monitor))
+            .await?;
+        for login in &cluster.credentials().applications {
+            create_application(primary, login).await?;
+        }
+        let made = primary.written().await?;
+        for standby in standbys {
+            standby.wait_ready().await?;
+            standby.wait_streaming().await?;
+            if !self
+                .replay_delays
+                .contains_key(&standby_number(standbys, standby))
+            {
+                standby.wait_replayed(made).await?;
+            }
+        }
+        Ok(cluster)
+    }
+
+    fn reserve_ports(&self) -> Result<Vec<Reservation>, RigError> {
+        let nodes = self.standbys + 1;
+        if self.ports.is_empty() {
+            return (0..nodes).map(|_| Reservation::any()).collect();
+        }
+        if self.ports.len() != nodes {
+            return Err(RigError::PortCount {
+                given: self.ports.len(),
+                nodes,
+            });
+        }
+        self.ports
+            .iter()
+            .map(|port| Reservation::of(*port))
+            .collect()
+    }
+
+    fn make_nodes(
+        &self,
+        ports: Vec<Reservation>,
+        directory: &Path,
+        shared: &Arc<Shared>,
+    ) -> Vec<Arc<Node>> {
+        let primary_port = ports.first().map(Reservation::port);
+        let nodes = ports.into_iter().enumerate().map(|(index, port)| {
+            let name = format!("pg{}", index + 1);
+            let mut settings = settings::base(self.durable);
+            settings.insert("port".into(), port.port().to_string());
+            settings.insert("cluster_name".into(), name.clone());
+            if let Some(upstream) = primary_port.filter(|_| index > 0) {
+                let login = &shared.credentials.superuser;
+                let conninfo = settings::conninfo(upstream, &login.user, &login.password, &name);
+                settings.insert("primary_conninfo".into(), conninfo);
+            }
+            settings.extend(self.settings.clone());
+            if let Some(delay) = self.replay_delays.get(&index) {
+                let delay = format!("{}ms", delay.as_millis());
+                settings.insert("recovery_min_apply_delay".into(), delay);
+            }
+            let home = directory.join(&name);
+            Arc::new(Node::new(name, home, port, settings, Arc::clone(shared)))
+        });
+        nodes.collect()
+    }
+}
+
+/// A standby's place in the cluster, where the primary's is 0.
+fn standby_number(standbys: &[Arc<Node>], standby: &Arc<Node>) -> usize {
+    1 + standbys
+        .iter()
+        .take_while(|other| !Arc::ptr_eq(other, standby))
+        .count()
+}
+
+/// Makes the primary's data with initdb and the standbys' by copying it before it is first started:
+/// a clean copy is a base backup, and takes milliseconds.
+async fn make_data(
+    cluster: &Cluster,
+    primary: &Arc<Node>,
+    standbys: &[Arc<Node>],
+) -> Result<(), RigError> {
+    let primary = Arc::clone(primary);
+    let standbys = standbys.to_vec();
+    blocking(cluster.home(), "make the data directories", move || {
+        let account = primary.shared.account;
+        home::private_directory(primary.home(), account)?;
+        initdb(&primary)?;
+        primary.configure(false)?;
+        let copy = |standby: &Node| {
+            home::private_directory(standby.home(), account)?;
+            home::copy_data(&primary.data(), &standby.data(), account)?;
+            standby.configure(true)
+        };
+        std::thread::scope(|scope| {
+            let copies: Vec<_> = standbys
+                .iter()
+                .map(|standby| scope.spawn(|| copy(standby)))
+                .collect();
+            copies.into_iter().try_for_each(|copy| match copy.join() {
+                Ok(outcome) => outcome,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })
+    })
+    .await
+}
+
+/// Runs file work where it holds up nobody; it goes on when its caller gives up, and the directory
+/// stays until then.
+pub(super) async fn blocking<T: Send + 'static>(
+    home: &Arc<Home>,
+    doing: &str,
+    work: impl FnOnce() -> Result<T, RigError> + Send + 'static,
+) -> Result<T, RigError> {
+    let home = Arc::clone(home);
+    let joined = tokio::task::spawn_blocking(move || {
+        let outcome = work();
+        drop(home);
+        outcome
+    })
+    .await;
+    joined.map_err(|error| RigError::io(doing)(std::io::Error::other(error)))?
+}
+
+fn initdb(primary: &Node) -> Result<(), RigError> {
+    let Shared {
+        binaries,
+        account,
+        credentials,
+        within,
+    } = &*primary.shared;
+    let superuser = &credentials.superuser;
+    let password_file = primary.home().join("password");
+    let log = primary.home().join("initdb.log");
+    home::write_private(
+        &password_file,
+        &format!("{}\n", superuser.password),
+        *account,
+    )?;
+    let doing = || {
+        RigError::io(format!(
+            "run initdb in {} as {account}",
+            primary.home().display()
+        ))
+    };
+    let output = home::open_log(&log, *account)?;
+    let mut command = Command::new(binaries.program("initdb"));
+    command
+        .arg("-D")
+        .arg(primary.data())
+        .arg(format!("--username={}", superuser.user))
+        .arg(format!("--pwfile={}", password_file.display()))
+        .args([
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        ])
+        .current_dir(primary.home())
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().map_err(doing())?)
+        .stderr(output);
+    account.prepare(&mut command);
+    let mut child = command.spawn().map_err(doing())?;
+    let deadline = Deadline::after(*within);
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(doing())? {
+            break status;
+        }
+        if !deadline.again_blocking() {
+            let _ = child.kill();
+            return Err(primary.too_late("get its data directory from initdb", deadline));
+        }
+    };
+    let _ = std::fs::remove_file(&password_file);
+    if status.success() {
+        return Ok(());
+    }
+    Err(RigError::Program {
+        program: "initdb",
+        status,
+        output: home::tail(&log),
+    })
+}
+
+fn create_roles(monitor: &Login) -> String {
+    let (user, password) = (identifier(&monitor.user), literal(&monitor.password));
+    format!("create role {user} login password {password}; grant pg_monitor to {user}")
+}
+
+async fn create_application(primary: &Node, login: &Login) -> Result<(), RigError> {
+    let (user, password) = (identifier(&login.user), literal(&login.password));
+    primary
+        .execute(&format!("create role {user} login password {password}"))
+        .await?;
+    // Not in the same batch: CREATE DATABASE runs in no transaction block.
+    let database = identifier(&login.database);
+    primary
+        .execute(&format!("create database {database} owner {user}"))
+        .await
+}
+
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

@@ -1,0 +1,209 @@
+//! A running cluster: its nodes, who may log in, and its end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::builder::{Builder, blocking};
+use super::home::{self, Home};
+use super::node::Shared;
+use super::settings;
+use super::watchdog::Watchdog;
+use super::{Binaries, Node, RigError, StopMode};
+
+/// A user, its password, and the database it works in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The role.
+    pub user: String,
+    /// Its password, in the clear.
+    pub password: String,
+    /// The database.
+    pub database: String,
+}
+
+impl Login {
+    /// Puts the three together.
+    pub fn new(user: &str, password: &str, database: &str) -> Self {
+        Self {
+            user: user.into(),
+            password: password.into(),
+            database: database.into(),
+        }
+    }
+}
+
+/// Who may log in to a cluster.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// `postgres`; the standbys replicate as this one too.
+    pub superuser: Login,
+    /// `causeway`, a member of `pg_monitor`.
+    pub monitor: Login,
+    /// `demo` with password `demo`, the owner of database `demo`; and what the builder was given.
+    pub applications: Vec<Login>,
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Self {
+            superuser: Login::new("postgres", "postgres", "postgres"),
+            monitor: Login::new("causeway", "causeway", "postgres"),
+            applications: vec![Login::new("demo", "demo", "demo")],
+        }
+    }
+}
+
+/// A running cluster. Dropping it kills every server and removes the directory unless it is kept;
+/// when a panic is what drops it, the logs are saved in `target/rig-logs/<name>/` before.
+#[derive(Debug)]
+pub struct Cluster {
+    name: String,
+    home: Arc<Home>,
+    nodes: Vec<Arc<Node>>,
+    shared: Arc<Shared>,
+    /// Last, so that it is called off when all is clean.
+    _watchdog: Watchdog,
+}
+
+impl Cluster {
+    /// Describes a cluster. The name shows in its directory and where logs are saved.
+    pub fn builder(name: &str) -> Builder {
+        Builder::new(name)
+    }
+
+    pub(super) fn new(
+        name: String,
+        home: Arc<Home>,
+        nodes: Vec<Arc<Node>>,
+        shared: Arc<Shared>,
+        watchdog: Watchdog,
+    ) -> Self {
+        Self {
+            name,
+            home,
+            nodes,
+            shared,
+            _watchdog: watchdog,
+        }
+    }
+
+    /// All nodes, `pg1`, the first primary, in front.
+    pub fn nodes(&self) -> &[Arc<Node>] {
+        &self.nodes
+    }
+
+    /// `pg1`: the node that was made the primary, whatever it has become since.
+    pub fn primary(&self) -> &Arc<Node> {
+        &self.nodes[0]
+    }
+
+    /// The nodes that were made standbys: `pg2` and on.
+    pub fn standbys(&self) -> &[Arc<Node>] {
+        &self.nodes[1..]
+    }
+
+    /// Who may log in.
+    pub fn credentials(&self) -> &Credentials {
+        &self.shared.credentials
+    }
+
+    /// The application's login: `demo`.
+    pub fn application(&self) -> &Login {
+        &self.shared.credentials.applications[0]
+    }
+
+    /// The servers that run.
+    pub fn binaries(&self) -> &Binaries {
+        &self.shared.binaries
+    }
+
+    /// Where the nodes' data and logs are.
+    pub fn directory(&self) -> &Path {
+        &self.home.path
+    }
+
+    /// The directory as a thing to hold on to.
+    pub(super) fn home(&self) -> &Arc<Home> {
+        &self.home
+    }
+
+    /// Waits until every standby of the first primary has replayed what it has written by now.
+    pub async fn wait_caught_up(&self) -> Result<(), RigError> {
+        let written = self.primary().written().await?;
+        for standby in self.standbys() {
+            standby.wait_replayed(written).await?;
+        }
+        Ok(())
+    }
+
+    /// Throws a node's data away and makes it a standby of another, from a copy of the other's data
+    /// taken while it runs; returns once it streams.
+    pub async fn reseed(&self, node: &Arc<Node>, upstream: &Arc<Node>) -> Result<(), RigError> {
+        node.kill()?;
+        let login = &self.shared.credentials.superuser;
+        let conninfo =
+            settings::conninfo(upstream.port(), &login.user, &login.password, node.name());
+        // The backup lasts as long as the session that began it.
+        let session = upstream.admin().await?;
+        let (begin, end) = match self.shared.binaries.major() {
+            13 | 14 => (
+                "select pg_start_backup('causeway', true, false)::text",
+                "pg_stop_backup(false)",
+            ),
+            _ => (
+                "select pg_backup_start('causeway', true)::text",
+                "pg_backup_stop()",
+            ),
+        };
+        let sql_error = |source| RigError::Sql {
+            node: upstream.name().to_owned(),
+            doing: "back up".to_owned(),
+            source,
+        };
+        session.batch_execute(begin).await.map_err(sql_error)?;
+        let (from, to) = (Arc::clone(upstream), Arc::clone(node));
+        blocking(&self.home, "copy the data directory", move || {
+            to.erase();
+            home::copy_data(&from.data(), &to.data(), to.shared.account)
+        })
+        .await?;
+        let label = format!("select labelfile from {end}");
+        let label = session
+            .query_one(&label, &[])
+            .await
+            .and_then(|row| row.try_get(0));
+        let label: String = label.map_err(sql_error)?;
+        let file = node.data().join("backup_label");
+        home::write_private(&file, &label, self.shared.account)?;
+        node.configure(true)?;
+        node.write_setting("primary_conninfo", &conninfo)?;
+        node.start().await?;
+        node.wait_streaming().await
+    }
+
+    /// Stops every server in good order, the primary last, so that a directory that is kept can be
+    /// started again without recovery; then cleans up as dropping does.
+    pub async fn stop(self) -> Result<(), RigError> {
+        for node in self.nodes.iter().rev() {
+            node.stop(StopMode::Fast).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(logs) = self.home.rescue_logs(&self.name)
+        {
+            eprintln!(
+                "the logs of cluster {} are in {}",
+                self.name,
+                logs.display()
+            );
+        }
+        for node in &self.nodes {
+            node.destroy();
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! A real local cluster, one primary and its streaming standbys, from installed PostgreSQL binaries.
+//!
+//! `causeway demo` shows it to users and the tests break it. Only `initdb` and `postgres` are
+//! needed. Servers listen on 127.0.0.1 alone, ask for SCRAM-SHA-256, and leave no trace once the
+//! [`Cluster`] is dropped or its process is killed.
+
+mod account;
+mod binaries;
+mod builder;
+mod cluster;
+mod deadline;
+mod demo;
+mod error;
+mod home;
+mod node;
+mod node_sql;
+mod ports;
+mod process;
+mod settings;
+mod watchdog;
+
+pub use binaries::{Binaries, find_binaries};
+pub use builder::Builder;
+pub use cluster::{Cluster, Credentials, Login};
+pub use demo::{DemoCluster, demo_cluster};
+pub use error::RigError;
+pub use node::{Node, StopMode};

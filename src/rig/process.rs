@@ -1,0 +1,194 @@
+//! Processes and signals: a postmaster with its children as one thing to stop, freeze or kill.
+//!
+//! Every PostgreSQL backend leads a process group of its own, so that signalling a group reaches
+//! nobody; children are found by their parent.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::deadline::Deadline;
+
+/// The kernel takes that long at most to act on SIGSTOP or SIGKILL, except under heavy IO.
+const KERNEL: Duration = Duration::from_secs(10);
+
+/// One process at the moment of looking.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Process {
+    pub(super) pid: i32,
+    parent: i32,
+    state: u8,
+    /// Tells a process from a later one with the same number.
+    started: u64,
+}
+
+impl Process {
+    /// Whether this very process still exists and is no zombie.
+    pub(super) fn is_alive(self) -> bool {
+        look(self.pid).is_some_and(|now| now.started == self.started && now.state != b'Z')
+    }
+
+    /// Sends a signal; a process that has gone is no error.
+    pub(super) fn signal(self, signal: Signal) -> Result<(), Errno> {
+        send(self.pid, signal)
+    }
+
+    fn is_still(self) -> bool {
+        look(self.pid).is_none_or(|now| matches!(now.state, b'T' | b't' | b'Z' | b'X'))
+    }
+}
+
+/// Sends a signal; a process that has gone is no error.
+pub(super) fn send(pid: i32, signal: Signal) -> Result<(), Errno> {
+    match kill(Pid::from_raw(pid), signal) {
+        Err(Errno::ESRCH) => Ok(()),
+        other => other,
+    }
+}
+
+/// Stops a postmaster, then its children, and returns them once all stand still.
+///
+/// The parent goes first: from then on nobody is born.
+pub(super) fn freeze_family(postmaster: i32) -> Result<Vec<Process>, Errno> {
+    let deadline = Deadline::after(KERNEL);
+    send(postmaster, Signal::SIGSTOP)?;
+    while !look(postmaster).is_none_or(Process::is_still) {
+        if !deadline.again_blocking() {
+            return Err(Errno::ETIMEDOUT);
+        }
+    }
+    let family = children(postmaster);
+    for child in &family {
+        child.signal(Signal::SIGSTOP)?;
+    }
+    while !family.iter().all(|child| child.is_still()) {
+        if !deadline.again_blocking() {
+            return Err(Errno::ETIMEDOUT);
+        }
+    }
+    Ok(family)
+}
+
+/// Lets a frozen family run again, the children first, so that the parent finds them alive.
+pub(super) fn thaw_family(postmaster: i32) -> Result<(), Errno> {
+    for child in children(postmaster) {
+        child.signal(Signal::SIGCONT)?;
+    }
+    send(postmaster, Signal::SIGCONT)
+}
+
+/// Kills processes and waits until they are gone; false when the kernel kept one.
+pub(super) fn kill_all(processes: &[Process]) -> bool {
+    let deadline = Deadline::after(KERNEL);
+    for process in processes.iter().filter(|process| process.is_alive()) {
+        let _ = process.signal(Signal::SIGKILL);
+    }
+    while processes.iter().any(|process| process.is_alive()) {
+        if !deadline.again_blocking() {
+            return false;
+        }
+    }
+    true
+}
+
+/// The children of a process.
+pub(super) fn children(parent: i32) -> Vec<Process> {
+    everybody()
+        .into_iter()
+        .filter(|process| process.parent == parent)
+        .collect()
+}
+
+/// A process that exists.
+pub(super) fn look(pid: i32) -> Option<Process> {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => parse_stat(&stat),
+        Err(_) if has_proc() => None,
+        Err(_) => ask_ps().into_iter().find(|process| process.pid == pid),
+    }
+}
+
+fn everybody() -> Vec<Process> {
+    if !has_proc() {
+        return ask_ps();
+    }
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let stats = entries
+        .filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit())
+        .filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    stats.filter_map(|stat| parse_stat(&stat)).collect()
+}
+
+fn has_proc() -> bool {
+    fs::exists("/proc/self/stat").unwrap_or(false)
+}
+
+/// Reads `/proc/<pid>/stat` (proc(5)): the name in parentheses may hold anything.
+fn parse_stat(stat: &str) -> Option<Process> {
+    let (head, tail) = stat.rsplit_once(") ")?;
+    let mut fields = tail.split(' ');
+    Some(Process {
+        pid: head.split_once(' ')?.0.parse().ok()?,
+        state: *fields.next()?.as_bytes().first()?,
+        parent: fields.next()?.parse().ok()?,
+        started: fields.nth(17)?.parse().ok()?,
+    })
+}
+
+/// For systems without `/proc`.
+fn ask_ps() -> Vec<Process> {
+    let answer = Command::new("ps")
+        .args(["-A", "-o", "pid=,ppid=,state="])
+        .stdin(Stdio::null())
+        .output()
+        .map(|output| output.stdout)
+        .unwrap_or_default();
+    let parse = |line: &str| {
+        let mut fields = line.split_whitespace();
+        Some(Process {
+            pid: fields.next()?.parse().ok()?,
+            parent: fields.next()?.parse().ok()?,
+            state: *fields.next()?.as_bytes().first()?,
+            started: 0,
+        })
+    };
+    String::from_utf8_lossy(&answer)
+        .lines()
+        .filter_map(parse)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stat_line_is_read_whatever_the_name_holds() {
+        let line = "71 (od) d) S 3 71 71 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 11 12\n";
+        let process = parse_stat(line).unwrap();
+        assert_eq!((process.pid, process.parent), (71, 3));
+        assert_eq!((process.state, process.started), (b'S', 987_654));
+    }
+
+    #[test]
+    fn a_child_is_frozen_thawed_and_killed() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id() as i32;
+        let me = std::process::id() as i32;
+        let seen = children(me)
+            .into_iter()
+            .find(|process| process.pid == pid)
+            .unwrap();
+        assert!(freeze_family(pid).unwrap().is_empty());
+        assert!(seen.is_still());
+        thaw_family(pid).unwrap();
+        assert!(seen.is_alive());
+        assert!(kill_all(&[seen]));
+        child.wait().unwrap();
+        assert!(look(pid).is_none());
+    }
+}

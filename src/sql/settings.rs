@@ -1,0 +1,218 @@
+//! Statements about the session itself: settings and the bounds of transactions.
+
+use pg_raw_parse::nodes::{DefElem, TransactionStmt, VariableSetStmt};
+use pg_raw_parse::raw::{TransactionStmtKind, VariableSetKind};
+use pg_raw_parse::{ConstValue, Node};
+
+use crate::core::statement::{Effect, Isolation, PinReason, WriteReason};
+
+use super::verdict::Verdict;
+
+const OWN: &str = "causeway.";
+
+/// `SET`, `RESET` and their relatives. `source` is this statement's text.
+pub(super) fn set(statement: &VariableSetStmt, source: &str, verdict: &mut Verdict) {
+    verdict.literal = true;
+    let name = statement.name().unwrap_or_default().to_ascii_lowercase();
+    if name.ends_with("synchronous_commit") || statement.kind == VariableSetKind::VAR_RESET_ALL {
+        verdict.may_commit_async = true;
+    }
+    if statement.kind == VariableSetKind::VAR_RESET_ALL {
+        return verdict.effect(Effect::ResetAll);
+    }
+    if let Some(own) = name.strip_prefix(OWN) {
+        return verdict.effect(Effect::SetOwn {
+            name: own.into(),
+            value: (statement.kind == VariableSetKind::VAR_SET_VALUE)
+                .then(|| joined(statement).into()),
+            local: statement.is_local,
+        });
+    }
+    if statement.kind == VariableSetKind::VAR_SET_MULTI {
+        return match name.as_str() {
+            "session characteristics" => characteristics(statement, verdict),
+            // An exported snapshot exists on the node that exported it.
+            "transaction snapshot" => verdict.write(WriteReason::SessionState),
+            _ => of_transaction(statement, verdict),
+        };
+    }
+    let sets = statement.kind == VariableSetKind::VAR_SET_VALUE;
+    // What is created from here on without a schema is temporary.
+    if sets
+        && name == "search_path"
+        && statement.args().first().and_then(text).as_deref() == Some("pg_temp")
+    {
+        verdict.effect(Effect::Pin(PinReason::TemporaryObject));
+    }
+    // Settings by name, but of the transaction: to repeat them elsewhere later would be wrong.
+    match name.as_str() {
+        "transaction_isolation" | "transaction_read_only" => {
+            return verdict.write(WriteReason::Transaction);
+        }
+        "transaction_deferrable" => return,
+        _ if statement.is_local => return,
+        _ => {}
+    }
+    if name == "session_authorization" {
+        verdict.write(WriteReason::SessionState);
+        return verdict.effect(Effect::Pin(PinReason::Settings));
+    }
+    verdict.effect(Effect::Set {
+        name: name.into(),
+        sql: sets.then(|| repeatable(source)),
+    });
+}
+
+/// `SHOW`.
+pub(super) fn show(name: &str, verdict: &mut Verdict) {
+    let name = name.to_ascii_lowercase();
+    if let Some(own) = name.strip_prefix(OWN) {
+        verdict.effect(Effect::ShowOwn(own.into()));
+    }
+}
+
+/// `BEGIN`, `COMMIT`, `SAVEPOINT` and the rest. `alone` if the text holds nothing else.
+pub(super) fn transaction(statement: &TransactionStmt, alone: bool, verdict: &mut Verdict) {
+    let name = || Box::from(statement.savepoint_name().unwrap_or_default());
+    match statement.kind {
+        TransactionStmtKind::TRANS_STMT_BEGIN | TransactionStmtKind::TRANS_STMT_START => {
+            let (mut read_only, mut isolation) = (None, None);
+            for option in statement.options() {
+                let Node::DefElem(option) = option else {
+                    continue;
+                };
+                match option.defname() {
+                    Some("transaction_read_only") => read_only = Some(is_on(option)),
+                    Some("transaction_isolation") => {
+                        isolation = level(option).map(|(level, _)| level)
+                    }
+                    _ => {}
+                }
+            }
+            // By itself it decides nothing; followed by more in one text, it has to be decided now.
+            if !alone && (read_only != Some(true) || isolation == Some(Isolation::Serializable)) {
+                verdict.write(WriteReason::Transaction);
+            }
+            verdict.effect(Effect::Begin {
+                read_only,
+                isolation,
+            });
+        }
+        TransactionStmtKind::TRANS_STMT_COMMIT | TransactionStmtKind::TRANS_STMT_ROLLBACK => {
+            verdict.effect(Effect::End);
+            if statement.chain {
+                verdict.write(WriteReason::Transaction);
+                verdict.effect(Effect::Begin {
+                    read_only: None,
+                    isolation: None,
+                });
+            }
+        }
+        TransactionStmtKind::TRANS_STMT_SAVEPOINT => verdict.effect(Effect::Savepoint(name())),
+        TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => verdict.effect(Effect::RollbackTo(name())),
+        TransactionStmtKind::TRANS_STMT_RELEASE => verdict.literal = true,
+        TransactionStmtKind::TRANS_STMT_PREPARE => {
+            verdict.write(WriteReason::Command);
+            verdict.effect(Effect::End);
+        }
+        _ => verdict.write(WriteReason::Command),
+    }
+}
+
+/// `SET TRANSACTION …`: a transaction that keeps one snapshot, or that means to write, cannot begin
+/// on a standby and move to the primary later.
+fn of_transaction(statement: &VariableSetStmt, verdict: &mut Verdict) {
+    for option in statement.args() {
+        let Node::DefElem(option) = option else {
+            continue;
+        };
+        let movable = match option.defname() {
+            Some("transaction_isolation") => {
+                level(option).is_some_and(|(level, _)| level == Isolation::ReadCommitted)
+            }
+            Some("transaction_read_only") => is_on(option),
+            _ => true,
+        };
+        if !movable {
+            verdict.write(WriteReason::Transaction);
+        }
+    }
+}
+
+/// `SET SESSION CHARACTERISTICS AS TRANSACTION …` is three settings by another name.
+fn characteristics(statement: &VariableSetStmt, verdict: &mut Verdict) {
+    for option in statement.args() {
+        let Node::DefElem(option) = option else {
+            continue;
+        };
+        let (name, value) = match option.defname() {
+            Some("transaction_isolation") => match level(option) {
+                Some((_, name)) => ("default_transaction_isolation", name),
+                None => continue,
+            },
+            Some("transaction_read_only") => {
+                ("default_transaction_read_only", on_off(is_on(option)))
+            }
+            Some("transaction_deferrable") => {
+                ("default_transaction_deferrable", on_off(is_on(option)))
+            }
+            _ => continue,
+        };
+        verdict.effect(Effect::Set {
+            name: name.into(),
+            sql: Some(format!("SET {name} = '{value}'").into()),
+        });
+    }
+}
+
+fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+fn is_on(option: &DefElem) -> bool {
+    match option.arg() {
+        Node::A_Const(constant) => {
+            matches!(constant.val(), Some(ConstValue::Integer(value)) if value != 0)
+        }
+        _ => false,
+    }
+}
+
+fn level(option: &DefElem) -> Option<(Isolation, &'static str)> {
+    match text(option.arg())?.as_str() {
+        "serializable" => Some((Isolation::Serializable, "serializable")),
+        "repeatable read" => Some((Isolation::RepeatableRead, "repeatable read")),
+        "read committed" => Some((Isolation::ReadCommitted, "read committed")),
+        "read uncommitted" => Some((Isolation::ReadCommitted, "read uncommitted")),
+        _ => None,
+    }
+}
+
+/// A value as one would write it without quotes; of a list, with commas.
+fn joined(statement: &VariableSetStmt) -> String {
+    let values: Vec<String> = statement.args().iter().filter_map(text).collect();
+    values.join(", ")
+}
+
+fn text(node: Node<'_>) -> Option<String> {
+    let Node::A_Const(constant) = node else {
+        return None;
+    };
+    match constant.val()? {
+        ConstValue::String(value) | ConstValue::Float(value) => Some(value.to_owned()),
+        ConstValue::Integer(value) => Some(value.to_string()),
+        ConstValue::Boolean(value) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+/// A line comment at the end would swallow whatever is sent after it in the same text.
+fn repeatable(source: &str) -> Box<str> {
+    let start = super::shape::skip_blank(source.as_bytes(), 0);
+    let source = source[start..].trim_end();
+    if source.contains("--") {
+        format!("{source}\n").into()
+    } else {
+        source.into()
+    }
+}

@@ -1,0 +1,266 @@
+//! A TCP connection read through a thread's shared scratch buffer.
+//!
+//! Buffers belong to bytes in flight, not to connections: an idle connection holds none.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Read at once at most; also the largest frame that is ever looked at whole, with room to spare.
+pub const SCRATCH: usize = 2 * super::frame::WHOLE;
+
+thread_local! {
+    // Sixteen KiB are enough for most reads, so that one page fault does not follow another.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+}
+
+/// One connection, to a client or to a server.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    /// Bytes that arrived but could not be used yet: the beginning of a frame.
+    carry: Vec<u8>,
+}
+
+impl Socket {
+    /// Takes a connected stream: Nagle's algorithm off, and keepalives on, so that an end that
+    /// vanished without a word is noticed within about two minutes.
+    pub fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(60))
+            .with_interval(Duration::from_secs(10))
+            .with_retries(6);
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        Ok(Self {
+            stream,
+            carry: Vec::new(),
+        })
+    }
+
+    /// The other end's address.
+    pub fn peer(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+
+    /// Moves the connection to the calling thread's event loop.
+    pub fn adopt(&mut self) -> io::Result<()> {
+        let duplicate = std::os::fd::AsFd::as_fd(&self.stream).try_clone_to_owned()?;
+        self.stream = TcpStream::from_std(std::net::TcpStream::from(duplicate))?;
+        Ok(())
+    }
+
+    /// Reads what has arrived and lets `consume` see it, behind what it left over last time;
+    /// `consume` says how many bytes it is done with. Zero bytes read give `None`: the other end
+    /// has closed.
+    pub fn poll_read<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        consume: impl FnOnce(&[u8]) -> (usize, T),
+    ) -> Poll<io::Result<Option<T>>> {
+        BUFFER.with_borrow_mut(|buffer| {
+            let kept = self.carry.len();
+            // A frame that is still incomplete at this size is none that we wait for.
+            if kept >= SCRATCH {
+                return Poll::Ready(Err(io::Error::other("a frame does not fit the buffer")));
+            }
+            let mut space = ReadBuf::new(&mut buffer[kept..]);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut space) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let read = space.filled().len();
+            if read == 0 {
+                return Poll::Ready(Ok(None));
+            }
+            let end = kept + read;
+            buffer[..kept].copy_from_slice(&self.carry);
+            let (used, result) = consume(&buffer[..end]);
+            let left = &buffer[used.min(end)..end];
+            self.carry.clear();
+            if left.is_empty() {
+                self.carry = Vec::new();
+            } else {
+                self.carry.extend_from_slice(left);
+            }
+            Poll::Ready(Ok(Some(result)))
+        })
+    }
+
+    /// Reads until `consume` makes something of what has arrived, beginning with what an earlier
+    /// read left over; for logins, not for relaying. None when the other end closes before.
+    pub async fn read_buffered<T>(
+        &mut self,
+        consume: impl Fn(&[u8]) -> (usize, Option<T>),
+    ) -> io::Result<Option<T>> {
+        loop {
+            if !self.carry.is_empty()
+                && let (used, Some(result)) = consume(&self.carry)
+            {
+                self.carry.drain(..used.min(self.carry.len()));
+                return Ok(Some(result));
+            }
+            if self.read(|_| (0, ())).await?.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes what has arrived and was not consumed.
+    pub fn take_rest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.carry)
+    }
+
+    /// Reads one whole frame; for logins and statements of our own, not for relaying.
+    pub async fn next_frame(&mut self) -> io::Result<(u8, Vec<u8>)> {
+        loop {
+            if let Some(frame) = self.take_carried_frame()? {
+                return Ok(frame);
+            }
+            if self.read(|_| (0, ())).await?.is_none() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    /// Takes one complete frame off what `read` left over.
+    fn take_carried_frame(&mut self) -> io::Result<Option<(u8, Vec<u8>)>> {
+        match super::frame::peek(&self.carry) {
+            Ok(Some((tag, size))) if self.carry.len() >= size => {
+                Ok(Some((tag, self.carry.drain(..size).collect())))
+            }
+            Ok(_) => Ok(None),
+            Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+    }
+
+    /// Whether bytes, or the end of the stream, are waiting on a connection that should be silent.
+    pub fn has_something_to_say(&self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        !self.carry.is_empty() || self.stream.poll_read_ready(&mut cx).is_ready()
+    }
+
+    /// Writes what can be written at once; gives the number of bytes written.
+    pub fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.stream.try_write(&bytes[written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
+    }
+
+    /// Goes on writing `pending` from its front until it is empty.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        pending: &mut Vec<u8>,
+    ) -> Poll<io::Result<()>> {
+        let mut written = 0;
+        let result = loop {
+            if written == pending.len() {
+                break Poll::Ready(Ok(()));
+            }
+            match Pin::new(&mut self.stream).poll_write(cx, &pending[written..]) {
+                Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => written += count,
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        if written == pending.len() {
+            *pending = Vec::new();
+        } else {
+            pending.drain(..written);
+        }
+        result
+    }
+
+    /// Writes all of `bytes`; the caller bounds the time.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = self.write_now(bytes)?;
+        if written == bytes.len() {
+            return Ok(());
+        }
+        let mut rest = bytes[written..].to_vec();
+        std::future::poll_fn(|cx| self.poll_write(cx, &mut rest)).await
+    }
+
+    /// Reads once; the bytes stay for the next reader unless `consume` takes them.
+    pub async fn read<T>(
+        &mut self,
+        mut consume: impl FnMut(&[u8]) -> (usize, T),
+    ) -> io::Result<Option<T>> {
+        std::future::poll_fn(|cx| self.poll_read(cx, &mut consume)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (near, _) = listener.accept().await.unwrap();
+        (Socket::new(near).unwrap(), far)
+    }
+
+    #[tokio::test]
+    async fn what_is_not_consumed_comes_again_in_front() {
+        let (mut near, mut far) = pair().await;
+        far.write_all(b"abc").await.unwrap();
+        assert_eq!(
+            near.read(|bytes| (1, bytes.to_vec()))
+                .await
+                .unwrap()
+                .unwrap(),
+            b"abc"
+        );
+        far.write_all(b"d").await.unwrap();
+        assert_eq!(
+            near.read(|bytes| (bytes.len(), bytes.to_vec()))
+                .await
+                .unwrap()
+                .unwrap(),
+            b"bcd"
+        );
+        drop(far);
+        assert!(near.read(|_| (0, ())).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn more_than_the_kernel_takes_is_written_in_the_end() {
+        let (mut near, mut far) = pair().await;
+        let sent = vec![7u8; 8 << 20];
+        let expected = sent.len();
+        let reader = tokio::spawn(async move {
+            let mut received = 0;
+            let mut buffer = vec![0; 1 << 16];
+            while received < expected {
+                received += tokio::io::AsyncReadExt::read(&mut far, &mut buffer)
+                    .await
+                    .unwrap();
+            }
+            received
+        });
+        near.write_all(&sent).await.unwrap();
+        assert_eq!(reader.await.unwrap(), expected);
+    }
+}

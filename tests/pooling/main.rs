@@ -1,0 +1,14 @@
+//! Sessions share server connections and notice nothing of it: what drivers do every day, while other
+//! sessions keep the connections changing hands.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod pinned;
+mod pipelines;
+mod prepared;
+mod settings;
+mod statements;
+mod traffic;

@@ -1,0 +1,14 @@
+//! Nothing that a client sends can hurt: bad input is answered with an error or an end, other
+//! sessions go on, and nothing stays behind.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cancels;
+mod departures;
+mod logins;
+mod memory;
+mod messages;
+mod startup;

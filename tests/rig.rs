@@ -1,0 +1,436 @@
+//! The rig keeps its word: clusters come up, break as told, come back, and leave no trace.
+
+// Helpers are test code as well, which clippy cannot know.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use pgcauseway::config::{Config, Secret};
+use pgcauseway::rig::{
+    Binaries, Cluster, Login, Node, RigError, StopMode, demo_cluster, find_binaries,
+};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+/// More than anything here takes on a busy machine.
+const BOUND: Duration = Duration::from_secs(30);
+
+async fn count(node: &Node, table: &str) -> i64 {
+    node.query(&format!("select count(*) from {table}"))
+        .await
+        .unwrap()
+}
+
+/// Awaits a condition outside the servers.
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + BOUND;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} within {BOUND:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn exists(pid: i32) -> bool {
+    kill(Pid::from_raw(pid), None).is_ok()
+}
+
+/// Whether any process was started with the directory on its command line.
+fn anyone_in(directory: &Path) -> bool {
+    let directory = directory.to_str().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
+        .any(|command| String::from_utf8_lossy(&command).contains(directory))
+}
+
+#[tokio::test]
+async fn a_primary_and_two_standbys_replicate() {
+    let cluster = Cluster::builder("replicate").start().await.unwrap();
+    let primary = cluster.primary();
+    assert_eq!(cluster.standbys().len(), 2);
+    primary
+        .execute("create table t as select generate_series(1, 1000)")
+        .await
+        .unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    for standby in cluster.standbys() {
+        assert_eq!(count(standby, "t").await, 1000);
+        assert!(standby.is_standby().await.unwrap());
+    }
+    let names: Vec<String> = primary
+        .query(
+            "select array_agg(application_name order by application_name) from pg_stat_replication",
+        )
+        .await
+        .unwrap();
+    assert_eq!(names, ["pg2", "pg3"]);
+
+    // The application owns its database, the monitor sees replication, and neither is more.
+    let demo = primary.connect(cluster.application()).await.unwrap();
+    demo.batch_execute("create table own (id int)")
+        .await
+        .unwrap();
+    let monitor = primary
+        .connect(&cluster.credentials().monitor)
+        .await
+        .unwrap();
+    let seen = "select count(replay_lsn) from pg_stat_replication";
+    assert_eq!(
+        monitor.query_one(seen, &[]).await.unwrap().get::<_, i64>(0),
+        2
+    );
+    assert!(monitor.batch_execute("create role another").await.is_err());
+}
+
+#[tokio::test]
+async fn a_password_is_asked_for() {
+    let cluster = Cluster::builder("password")
+        .standbys(0)
+        .start()
+        .await
+        .unwrap();
+    let wrong = Login::new("demo", "wrong", "demo");
+    let error = cluster
+        .primary()
+        .connect(&wrong)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("could not connect on pg1: password auth"),
+        "{error}"
+    );
+    let method: String = cluster
+        .primary()
+        .query("show password_encryption")
+        .await
+        .unwrap();
+    assert_eq!(method, "scram-sha-256");
+}
+
+#[tokio::test]
+async fn a_delayed_standby_lags_and_a_paused_one_holds() {
+    let hour = Duration::from_secs(3600);
+    let cluster = Cluster::builder("lag")
+        .replay_delay(2, hour)
+        .start()
+        .await
+        .unwrap();
+    let [primary, prompt, delayed] = cluster.nodes() else {
+        panic!("three nodes")
+    };
+    primary.execute("create table t as select 1").await.unwrap();
+    let created = primary.written().await.unwrap();
+    prompt.wait_replayed(created).await.unwrap();
+    assert!(delayed.replayed().await.unwrap() < created);
+    delayed.set_replay_delay(Duration::ZERO).await.unwrap();
+    delayed.wait_replayed(created).await.unwrap();
+
+    prompt.pause_replay().await.unwrap();
+    primary.execute("insert into t values (2)").await.unwrap();
+    let inserted = primary.written().await.unwrap();
+    delayed.wait_replayed(inserted).await.unwrap();
+    assert_eq!(
+        (count(prompt, "t").await, count(delayed, "t").await),
+        (1, 2)
+    );
+    prompt.resume_replay().await.unwrap();
+    prompt.wait_replayed(inserted).await.unwrap();
+    assert_eq!(count(prompt, "t").await, 2);
+}
+
+#[tokio::test]
+async fn killed_nodes_come_back_with_what_they_held() {
+    let cluster = Cluster::builder("killed")
+        .standbys(1)
+        .start()
+        .await
+        .unwrap();
+    let [primary, standby] = cluster.nodes() else {
+        panic!("two nodes")
+    };
+    primary.execute("create table t as select 1").await.unwrap();
+    standby.kill().unwrap();
+    assert_eq!(standby.pid(), None);
+    assert!(matches!(standby.admin().await, Err(RigError::Sql { .. })));
+    primary.execute("insert into t values (2)").await.unwrap();
+    standby.start().await.unwrap();
+    standby.wait_streaming().await.unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    assert_eq!(count(standby, "t").await, 2);
+
+    // The primary, once by its postmaster alone, under a session that still works.
+    let session = primary.admin().await.unwrap();
+    let sleeper = tokio::spawn(async move { session.batch_execute("select pg_sleep(60)").await });
+    primary
+        .wait_for(
+            "run the sleeper",
+            "select exists (select from pg_stat_activity where wait_event = 'PgSleep')",
+        )
+        .await
+        .unwrap();
+    primary.kill_postmaster().unwrap();
+    primary.start().await.unwrap();
+    assert!(sleeper.await.unwrap().is_err());
+    primary.kill().unwrap();
+    primary.start().await.unwrap();
+    primary.execute("insert into t values (3)").await.unwrap();
+    standby.wait_streaming().await.unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    assert_eq!(count(standby, "t").await, 3);
+    for mode in [StopMode::Smart, StopMode::Fast, StopMode::Immediate] {
+        standby.restart(mode).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_node_answers_nothing_until_it_is_thawed() {
+    let cluster = Cluster::builder("frozen")
+        .standbys(1)
+        .start()
+        .await
+        .unwrap();
+    let [primary, standby] = cluster.nodes() else {
+        panic!("two nodes")
+    };
+    let session = standby.admin().await.unwrap();
+    standby.freeze().unwrap();
+    let frozen = Duration::from_millis(300);
+    assert!(
+        tokio::time::timeout(frozen, session.query_one("select 1", &[]))
+            .await
+            .is_err()
+    );
+    assert!(tokio::time::timeout(frozen, standby.admin()).await.is_err());
+    assert!(
+        tokio::net::TcpStream::connect(("127.0.0.1", standby.port()))
+            .await
+            .is_ok()
+    );
+    primary.execute("create table t as select 1").await.unwrap();
+    standby.thaw().unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    session.query_one("select * from t", &[]).await.unwrap();
+    // A frozen node can be killed, and dropped with the cluster.
+    standby.freeze().unwrap();
+    standby.kill().unwrap();
+    primary.freeze().unwrap();
+}
+
+#[tokio::test]
+async fn a_standby_is_promoted_and_the_old_primary_reseeded_from_it() {
+    let cluster = Cluster::builder("promote")
+        .standbys(1)
+        .start()
+        .await
+        .unwrap();
+    let [old, new] = cluster.nodes() else {
+        panic!("two nodes")
+    };
+    old.execute("create table t as select 1").await.unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    old.kill().unwrap();
+    new.promote().await.unwrap();
+    new.execute("insert into t values (2)").await.unwrap();
+    cluster.reseed(old, new).await.unwrap();
+    old.wait_replayed(new.written().await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(count(old, "t").await, 2);
+    assert!(old.is_standby().await.unwrap());
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_dropped_cluster() {
+    let cluster = Cluster::builder("dropped")
+        .standbys(1)
+        .start()
+        .await
+        .unwrap();
+    let directory = cluster.directory().to_owned();
+    let pids: Vec<i32> = cluster
+        .nodes()
+        .iter()
+        .filter_map(|node| node.pid())
+        .collect();
+    assert_eq!(pids.len(), 2);
+    assert!(anyone_in(&directory));
+    drop(cluster);
+    assert!(!directory.exists());
+    assert!(!pids.into_iter().any(exists));
+    assert!(!anyone_in(&directory), "not even the watchdog");
+}
+
+#[tokio::test]
+async fn a_directory_is_kept_when_asked_and_refused_when_used() {
+    let directory = std::env::temp_dir().join(format!("causeway-kept-{}", std::process::id()));
+    let builder = Cluster::builder("kept")
+        .standbys(0)
+        .directory(&directory)
+        .keep(true);
+    let cluster = builder.clone().start().await.unwrap();
+    cluster.stop().await.unwrap();
+    assert!(directory.join("pg1/postgres.log").is_file());
+    assert!(!directory.join("pg1/data/postmaster.pid").exists());
+    let error = builder.start().await.unwrap_err();
+    assert!(matches!(error, RigError::DirectoryInUse { .. }), "{error}");
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_start_says_why_and_leaves_nothing() {
+    let directory = std::env::temp_dir().join(format!("causeway-bad-{}", std::process::id()));
+    let builder = Cluster::builder("bad")
+        .directory(&directory)
+        .setting("work_mem", "much");
+    let error = builder.start().await.unwrap_err();
+    assert!(matches!(error, RigError::Exited { .. }), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("invalid value for parameter \"work_mem\""),
+        "{error}"
+    );
+    assert!(!directory.exists());
+}
+
+#[tokio::test]
+async fn parallel_clusters_have_ports_of_their_own() {
+    let one = Cluster::builder("parallel").standbys(1);
+    let other = one.clone();
+    let (one, other) = tokio::join!(one.start(), other.start());
+    let (one, other) = (one.unwrap(), other.unwrap());
+    let both = one.nodes().iter().chain(other.nodes());
+    let mut ports: Vec<u16> = both.map(|node| node.port()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 4);
+}
+
+/// Started by the next test, to be killed.
+#[tokio::test]
+#[ignore = "holds a cluster until it is killed; another test runs it"]
+async fn hold_a_cluster() {
+    let cluster = Cluster::builder("held").standbys(1).start().await.unwrap();
+    cluster.standbys()[0].freeze().unwrap();
+    let pids: Vec<String> = cluster
+        .nodes()
+        .iter()
+        .filter_map(|node| node.pid())
+        .map(|pid| pid.to_string())
+        .collect();
+    println!(
+        "\nheld {} {}",
+        cluster.directory().display(),
+        pids.join(" ")
+    );
+    tokio::time::sleep(BOUND).await;
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_the_process_is_killed() {
+    let mut holder = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "hold_a_cluster", "--ignored", "--nocapture"])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    let held = loop {
+        let line = lines.next_line().await.unwrap().expect("the holder lives");
+        if let Some(held) = line.strip_prefix("held ") {
+            break held.to_owned();
+        }
+    };
+    let (directory, pids) = held.split_once(' ').unwrap();
+    let pids: Vec<i32> = pids.split(' ').map(|pid| pid.parse().unwrap()).collect();
+    assert!(pids.len() == 2 && pids.iter().all(|pid| exists(*pid)));
+    holder.kill().await.unwrap();
+    eventually("the directory goes", || !Path::new(directory).exists()).await;
+    eventually("the servers go", || !pids.iter().any(|pid| exists(*pid))).await;
+    eventually("the watchdog goes", || !anyone_in(Path::new(directory))).await;
+}
+
+/// The life of a cluster in one go, on each of the versions in `CAUSEWAY_PG_BINS` (colons between).
+#[tokio::test]
+async fn other_versions_do_the_same() {
+    let Some(directories) = std::env::var_os("CAUSEWAY_PG_BINS") else {
+        return;
+    };
+    for directory in std::env::split_paths(&directories) {
+        let binaries = Binaries::in_directory(directory).unwrap();
+        let version = binaries.version().to_owned();
+        let started = Instant::now();
+        let builder = Cluster::builder("versions").binaries(binaries);
+        let cluster = builder
+            .start()
+            .await
+            .unwrap_or_else(|error| panic!("{version}: {error}"));
+        println!("{version}: up in {:?}", started.elapsed());
+        let [primary, standby, other] = cluster.nodes() else {
+            panic!("three nodes")
+        };
+        primary.execute("create table t as select 1").await.unwrap();
+        cluster.wait_caught_up().await.unwrap();
+        standby.pause_replay().await.unwrap();
+        standby.resume_replay().await.unwrap();
+        standby
+            .set_replay_delay(Duration::from_millis(50))
+            .await
+            .unwrap();
+        standby.kill().unwrap();
+        standby.start().await.unwrap();
+        other.freeze().unwrap();
+        other.thaw().unwrap();
+        primary.execute("insert into t values (2)").await.unwrap();
+        cluster.wait_caught_up().await.unwrap();
+        primary.stop(StopMode::Fast).await.unwrap();
+        standby.promote().await.unwrap();
+        cluster.reseed(primary, standby).await.unwrap();
+        primary
+            .wait_replayed(standby.written().await.unwrap())
+            .await
+            .unwrap();
+        assert_eq!(count(primary, "t").await, 2);
+        println!("{version}: all done after {:?}", started.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn the_demo_cluster_tells_a_proxy_all_it_needs() {
+    let demo = demo_cluster(1, None).await.unwrap();
+    let text = format!("log: {{ filter: warn }}\n{}", demo.yaml());
+    let config = Config::parse("demo", &text, &|_| None).unwrap();
+    let named: Vec<(&str, u16)> = config
+        .nodes
+        .iter()
+        .map(|node| (&*node.name, node.port))
+        .collect();
+    let [primary, standby] = demo.cluster.nodes() else {
+        panic!("two nodes")
+    };
+    assert_eq!(named, [("pg1", primary.port()), ("pg2", standby.port())]);
+    let secret = |secret: &Option<Secret>| secret.as_ref().unwrap().reveal().to_owned();
+    let monitor = Login::new(
+        &config.monitor.user,
+        &secret(&config.monitor.password),
+        "postgres",
+    );
+    standby.connect(&monitor).await.unwrap();
+    let password = secret(&config.auth.users["demo"].server_password);
+    standby
+        .connect(&Login::new("demo", &password, "demo"))
+        .await
+        .unwrap();
+    assert_eq!(primary.query::<String>("show fsync").await.unwrap(), "on");
+}
+
+#[test]
+fn installed_binaries_are_found() {
+    let found = find_binaries().unwrap();
+    assert!(found.major() >= 13);
+    assert!(found.version().starts_with(&found.major().to_string()));
+}

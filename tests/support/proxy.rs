@@ -1,0 +1,147 @@
+//! The proxy in this process, on free ports, in front of a cluster; gone when dropped.
+
+use std::net::SocketAddr;
+use std::thread::JoinHandle;
+
+use pgcauseway::app::{self, Listeners};
+use pgcauseway::config::Config;
+use pgcauseway::rig::{Cluster, Login};
+use tokio_util::sync::CancellationToken;
+
+use super::{Wire, eventually, http, panics};
+
+/// A running proxy.
+pub struct Proxy {
+    /// Where clients connect.
+    pub port: u16,
+    /// Where status and metrics are.
+    pub http: SocketAddr,
+    login: Login,
+    shutdown: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Starts it with the cluster's own sections and what `extra_yaml` adds; returns once every
+    /// node is up and the functions of the application's database are known.
+    pub fn start(cluster: &Cluster, extra_yaml: &str) -> Self {
+        Self::with_yaml(cluster, &format!("{}{extra_yaml}", cluster.yaml()))
+    }
+
+    /// Starts it with exactly these sections.
+    pub fn with_yaml(cluster: &Cluster, yaml: &str) -> Self {
+        let proxy = Self::unready(cluster, yaml);
+        eventually("every node is up", || {
+            let status = http::status(proxy.http);
+            let nodes = status["nodes"].as_array().unwrap();
+            nodes.iter().all(|node| node["state"] == "up")
+        });
+        eventually("the functions are known", || {
+            let mut wire = proxy.wire();
+            wire.ask("SELECT abs(1)");
+            let route = wire.value("SHOW causeway.last_route");
+            !route.contains("has not been read yet")
+        });
+        proxy
+    }
+
+    /// Starts it without waiting for anything but its sockets.
+    pub fn unready(cluster: &Cluster, yaml: &str) -> Self {
+        panics::watch();
+        // A busy machine is not a failed node.
+        let yaml = yaml.replacen("monitor:\n", "monitor:\n  timeout: 10s\n", 1);
+        let text = format!("listen: 127.0.0.1:0\nadmin: {{ http: 127.0.0.1:0 }}\n{yaml}");
+        let config =
+            Config::parse("test", &text, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
+        let shutdown = CancellationToken::new();
+        let token = shutdown.clone();
+        let (send, addresses) = std::sync::mpsc::channel();
+        let serve = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let listeners = Listeners::bind(&config).await.unwrap();
+                let clients = listeners.clients.local_addr().unwrap();
+                let http = listeners.http.as_ref().unwrap().local_addr().unwrap();
+                send.send((clients, http)).unwrap();
+                app::run(config, listeners, token).await.unwrap();
+            });
+        };
+        let thread = std::thread::Builder::new()
+            .name("causeway-main".to_owned())
+            .spawn(serve)
+            .unwrap();
+        let (clients, http) = addresses.recv().unwrap();
+        Self {
+            port: clients.port(),
+            http,
+            login: cluster.application().clone(),
+            shutdown,
+            thread: Some(thread),
+        }
+    }
+
+    /// A connection string for the application's login.
+    pub fn url(&self) -> String {
+        let Login {
+            user,
+            password,
+            database,
+        } = &self.login;
+        format!(
+            "postgresql://{user}:{password}@127.0.0.1:{}/{database}",
+            self.port
+        )
+    }
+
+    /// A logged-in client that speaks in raw messages.
+    pub fn wire(&self) -> Wire {
+        self.wire_with(&[])
+    }
+
+    /// The same, with settings in its startup packet.
+    pub fn wire_with(&self, parameters: &[(&str, &str)]) -> Wire {
+        Wire::login(self.port, &self.login, parameters)
+    }
+
+    /// Statements that went nowhere else than to a standby, since the start.
+    pub fn reads_on_standbys(&self) -> u64 {
+        let status = http::status(self.http);
+        let counts = status["routing"]["statements"].as_array().unwrap();
+        counts
+            .iter()
+            .filter(|count| count["route"] == "standby")
+            .map(|count| count["count"].as_u64().unwrap())
+            .sum()
+    }
+
+    /// How often a batch was repeated for this reason.
+    pub fn replays(&self, reason: &str) -> u64 {
+        let status = http::status(self.http);
+        let counts = status["routing"]["replays"].as_array().unwrap();
+        counts
+            .iter()
+            .filter(|count| count["reason"] == reason)
+            .map(|count| count["count"].as_u64().unwrap())
+            .sum()
+    }
+
+    /// Fails unless other sessions still work and nothing has panicked.
+    pub fn assert_well(&self) {
+        assert_eq!(self.wire().value("SELECT 40 + 2"), "42");
+        assert_eq!(panics::count(), 0, "the proxy panicked");
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        let ended = self.thread.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            assert!(matches!(ended, Some(Ok(()))), "the proxy did not end well");
+            assert_eq!(panics::count(), 0, "the proxy panicked");
+        }
+    }
+}
