@@ -8,12 +8,7 @@ cargo=${CARGO:-cargo}
 "$cargo" fmt --check
 "$cargo" clippy --all-targets -- -D warnings
 
-if "$cargo" nextest --version >/dev/null 2>&1; then
-    # Its own summary is the total. It runs no documentation tests.
-    "$cargo" nextest run --no-fail-fast "$@"
-    exec "$cargo" test --doc --quiet
-fi
-
+# `cargo test` and no runner that gives each test a process of its own: tests share clusters.
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 outcome=0

@@ -5,15 +5,16 @@
 // clippy's allowance for tests does not reach functions that tests call.
 #![allow(clippy::unwrap_used)]
 
-mod consistency_support;
+mod support;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use consistency_support::{Proxy, autocommit_share, seconds};
 use pgcauseway::rig::{Cluster, Node};
 use pgcauseway::verify::{self, Blocks, Options, Report};
+use support::Proxy;
+use support::check::{autocommit_share, seconds};
 
 /// Runs a check, and trouble beside it until the check is over; at least `rounds` times.
 async fn under<T: Future<Output = ()> + Send>(
@@ -53,7 +54,7 @@ async fn kill_and_restart(standby: Arc<Node>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_killed_again_and_again_fails_no_read() {
     let cluster = Cluster::builder("killed").start().await.unwrap();
-    let proxy = Proxy::start(&cluster, "").await;
+    let proxy = Proxy::start(&cluster, "");
     let standbys = cluster.standbys();
     let report = under(proxy.check("killed", seconds(8)), 3, |round| {
         kill_and_restart(Arc::clone(&standbys[round % 2]))
@@ -65,13 +66,12 @@ async fn a_standby_killed_again_and_again_fails_no_read() {
         let count = report.nodes.get(&standby.port().to_string());
         assert!(count.is_some_and(|c| c.reads_as_replica > 100), "{report}");
     }
-    proxy.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn paused_replay_shows_nobody_the_past() {
     let cluster = Cluster::builder("paused").start().await.unwrap();
-    let proxy = Proxy::start(&cluster, "").await;
+    let proxy = Proxy::start(&cluster, "");
     let standbys = cluster.standbys();
     let options = Options {
         blocks: Blocks::Never,
@@ -88,7 +88,6 @@ async fn paused_replay_shows_nobody_the_past() {
     })
     .await;
     assert!(autocommit_share(&report) > 0.5, "{report}");
-    proxy.stop().await;
 }
 
 /// Everything at once: one standby late and killed, the other paused.
@@ -99,7 +98,7 @@ async fn two_faults_at_once_are_no_excuse() {
         .start()
         .await
         .unwrap();
-    let proxy = Proxy::start(&cluster, "").await;
+    let proxy = Proxy::start(&cluster, "");
     let [paused, killed] = cluster.standbys() else {
         panic!("two standbys");
     };
@@ -110,5 +109,4 @@ async fn two_faults_at_once_are_no_excuse() {
         lasts(200).await;
     })
     .await;
-    proxy.stop().await;
 }

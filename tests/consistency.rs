@@ -5,14 +5,15 @@
 // clippy's allowance for tests does not reach functions that tests call.
 #![allow(clippy::unwrap_used)]
 
-mod consistency_support;
+mod support;
 
 use std::future::pending;
 use std::time::Duration;
 
-use consistency_support::{Proxy, autocommit_share, seconds};
 use pgcauseway::rig::Cluster;
 use pgcauseway::verify::{self, Blocks, Guarantee, Options, Report};
+use support::Proxy;
+use support::check::{autocommit_share, seconds};
 
 async fn check(options: Options) -> Report {
     let report = verify::run(options, pending()).await.unwrap();
@@ -38,7 +39,7 @@ async fn a_late_standby_shows_nobody_the_past() {
         .start()
         .await
         .unwrap();
-    let proxy = Proxy::start(&cluster, "").await;
+    let proxy = Proxy::start(&cluster, "");
 
     let report = check(Options {
         blocks: Blocks::Never,
@@ -68,14 +69,13 @@ async fn a_late_standby_shows_nobody_the_past() {
         report.rate(Guarantee::MonotonicReads).violations > 0,
         "{report}"
     );
-    proxy.stop().await;
 }
 
 /// Nine reads for each write and standbys that keep up: nearly every read is theirs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn standbys_that_keep_up_serve_nearly_every_read() {
     let cluster = Cluster::builder("keepup").start().await.unwrap();
-    let proxy = Proxy::start(&cluster, "").await;
+    let proxy = Proxy::start(&cluster, "");
     let report = check(Options {
         reads_per_write: 9,
         blocks: Blocks::Never,
@@ -85,7 +85,6 @@ async fn standbys_that_keep_up_serve_nearly_every_read() {
     assert_kept(&report);
     // Less on a machine that is busy with other tests, where catching up takes longer.
     assert!(report.replica_share >= 0.85, "{report}");
-    proxy.stop().await;
 }
 
 /// With `remote_apply` the standbys show a commit long before the primary does: a session that has
@@ -98,7 +97,7 @@ async fn the_primary_shows_what_a_standby_has_shown() {
         .start()
         .await
         .unwrap();
-    let proxy = Proxy::start(&cluster, "").await;
+    let proxy = Proxy::start(&cluster, "");
     proxy
         .connect()
         .await
@@ -128,7 +127,6 @@ async fn the_primary_shows_what_a_standby_has_shown() {
     println!("of {pairs} pairs behind: {unproven} at eventual, {proven} at session");
     assert!(unproven > 0, "the primary was never seen to be behind");
     assert_eq!(proven, 0);
-    proxy.stop().await;
 }
 
 /// Of so many pairs of reads, first on a standby and then on the primary, those that went back.
@@ -179,7 +177,7 @@ async fn what_is_not_yet_flushed_is_not_forgotten() {
         .start()
         .await
         .unwrap();
-    let proxy = Proxy::start(&cluster, "").await;
+    let proxy = Proxy::start(&cluster, "");
     let (writer, reader) = (proxy.connect().await, proxy.connect().await);
     writer
         .batch_execute("CREATE TABLE t (n int8); INSERT INTO t VALUES (0)")
@@ -215,5 +213,4 @@ async fn what_is_not_yet_flushed_is_not_forgotten() {
     tokio::time::timeout(Duration::from_secs(10), used)
         .await
         .unwrap();
-    proxy.stop().await;
 }

@@ -1,5 +1,8 @@
 //! The house rules that can be read off the source: who imports whom, and that `core` is pure.
 
+// clippy's allowance for tests does not reach functions that tests call.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

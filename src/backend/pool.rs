@@ -66,11 +66,14 @@ struct NodeAddress {
     port: u16,
 }
 
+/// One pool: its node, its database and its user.
+type Key = (NodeId, Arc<str>, Arc<str>);
+
 /// All pools.
 #[derive(Debug)]
 pub struct Pools {
     shared: Arc<Shared>,
-    by_key: Mutex<HashMap<(NodeId, Arc<str>, Arc<str>), Arc<Pool>>>,
+    by_key: Mutex<HashMap<Key, Arc<Pool>>>,
 }
 
 impl Pools {
@@ -139,7 +142,7 @@ impl Pools {
             let mut state = pool.state.lock();
             let mut closed = Vec::new();
             for idle in &mut state.idle {
-                let (keep, close) = idle.drain(..).partition(|server: &Box<Server>| {
+                let (keep, close): (Vec<_>, _) = idle.drain(..).partition(|server| {
                     server.idle_since.elapsed() < self.shared.idle_timeout
                         && server.is_current(&topology)
                         && !server.socket.has_something_to_say()
@@ -187,6 +190,7 @@ pub struct Pool {
 #[derive(Debug)]
 struct State {
     /// By worker; the last given back is the first taken.
+    #[expect(clippy::vec_box, reason = "moving a server connection moves a pointer")]
     idle: Vec<Vec<Box<Server>>>,
     /// Connections that exist or are being opened.
     open: usize,

@@ -375,15 +375,15 @@ impl Gatherer<'_> {
         let Some(known) = self.names.get(name).cloned() else {
             return;
         };
-        if message.named && (known.is_outdated() || self.database.has_outgrown(&known)) {
-            if let Some(renewed) = self
+        if message.named
+            && (known.is_outdated() || self.database.has_outgrown(&known))
+            && let Some(renewed) = self
                 .database
                 .prepare(known.body(), true, self.standard_strings)
-            {
-                self.names.renew(name, Arc::clone(&renewed));
-                message.prepared = Some(renewed);
-                return;
-            }
+        {
+            self.names.renew(name, Arc::clone(&renewed));
+            message.prepared = Some(renewed);
+            return;
         }
         message.prepared = Some(known);
     }

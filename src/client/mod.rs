@@ -4,6 +4,7 @@
 pub mod batch;
 pub mod cancels;
 mod fate;
+mod listen;
 pub mod listener;
 mod login;
 mod names;

@@ -161,10 +161,12 @@ impl Relay<'_> {
                 }
             }
             let client_waits = self.client.out.is_empty() || self.hold;
-            if client_waits && self.to_server.is_empty() && self.large == 0 {
-                if let Some(outcome) = self.ended() {
-                    return Poll::Ready(outcome);
-                }
+            if client_waits
+                && self.to_server.is_empty()
+                && self.large == 0
+                && let Some(outcome) = self.ended()
+            {
+                return Poll::Ready(outcome);
             }
             let mut progress = false;
             if client_waits {

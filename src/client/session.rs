@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -12,7 +11,7 @@ use super::cancels::Slot;
 use super::names::Names;
 use super::own;
 use super::place::{Failure, LastRoute, MAX_ATTEMPTS, Need, Places};
-use super::relay::{self, Client, LookAfter, Outcome, Relay};
+use super::relay::{Client, LookAfter, Outcome, Relay};
 use super::render::{Rendered, render};
 use super::track::Track;
 use super::worker::{Database, Worker};
@@ -26,7 +25,7 @@ use crate::core::session::{Cover, Level, Seen};
 use crate::core::statement::{Access, Effect, Isolation, WriteReason};
 use crate::error::{Kind, Problem};
 use crate::metrics::Replay;
-use crate::wire::frame::{Piece, Walker};
+use crate::wire::frame::Walker;
 use crate::wire::reply::Reply;
 
 /// Bound on statements of our own and on writing an error to a client.
@@ -160,68 +159,6 @@ impl Session {
         let part = self.drop_bytes.min(self.client.inbox.len());
         self.client.consume(part);
         self.drop_bytes -= part;
-    }
-
-    /// Waits for more from the client; what a held server says meanwhile is passed on.
-    async fn listen(&mut self) -> Result<(), Ending> {
-        let Self {
-            client,
-            held,
-            look_after,
-            draining,
-            worker,
-            ..
-        } = self;
-        let mut server = held.as_mut().map(Lease::server);
-        let ended = std::future::poll_fn(|cx| {
-            if let Some(server) = &mut server {
-                let read = server.socket.poll_read(cx, whole_frames);
-                match read {
-                    Poll::Ready(Ok(Some(bytes))) => return Poll::Ready(Ok(Some(bytes))),
-                    Poll::Ready(_) => return Poll::Ready(Err(Lost::Server)),
-                    Poll::Pending => {}
-                }
-                if look_after.poll(cx) && !server.is_current(&worker.common.board.topology()) {
-                    return Poll::Ready(Err(Lost::Server));
-                }
-            }
-            if server.is_none() && draining.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(Lost::Us));
-            }
-            match client.poll_fill(cx) {
-                Poll::Ready(Ok(())) if client.ended => Poll::Ready(Err(Lost::Client)),
-                Poll::Ready(Ok(())) => Poll::Ready(Ok(None)),
-                Poll::Ready(Err(_)) => Poll::Ready(Err(Lost::Client)),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await;
-        match ended {
-            Ok(None) => {
-                if self.drop_bytes > 0 {
-                    self.drop_data();
-                }
-                Ok(())
-            }
-            // Notices, notifications, or the server's farewell: whole messages, since it is idle.
-            Ok(Some(bytes)) => self.tell(&bytes).await,
-            Err(Lost::Client) => Err(Ending::Quiet),
-            Err(Lost::Us) => Err(Ending::Problem(Problem::fatal(
-                Kind::AdminShutdown,
-                "terminating connection: causeway is shutting down",
-            ))),
-            Err(Lost::Server) => {
-                let node = self.held_node_name();
-                self.slot.detach();
-                if let Some(lease) = self.held.take() {
-                    lease.discard();
-                }
-                Err(Ending::Problem(Problem::fatal(
-                    Kind::ConnectionFailure,
-                    format!("the server connection to node {node} that this session held was lost"),
-                )))
-            }
-        }
     }
 
     pub(super) async fn tell(&mut self, bytes: &[u8]) -> Result<(), Ending> {
@@ -618,27 +555,6 @@ impl Session {
             .get(usize::from(node))
             .map_or_else(String::new, |node| node.name.clone())
     }
-}
-
-/// Takes whole frames only, so that the next batch's answer begins with a frame. What differs between
-/// a standby and the primary is not the client's business.
-fn whole_frames(bytes: &[u8]) -> (usize, Vec<u8>) {
-    let mut walker = Walker::default();
-    let mut at = 0;
-    let mut kept = Vec::new();
-    while let Ok(Some(Piece::Frame { tag, bytes })) = walker.next(bytes, &mut at, |_| false) {
-        if tag != b'S' || !relay::is_hot_standby(bytes) {
-            kept.extend_from_slice(bytes);
-        }
-    }
-    (at, kept)
-}
-
-enum Lost {
-    Client,
-    Server,
-    /// The proxy is ending.
-    Us,
 }
 
 /// Whether a batch opens a transaction, and if so, whether it may run on a standby.

@@ -25,6 +25,9 @@ use crate::wire::frame;
 /// Shapes and parameterised texts that are remembered per worker and database.
 const REMEMBERED: usize = 10_000;
 
+type DatabaseName = Arc<str>;
+type UserName = Arc<str>;
+
 /// What all workers share.
 #[derive(Debug)]
 pub struct Common {
@@ -43,7 +46,7 @@ pub struct Common {
     /// By user name: how to check a client, and what to show the servers.
     pub users: HashMap<String, Account>,
     /// ParameterStatus as the servers give it, by database and user.
-    pub greetings: RwLock<HashMap<(Arc<str>, Arc<str>), Greeting>>,
+    pub greetings: RwLock<HashMap<(DatabaseName, UserName), Greeting>>,
     /// Number of workers.
     pub workers: usize,
     /// Cancelled when idle sessions are to end.

@@ -194,7 +194,7 @@ mod tests {
     fn a_session_with_options() {
         let body =
             b"user\0ann\0options\0-c causeway.consistency=eventual --work-mem=1MB -cx=a\\ b\0\
-            application_name\0psql\0_pq_.wait\01\0\0";
+            application_name\0psql\0_pq_.wait\x001\0\0";
         let Ok(Startup::Session(hello)) = decode(&packet(3, 2, body)) else {
             panic!()
         };

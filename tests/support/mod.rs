@@ -6,6 +6,7 @@
 // clippy's allowance for tests does not reach functions that tests call.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod check;
 pub mod frames;
 pub mod http;
 pub mod panics;

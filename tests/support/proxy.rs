@@ -96,6 +96,11 @@ impl Proxy {
         )
     }
 
+    /// A driver's connection for the application's login.
+    pub async fn connect(&self) -> tokio_postgres::Client {
+        super::connect(&self.url()).await
+    }
+
     /// A logged-in client that speaks in raw messages.
     pub fn wire(&self) -> Wire {
         self.wire_with(&[])
