@@ -148,7 +148,8 @@ fn disguised(text: &str, seed: &[u8]) -> String {
         match inside {
             Some(quote) if character == quote => inside = None,
             None if matches!(character, '\'' | '"') => inside = Some(character),
-            None if character == ' ' => {
+            // A line break after a string would join the next one to it.
+            None if character == ' ' && !result.ends_with('\'') => {
                 result += [" ", "  ", "\n", "\t", "/**/", " /* ' */ ", " -- \"\n"][next() % 7];
                 continue;
             }
