@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
+use super::prepared::{Prepared, Shape};
 use super::server::Server;
 use crate::core::exchange::{Fate, Owed};
 use crate::wire::frame::{self, HEADER};
@@ -40,6 +41,62 @@ impl Server {
         self.unnamed = None;
         self.socket.write_all(&message).await?;
         let mut reported = Vec::new();
+        self.own_answer(|tag, frame| {
+            if tag == b'S' {
+                reported.extend(frame::parameter(&frame[HEADER..]));
+            }
+        })
+        .await?;
+        Ok(reported)
+    }
+
+    /// Prepares a statement, unless the connection holds it, and asks for the shape of its rows, within
+    /// `bound`, on a connection that owes nothing.
+    pub async fn describe_own(
+        &mut self,
+        prepared: &Prepared,
+        bound: Duration,
+    ) -> Result<Shape, OwnQueryError> {
+        match tokio::time::timeout(bound, self.own_describe(prepared)).await {
+            Ok(result) => result,
+            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        }
+    }
+
+    async fn own_describe(&mut self, prepared: &Prepared) -> Result<Shape, OwnQueryError> {
+        let name = prepared.server_name();
+        let mut message = Vec::new();
+        let is_new = !self.held.touch(prepared.id());
+        if is_new {
+            prepared.write_parse(&name, &mut message);
+            self.exchange.sent(Owed::OwnParse);
+        }
+        frame::write(&mut message, b'D', |body| {
+            body.push(b'S');
+            body.extend_from_slice(name.as_bytes());
+            body.push(0);
+        });
+        frame::write(&mut message, b'S', |_| {});
+        self.exchange.sent(Owed::Describe);
+        self.exchange.sent(Owed::Sync);
+        self.socket.write_all(&message).await?;
+        let mut shape = None;
+        self.own_answer(|tag, frame| {
+            if matches!(tag, b'T' | b'n') {
+                shape = Some(Shape::of_frame(frame));
+            }
+        })
+        .await?;
+        if is_new {
+            self.held.insert(prepared.id());
+        }
+        let shape = shape.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        self.held.set_shape(prepared.id(), shape);
+        Ok(shape)
+    }
+
+    /// Reads until nothing is owed any more.
+    async fn own_answer(&mut self, mut each: impl FnMut(u8, &[u8])) -> Result<(), OwnQueryError> {
         let mut refused = None;
         while !self.exchange.owes_nothing() {
             let (tag, bytes) = self.socket.next_frame().await?;
@@ -52,15 +109,14 @@ impl Server {
                 return Err(io::Error::from(io::ErrorKind::InvalidData).into());
             }
             match tag {
-                b'S' => reported.extend(frame::parameter(body)),
                 b'E' => refused = Some(bytes),
-                _ => {}
+                _ => each(tag, &bytes),
             }
         }
         self.exchange.take_own_failure();
         match refused {
             Some(frame) => Err(OwnQueryError::Refused(frame)),
-            None => Ok(reported),
+            None => Ok(()),
         }
     }
 }

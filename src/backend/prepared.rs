@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
+use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ahash::RandomState;
+use ahash::{AHasher, RandomState};
 
 use crate::core::statement::Statement;
 use crate::wire::frame;
@@ -77,6 +78,27 @@ impl Prepared {
     }
 }
 
+/// The columns that a statement's rows have, as its description gave them: names and types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape(u64);
+
+impl Shape {
+    /// Of the answer to Describe: a RowDescription frame, or NoData.
+    pub fn of_frame(frame: &[u8]) -> Self {
+        let mut hasher = AHasher::default();
+        let mut rest = frame.get(frame::HEADER + 2..).unwrap_or_default();
+        // Per column behind its name: table 4, column 2, type 4, size 2, modifier 4, format 2 bytes.
+        while let Some((name, column)) = frame::cstr(rest)
+            && let Some((numbers, next)) = column.split_first_chunk::<18>()
+        {
+            hasher.write(name);
+            hasher.write(&numbers[6..16]);
+            rest = next;
+        }
+        Self(hasher.finish())
+    }
+}
+
 /// One worker's statements by text and parameter types.
 #[derive(Debug)]
 pub struct Registry {
@@ -137,10 +159,17 @@ impl Registry {
     }
 }
 
+/// One statement on one connection.
+#[derive(Clone, Copy, Debug)]
+struct Use {
+    last: u64,
+    shape: Option<Shape>,
+}
+
 /// The statements that one server connection holds, the longest unused first.
 #[derive(Debug, Default)]
 pub struct Held {
-    ids: HashMap<u64, u64, RandomState>,
+    ids: HashMap<u64, Use, RandomState>,
     uses: VecDeque<(u64, u64)>,
     clock: u64,
 }
@@ -152,7 +181,7 @@ impl Held {
         let Some(used) = self.ids.get_mut(&id) else {
             return false;
         };
-        *used = self.clock;
+        used.last = self.clock;
         // A queue entry for every use would grow without bound; a lazy one every so often will do.
         if self.uses.len() < 4 * self.ids.len() + 16 {
             self.uses.push_back((id, self.clock));
@@ -163,7 +192,11 @@ impl Held {
     /// Notes a statement as prepared.
     pub fn insert(&mut self, id: u64) {
         self.clock += 1;
-        self.ids.insert(id, self.clock);
+        let used = Use {
+            last: self.clock,
+            shape: None,
+        };
+        self.ids.insert(id, used);
         self.uses.push_back((id, self.clock));
     }
 
@@ -175,20 +208,32 @@ impl Held {
         }
         while let Some((oldest, at)) = self.uses.pop_front() {
             match self.ids.get(&oldest) {
-                Some(used) if *used == at => {
+                Some(used) if used.last == at => {
                     self.ids.remove(&oldest);
                     return Some(oldest);
                 }
                 // Used again since: it queues again as of then.
                 Some(used)
-                    if *used > at && !self.uses.iter().any(|(other, _)| *other == oldest) =>
+                    if used.last > at && !self.uses.iter().any(|(other, _)| *other == oldest) =>
                 {
-                    self.uses.push_back((oldest, *used));
+                    self.uses.push_back((oldest, used.last));
                 }
                 _ => {}
             }
         }
         None
+    }
+
+    /// The shape of its rows as this connection prepared it, if that is known.
+    pub fn shape(&self, id: u64) -> Option<Shape> {
+        self.ids.get(&id)?.shape
+    }
+
+    /// Notes what a description said.
+    pub fn set_shape(&mut self, id: u64, shape: Shape) {
+        if let Some(used) = self.ids.get_mut(&id) {
+            used.shape = Some(shape);
+        }
     }
 
     /// Forgets one: it was not prepared after all, or was closed.

@@ -59,6 +59,8 @@ pub struct Server {
     pub held: Held,
     /// Parse messages on their way, in order: the named statement that each prepares, if it is one.
     pub parsing: VecDeque<Option<u64>>,
+    /// Describe messages of named statements on their way, in order: number and the client's name.
+    pub describing: VecDeque<(u64, Box<[u8]>)>,
     /// Whose unnamed statement it holds.
     pub unnamed: Option<u64>,
     /// `synchronous_commit` is off unless a session says otherwise.
@@ -102,6 +104,7 @@ impl Server {
             applied: Some(Arc::default()),
             held: Held::default(),
             parsing: VecDeque::new(),
+            describing: VecDeque::new(),
             unnamed: None,
             commits_async,
             idle_since: Instant::now(),

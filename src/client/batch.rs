@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::names::Names;
 use super::worker::Database;
-use crate::backend::prepared::Prepared;
+use crate::backend::prepared::{Prepared, Shape};
 use crate::core::session::Level;
 use crate::core::statement::{Access, Effect, Statement, WriteReason};
 use crate::error::{Kind, Problem};
@@ -35,6 +35,8 @@ pub(super) struct Message {
     pub(super) prepared: Option<Arc<Prepared>>,
     /// It speaks of a named statement.
     pub(super) named: bool,
+    /// A Bind of a statement of which the client expects rows of this shape.
+    pub(super) shape: Option<Shape>,
     /// A Parse whose name is in use: the server must be made to refuse it.
     pub(super) taken: bool,
 }
@@ -166,6 +168,7 @@ impl Batch {
                 end,
                 prepared: None,
                 named: false,
+                shape: None,
                 taken: false,
             };
             match tag {
@@ -252,6 +255,7 @@ impl Batch {
             end: HEADER,
             prepared: None,
             named: false,
+            shape: None,
             taken: false,
         };
         *self = Self {
@@ -354,7 +358,7 @@ impl Gatherer<'_> {
         if message.named && self.names.get(name).is_some() {
             message.prepared = self.names.get(name).cloned();
             message.taken = true;
-            self.names.parse_in_vain();
+            self.names.parse_in_vain(name);
             return Ok(());
         }
         if message.named && self.names.is_full() {
@@ -375,17 +379,22 @@ impl Gatherer<'_> {
         let Some(known) = self.names.get(name).cloned() else {
             return;
         };
-        if message.named
-            && (known.is_outdated() || self.database.has_outgrown(&known))
+        message.prepared = Some(Arc::clone(&known));
+        if !message.named {
+            return;
+        }
+        let shape = self.names.shape(name);
+        message.shape = shape.filter(|_| message.tag == b'B');
+        // A client that knows the shape of its rows is told when it has changed; it must ask anew.
+        let renewable = known.is_outdated() && shape.is_none();
+        if (renewable || self.database.has_outgrown(&known))
             && let Some(renewed) = self
                 .database
                 .prepare(known.body(), true, self.standard_strings)
         {
             self.names.renew(name, Arc::clone(&renewed));
             message.prepared = Some(renewed);
-            return;
         }
-        message.prepared = Some(known);
     }
 }
 

@@ -68,6 +68,11 @@ impl Session {
                 tracing::debug!(%problem, "refuse a batch");
                 Reply::new().error(&problem)
             }
+            Failure::Said(frame) => Reply::new().raw(&frame),
+            Failure::Unfit(_) => Reply::new().error(&Problem::error(
+                Kind::CannotConnectNow,
+                "no node accepts this session's settings",
+            )),
             Failure::Refused(frame) => {
                 let reply = Reply::new().raw(&frame);
                 self.tell(reply.as_bytes()).await?;
@@ -75,8 +80,9 @@ impl Session {
                 return Err(Ending::Quiet);
             }
         };
+        let status = self.status();
         let reply = match batch.end {
-            End::Query | End::Sync => reply.ready(TransactionStatus::Idle),
+            End::Query | End::Sync => reply.ready(status),
             End::Flush | End::Part => {
                 self.skipping = true;
                 reply
@@ -88,7 +94,7 @@ impl Session {
                 if self.skipping {
                     reply
                 } else {
-                    reply.ready(TransactionStatus::Idle)
+                    reply.ready(status)
                 }
             }
         };

@@ -3,7 +3,7 @@
 
 use std::task::Poll;
 
-use super::relay;
+use super::digest::is_hot_standby;
 use super::session::{Ending, Session};
 use crate::backend::pool::Lease;
 use crate::error::{Kind, Problem};
@@ -80,7 +80,7 @@ fn whole_frames(bytes: &[u8]) -> (usize, Vec<u8>) {
     let mut at = 0;
     let mut kept = Vec::new();
     while let Ok(Some(Piece::Frame { tag, bytes })) = walker.next(bytes, &mut at, |_| false) {
-        if tag != b'S' || !relay::is_hot_standby(bytes) {
+        if tag != b'S' || !is_hot_standby(bytes) {
             kept.extend_from_slice(bytes);
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod cancels;
+mod digest;
 mod fate;
 mod listen;
 pub mod listener;
@@ -13,5 +14,6 @@ mod place;
 mod relay;
 mod render;
 mod session;
+mod shapes;
 mod track;
 pub mod worker;

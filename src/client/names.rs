@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 
-use crate::backend::prepared::Prepared;
+use crate::backend::prepared::{Prepared, Shape};
 
 /// A session may not name more statements than this.
 pub(super) const MAX_NAMES: usize = 100_000;
@@ -13,11 +13,19 @@ pub(super) const MAX_NAMES: usize = 100_000;
 /// One session's names.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    named: HashMap<Box<[u8]>, Arc<Prepared>, RandomState>,
+    named: HashMap<Box<[u8]>, Named, RandomState>,
     /// The unnamed statement.
     unnamed: Option<Arc<Prepared>>,
     /// What the client has asked for and is not confirmed yet, in order.
     unconfirmed: VecDeque<Change>,
+}
+
+/// What a name means.
+#[derive(Debug)]
+struct Named {
+    prepared: Arc<Prepared>,
+    /// The rows that the client was told to expect, if it has asked.
+    shape: Option<Shape>,
 }
 
 /// What an error takes back.
@@ -25,10 +33,12 @@ pub(super) struct Names {
 enum Change {
     /// A Parse that took no name.
     None,
+    /// A Parse of this name, which was taken.
+    InVain(Box<[u8]>),
     /// A Parse under this name.
     Parsed(Box<[u8]>),
     /// A Close of this name, and what it meant.
-    Closed(Box<[u8]>, Option<Arc<Prepared>>),
+    Closed(Box<[u8]>, Option<Named>),
 }
 
 impl Names {
@@ -37,7 +47,29 @@ impl Names {
         if name.is_empty() {
             self.unnamed.as_ref()
         } else {
-            self.named.get(name)
+            self.named.get(name).map(|named| &named.prepared)
+        }
+    }
+
+    /// The rows that the client expects of a named statement, if it has asked.
+    pub(super) fn shape(&self, name: &[u8]) -> Option<Shape> {
+        self.named.get(name)?.shape
+    }
+
+    /// The client was told what rows to expect.
+    pub(super) fn described(&mut self, name: &[u8], id: u64, shape: Shape) {
+        if let Some(named) = self.named.get_mut(name)
+            && named.prepared.id() == id
+        {
+            named.shape = Some(shape);
+        }
+    }
+
+    /// The name that the message whose turn it is wanted in vain.
+    pub(super) fn wanted_in_vain(&self) -> Option<&[u8]> {
+        match self.unconfirmed.front() {
+            Some(Change::InVain(name)) => Some(name),
+            _ => None,
         }
     }
 
@@ -52,14 +84,18 @@ impl Names {
             self.unnamed = Some(prepared);
             self.unconfirmed.push_back(Change::None);
         } else {
-            self.named.insert(name.into(), prepared);
+            let named = Named {
+                prepared,
+                shape: None,
+            };
+            self.named.insert(name.into(), named);
             self.unconfirmed.push_back(Change::Parsed(name.into()));
         }
     }
 
     /// A Parse that will certainly fail, because its name is taken.
-    pub(super) fn parse_in_vain(&mut self) {
-        self.unconfirmed.push_back(Change::None);
+    pub(super) fn parse_in_vain(&mut self, name: &[u8]) {
+        self.unconfirmed.push_back(Change::InVain(name.into()));
     }
 
     /// A large unnamed Parse is passed through: only the server connection that it went to knows it.
@@ -83,8 +119,8 @@ impl Names {
         while let Some(change) = self.unconfirmed.pop_back() {
             match change {
                 Change::Parsed(name) => drop(self.named.remove(&name)),
-                Change::Closed(name, Some(prepared)) => drop(self.named.insert(name, prepared)),
-                Change::Closed(_, None) | Change::None => {}
+                Change::Closed(name, Some(named)) => drop(self.named.insert(name, named)),
+                Change::Closed(_, None) | Change::InVain(_) | Change::None => {}
             }
         }
     }
@@ -114,7 +150,7 @@ impl Names {
     /// Another number for a statement whose plans are outdated.
     pub(super) fn renew(&mut self, name: &[u8], prepared: Arc<Prepared>) {
         if let Some(known) = self.named.get_mut(name) {
-            *known = prepared;
+            known.prepared = prepared;
         }
     }
 }

@@ -258,8 +258,12 @@ async fn wait_for_change(board: &Board, bound: Duration) {
 pub(super) enum Failure {
     /// In our words.
     Problem(Problem),
-    /// In a server's words: the ErrorResponse frame.
+    /// In a server's words, which end the session: the ErrorResponse frame.
     Refused(Vec<u8>),
+    /// In a server's words: the ErrorResponse frame.
+    Said(Vec<u8>),
+    /// This standby refuses the session's settings: another node may know what they speak of.
+    Unfit(NodeId),
 }
 
 impl From<Problem> for Failure {

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use super::digest::{Digest, Fault, put_fakes};
 use super::names::Names;
 use crate::backend::server::Server;
 use crate::board::Board;
-use crate::core::exchange::{Copy, Fate, Owed};
+use crate::core::exchange::Copy;
 use crate::error::{Kind, Problem};
 use crate::metrics::Replay;
-use crate::wire::frame::{self, HEADER, Piece, Walker};
-use crate::wire::reply::error_field;
+use crate::wire::frame::{Piece, Walker};
 use crate::wire::socket::Socket;
 
 /// A client may send ahead this much while its last batch is still being answered, in bytes.
@@ -25,8 +25,6 @@ const SEND_AHEAD: usize = 64 * 1024;
 /// How often a waiting session looks whether its server's node is still alive.
 const LOOK_AFTER: Duration = Duration::from_millis(250);
 
-const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
-const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];
 const FLUSH: &[u8] = &[b'H', 0, 0, 0, 4];
 
 /// The client's side of a session.
@@ -235,6 +233,7 @@ impl Relay<'_> {
             exchange,
             parsing,
             held,
+            describing,
             unnamed,
             ..
         } = &mut **server;
@@ -245,6 +244,7 @@ impl Relay<'_> {
             exchange,
             parsing,
             held,
+            describing,
             unnamed,
             hold,
             repeat,
@@ -371,168 +371,4 @@ impl Relay<'_> {
     fn fakes(&mut self) {
         put_fakes(&mut self.server.exchange, self.names, &mut self.client.out);
     }
-}
-
-fn put_fakes(exchange: &mut crate::core::exchange::Exchange, names: &mut Names, out: &mut Vec<u8>) {
-    while let Some(fake) = exchange.next_fake() {
-        match fake {
-            Owed::FakeParse => {
-                names.confirmed();
-                out.extend_from_slice(PARSE_COMPLETE);
-            }
-            _ => {
-                names.confirmed();
-                out.extend_from_slice(CLOSE_COMPLETE);
-            }
-        }
-    }
-}
-
-enum Fault {
-    Client,
-    Server,
-}
-
-/// Walks one chunk from the server.
-struct Digest<'a> {
-    client: &'a mut Client,
-    names: &'a mut Names,
-    walker: &'a mut Walker,
-    exchange: &'a mut crate::core::exchange::Exchange,
-    parsing: &'a mut std::collections::VecDeque<Option<u64>>,
-    held: &'a mut crate::backend::prepared::Held,
-    unnamed: &'a mut Option<u64>,
-    hold: &'a mut bool,
-    repeat: &'a mut Option<Replay>,
-    failed: &'a mut bool,
-    rolled_back: &'a mut bool,
-    plan_outdated: &'a mut bool,
-}
-
-impl Digest<'_> {
-    fn take(&mut self, chunk: &[u8]) -> (usize, Result<(), Fault>) {
-        let mut at = 0;
-        // Where the bytes begin that are to be forwarded and have not been put anywhere yet.
-        let mut run = 0;
-        loop {
-            let before = at;
-            let (tag, bytes) = match self
-                .walker
-                .next(chunk, &mut at, |tag| matches!(tag, b'D' | b'd'))
-            {
-                Err(_) => return (chunk.len(), Err(Fault::Server)),
-                Ok(None) => break,
-                Ok(Some(Piece::More(_))) => continue,
-                Ok(Some(Piece::Frame { tag, bytes } | Piece::Start { tag, bytes })) => (tag, bytes),
-            };
-            let mut fate = self
-                .exchange
-                .received(tag, bytes.get(HEADER).copied().unwrap_or(0));
-            match tag {
-                b'D' | b'd' | b'T' => {}
-                b'1' => {
-                    self.parsing.pop_front();
-                    if fate == Fate::Forward {
-                        self.names.confirmed();
-                    }
-                }
-                b'C' if bytes
-                    .get(HEADER..)
-                    .is_some_and(|tag| tag.starts_with(b"ROLLBACK")) =>
-                {
-                    *self.rolled_back = true;
-                }
-                b'E' => self.error(bytes),
-                // Clients are shown the primary's view.
-                b'S' if is_hot_standby(bytes) => fate = Fate::Swallow,
-                _ => {}
-            }
-            if fate == Fate::OutOfStep {
-                return (chunk.len(), Err(Fault::Server));
-            }
-            if fate == Fate::Swallow || self.repeat.is_some() {
-                self.client.out.extend_from_slice(&chunk[run..before]);
-                if self.repeat.is_some() {
-                    self.client.out.clear();
-                }
-                run = at;
-            } else if *self.hold && is_decisive(tag) {
-                *self.hold = false;
-            }
-            if self.exchange.has_fake() && self.repeat.is_none() {
-                self.client.out.extend_from_slice(&chunk[run..at]);
-                run = at;
-                put_fakes(self.exchange, self.names, &mut self.client.out);
-            }
-        }
-        (at, self.forward(&chunk[run..at]))
-    }
-
-    fn forward(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        let out = &mut self.client.out;
-        if *self.hold || !out.is_empty() {
-            out.extend_from_slice(bytes);
-            if *self.hold || out.is_empty() {
-                return Ok(());
-            }
-            let written = self
-                .client
-                .socket
-                .write_now(out)
-                .map_err(|_| Fault::Client)?;
-            if written == out.len() {
-                *out = Vec::new();
-            } else {
-                out.drain(..written);
-            }
-            return Ok(());
-        }
-        let written = self
-            .client
-            .socket
-            .write_now(bytes)
-            .map_err(|_| Fault::Client)?;
-        out.extend_from_slice(&bytes[written..]);
-        Ok(())
-    }
-
-    fn error(&mut self, bytes: &[u8]) {
-        *self.failed = true;
-        for id in self.parsing.drain(..).flatten() {
-            self.held.remove(id);
-        }
-        *self.unnamed = None;
-        let field = |code| error_field(bytes, code).unwrap_or_default();
-        let sqlstate = field(b'C');
-        if sqlstate == b"0A000" && field(b'R') == b"RevalidateCachedQuery" {
-            *self.plan_outdated = true;
-        } else if *self.hold {
-            *self.repeat = repeatable(sqlstate);
-        }
-        if self.repeat.is_none() {
-            self.names.failed();
-        }
-    }
-}
-
-/// Whether a standby's error is one that another node would not give (manual, "Hot Standby").
-fn repeatable(sqlstate: &[u8]) -> Option<Replay> {
-    match sqlstate {
-        // Nothing is serializable on a standby, so that this is always a recovery conflict.
-        b"40001" | b"40P01" => Some(Replay::RecoveryConflict),
-        b"57P01" | b"57P02" | b"57P03" => Some(Replay::NodeLost),
-        // Read-only transaction, feature not supported or object in wrong state during recovery.
-        b"25006" | b"0A000" | b"55000" => Some(Replay::ReadOnly),
-        _ => None,
-    }
-}
-
-/// Whether the client learns something by this frame that could differ on another node.
-fn is_decisive(tag: u8) -> bool {
-    !matches!(tag, b'1' | b'2' | b'3' | b't' | b'T' | b'n' | b'N' | b'S')
-}
-
-/// Whether a ParameterStatus frame is `in_hot_standby`.
-pub(super) fn is_hot_standby(bytes: &[u8]) -> bool {
-    frame::cstr(&bytes[HEADER..]).is_some_and(|(name, _)| name == b"in_hot_standby")
 }

@@ -125,7 +125,9 @@ fn write(message: &Message, inbox: &[u8], server: &mut Server, out: &mut Vec<u8>
                 body.extend_from_slice(prepared.server_name().as_bytes());
                 body.push(0);
             });
-            server.exchange.sent(Owed::Describe);
+            let name = frame::cstr(&bytes[HEADER + 1..]).map_or(&[][..], |(name, _)| name);
+            server.describing.push_back((prepared.id(), name.into()));
+            server.exchange.sent(Owed::DescribeNamed);
         }
         (Some(prepared), b'B' | b'D') if server.unnamed != Some(prepared.id()) => {
             prepared.write_parse("", out);

@@ -29,7 +29,7 @@ use crate::wire::frame::Walker;
 use crate::wire::reply::Reply;
 
 /// Bound on statements of our own and on writing an error to a client.
-const OWN_BOUND: Duration = Duration::from_secs(10);
+pub(super) const OWN_BOUND: Duration = Duration::from_secs(10);
 
 /// A session that has logged in.
 #[derive(Debug)]
@@ -246,10 +246,19 @@ impl Session {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            if self.held.is_none()
-                && let Err(failure) = self.attach(batch, exclude).await
-            {
-                return self.refuse(batch, failure).await;
+            if self.held.is_none() {
+                match self.attach(batch, exclude).await {
+                    Ok(()) => {}
+                    Err(Failure::Unfit(node)) if attempts < MAX_ATTEMPTS => {
+                        exclude.insert(node);
+                        continue;
+                    }
+                    Err(failure) => return self.refuse(batch, failure).await,
+                }
+            }
+            if let Err(failure) = self.check_shapes(batch).await {
+                self.refuse(batch, failure).await?;
+                return self.unit_refused();
             }
             let outcome = self.relay_once(batch).await;
             match outcome {
@@ -315,8 +324,14 @@ impl Session {
             match server.run_own(&sql, OWN_BOUND).await {
                 Ok(_) => server.applied = Some(Arc::clone(&self.track.settings)),
                 Err(OwnQueryError::Refused(frame)) => {
+                    let node = server.origin.node;
                     lease.discard();
-                    return Err(Failure::Refused(frame));
+                    return Err(if last.route.primary {
+                        Failure::Refused(frame)
+                    } else {
+                        // It may not have replayed yet what they name, such as a new role.
+                        Failure::Unfit(node)
+                    });
                 }
                 Err(OwnQueryError::Io(error)) => {
                     let node = lease.pool().node_name().clone();
@@ -476,6 +491,18 @@ impl Session {
         Ok(())
     }
 
+    /// A batch was refused before anything of it ran.
+    fn unit_refused(&mut self) -> Result<(), Ending> {
+        let status = self.status();
+        self.track.batch_ended(&[], true, false, status);
+        if let Some(lease) = &mut self.held
+            && lease.server().exchange.is_free()
+        {
+            self.transaction_ended();
+        }
+        Ok(())
+    }
+
     /// The held server connection is idle: the mark moves, and the connection is given back.
     fn transaction_ended(&mut self) {
         let Some(lease) = &mut self.held else { return };
@@ -536,7 +563,7 @@ impl Session {
         }
     }
 
-    fn status(&mut self) -> TransactionStatus {
+    pub(super) fn status(&mut self) -> TransactionStatus {
         self.held.as_mut().map_or(TransactionStatus::Idle, |lease| {
             Exchange::status(&lease.server().exchange)
         })

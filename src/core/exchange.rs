@@ -41,6 +41,8 @@ pub enum Owed {
     Bind,
     /// Describe: RowDescription or NoData.
     Describe,
+    /// Describe of a named statement, whose answer is remembered.
+    DescribeNamed,
     /// Execute: rows, then one of the completions.
     Execute,
     /// Close: CloseComplete.
@@ -171,6 +173,11 @@ impl Exchange {
         std::mem::take(&mut self.own_failed)
     }
 
+    /// Whether a named statement's description is what comes next.
+    pub fn describes_named(&self) -> bool {
+        self.owed.front() == Some(&Owed::DescribeNamed)
+    }
+
     /// Whether the next reply is one to be synthesised.
     pub fn has_fake(&self) -> bool {
         matches!(self.owed.front(), Some(Owed::FakeParse | Owed::FakeClose))
@@ -203,8 +210,7 @@ impl Exchange {
             b'N' | b'A' => return Fate::Forward,
             b'S' => {}
             b'D' | b'd' | b'c' | b'V' => {}
-            b'T' if head == Owed::Describe => self.pop(),
-            b'n' if head == Owed::Describe => self.pop(),
+            b'T' | b'n' if expects(&[Owed::Describe, Owed::DescribeNamed]) => self.pop(),
             b'T' | b't' => {}
             b'C' | b'I' | b's' => {
                 if head == Owed::Execute {

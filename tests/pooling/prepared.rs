@@ -177,7 +177,6 @@ fn definitions_change_under_a_prepared_statement() {
 
 /// asyncpg prepares again by itself when it hears 0A000, and fails when a row does not fit.
 #[test]
-#[ignore = "a connection that prepares the statement anew after the change answers in the new shape"]
 fn rows_never_have_another_shape_than_was_described() {
     let proxy = Proxy::start(
         cluster(),

@@ -131,7 +131,6 @@ fn statement_names_are_checked_as_the_server_does() {
 }
 
 #[test]
-#[ignore = "a duplicate name is refused by the server, which knows it by another name"]
 fn an_error_message_of_a_name_speaks_of_the_clients_name() {
     let proxy = Proxy::start(cluster(), "");
     let mut wire = proxy.wire();
