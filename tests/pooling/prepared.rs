@@ -196,6 +196,20 @@ fn rows_never_have_another_shape_than_was_described() {
         other.run("BEGIN; LOCK TABLE pg_catalog.pg_am IN ACCESS SHARE MODE");
         assert_eq!(wire.exchange(&[run("star", &[]), sync()]), "E[0A000] Z[I]");
     }
+    // It is an error like any other: a transaction does not survive it.
+    wire.run("BEGIN");
+    assert_eq!(wire.exchange(&[run("star", &[]), sync()]), "E[0A000] Z[E]");
+    assert_eq!(wire.ask("SELECT 1"), "E[25P02] Z[E]");
+    wire.run("ROLLBACK");
+    // Prepared again, it answers as described again.
+    let again = [
+        close(b'S', "star"),
+        parse("star", "SELECT * FROM described"),
+        run("star", &[]),
+        sync(),
+    ];
+    let answer = wire.exchange(&again);
+    assert!(answer.ends_with("D[1,x] C[SELECT 1] Z[I]"), "{answer}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Settings belong to the session that made them.
 
 use crate::support::frames::query;
-use crate::support::{block_on, cluster};
+use crate::support::{Proxy, block_on, cluster, eventually};
 use crate::traffic::Busy;
+use pgcauseway::rig::Cluster;
 
 #[test]
 fn what_one_session_sets_no_other_sees() {
@@ -164,4 +165,27 @@ fn roles_stay_with_their_session() {
     }
     wire.run("RESET ROLE");
     assert_eq!(wire.value("SELECT current_user"), "demo");
+}
+
+/// A standby that has not replayed a role yet cannot take it on: another node can.
+#[test]
+fn a_role_that_standbys_do_not_know_yet_is_no_reason_to_lose_the_session() {
+    let cluster = block_on(Cluster::builder("newrole").standbys(1).start()).unwrap();
+    let proxy = Proxy::start(&cluster, "");
+    let mut wire = proxy.wire();
+    block_on(cluster.standbys()[0].pause_replay()).unwrap();
+    let sql = "CREATE ROLE fresh; GRANT fresh TO demo";
+    block_on(cluster.primary().execute(sql)).unwrap();
+    wire.run("SET ROLE fresh");
+    assert_eq!(wire.value("SELECT current_user"), "fresh");
+    assert!(
+        wire.value("SHOW causeway.last_route")
+            .starts_with("primary")
+    );
+    block_on(cluster.standbys()[0].resume_replay()).unwrap();
+    eventually("the standby is used again", || {
+        assert_eq!(wire.value("SELECT current_user"), "fresh");
+        wire.value("SHOW causeway.last_route")
+            .starts_with("standby")
+    });
 }
