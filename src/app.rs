@@ -237,6 +237,7 @@ fn node_views(config: &Config) -> Vec<NodeView> {
             weight: node.weight,
             near: zone.is_none() || node.zone.as_ref() == zone,
             life: None,
+            barred: false,
             previous: None,
         });
     views.collect()
@@ -248,6 +249,7 @@ fn policy(config: &Config) -> Policy {
         catchup_wait_us: us(config.routing.catchup_wait),
         max_lag_us: config.routing.max_lag.map(us),
         visibility_wait_us: us(VISIBILITY_WAIT),
+        lossless: false,
     }
 }
 

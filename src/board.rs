@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::core::route::NodeSet;
-use crate::core::topology::{NodeId, NodeView, Topology};
+use crate::core::topology::{NodeId, NodeView, Topology, Writer};
 use crate::sql::catalog::Catalog;
 
 /// As many nodes as a `NodeSet` has bits.
@@ -45,7 +45,10 @@ impl Board {
             changed: Notify::new(),
             demands: nodes.iter().map(|_| Demand::default()).collect(),
             load: nodes.iter().map(|_| AtomicU32::new(0)).collect(),
-            topology: ArcSwap::from_pointee(Topology { nodes }),
+            topology: ArcSwap::from_pointee(Topology {
+                nodes,
+                ..Topology::default()
+            }),
             catalogs: RwLock::default(),
             catalog_wanted: Notify::new(),
             started: Instant::now(),
@@ -69,6 +72,25 @@ impl Board {
             let mut next = Topology::clone(&self.topology.load());
             if let Some(node) = next.nodes.get_mut(usize::from(id.0)) {
                 change(node);
+            }
+            self.topology.store(Arc::new(next));
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Publishes the failover controller's ruling: who may be written to, and from whom clients are kept
+    /// away. A ruling of an earlier epoch than the one in force is ignored.
+    pub fn rule(&self, epoch: u64, writer: Writer, barred: NodeSet) {
+        {
+            let _one_at_a_time = self.publishing.lock();
+            let mut next = Topology::clone(&self.topology.load());
+            if epoch < next.epoch {
+                return;
+            }
+            next.epoch = epoch;
+            next.writer = writer;
+            for node in &mut next.nodes {
+                node.barred = barred.contains(node.id);
             }
             self.topology.store(Arc::new(next));
         }

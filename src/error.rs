@@ -41,6 +41,8 @@ pub enum Kind {
     ConnectionFailure,
     /// The server connection was lost after a commit was sent.
     TransactionResolutionUnknown,
+    /// A promotion may have lost what the session has written or seen.
+    LostWrites,
     /// The proxy is being shut down.
     AdminShutdown,
     /// A fault of ours.
@@ -68,6 +70,7 @@ impl Kind {
             Self::CannotConnectNow => "57P03",
             Self::ConnectionFailure => "08006",
             Self::TransactionResolutionUnknown => "08007",
+            Self::LostWrites => "LW001",
             Self::AdminShutdown => "57P01",
             Self::Internal => "XX000",
         }

@@ -10,7 +10,6 @@ mod model;
 use std::collections::BTreeSet;
 
 use model::{Monitor, NODES, Servers, Xid};
-use pgcauseway::core::lsn::Timeline;
 use pgcauseway::core::route::{Decision, NodeSet, Policy, Question, Reason, Route, decide};
 use pgcauseway::core::session::{Cover, Level, LifeAt, Seen};
 use pgcauseway::core::statement::Access;
@@ -19,6 +18,7 @@ use proptest::prelude::*;
 const SESSIONS: usize = 5;
 const STEP_US: u64 = 100;
 const POLICY: Policy = Policy {
+    lossless: false,
     catchup_wait_us: 10_000,
     max_lag_us: None,
     // Without proof it waits for ever: what happens when patience ends is not promised.
@@ -227,7 +227,6 @@ impl World {
         let life = LifeAt {
             incarnation: route.incarnation,
             gauge,
-            timeline: Timeline(1),
         };
         if want == Want::EventualRead {
             return;

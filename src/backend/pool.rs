@@ -14,7 +14,7 @@ use super::connect::{self, ConnectError, Target};
 use super::server::{Origin, Server};
 use crate::board::Board;
 use crate::config::{Config, Secret};
-use crate::core::topology::NodeId;
+use crate::core::topology::{NodeId, NodeView};
 use crate::metrics::Metrics;
 
 /// Why no server connection was to be had.
@@ -372,11 +372,10 @@ impl Permit<'_> {
         let node = Arc::clone(&pool.target.node);
         let origin = {
             let topology = shared.board.topology();
-            let life = topology.node(pool.node).and_then(|view| view.life.as_ref());
+            let life = topology.node(pool.node).and_then(NodeView::usable);
             life.map(|life| Origin {
                 node: pool.node,
                 incarnation: life.incarnation,
-                timeline: life.timeline,
                 gauge: Arc::clone(&life.gauge),
             })
         };

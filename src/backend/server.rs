@@ -10,9 +10,8 @@ use super::settings::Settings;
 use crate::board::Board;
 use crate::core::exchange::Exchange;
 use crate::core::gauge::Gauge;
-use crate::core::lsn::Timeline;
 use crate::core::session::LifeAt;
-use crate::core::topology::{Incarnation, NodeId, Topology};
+use crate::core::topology::{Incarnation, NodeId, NodeView, Topology};
 use crate::wire::frame::Walker;
 use crate::wire::socket::Socket;
 
@@ -23,8 +22,6 @@ pub struct Origin {
     pub node: NodeId,
     /// The incarnation that was current when the connection was begun.
     pub incarnation: Incarnation,
-    /// Its timeline.
-    pub timeline: Timeline,
     /// Its gauge.
     pub gauge: Arc<Gauge>,
 }
@@ -122,7 +119,6 @@ impl Server {
         LifeAt {
             incarnation: self.origin.incarnation,
             gauge: &self.origin.gauge,
-            timeline: self.origin.timeline,
         }
     }
 
@@ -147,7 +143,7 @@ impl Server {
     pub fn is_current(&self, topology: &Topology) -> bool {
         topology
             .node(self.origin.node)
-            .and_then(|node| node.life.as_ref())
+            .and_then(NodeView::usable)
             .is_some_and(|life| life.incarnation == self.origin.incarnation)
     }
 

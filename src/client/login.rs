@@ -396,12 +396,12 @@ async fn best_node(
     let board = &worker.common.board;
     let find = || {
         let topology = board.topology();
-        let mut standbys = topology.nodes.iter().filter(|node| node.life.is_some());
+        let mut standbys = topology.nodes.iter().filter(|node| node.usable().is_some());
         // At first the primary may just not have answered yet, and a standby may not know the
         // database yet.
         let any = || standbys.next().filter(|_| board.now_us() >= FIRST_LOOK_US);
         let node = topology.primary().or_else(any)?;
-        Some((node.id, node.life.as_ref()?.incarnation))
+        Some((node.id, node.usable()?.incarnation))
     };
     let wait = async {
         loop {

@@ -11,7 +11,7 @@ use crate::config::Secret;
 use crate::core::gauge::Position;
 use crate::core::lsn::Lsn;
 use crate::core::route::{self, Decision, NodeSet, Question, Reason, Route};
-use crate::core::session::{Level, Seen, Upper};
+use crate::core::session::{Broken, Level, Seen, Upper};
 use crate::core::statement::{Access, WriteReason};
 use crate::core::topology::{NodeId, Topology};
 use crate::error::{Kind, Problem};
@@ -199,6 +199,7 @@ impl Places {
                     stale_prevented |= need.access == Access::Read;
                     (probe, Duration::from_micros(left_us))
                 }
+                Decision::Broken(broken) => return Err(lost_writes(&broken).into()),
                 Decision::NoPrimary => {
                     let waited = Duration::from_micros(asked_at_us - began_us);
                     let left = common.config.routing.primary_wait.saturating_sub(waited);
@@ -247,6 +248,17 @@ async fn prove(board: &Board, lease: &mut Lease, wait_us: u64) -> bool {
         board.demand(probe);
         let _ = tokio::time::timeout(Duration::from_micros(left_us), changed).await;
     }
+}
+
+fn lost_writes(broken: &Broken) -> Problem {
+    Problem::error(
+        Kind::LostWrites,
+        "what this session has written or read may have been lost by a promotion",
+    )
+    .with_detail(broken.to_string())
+    .with_hint(
+        "Look whether it is there; from now on the session goes on from the present history.",
+    )
 }
 
 async fn wait_for_change(board: &Board, bound: Duration) {

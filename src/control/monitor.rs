@@ -14,13 +14,12 @@ use super::probe::{Probe, ProbeError};
 use crate::board::Board;
 use crate::config::{Monitor, Node};
 use crate::core::gauge::{Gauge, Measurement};
+use crate::core::lsn::Timeline;
 use crate::core::topology::{Incarnation, Life, NodeId, NodeView, Role};
 use crate::metrics::Metrics;
 
 /// Pause before a lost node is tried again.
 const RETRY: Duration = Duration::from_millis(100);
-/// How often a change of timeline is looked for on a connection that stays alive.
-const TIMELINE_CHECK: Duration = Duration::from_secs(1);
 
 /// Incarnations are numbered over all nodes, so that none is ever taken for another.
 static NEXT_INCARNATION: AtomicU64 = AtomicU64::new(1);
@@ -68,7 +67,10 @@ impl NodeMonitor {
                 tracing::warn!(node = name, %reason, "node is not available");
                 reported = reason;
             }
-            tokio::time::sleep(RETRY).await;
+            // A promoted standby is there already.
+            if !matches!(error, ProbeError::Changed(_)) {
+                tokio::time::sleep(RETRY).await;
+            }
         }
     }
 
@@ -77,8 +79,8 @@ impl NodeMonitor {
         let incarnation = Incarnation(NEXT_INCARNATION.fetch_add(1, Ordering::Relaxed));
         let gauge = Arc::new(Gauge::default());
         let mut pace = Pace::new();
-        let mut timeline_checked = Instant::now();
         let mut began = false;
+        let mut followed = Timeline::default();
         loop {
             // Taken before the probe leaves, so that whoever asks from now on gets another.
             self.board.take_demand(self.id);
@@ -94,15 +96,31 @@ impl NodeMonitor {
                 probe: number,
                 position: answer.position,
                 at_us: self.board.now_us(),
+                timeline: probe.timeline(),
             };
             gauge.record(latest);
             let life = Life {
                 incarnation,
                 role: answer.role,
                 timeline: probe.timeline(),
+                history: probe.history(),
                 latest,
                 gauge: Arc::clone(&gauge),
             };
+            if followed != life.timeline {
+                followed = life.timeline;
+                self.metrics
+                    .node_timeline
+                    .with_label_values(&[&self.node.name])
+                    .set(i64::from(followed.0));
+                if began {
+                    tracing::info!(
+                        node = self.node.name,
+                        timeline = followed.0,
+                        "node follows another timeline"
+                    );
+                }
+            }
             if !began {
                 began = true;
                 reported.clear();
@@ -110,12 +128,6 @@ impl NodeMonitor {
             }
             self.board.publish(self.id, |view| view.life = Some(life));
 
-            if timeline_checked.elapsed() >= TIMELINE_CHECK {
-                timeline_checked = Instant::now();
-                if let Err(error) = probe.check_timeline().await {
-                    return error;
-                }
-            }
             self.rest(sent, &mut pace).await;
         }
     }
@@ -153,10 +165,6 @@ impl NodeMonitor {
             "node is available"
         );
         self.metrics.node_up.with_label_values(&[name]).set(1);
-        self.metrics
-            .node_timeline
-            .with_label_values(&[name])
-            .set(i64::from(life.timeline.0));
         for known in ["primary", "standby"] {
             let roles = &self.metrics.node_role;
             roles

@@ -8,6 +8,7 @@ use tokio_postgres::{Client, NoTls, Row, Statement};
 
 use crate::config;
 use crate::core::gauge::Position;
+use crate::core::history::History;
 use crate::core::lsn::{Lsn, Timeline, WalGeometry};
 use crate::core::topology::Role;
 use crate::core::visibility::{Finished, parse_snapshot};
@@ -36,13 +37,20 @@ SELECT pg_is_in_recovery() AS standby,
 
 /// `$1` holds transactions that the primary has running. One beyond the standby's snapshot must
 /// not be asked about: it would be an error, and it is certainly not finished here.
+///
+/// The WAL receiver changes to a new timeline before replay goes beyond the fork, so that a replay
+/// position on the new timeline is never taken for one on the old.
 const STANDBY: &str = "\
 SELECT pg_is_in_recovery() AS standby,
        pg_last_wal_replay_lsn() AS replay,
+       (SELECT received_tli FROM pg_stat_wal_receiver) AS timeline,
        pg_current_snapshot()::text AS snapshot,
        ARRAY(SELECT id FROM unnest($1::text[]) AS id
               WHERE CASE WHEN id::xid8 < pg_snapshot_xmax(pg_current_snapshot())
                          THEN pg_xact_status(id::xid8) = 'in progress' END) AS running";
+
+/// `$1` names a timeline history file.
+const HISTORY: &str = "SELECT pg_read_file($1)";
 
 /// At most this many running transactions are asked about in one probe.
 const MAX_ASKED: usize = 500;
@@ -78,8 +86,8 @@ fn describe(error: &tokio_postgres::Error) -> String {
 pub(super) struct Probe {
     client: Client,
     statement: Statement,
-    timeline_statement: Statement,
     timeline: Timeline,
+    history: Option<Arc<History>>,
     standby: bool,
     wal: WalGeometry,
     timeout: Duration,
@@ -138,20 +146,23 @@ impl Probe {
         let statement = client
             .prepare(if standby { STANDBY } else { PRIMARY })
             .await?;
-        let timeline_statement = client
-            .prepare(if standby {
-                STANDBY_TIMELINE
-            } else {
-                PRIMARY_TIMELINE
-            })
-            .await?;
-        let timeline = timeline(&client.query_one(&timeline_statement, &[]).await?)?;
+        let asked = if standby {
+            STANDBY_TIMELINE
+        } else {
+            PRIMARY_TIMELINE
+        };
+        let timeline = timeline(&client.query_one(asked, &[]).await?)?;
+        let history = if standby {
+            None
+        } else {
+            history(&client, &node.name, timeline).await
+        };
         let replayed = Lsn::default();
         Ok(Self {
             client,
             statement,
-            timeline_statement,
             timeline,
+            history,
             standby,
             wal,
             timeout,
@@ -159,7 +170,12 @@ impl Probe {
         })
     }
 
-    /// The timeline on which this life runs.
+    /// A primary's history.
+    pub(super) fn history(&self) -> Option<Arc<History>> {
+        self.history.clone()
+    }
+
+    /// The timeline that the node follows.
     pub(super) fn timeline(&self) -> Timeline {
         self.timeline
     }
@@ -191,19 +207,6 @@ impl Probe {
         }
     }
 
-    /// Notices a change of timeline that left the connection alone.
-    pub(super) async fn check_timeline(&self) -> Result<(), ProbeError> {
-        let asked = self.client.query_one(&self.timeline_statement, &[]);
-        let row = tokio::time::timeout(self.timeout, asked)
-            .await
-            .map_err(|_| ProbeError::TimedOut(self.timeout))??;
-        if timeline(&row)? == self.timeline {
-            Ok(())
-        } else {
-            Err(ProbeError::Changed("it follows another timeline"))
-        }
-    }
-
     fn primary_answer(&self, row: &Row) -> Result<Answer, ProbeError> {
         let snapshot = parse_snapshot(row.try_get("snapshot")?)
             .ok_or(ProbeError::Unexpected("pg_current_snapshot()"))?;
@@ -232,6 +235,9 @@ impl Probe {
             at_least: self.replayed,
         };
         self.replayed = replay;
+        let received: Option<i32> = row.try_get("timeline")?;
+        let received = Timeline(received.map_or(0, i32::unsigned_abs));
+        self.timeline = self.timeline.max(received);
         let position = Position {
             flush: replay,
             insert: replay,
@@ -248,4 +254,28 @@ fn timeline(row: &Row) -> Result<Timeline, ProbeError> {
     u32::try_from(timeline)
         .map(Timeline)
         .map_err(|_| ProbeError::Unexpected("a timeline"))
+}
+
+/// The history of a primary's timeline, if the monitoring role may read it.
+async fn history(client: &Client, node: &str, timeline: Timeline) -> Option<Arc<History>> {
+    if timeline <= Timeline(1) {
+        return Some(Arc::default());
+    }
+    let file = format!("pg_wal/{:08X}.history", timeline.0);
+    let read = client.query_one(HISTORY, &[&file]).await;
+    let text: Result<String, _> = read.and_then(|row| row.try_get(0));
+    match text.map(|text| History::parse(&text)) {
+        Ok(Some(history)) => Some(Arc::new(history)),
+        Ok(None) => {
+            tracing::warn!(node, %timeline, "the timeline history file makes no sense");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(
+                node, %timeline, reason = describe(&error),
+                "cannot read the timeline history: sessions from before the promotion will be told that they may have lost writes"
+            );
+            None
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use super::lsn::Lsn;
+use super::lsn::{Lsn, Timeline};
 
 /// How many measurements are kept: two seconds of back-to-back probes, minutes at rest.
 const HISTORY: usize = 4096;
@@ -32,6 +32,8 @@ pub struct Measurement {
     pub probe: u64,
     /// What it found.
     pub position: Position,
+    /// On which timeline that counts.
+    pub timeline: Timeline,
     /// When its answer arrived, in microseconds of the caller's clock.
     pub at_us: u64,
 }
@@ -40,6 +42,8 @@ pub struct Measurement {
 #[derive(Debug, Default)]
 pub struct Gauge {
     sent: AtomicU64,
+    /// The latest measurement's timeline.
+    timeline: AtomicU32,
     history: RwLock<History>,
     /// Units under way that may commit asynchronously.
     asynchronous: AtomicU32,
@@ -66,8 +70,15 @@ impl Gauge {
         self.sent.load(Ordering::SeqCst)
     }
 
+    /// The timeline that the node was last seen to follow.
+    pub fn timeline(&self) -> Timeline {
+        Timeline(self.timeline.load(Ordering::SeqCst))
+    }
+
     /// Records an answer. Answers arrive in the order of their probes.
     pub fn record(&self, measurement: Measurement) {
+        self.timeline
+            .store(measurement.timeline.0, Ordering::SeqCst);
         let History { fine, coarse } = &mut *self.history.write();
         let due = coarse.back().is_none_or(|last| {
             measurement.at_us >= last.at_us + COARSE_US
@@ -168,6 +179,7 @@ mod tests {
                 probe,
                 position,
                 at_us,
+                ..Measurement::default()
             });
         }
         gauge
@@ -214,6 +226,7 @@ mod tests {
                 probe,
                 position,
                 at_us: probe,
+                ..Measurement::default()
             });
         }
         let oldest = gauge.first_after(0).unwrap();
@@ -235,6 +248,7 @@ mod tests {
                 probe,
                 position,
                 at_us: probe * 500,
+                ..Measurement::default()
             });
         }
         let now_us = probes * 500;
@@ -251,6 +265,7 @@ mod tests {
                 probe: gauge.next_probe(),
                 position: Position { flush, insert },
                 at_us: 0,
+                ..Measurement::default()
             });
         };
         assert!(!gauge.may_show_unflushed());

@@ -4,6 +4,7 @@
 
 pub mod exchange;
 pub mod gauge;
+pub mod history;
 pub mod lsn;
 pub mod route;
 pub mod session;

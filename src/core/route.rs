@@ -3,7 +3,7 @@
 //! In: what the unit needs, what the session has seen, the topology, the policy, how long it has
 //! waited. Out: a node with the reason, or what to wait for.
 
-use super::session::{Level, Seen, Upper};
+use super::session::{Broken, Level, Seen, Upper};
 use super::statement::{Access, WriteReason};
 use super::topology::{Incarnation, Life, NodeId, NodeView, Topology};
 
@@ -16,6 +16,8 @@ pub struct Policy {
     pub max_lag_us: Option<u64>,
     /// Longest wait for proof that the primary shows what a standby has shown, in microseconds.
     pub visibility_wait_us: u64,
+    /// A promotion loses nothing that was acknowledged and flushed (`durability: quorum`).
+    pub lossless: bool,
 }
 
 /// A set of nodes, as a bit each.
@@ -70,6 +72,9 @@ pub enum Decision {
     },
     /// There is no primary at present.
     NoPrimary,
+    /// A promotion may have lost what the session has seen: it must be told. Asked again, it goes on
+    /// from the present history.
+    Broken(Broken),
 }
 
 /// A decision to run a unit on a node.
@@ -157,6 +162,13 @@ pub fn decide(
     topology: &Topology,
     policy: &Policy,
 ) -> Decision {
+    let eventual = question.access == Access::Read && question.level == Level::Eventual;
+    if question.access != Access::Neutral
+        && !eventual
+        && let Err(broken) = seen.follow(topology, policy.lossless)
+    {
+        return Decision::Broken(broken);
+    }
     match (question.access, question.level) {
         (Access::Neutral, _) => neutral(question, topology),
         (Access::Write, _) => {
@@ -195,7 +207,7 @@ fn neutral(question: &Question<'_>, topology: &Topology) -> Decision {
         topology
             .nodes
             .iter()
-            .find(|n| n.life.is_some() && !question.exclude.contains(n.id))
+            .find(|n| n.usable().is_some() && !question.exclude.contains(n.id))
     };
     match topology.primary().or_else(any) {
         Some(node) => go(question, node, Reason::Neutral, false),
@@ -406,7 +418,7 @@ fn is_life(node: &NodeView, incarnation: Incarnation) -> bool {
 }
 
 fn go(question: &Question<'_>, node: &NodeView, reason: Reason, stale_prevented: bool) -> Decision {
-    let Some(life) = &node.life else {
+    let Some(life) = node.usable() else {
         return Decision::NoPrimary;
     };
     Decision::Go(Route {

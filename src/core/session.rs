@@ -4,6 +4,7 @@
 //! the probe counter. It costs a few words and no traffic. It becomes a WAL position only when the
 //! session wants to move, through any probe of that node that was sent after it.
 
+use std::fmt;
 use std::str::FromStr;
 
 use super::gauge::Gauge;
@@ -97,12 +98,46 @@ pub struct Upper {
     pub lsn: Lsn,
 }
 
+/// What a session has seen may be missing from the present history: a promotion has lost it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// A position that includes everything that the session has seen; none if it never became known.
+    pub seen: Option<Lsn>,
+    /// The timeline on which it saw that.
+    pub from: Timeline,
+    /// The primary's timeline.
+    pub to: Timeline,
+    /// Where the first ends in the history of the second; none where that is not known.
+    pub fork: Option<Lsn>,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, to, .. } = self;
+        match (self.seen, self.fork) {
+            (Some(seen), Some(fork)) => write!(
+                f,
+                "this session has seen timeline {from} up to {seen}, but timeline {to} leaves it at {fork}"
+            ),
+            (None, Some(fork)) => write!(
+                f,
+                "timeline {to} leaves timeline {from}, which this session has seen, at {fork}"
+            ),
+            (_, None) => write!(
+                f,
+                "timeline {to} is not known to descend from timeline {from}, which this session has seen"
+            ),
+        }
+    }
+}
+
 /// What a session has seen, as one mark, and the standby it prefers.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     mark: Option<Mark>,
     /// The mark as a position, once a later probe has answered; it does not change again.
     upper: Option<Upper>,
+    /// The timeline on which the mark was made.
     timeline: Timeline,
     testimony: Option<Testimony>,
     home: Option<NodeId>,
@@ -148,7 +183,7 @@ impl Seen {
         });
         self.upper = None;
         self.testimony = None;
-        self.timeline = at.timeline;
+        self.timeline = at.gauge.timeline();
     }
 
     /// The mark as a position, if a probe sent after it has answered.
@@ -156,13 +191,14 @@ impl Seen {
         if self.upper.is_none() {
             let mark = self.mark?;
             let gauge = topology.node(mark.node)?.gauge_of(mark.incarnation)?;
-            let position = gauge.first_after(mark.probe)?.position;
+            let bound = gauge.first_after(mark.probe)?;
+            let position = bound.position;
             let lsn = match mark.cover {
                 Cover::Flush => position.flush,
                 Cover::Insert => position.insert,
             };
             self.upper = Some(Upper {
-                timeline: self.timeline,
+                timeline: bound.timeline,
                 lsn,
             });
         }
@@ -193,6 +229,66 @@ impl Seen {
         self.upper = None;
         self.testimony = None;
         self.timeline = primary.timeline;
+    }
+
+    /// Carries the mark over a failover: onto the primary's timeline where what the session has seen
+    /// is part of its history. Otherwise the mark starts anew and the session must be told.
+    ///
+    /// `lossless`: nothing that was acknowledged and flushed can be missing after a promotion, so that
+    /// a mark whose position never became known is carried over as well.
+    pub fn follow(&mut self, topology: &Topology, lossless: bool) -> Result<(), Broken> {
+        let (Some(mark), Some(node)) = (self.mark, topology.primary()) else {
+            return Ok(());
+        };
+        let Some((primary, _)) = node.as_primary() else {
+            return Ok(());
+        };
+        let upper = self.upper(topology);
+        let from = upper.map_or(self.timeline, |upper| upper.timeline);
+        if from >= primary.timeline || self.lives_on(mark, topology) && upper.is_none() {
+            return Ok(());
+        }
+        let fork = primary.history.as_ref().and_then(|h| h.end_of(from));
+        let kept = match (upper, fork) {
+            (Some(upper), Some(fork)) => upper.lsn <= fork,
+            // The node that showed it was promoted.
+            (None, Some(_)) if mark.node == node.id && mark.origin == Origin::Standby => true,
+            _ => false,
+        };
+        match upper {
+            Some(upper) if kept => {
+                self.upper = Some(Upper {
+                    timeline: primary.timeline,
+                    ..upper
+                });
+                self.timeline = primary.timeline;
+                self.shown_by_promoted();
+                return Ok(());
+            }
+            _ => self.rebase(node.id, primary),
+        }
+        self.shown_by_promoted();
+        if kept || (lossless && mark.cover == Cover::Flush) {
+            return Ok(());
+        }
+        Err(Broken {
+            seen: upper.map(|upper| upper.lsn),
+            from,
+            to: primary.timeline,
+            fork,
+        })
+    }
+
+    /// A promoted node had replayed all of the timeline that it left, and shows it.
+    fn shown_by_promoted(&mut self) {
+        if let Some(mark) = &mut self.mark {
+            mark.origin = Origin::Primary;
+        }
+    }
+
+    fn lives_on(&self, mark: Mark, topology: &Topology) -> bool {
+        let life = topology.node(mark.node).and_then(NodeView::usable);
+        life.is_some_and(|life| life.incarnation == mark.incarnation)
     }
 
     /// True when the primary is known to show everything that the session has seen on standbys.
@@ -284,6 +380,4 @@ pub struct LifeAt<'a> {
     pub incarnation: Incarnation,
     /// Its probe counter and history.
     pub gauge: &'a Gauge,
-    /// Its timeline.
-    pub timeline: Timeline,
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::gauge::{Gauge, Measurement, Position};
+use super::history::{Fork, History};
 use super::lsn::{Lsn, Timeline};
 use super::route::{Decision, NodeSet, Policy, Question, decide};
 use super::session::{Cover, Level, LifeAt, Origin, Seen};
 use super::statement::Access;
-use super::topology::{Incarnation, Lag, Life, NodeId, NodeView, Role, Topology};
+use super::topology::{Incarnation, Lag, Life, NodeId, NodeView, Role, Topology, Writer};
 use super::visibility::{Finished, Snapshot, parse_snapshot};
 
 const MS: u64 = 1000;
@@ -15,6 +16,7 @@ const POLICY: Policy = Policy {
     catchup_wait_us: 10 * MS,
     max_lag_us: Some(1000 * MS),
     visibility_wait_us: 1000 * MS,
+    lossless: false,
 };
 const NOW: u64 = 1_000_000;
 
@@ -32,6 +34,7 @@ impl Cluster {
                 weight: 1,
                 near: true,
                 life: None,
+                barred: false,
                 previous: None,
             });
         }
@@ -55,6 +58,7 @@ impl Cluster {
             incarnation: Incarnation(incarnation),
             role,
             timeline: Timeline(1),
+            history: Some(Arc::default()),
             latest,
             gauge,
         });
@@ -96,12 +100,11 @@ impl Cluster {
         let life = self.0.nodes[usize::from(id)].life.as_ref().unwrap();
         let gauge = Gauge::default();
         for _ in 0..probe {
-            gauge.next_probe();
+            gauge.record(measured(gauge.next_probe(), 0, 0));
         }
         let at = LifeAt {
             incarnation: life.incarnation,
             gauge: &gauge,
-            timeline: life.timeline,
         };
         let mut seen = Seen::default();
         match id {
@@ -121,6 +124,7 @@ fn measured(probe: u64, lsn: u64, at_us: u64) -> Measurement {
         probe,
         position,
         at_us,
+        timeline: Timeline(1),
     }
 }
 
@@ -154,6 +158,7 @@ fn answer(cluster: &Cluster, seen: &mut Seen, question: Question<'_>) -> String 
             format!("wait for {}", names.join(" "))
         }
         Decision::NoPrimary => "no primary".to_owned(),
+        Decision::Broken(broken) => broken.to_string(),
     }
 }
 
@@ -357,7 +362,6 @@ fn a_session_that_has_written_goes_home_unless_it_is_crowded() {
         let at = LifeAt {
             incarnation: Incarnation(1),
             gauge: &gauge,
-            timeline: Timeline(1),
         };
         seen.ended_on_primary(NodeId(0), at, Cover::Flush);
         let question = Question {
@@ -385,6 +389,98 @@ fn a_primary_is_one_that_nobody_disputes() {
         "a split brain above an old primary"
     );
     assert_eq!(primary(&Cluster::even().down(0)), None);
+}
+
+/// pg2 was promoted and leaves timeline 1 at `fork`; pg1 is gone, pg3 follows.
+fn promoted(fork: u64) -> Cluster {
+    let mut cluster = Cluster::even();
+    let before = cluster.0.nodes[0].life.take().unwrap();
+    cluster.0.nodes[0].previous = Some((before.incarnation, before.gauge));
+    cluster.life(1, 12, Role::Primary(Snapshot::default()));
+    let fork = Fork {
+        timeline: Timeline(1),
+        end: Lsn(fork),
+    };
+    let life = cluster.of(1);
+    life.timeline = Timeline(2);
+    life.latest.timeline = Timeline(2);
+    life.history = Some(Arc::new(History(vec![fork])));
+    let follower = cluster.of(2);
+    follower.timeline = Timeline(2);
+    follower.latest.timeline = Timeline(2);
+    cluster
+}
+
+#[test]
+fn a_promotion_keeps_or_breaks_what_a_session_has_seen() {
+    let before = Cluster::even();
+    // Written at 400 at the latest; the fork is behind that.
+    let mut kept = before.session(0, 3);
+    assert_eq!(ask(&promoted(400), &mut kept, READ), "pg3: caught_up");
+    for asked in [READ, WRITE] {
+        let mut lost = before.session(0, 3);
+        let told = ask(&promoted(399), &mut lost, asked);
+        assert_eq!(
+            told,
+            "this session has seen timeline 1 up to 0/190, but timeline 2 leaves it at 0/18F"
+        );
+        let again = ask(&promoted(399), &mut lost, asked);
+        assert!(
+            again.starts_with("pg2") || again.starts_with("wait"),
+            "told once: {again}"
+        );
+    }
+    // No probe has answered since: nobody knows.
+    let mut unknown = before.session(0, 5);
+    let told = ask(&promoted(10_000), &mut unknown, READ);
+    assert_eq!(
+        told,
+        "timeline 2 leaves timeline 1, which this session has seen, at 0/2710"
+    );
+    let mut eventual = before.session(0, 5);
+    let asked = (Access::Read, Level::Eventual);
+    assert_eq!(ask(&promoted(1), &mut eventual, asked), "pg3: eventual");
+    // What it read on the node that was promoted is there.
+    let mut witness = before.session(1, 5);
+    let mut cluster = promoted(10_000);
+    let gauge = Arc::new(Gauge::default());
+    cluster.0.nodes[1].previous = Some((Incarnation(2), gauge));
+    assert_eq!(ask(&cluster, &mut witness, WRITE), "pg2: write");
+    // A history that does not contain the old timeline is another cluster's.
+    let mut foreign = promoted(400);
+    foreign.of(1).history = Some(Arc::default());
+    let told = ask(&foreign, &mut before.session(0, 3), READ);
+    assert!(told.contains("not known to descend"), "{told}");
+}
+
+#[test]
+fn nothing_that_a_quorum_has_is_broken() {
+    let lossless = Policy {
+        lossless: true,
+        ..POLICY
+    };
+    let read = question(Access::Write, Level::Session);
+    let mut unknown = Cluster::even().session(0, 5);
+    let decision = decide(&read, &mut unknown, &promoted(10_000).0, &lossless);
+    assert!(matches!(decision, Decision::Go(_)), "{decision:?}");
+}
+
+#[test]
+fn the_controller_rules_who_may_be_written_to() {
+    let primary = |cluster: &Cluster| cluster.0.primary().map(|node| node.id.0);
+    let mut cluster = Cluster::even();
+    cluster.0.writer = Writer::Nobody;
+    assert_eq!(primary(&cluster), None);
+    cluster.0.writer = Writer::Only(NodeId(0), Timeline(1));
+    assert_eq!(primary(&cluster), Some(0));
+    cluster.0.writer = Writer::Only(NodeId(1), Timeline(2));
+    assert_eq!(primary(&cluster), None, "not promoted yet");
+    cluster.0.writer = Writer::Only(NodeId(0), Timeline(1));
+    cluster.0.nodes[0].barred = true;
+    assert_eq!(primary(&cluster), None);
+    cluster.0.nodes[1].barred = true;
+    let read = ask(&cluster, &mut Seen::default(), READ);
+    assert_eq!(read, "pg3: nothing_seen");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::gauge::{Gauge, Measurement};
+use super::history::History;
 use super::lsn::Timeline;
 use super::visibility::{Finished, Snapshot};
 
@@ -35,6 +36,8 @@ pub struct Life {
     pub role: Role,
     /// The timeline it follows.
     pub timeline: Timeline,
+    /// A primary's history; none on a standby, or where it could not be read.
+    pub history: Option<Arc<History>>,
     /// The latest measurement: a lower bound of the position from then on.
     pub latest: Measurement,
     /// The counter and earlier measurements.
@@ -54,11 +57,18 @@ pub struct NodeView {
     pub near: bool,
     /// The present incarnation; none while it is not reachable.
     pub life: Option<Life>,
+    /// The failover controller keeps clients away from it: it was fenced, or stands on another history.
+    pub barred: bool,
     /// The incarnation before, for marks that still refer to it.
     pub previous: Option<(Incarnation, Arc<Gauge>)>,
 }
 
 impl NodeView {
+    /// The present incarnation, if clients may use it.
+    pub fn usable(&self) -> Option<&Life> {
+        self.life.as_ref().filter(|_| !self.barred)
+    }
+
     /// The gauge of an incarnation that is present or has just ended.
     pub fn gauge_of(&self, incarnation: Incarnation) -> Option<&Arc<Gauge>> {
         match (&self.life, &self.previous) {
@@ -70,7 +80,7 @@ impl NodeView {
 
     /// The present life, if the node is a primary.
     pub fn as_primary(&self) -> Option<(&Life, &Snapshot)> {
-        match &self.life {
+        match self.usable() {
             Some(life) => match &life.role {
                 Role::Primary(snapshot) => Some((life, snapshot)),
                 Role::Standby(_) => None,
@@ -81,7 +91,7 @@ impl NodeView {
 
     /// The present life, if the node is a standby.
     pub fn as_standby(&self) -> Option<(&Life, &Finished)> {
-        match &self.life {
+        match self.usable() {
             Some(life) => match &life.role {
                 Role::Standby(finished) => Some((life, finished)),
                 Role::Primary(_) => None,
@@ -91,11 +101,27 @@ impl NodeView {
     }
 }
 
+/// Who may be written to, in the failover controller's judgement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writer {
+    /// Whoever is measured to be primary: nobody here decides about it.
+    #[default]
+    Measured,
+    /// This node, on this timeline or a later one.
+    Only(NodeId, Timeline),
+    /// Nobody: statements that need a primary are held.
+    Nobody,
+}
+
 /// All configured nodes at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Topology {
     /// In configuration order; `NodeId` is the index.
     pub nodes: Vec<NodeView>,
+    /// Who may be written to.
+    pub writer: Writer,
+    /// Rises with every change of who may be written to; 0 without a failover controller.
+    pub epoch: u64,
 }
 
 impl Topology {
@@ -109,6 +135,17 @@ impl Topology {
     /// Two primaries on one timeline are a split brain, and then there is none: writing to either
     /// could be writing to the wrong one.
     pub fn primary(&self) -> Option<&NodeView> {
+        match self.writer {
+            Writer::Measured => self.measured_primary(),
+            Writer::Nobody => None,
+            Writer::Only(id, timeline) => self.node(id).filter(|node| {
+                let life = node.as_primary();
+                life.is_some_and(|(life, _)| life.timeline >= timeline)
+            }),
+        }
+    }
+
+    fn measured_primary(&self) -> Option<&NodeView> {
         let mut best: Option<(&NodeView, Timeline)> = None;
         let mut tied = false;
         for node in &self.nodes {

@@ -135,11 +135,13 @@ impl Monitor {
             weight: 1,
             near: true,
             life: None,
+            barred: false,
             previous: None,
         });
         Self {
             topology: Topology {
                 nodes: nodes.collect(),
+                ..Topology::default()
             },
             connections: Default::default(),
             known: HashMap::new(),
@@ -203,6 +205,7 @@ impl Monitor {
             probe: flight.number,
             position,
             at_us: now_us,
+            timeline: Timeline(1),
         };
         connection.gauge.record(latest);
         let running = Arc::clone(&flight.running);
@@ -219,6 +222,7 @@ impl Monitor {
             incarnation: connection.incarnation,
             role,
             timeline: Timeline(1),
+            history: None,
             latest,
             gauge: Arc::clone(&connection.gauge),
         });
