@@ -40,6 +40,10 @@ have_libclang || needed+=(libclang-dev)
 have_postgres || needed+=(postgresql postgresql-contrib)
 have psql || needed+=(postgresql-client)
 have pgbouncer || wished+=(pgbouncer)
+have etcd || wished+=(etcd-server)
+# For partitions, in network namespaces.
+have ip || wished+=(iproute2)
+have nft || wished+=(nftables)
 have_python_driver || wished+=(python3-psycopg2)
 
 if ! have cargo; then

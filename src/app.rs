@@ -15,10 +15,14 @@ use crate::board::{Board, MAX_NODES};
 use crate::client::cancels::Cancels;
 use crate::client::listener::{self, Door};
 use crate::client::worker::{Account, Common, Worker};
-use crate::config::{AuthMethod, Config, Secret};
+use crate::config::{AuthMethod, Config, Durability, Secret};
+use crate::control::agent::AgentClient;
+use crate::control::failover::controller::Controller;
+use crate::control::store::OpenError;
 use crate::control::{catalogs, monitor::NodeMonitor};
 use crate::core::route::Policy;
 use crate::core::topology::{NodeId, NodeView};
+use crate::desk::Desk;
 use crate::metrics::Metrics;
 use crate::wire::auth::Verifier;
 
@@ -46,6 +50,17 @@ pub enum AppError {
     /// More nodes than can be told apart.
     #[error("{0} nodes are configured; at most {MAX_NODES} are supported")]
     TooManyNodes(usize),
+    /// The failover record cannot be used.
+    #[error("open the failover record: {0}")]
+    Store(#[from] OpenError),
+    /// A node's agent cannot be spoken to.
+    #[error("prepare for the agent of node {node}: {reason}")]
+    Agent {
+        /// The node.
+        node: String,
+        /// Why not.
+        reason: String,
+    },
     /// A user's password in the configuration cannot be used.
     #[error("the password of user \"{0}\" is not one that the authentication method can check")]
     Password(String),
@@ -126,9 +141,22 @@ pub async fn run(
         Arc::clone(&board),
         stop_control.clone(),
     ));
+    let desk = Arc::new(Desk::default());
+    if let Some(failover) = &config.failover {
+        let controller = Controller::open(
+            &config,
+            failover,
+            agents(&config)?,
+            Arc::clone(&board),
+            Arc::clone(&desk),
+            Arc::clone(&metrics),
+        )
+        .await?;
+        tracker.spawn(controller.run(stop_control.clone()));
+    }
     tracker.spawn(tidy(Arc::clone(&common), stop_control.clone()));
     if let Some(http) = listeners.http {
-        let state = admin::State::new(&config, Arc::clone(&board), Arc::clone(&metrics));
+        let state = admin::State::new(&config, Arc::clone(&board), Arc::clone(&metrics), desk);
         tracker.spawn(admin::http::serve(http, state, stop_control.clone()));
     }
 
@@ -225,6 +253,20 @@ async fn tidy(common: Arc<Common>, shutdown: CancellationToken) {
     }
 }
 
+fn agents(config: &Config) -> Result<Vec<Option<Arc<AgentClient>>>, AppError> {
+    let clients = config.nodes.iter().map(|node| {
+        let (Some(url), Some(agents)) = (&node.agent, &config.agents) else {
+            return Ok(None);
+        };
+        let client = AgentClient::new(url, agents).map_err(|error| AppError::Agent {
+            node: node.name.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(Some(Arc::new(client)))
+    });
+    clients.collect()
+}
+
 fn node_views(config: &Config) -> Vec<NodeView> {
     let zone = config.routing.zone.as_ref();
     let views = config
@@ -249,7 +291,10 @@ fn policy(config: &Config) -> Policy {
         catchup_wait_us: us(config.routing.catchup_wait),
         max_lag_us: config.routing.max_lag.map(us),
         visibility_wait_us: us(VISIBILITY_WAIT),
-        lossless: false,
+        lossless: config
+            .failover
+            .as_ref()
+            .is_some_and(|failover| failover.durability == Durability::Quorum),
     }
 }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod agent;
 pub mod app;
 pub mod backend;
 pub mod board;
@@ -14,8 +15,10 @@ pub mod client;
 pub mod config;
 pub mod control;
 pub mod core;
+pub mod desk;
 pub mod error;
 pub mod metrics;
+pub mod process;
 pub mod rig;
 pub mod sql;
 pub mod verify;

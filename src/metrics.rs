@@ -78,6 +78,13 @@ pub struct Metrics {
     pub probe: Histogram,
     /// Incarnations that ended, by node.
     pub incarnations_ended: IntCounterVec,
+    /// The failover record's epoch.
+    pub failover_epoch: IntGauge,
+    /// Seconds during which no statement could go to a primary.
+    pub failover_write_gap: Histogram,
+    failovers: IntCounterVec,
+    /// WAL of old primaries that a promotion left behind, in bytes.
+    pub lost_write_bytes: IntCounter,
     /// Texts that had to be parsed.
     pub statements_parsed: IntCounter,
 }
@@ -137,6 +144,11 @@ impl Metrics {
         let client_connections =
             IntGauge::new("client_connections", "Client connections that are open.")?;
         registry.register(Box::new(client_connections.clone()))?;
+        let failover_epoch = IntGauge::new(
+            "failover_epoch",
+            "Rises with every decision about who leads.",
+        )?;
+        registry.register(Box::new(failover_epoch.clone()))?;
         gauges("build_info", "The version that runs.", &["version"])?
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
@@ -213,6 +225,23 @@ impl Metrics {
                 "Times that a node's measurements had to be thrown away.",
                 &["node"],
             )?,
+            failover_epoch,
+            failover_write_gap: seconds(
+                "failover_write_gap_seconds",
+                "For how long statements that need a primary were held.",
+                &[
+                    0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0,
+                ],
+            )?,
+            failovers: counters(
+                "failovers_total",
+                "Replacements of the primary that have ended.",
+                &["outcome"],
+            )?,
+            lost_write_bytes: counter(
+                "lost_write_bytes_total",
+                "WAL of old primaries that a promotion left behind.",
+            )?,
             statements_parsed: counter(
                 "statements_parsed_total",
                 "Statement texts whose shape had not been seen before.",
@@ -258,6 +287,11 @@ impl Metrics {
                     .zip(counters)
                     .map(move |(reason, c)| (route, reason, c.get()))
             })
+    }
+
+    /// Counts a replacement of the primary that has ended.
+    pub fn failover_ended(&self, outcome: &str) {
+        self.failovers.with_label_values(&[outcome]).inc();
     }
 
     /// Counts a unit that is run again.

@@ -243,6 +243,125 @@ async fn a_standby_is_promoted_and_the_old_primary_reseeded_from_it() {
     assert!(old.is_standby().await.unwrap());
 }
 
+/// A failover by hand, as the monitoring role and the replication login: what scripts/grants.sql
+/// grants them is enough, and neither is a superuser.
+#[tokio::test]
+async fn the_grants_suffice_for_a_failover() {
+    let cluster = Cluster::builder("grants").start().await.unwrap();
+    if cluster.binaries().major() < 15 {
+        eprintln!("SKIPPED: before version 15 only a superuser may ALTER SYSTEM");
+        return;
+    }
+    let [old, new, other] = cluster.nodes() else {
+        panic!("three nodes")
+    };
+    let superusers: i64 = old
+        .query("select count(*) from pg_roles where rolsuper and rolname in ('causeway', 'replicator')")
+        .await
+        .unwrap();
+    assert_eq!(superusers, 0);
+    old.execute("create table t as select 1").await.unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    let (monitor, replication) = (
+        &cluster.credentials().monitor,
+        &cluster.credentials().replication,
+    );
+
+    // Detach the standbys, and end the sessions on the primary before it is stopped.
+    for standby in [new, other] {
+        let session = standby.connect(monitor).await.unwrap();
+        session
+            .batch_execute("alter system set primary_conninfo = ''")
+            .await
+            .unwrap();
+        session
+            .batch_execute("select pg_reload_conf()")
+            .await
+            .unwrap();
+        standby
+            .wait_for(
+                "detach",
+                "select not exists (select from pg_stat_wal_receiver)",
+            )
+            .await
+            .unwrap();
+    }
+    let victim = old.connect(cluster.application()).await.unwrap();
+    let session = old.connect(monitor).await.unwrap();
+    session
+        .batch_execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'demo'",
+        )
+        .await
+        .unwrap();
+    assert!(victim.batch_execute("select 1").await.is_err());
+    old.stop(StopMode::Immediate).await.unwrap();
+
+    // Promote, and let the other one follow.
+    let session = new.connect(monitor).await.unwrap();
+    let promoted = session
+        .query_one("select pg_promote(true, 60)", &[])
+        .await
+        .unwrap();
+    assert!(promoted.get::<_, bool>(0));
+    session.batch_execute("checkpoint").await.unwrap();
+    let follow = format!(
+        "alter system set primary_conninfo = 'host=127.0.0.1 port={} user={} password={} \
+         application_name=pg3'",
+        new.port(),
+        replication.user,
+        replication.password
+    );
+    let session = other.connect(monitor).await.unwrap();
+    session.batch_execute(&follow).await.unwrap();
+    session
+        .batch_execute("select pg_reload_conf()")
+        .await
+        .unwrap();
+    other.wait_streaming().await.unwrap();
+    other
+        .wait_for(
+            "follow the new timeline",
+            "select received_tli = 2 from pg_stat_wal_receiver",
+        )
+        .await
+        .unwrap();
+
+    // A quorum: a commit now waits for the standby.
+    let session = new.connect(monitor).await.unwrap();
+    session
+        .batch_execute("alter system set synchronous_standby_names = 'ANY 1 (pg3)'")
+        .await
+        .unwrap();
+    session
+        .batch_execute("select pg_reload_conf()")
+        .await
+        .unwrap();
+    new.wait_for(
+        "wait for the standby",
+        "select exists (select from pg_stat_replication where sync_state = 'quorum')",
+    )
+    .await
+    .unwrap();
+    new.execute("insert into t values (2)").await.unwrap();
+    other
+        .wait_replayed(new.written().await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(count(other, "t").await, 2);
+
+    // What pg_rewind asks of its source.
+    let session = new.connect(replication).await.unwrap();
+    session
+        .batch_execute(
+            "select pg_ls_dir('.', true, false); select pg_stat_file('PG_VERSION', true); \
+             select pg_read_binary_file('PG_VERSION'); \
+             select pg_read_binary_file('PG_VERSION', 0, 10, true)",
+        )
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
 async fn nothing_is_left_of_a_dropped_cluster() {
     let cluster = Cluster::builder("dropped")
@@ -401,7 +520,7 @@ async fn other_versions_do_the_same() {
 
 #[tokio::test]
 async fn the_demo_cluster_tells_a_proxy_all_it_needs() {
-    let demo = demo_cluster(1, None).await.unwrap();
+    let demo = demo_cluster(1, None, None).await.unwrap();
     let text = format!("log: {{ filter: warn }}\n{}", demo.yaml());
     let config = Config::parse("demo", &text, &|_| None).unwrap();
     let named: Vec<(&str, u16)> = config

@@ -22,17 +22,27 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "backend", "sql", "wire", "core", "board", "config", "metrics", "error",
         ],
     ),
-    ("control", &["core", "sql", "board", "config", "metrics"]),
-    ("admin", &["core", "board", "config", "metrics"]),
-    ("rig", &["core", "config"]),
+    (
+        "control",
+        &["core", "sql", "board", "config", "metrics", "agent", "desk"],
+    ),
+    ("process", &[]),
+    ("agent", &["config", "core", "process"]),
+    ("desk", &["core"]),
+    ("admin", &["core", "board", "config", "desk", "metrics"]),
+    ("rig", &["core", "config", "process"]),
     ("verify", &[]),
     (
         "app",
         &[
-            "admin", "backend", "board", "client", "config", "control", "core", "metrics", "wire",
+            "admin", "backend", "board", "client", "config", "control", "core", "desk", "metrics",
+            "wire",
         ],
     ),
-    ("cli", &["app", "config", "core", "rig", "verify"]),
+    (
+        "cli",
+        &["agent", "app", "config", "control", "core", "rig", "verify"],
+    ),
 ];
 
 /// What must not be named in `core`: the world.

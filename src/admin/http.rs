@@ -1,17 +1,20 @@
-//! The HTTP pages: `/metrics`, `/livez`, `/readyz`, `/api/status`.
+//! The HTTP pages: `/metrics`, `/livez`, `/readyz`, `/api/status`, and the operator's orders.
 
 use axum::extract::State as Held;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
+use std::net::SocketAddr;
+
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{State, status};
+use super::{State, orders, status};
 
 const INDEX: &str = "causeway\n\n/metrics     Prometheus\n/livez       is the process alive\n\
-    /readyz      can it serve writes\n/api/status  everything, as JSON\n";
+    /readyz      can it serve writes\n/api/status  everything, as JSON\n\
+    /api/switchover, /api/failover  POST: orders; ?to=NODE\n";
 
 /// Serves until `shutdown`.
 pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) {
@@ -24,7 +27,10 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
             "/api/status",
             get(|held: Held<State>| async move { Json(status::take(&held)) }),
         )
-        .with_state(state);
+        .route("/api/switchover", post(orders::switchover))
+        .route("/api/failover", post(orders::failover))
+        .with_state(state)
+        .into_make_service_with_connect_info::<SocketAddr>();
     let served = axum::serve(listener, pages);
     // Not gracefully: a scraper that keeps its connection open must not hold up the end.
     tokio::select! {

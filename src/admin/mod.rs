@@ -1,12 +1,15 @@
-//! What operators and their tools read: metrics, health, status. It reads snapshots only.
+//! What operators and their tools read: metrics, health, status. It reads snapshots, and
+//! puts orders on the desk.
 
 pub mod http;
+mod orders;
 mod status;
 
 use std::sync::Arc;
 
 use crate::board::Board;
-use crate::config::Config;
+use crate::config::{Config, Secret};
+use crate::desk::Desk;
 use crate::metrics::Metrics;
 
 /// What the pages are made from.
@@ -14,16 +17,21 @@ use crate::metrics::Metrics;
 pub struct State {
     board: Arc<Board>,
     metrics: Arc<Metrics>,
+    desk: Arc<Desk>,
+    /// What operators must show; without it only this machine's may give orders.
+    secret: Option<Secret>,
     /// Host, port and zone by node, in configuration order.
     nodes: Arc<[crate::config::Node]>,
 }
 
 impl State {
     /// Reads from this board and these metrics.
-    pub fn new(config: &Config, board: Arc<Board>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &Config, board: Arc<Board>, metrics: Arc<Metrics>, desk: Arc<Desk>) -> Self {
         Self {
             board,
             metrics,
+            desk,
+            secret: config.admin_secret.clone(),
             nodes: Arc::from(config.nodes.as_slice()),
         }
     }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::State;
 use crate::core::topology::{NodeView, Role};
+use crate::desk::{Standing, Told};
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
@@ -15,6 +16,10 @@ pub(super) struct Status {
     nodes: Vec<NodeStatus>,
     routing: Routing,
     clients: i64,
+    /// None without a failover section.
+    failover: Option<Standing>,
+    /// What happened, oldest first.
+    events: Vec<Told>,
 }
 
 #[derive(Debug, Serialize)]
@@ -23,7 +28,7 @@ struct NodeStatus {
     host: String,
     port: u16,
     zone: Option<String>,
-    /// `up` while it answers probes, else `down`.
+    /// `up` while it answers probes, `barred` while clients are kept away from it, else `down`.
     state: &'static str,
     role: Option<&'static str>,
     timeline: Option<u32>,
@@ -99,6 +104,9 @@ pub(super) fn take(state: &State) -> Status {
             catchup_wait_seconds: metrics.catchup_wait.get_sample_sum(),
         },
         clients: metrics.client_connections.get(),
+        failover: Some(Standing::clone(&state.desk.standing()))
+            .filter(|standing| !standing.mode.is_empty()),
+        events: state.desk.events(),
     }
 }
 
@@ -116,7 +124,11 @@ fn node_status(
         host: String::new(),
         port: 0,
         zone: None,
-        state: if life.is_some() { "up" } else { "down" },
+        state: match (life, view.barred) {
+            (Some(_), false) => "up",
+            (Some(_), true) => "barred",
+            (None, _) => "down",
+        },
         role: life.map(|life| match life.role {
             Role::Primary(_) => "primary",
             Role::Standby(_) => "standby",

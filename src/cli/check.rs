@@ -7,7 +7,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
-use crate::config::{Config, Monitor, Node};
+use super::check_failover;
+use crate::config::{Config, Failover, Monitor, Node};
+use crate::control::store::{self, Examined};
 
 /// sysexits: a fault of the configuration.
 const USAGE: u8 = 64;
@@ -60,8 +62,11 @@ pub async fn run(args: CheckArgs) -> ExitCode {
     let reports = examine_all(&config).await;
     for (node, report) in config.nodes.iter().zip(&reports) {
         println!("{}", describe(node, report));
+        for note in report.iter().flat_map(|facts| &facts.notes) {
+            println!("{}: note: {note}", node.name);
+        }
     }
-    let code = verdict(&reports);
+    let code = verdict(&reports).max(coordination(&config).await);
     // With a node out of reach, the primary may be that one.
     if code != UNAVAILABLE {
         for note in notes(&reports) {
@@ -69,6 +74,22 @@ pub async fn run(args: CheckArgs) -> ExitCode {
         }
     }
     ExitCode::from(code)
+}
+
+/// Looks at where the state of a failover is to be kept; 69 if nothing can be kept there.
+async fn coordination(config: &Config) -> u8 {
+    let Some(failover) = &config.failover else {
+        return 0;
+    };
+    let examined = store::examine(&failover.coordination, &failover.cluster).await;
+    for Examined { place, outcome } in &examined {
+        match outcome {
+            Ok(found) => println!("{place}: {found}"),
+            Err(reason) => println!("{place}: {reason}"),
+        }
+    }
+    let usable = examined.iter().any(|examined| examined.outcome.is_ok());
+    if usable { 0 } else { UNAVAILABLE }
 }
 
 /// What a node said, or why it could not be asked.
@@ -82,16 +103,19 @@ struct Facts {
     system_identifier: Option<String>,
     /// Each as in `membership of pg_monitor`.
     missing: Vec<String>,
+    /// What a failover would suffer from.
+    notes: Vec<String>,
 }
 
 async fn examine_all(config: &Config) -> Vec<Report> {
     let mut tasks = JoinSet::new();
     for (index, node) in config.nodes.iter().cloned().enumerate() {
         let monitor = config.monitor.clone();
+        let failover = config.failover.clone();
         // Login and three short queries; a node slower than this would not do as one.
         let bound = config.pool.connect_timeout + monitor.timeout;
         tasks.spawn(async move {
-            let report = match timeout(bound, examine(&node, &monitor)).await {
+            let report = match timeout(bound, examine(&node, &monitor, failover.as_ref())).await {
                 Ok(report) => report,
                 Err(_) => Err(format!(
                     "not reachable: no answer within {} ms",
@@ -116,7 +140,7 @@ async fn examine_all(config: &Config) -> Vec<Report> {
     reports
 }
 
-async fn examine(node: &Node, monitor: &Monitor) -> Report {
+async fn examine(node: &Node, monitor: &Monitor, failover: Option<&Failover>) -> Report {
     let mut login = tokio_postgres::Config::new();
     login
         .host(&node.host)
@@ -137,14 +161,14 @@ async fn examine(node: &Node, monitor: &Monitor) -> Report {
         format!("{what}: {}", explain(&error))
     })?;
     let connection = tokio::spawn(connection);
-    let report = ask(&client)
+    let report = ask(&client, failover)
         .await
         .map_err(|error| format!("query failed: {}", explain(&error)));
     connection.abort();
     report
 }
 
-async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error> {
+async fn ask(client: &Client, failover: Option<&Failover>) -> Result<Facts, tokio_postgres::Error> {
     let row = client
         .query_one(
             "SELECT current_setting('server_version'), pg_is_in_recovery(), \
@@ -167,6 +191,11 @@ async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error> {
         rows.iter()
             .map(|row| format!("EXECUTE on {}", row.get::<_, &str>(0))),
     );
+    let mut notes = Vec::new();
+    if let Some(failover) = failover {
+        missing.extend(check_failover::missing_privileges(client, failover).await?);
+        notes = check_failover::notes(client, failover).await?;
+    }
     // Whoever may not call it has been told so above.
     let system = client
         .query_one(
@@ -181,6 +210,7 @@ async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error> {
         standby: row.get(1),
         system_identifier: system,
         missing,
+        notes,
     })
 }
 
@@ -265,6 +295,7 @@ mod tests {
             standby,
             system_identifier: Some("1".to_owned()),
             missing: missing.iter().map(|&text| text.to_owned()).collect(),
+            notes: Vec::new(),
         })
     }
 

@@ -52,11 +52,19 @@ async fn before_the_proxy(shutdown: &CancellationToken) {
 
 async fn demonstrate(args: Args, shutdown: CancellationToken) -> ExitCode {
     eprintln!(
-        "Starting a primary and {} streaming standbys …",
+        "Starting a primary and {} streaming standbys, with agents …",
         args.standbys
     );
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => {
+            eprintln!("causeway demo: cannot find its own program for the agents: {error}");
+            return ExitCode::from(sysexits::UNAVAILABLE);
+        }
+    };
+    let standbys = usize::from(args.standbys);
     let demo = tokio::select! {
-        demo = rig::demo_cluster(usize::from(args.standbys), args.keep.clone()) => demo,
+        demo = rig::demo_cluster(standbys, args.keep.clone(), Some(program)) => demo,
         () = shutdown.cancelled() => return ExitCode::SUCCESS,
     };
     let demo = match demo {
@@ -127,6 +135,13 @@ fn print_guide(args: &Args, demo: &DemoCluster) {
             node.port(),
             node.log().display()
         );
+        if let Some(agent) = node.agent() {
+            println!(
+                "           agent {} log {}",
+                agent.url(),
+                agent.log().display()
+            );
+        }
     }
     println!("\nThings to try in another shell:\n");
     println!("  psql {url} -c 'SELECT current_setting($$port$$)' -c 'SHOW causeway.last_route'");

@@ -4,8 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod agent;
 pub mod check;
+mod check_failover;
 pub mod demo;
+pub mod order;
 pub mod serve;
 pub mod verify;
 
@@ -21,8 +24,16 @@ pub struct Arguments {
 enum Command {
     /// Runs the proxy.
     Serve(serve::Args),
+    /// Runs beside a PostgreSQL server: stops, starts and rejoins it for the proxy, and fences it.
+    Agent(agent::Args),
     /// Checks a configuration and prints every fault.
     Check(check::CheckArgs),
+    /// Shows how the cluster and its failover stand.
+    Status(order::StatusArgs),
+    /// Lets another node lead, without an error to a client or a lost write.
+    Switchover(order::OrderArgs),
+    /// Replaces the primary now, and accepts the loss that `causeway status` has spoken of.
+    Failover(order::OrderArgs),
     /// Starts a real primary, standbys and the proxy on this machine, until Ctrl-C.
     Demo(demo::Args),
     /// Checks the consistency of any PostgreSQL endpoint.
@@ -33,7 +44,11 @@ enum Command {
 pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
         Command::Serve(args) => serve::run(&args),
+        Command::Agent(args) => agent::run(&args),
         Command::Demo(args) => with_runtime(demo::run(args)),
+        Command::Status(args) => with_runtime(order::status(args)),
+        Command::Switchover(args) => with_runtime(order::order(args, "switchover")),
+        Command::Failover(args) => with_runtime(order::order(args, "failover")),
         Command::Check(args) => with_runtime(check::run(args)),
         Command::Verify(args) => with_runtime(async {
             match verify::run(*args).await {

@@ -266,6 +266,12 @@ impl Batch {
         before
     }
 
+    /// Whether it only prepares, describes or closes.
+    pub(super) fn runs_nothing(&self) -> bool {
+        let harmless = |message: &Message| matches!(message.tag, b'P' | b'D' | b'C' | b'S');
+        self.messages.iter().all(harmless)
+    }
+
     /// Whether it is nothing but a Sync.
     pub(super) fn is_bare_sync(&self) -> bool {
         matches!(self.messages.as_slice(), [Message { tag: b'S', .. }])

@@ -53,6 +53,17 @@ impl Digest<'_> {
                 Ok(Some(Piece::More(_))) => continue,
                 Ok(Some(Piece::Frame { tag, bytes } | Piece::Start { tag, bytes })) => (tag, bytes),
             };
+            if tag == b'E' && is_farewell(bytes) {
+                if self.exchange.owes_nothing() {
+                    // All is answered: the session need not know that it is on its own again.
+                    self.exchange.gone();
+                    let told = self.forward(&chunk[run..before]);
+                    return (chunk.len(), told);
+                }
+                // The connection is as good as lost, and so is this statement; the session is not.
+                let told = self.forward(&chunk[run..before]);
+                return (chunk.len(), told.and(Err(Fault::Server)));
+            }
             if matches!(tag, b'T' | b'n') && self.exchange.describes_named() {
                 self.described(bytes);
             }
@@ -184,6 +195,13 @@ fn with_message(frame: &[u8], prefix: &[u8], word: &[u8]) -> Vec<u8> {
         out.extend_from_slice(&body[end..]);
     });
     renamed
+}
+
+/// Whether a server takes its leave: it shuts down, crashes, or was told to end this session.
+fn is_farewell(frame: &[u8]) -> bool {
+    let field = |code| error_field(frame, code).unwrap_or_default();
+    matches!(field(b'V'), b"FATAL" | b"PANIC")
+        && matches!(field(b'C'), b"57P01" | b"57P02" | b"57P03")
 }
 
 /// Whether a standby's error is one that another node would not give (manual, "Hot Standby").

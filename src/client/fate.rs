@@ -9,7 +9,7 @@ use crate::core::exchange::TransactionStatus;
 use crate::core::session::{Cover, Level};
 use crate::core::statement::{Access, Effect};
 use crate::error::{Kind, Problem};
-use crate::wire::reply::Reply;
+use crate::wire::reply::{Reply, error_text};
 
 impl Session {
     /// The server connection broke while a batch was under way.
@@ -28,7 +28,7 @@ impl Session {
         if primary {
             // Whatever became of it, what the session may have written must not go missing.
             self.seen
-                .ended_on_primary(server.origin.node, server.life(), Cover::Insert);
+                .ended_on_primary(server.origin.node, server.life(), Cover::Unknown);
         } else if self.unit.access == Some(Access::Read) && self.unit.level != Level::Eventual {
             // Rows may have reached the client before it broke.
             self.seen.read_on_standby(server.origin.node, server.life());
@@ -74,6 +74,10 @@ impl Session {
                 "no node accepts this session's settings",
             )),
             Failure::Refused(frame) => {
+                tracing::info!(
+                    reason = %error_text(&frame),
+                    "close a client connection: a server refused its login"
+                );
                 let reply = Reply::new().raw(&frame);
                 self.tell(reply.as_bytes()).await?;
                 // It was the server's refusal of a login: fatal in its own words.

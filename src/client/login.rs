@@ -414,7 +414,7 @@ async fn best_node(
             changed.await;
         }
     };
-    let bound = worker.common.config.routing.primary_wait;
+    let bound = worker.common.config.hold_timeout;
     tokio::time::timeout(bound, wait).await.map_err(|_| {
         let what = format!(
             "no node is available: waited {:.1} s for one",

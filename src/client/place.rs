@@ -125,7 +125,7 @@ impl Places {
                     tracing::debug!(%error, "take a server connection");
                     if route.primary {
                         let waited = Duration::from_micros(board.now_us() - began_us);
-                        if waited >= common.config.routing.primary_wait {
+                        if waited >= common.config.hold_timeout {
                             return Err(unavailable(&error).into());
                         }
                         wait_for_change(board, Duration::from_millis(50)).await;
@@ -202,7 +202,7 @@ impl Places {
                 Decision::Broken(broken) => return Err(lost_writes(&broken).into()),
                 Decision::NoPrimary => {
                     let waited = Duration::from_micros(asked_at_us - began_us);
-                    let left = common.config.routing.primary_wait.saturating_sub(waited);
+                    let left = common.config.hold_timeout.saturating_sub(waited);
                     if left.is_zero() {
                         return Err(no_primary(waited).into());
                     }

@@ -210,7 +210,11 @@ impl Relay<'_> {
     fn lost(&mut self) -> Outcome {
         match self.repeat.take() {
             Some(why) => Outcome::Repeat(why),
-            None if self.hold => Outcome::Repeat(Replay::NodeLost),
+            None if self.hold => {
+                // It comes again from the next node.
+                self.client.out.clear();
+                Outcome::Repeat(Replay::NodeLost)
+            }
             None => Outcome::ServerLost,
         }
     }

@@ -378,7 +378,8 @@ impl Session {
             server.commits_asynchronously();
         }
         let autocommit = first && server.exchange.status() == TransactionStatus::Idle;
-        let repeatable = on_standby
+        // What runs nothing, such as Parse and Describe, can be repeated anywhere.
+        let repeatable = (on_standby || batch.runs_nothing())
             && autocommit
             && batch.effects.is_empty()
             && matches!(batch.end, End::Query | End::Sync);

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::agents::{AgentUrl, agent_url, agents};
 use super::auth::{self, auth};
+use super::failover;
 use super::section::{Read, Reported, Section};
 use super::types::{Config, Log, LogFormat, Monitor, Node, Pool, PoolMode, Routing};
 use super::units::Span;
@@ -13,20 +15,20 @@ use super::values::{
 };
 use crate::core::session::Level;
 
-const fn us(count: u64) -> Duration {
+pub(super) const fn us(count: u64) -> Duration {
     Duration::from_micros(count)
 }
 
-const fn ms(count: u64) -> Duration {
+pub(super) const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-const fn minutes(count: u64) -> Duration {
+pub(super) const fn minutes(count: u64) -> Duration {
     Duration::from_secs(count * 60)
 }
 
-const HOUR: Duration = minutes(60);
-const DAY: Duration = minutes(24 * 60);
+pub(super) const HOUR: Duration = minutes(60);
+pub(super) const DAY: Duration = minutes(24 * 60);
 const WEEK: Duration = minutes(7 * 24 * 60);
 
 /// Reads the whole document.
@@ -35,23 +37,39 @@ pub(super) fn config(section: &mut Section<'_>) -> Read<Config> {
     let listen = section.or("listen", SocketAddr::from(([127, 0, 0, 1], 6432)), address);
     let workers = section.optional("workers", whole(1..=1024));
     let max_clients = section.or("max_clients", 10_000, whole(1..=1_000_000));
-    let admin_http = section.section("admin", |section| admin_http(section, listen.ok()));
+    let admin = section.section("admin", |section| {
+        let http = admin_http(section, listen.ok());
+        let secret = section.secret("secret", "secret_file");
+        Ok((http?, secret?.map(|given| given.secret)))
+    });
     let nodes = nodes(section);
+    let with_agents = nodes
+        .as_ref()
+        .is_ok_and(|nodes| nodes.iter().any(|node| node.agent.is_some()));
+    let agents = agents(section, with_agents);
     let monitor = section.section("monitor", monitor);
     let pool = section.section("pool", pool);
     let auth = section.section("auth", auth);
     let routing = section.section("routing", routing);
+    let node_count = nodes.as_ref().map(Vec::len);
+    let failover = failover::failover(section, node_count.unwrap_or(0));
     let log = section.section("log", log);
+    let (admin_http, admin_secret) = admin?;
+    let (failover, hold_timeout) = failover?;
     Ok(Config {
         listen: listen?,
         workers: workers?,
         max_clients: max_clients?,
-        admin_http: admin_http?,
+        admin_http,
+        admin_secret,
         nodes: nodes?,
+        agents: agents?,
         monitor: monitor?,
         pool: pool?,
         auth: auth?,
         routing: routing?,
+        failover,
+        hold_timeout,
         log: log?,
     })
 }
@@ -99,6 +117,8 @@ struct NodeParts {
     port: Read<u16>,
     zone: Read<Option<String>>,
     weight: Read<u32>,
+    agent: Read<Option<AgentUrl>>,
+    promote_priority: Read<u32>,
 }
 
 fn node(section: &mut Section<'_>) -> NodeParts {
@@ -108,6 +128,8 @@ fn node(section: &mut Section<'_>) -> NodeParts {
         port: section.or("port", 5432, whole(1..=u16::MAX)),
         zone: section.optional("zone", short_name),
         weight: section.or("weight", 1, whole(0..=1000)),
+        agent: section.optional("agent", agent_url),
+        promote_priority: section.or("promote_priority", 100, whole(0..=1000)),
     }
 }
 
@@ -126,6 +148,8 @@ impl NodeParts {
             port: self.port?,
             zone: self.zone?,
             weight: self.weight?,
+            agent: self.agent?,
+            promote_priority: self.promote_priority?,
         })
     }
 }
@@ -220,17 +244,23 @@ fn routing(section: &mut Section<'_>) -> Read<Routing> {
     let consistency = section.or("consistency", Level::Session, level);
     let catchup_wait = section.or("catchup_wait", ms(10), span(ms(0)..=minutes(1)));
     let max_lag = section.optional("max_lag", span(ms(1)..=DAY));
-    let primary_wait = section.or("primary_wait", ms(5_000), span(ms(0)..=minutes(10)));
+    let renamed = if section.has("primary_wait") {
+        section.known("primary_wait");
+        let text = "is called failover.hold_timeout now: move it there";
+        Err(section.fault("primary_wait", text))
+    } else {
+        Ok(())
+    };
     let zone = section.optional("zone", short_name);
     let databases = levels(section, "databases");
     let users = levels(section, "users");
+    renamed?;
     Ok(Routing {
         consistency: consistency?,
         databases: databases?,
         users: users?,
         catchup_wait: catchup_wait?,
         max_lag: max_lag?,
-        primary_wait: primary_wait?,
         zone: zone?,
     })
 }
@@ -240,7 +270,7 @@ fn levels(section: &mut Section<'_>, key: &'static str) -> Read<HashMap<String, 
     Ok(levels.into_iter().collect())
 }
 
-fn log(section: &mut Section<'_>) -> Read<Log> {
+pub(super) fn log(section: &mut Section<'_>) -> Read<Log> {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let filter = section.or("filter", "info".to_owned(), log_filter);
     let format = section.or("format", LogFormat::Text, one_of(&formats));

@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_typo_finds_its_key_and_a_different_word_finds_none() {
-        let known = ["catchup_wait", "max_lag", "primary_wait", "zone", "size"];
+        let known = ["catchup_wait", "max_lag", "weight", "zone", "size"];
         assert_eq!(nearest("catchup_wiat", &known), Some("catchup_wait"));
         assert_eq!(nearest("Catchup-Wait", &known), Some("catchup_wait"));
         assert_eq!(nearest("max_lags", &known), Some("max_lag"));

@@ -210,6 +210,84 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A section inside; none if it is not given.
+    pub(super) fn optional_section<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Self) -> Read<T>,
+    ) -> Read<Option<T>> {
+        if self.has(key) {
+            return self.section(key, read).map(Some);
+        }
+        self.known.push(key);
+        Ok(None)
+    }
+
+    /// Whether a key is there, whatever its value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == key)
+    }
+
+    /// Makes a key known without reading it.
+    pub(super) fn known(&mut self, key: &'static str) {
+        self.known.push(key);
+    }
+
+    /// A list of texts, at least one.
+    pub(super) fn texts<T>(
+        &mut self,
+        key: &'static str,
+        mut parse: impl FnMut(&str) -> Result<T, String>,
+    ) -> Read<Vec<T>> {
+        let items = match self.entry(key).map(|entry| &entry.value.content) {
+            Some(Content::List(items)) if !items.is_empty() => items,
+            Some(Content::List(_) | Content::Nothing) | None => {
+                return Err(self.fault(key, "missing: name at least one"));
+            }
+            Some(other) => {
+                let text = format!("must be a list, such as [a, b], not {}", kind(other));
+                return Err(self.fault(key, text));
+            }
+        };
+        let mut values = Vec::new();
+        let mut faulty = false;
+        for (index, item) in items.iter().enumerate() {
+            let fault = |text| {
+                let path = format!("{}[{index}]", self.path_of(key));
+                self.reader.fault(Some(item.line), path, text)
+            };
+            let Content::Text(written) = &item.content else {
+                fault(format!("must be one value, not {}", kind(&item.content)));
+                faulty = true;
+                continue;
+            };
+            let filled = secrets::fill_in(written, self.reader.env);
+            let explain = |text| format!("{text}, not {}", shown(written));
+            match filled.and_then(|text| parse(&text).map_err(explain)) {
+                Ok(value) => values.push(value),
+                Err(text) => {
+                    fault(text);
+                    faulty = true;
+                }
+            }
+        }
+        if faulty { Err(Reported) } else { Ok(values) }
+    }
+
+    /// The path of a file, relative to the configuration's.
+    pub(super) fn path(&mut self, key: &'static str) -> Read<Option<PathBuf>> {
+        let given = self.optional(key, |text| {
+            let some = (!text.is_empty()).then(|| text.to_owned());
+            some.ok_or_else(|| "must be the path of a file".to_owned())
+        })?;
+        Ok(given.map(|path| self.reader.resolve(&path)))
+    }
+
+    /// Another path relative to the configuration's.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.reader.resolve(name)
+    }
+
     /// A list of sections.
     pub(super) fn list<T>(
         &mut self,
@@ -322,6 +400,17 @@ impl<'a> Section<'a> {
                 Err(text) => Err(self.fault(file_key, text)),
             },
         }
+    }
+
+    /// What a path leads to.
+    pub(super) fn found<T>(
+        &mut self,
+        key: &'static str,
+        find: impl FnOnce(PathBuf) -> Result<T, String>,
+    ) -> Read<Option<T>> {
+        let path = self.path(key)?;
+        let found = path.map(find).transpose();
+        found.map_err(|text| self.fault(key, text))
     }
 
     /// A scalar as it was written, and with its `${…}` filled in.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::agents::{AgentUrl, Agents};
+use super::failover::Failover;
 use crate::core::session::Level;
 
 /// A whole, valid configuration.
@@ -18,8 +20,12 @@ pub struct Config {
     pub max_clients: usize,
     /// Where `/metrics`, `/livez`, `/readyz` and `/api/status` are served; none switches them off.
     pub admin_http: Option<SocketAddr>,
+    /// What operators must show over HTTP; none means that only this machine's may give orders.
+    pub admin_secret: Option<Secret>,
     /// The servers; their order is their identity.
     pub nodes: Vec<Node>,
+    /// How the nodes' agents are reached; given whenever a node has one.
+    pub agents: Option<Agents>,
     /// How nodes are measured.
     pub monitor: Monitor,
     /// How server connections are shared.
@@ -28,6 +34,10 @@ pub struct Config {
     pub auth: Auth,
     /// Where reads may go.
     pub routing: Routing,
+    /// What happens when the primary fails; none when that is left to others (`mode: off`).
+    pub failover: Option<Failover>,
+    /// Longest time a statement waits for a primary to appear before it fails with 57P03.
+    pub hold_timeout: Duration,
     /// What is logged.
     pub log: Log,
 }
@@ -45,6 +55,11 @@ pub struct Node {
     pub zone: Option<String>,
     /// Share of reads relative to the other standbys; 0 means none.
     pub weight: u32,
+    /// Where `causeway agent` beside it is reached, if there is one.
+    pub agent: Option<AgentUrl>,
+    /// Of standbys that have received equally much, the one with the highest is promoted; one with
+    /// 0 never is.
+    pub promote_priority: u32,
 }
 
 /// The monitoring role and its pace.
@@ -132,8 +147,6 @@ pub struct Routing {
     pub catchup_wait: Duration,
     /// A standby further behind than this serves no reads; none means no bound.
     pub max_lag: Option<Duration>,
-    /// Longest time a statement waits for a primary to appear before it fails with 57P03.
-    pub primary_wait: Duration,
     /// This proxy's failure domain: standbys of the same one are preferred.
     pub zone: Option<String>,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::units::Span;
+use super::units::{Bytes, Span};
 use crate::core::session::Level;
 
 type Parsed<T> = Result<T, String>;
@@ -103,6 +103,57 @@ pub(super) fn host(text: &str) -> Parsed<String> {
     } else {
         "must be a host name or address".to_owned()
     })
+}
+
+/// A number of bytes, or none for `unlimited`.
+pub(super) fn bytes_or_unlimited(text: &str) -> Parsed<Option<u64>> {
+    if text == "unlimited" {
+        return Ok(None);
+    }
+    let bytes = text.parse::<Bytes>();
+    bytes
+        .map(|Bytes(count)| Some(count))
+        .map_err(|error| format!("{error}, or `unlimited`"))
+}
+
+/// A command line for a shell.
+pub(super) fn command(text: &str) -> Parsed<String> {
+    if !text.trim().is_empty() && !text.contains('\0') {
+        return Ok(text.to_owned());
+    }
+    Err("must be a command line".to_owned())
+}
+
+/// A URL of a server that is spoken to over HTTP: scheme, host and port, no more.
+pub(super) fn endpoint(text: &str) -> Parsed<String> {
+    let rest = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    let rest = rest.map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let split = rest.and_then(|rest| rest.rsplit_once(':'));
+    let good = split.is_some_and(|(name, port)| {
+        let bare = name
+            .strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'));
+        let good_host = match bare {
+            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+            None => !name.contains(':') && host(name).is_ok(),
+        };
+        good_host && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if good {
+        return Ok(text.trim_end_matches('/').to_owned());
+    }
+    Err("must be a URL with a port, such as https://10.0.0.1:2379".to_owned())
+}
+
+/// What keys begin with.
+pub(super) fn key_prefix(text: &str) -> Parsed<String> {
+    let parts = text.strip_prefix('/').map(|rest| rest.split('/'));
+    if parts.is_some_and(|mut parts| parts.all(|part| short_name(part).is_ok())) {
+        return Ok(text.to_owned());
+    }
+    Err("must be a path such as /causeway, without a `/` at its end".to_owned())
 }
 
 /// A role's or a database's name.

@@ -1,6 +1,9 @@
 //! The control plane: measuring the nodes and reading the catalogue. It publishes on the board.
 
+pub mod agent;
 pub mod catalogs;
+pub mod failover;
 pub mod monitor;
 mod pace;
 mod probe;
+pub mod store;

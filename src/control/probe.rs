@@ -50,7 +50,7 @@ SELECT pg_is_in_recovery() AS standby,
                          THEN pg_xact_status(id::xid8) = 'in progress' END) AS running";
 
 /// `$1` names a timeline history file.
-const HISTORY: &str = "SELECT pg_read_file($1)";
+const HISTORY: &str = "SELECT pg_read_file($1, 0, 1000000, false)";
 
 /// At most this many running transactions are asked about in one probe.
 const MAX_ASKED: usize = 500;

@@ -97,7 +97,8 @@ pub struct Exchange {
     skips: bool,
     /// The client has ended its COPY data and the answer to it is still owed.
     copied: bool,
-    /// A Close of our own was skipped: the server holds a statement that is thought to be gone.
+    /// A Close of our own was skipped: the server holds a statement that is thought to be gone. Or
+    /// the server is gone itself.
     leftover: bool,
 }
 
@@ -122,7 +123,12 @@ impl Exchange {
         self.is_quiet() && self.status == TransactionStatus::Idle
     }
 
-    /// Whether the server holds a prepared statement that nobody will close.
+    /// The server has said goodbye: nobody may have this connection next.
+    pub fn gone(&mut self) {
+        self.leftover = true;
+    }
+
+    /// Whether the server holds a prepared statement that nobody will close, or has said goodbye.
     pub fn has_leftover(&self) -> bool {
         self.leftover
     }

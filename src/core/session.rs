@@ -61,6 +61,9 @@ pub enum Cover {
     Flush,
     /// The commit may have been asynchronous: only the insert position is certain to cover it.
     Insert,
+    /// The client was told that the outcome is unknown: what it may be covers the same, but whether a
+    /// promotion has lost it is no news.
+    Unknown,
 }
 
 /// Where a session's last transaction ended.
@@ -195,7 +198,7 @@ impl Seen {
             let position = bound.position;
             let lsn = match mark.cover {
                 Cover::Flush => position.flush,
-                Cover::Insert => position.insert,
+                Cover::Insert | Cover::Unknown => position.insert,
             };
             self.upper = Some(Upper {
                 timeline: bound.timeline,
@@ -268,7 +271,7 @@ impl Seen {
             _ => self.rebase(node.id, primary),
         }
         self.shown_by_promoted();
-        if kept || (lossless && mark.cover == Cover::Flush) {
+        if kept || (lossless && mark.cover != Cover::Insert) {
             return Ok(());
         }
         Err(Broken {

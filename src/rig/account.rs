@@ -48,14 +48,27 @@ impl Account {
         )))
     }
 
-    /// Makes a command run as that user, away from our terminal's signals and `PG…` variables.
-    pub(super) fn prepare(&self, command: &mut Command) {
+    /// Keeps a command away from our terminal's signals and from variables that configure servers.
+    pub(super) fn clean(&self, command: &mut Command) {
         for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"PG") {
+            let name_bytes = name.as_encoded_bytes();
+            if name_bytes.starts_with(b"PG") || name_bytes.starts_with(b"ETCD") {
                 command.env_remove(name);
             }
         }
         command.env("LC_ALL", "C").process_group(0);
+    }
+
+    /// How nsenter is told to become that user.
+    pub(super) fn nsenter_arguments(&self) -> Vec<String> {
+        self.other.map_or_else(Vec::new, |(uid, gid)| {
+            vec![format!("--setuid={uid}"), format!("--setgid={gid}")]
+        })
+    }
+
+    /// Makes a clean command run as that user.
+    pub(super) fn prepare(&self, command: &mut Command) {
+        self.clean(command);
         if let Some((uid, gid)) = self.other {
             // With the uid, the standard library drops root's supplementary groups too.
             command.uid(uid).gid(gid);

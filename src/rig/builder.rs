@@ -7,9 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::Account;
+use super::agent::Agent;
+use super::authority::Authority;
 use super::cluster::{Cluster, Credentials, Login};
 use super::deadline::Deadline;
 use super::home::{self, Home};
+use super::net::{Host, Place};
 use super::node::Shared;
 use super::ports::Reservation;
 use super::settings::{self, Settings};
@@ -30,6 +33,8 @@ pub struct Builder {
     binaries: Option<Binaries>,
     credentials: Credentials,
     within: Duration,
+    agents: Option<PathBuf>,
+    places: Vec<Place>,
 }
 
 impl Builder {
@@ -47,6 +52,8 @@ impl Builder {
             binaries: None,
             credentials: Credentials::default(),
             within: Duration::from_secs(60),
+            agents: None,
+            places: Vec::new(),
         }
     }
 
@@ -59,6 +66,12 @@ impl Builder {
     /// Where everything is kept; the directory must be new or empty.
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
+        self
+    }
+
+    /// Puts each node on a host of its own, the primary on the first; it takes root.
+    pub fn on(mut self, hosts: &[Host]) -> Self {
+        self.places = hosts.iter().map(Host::place).collect();
         self
     }
 
@@ -116,6 +129,12 @@ impl Builder {
         self
     }
 
+    /// Starts `causeway agent` beside each server; `program` is the `causeway` binary.
+    pub fn agents(mut self, program: impl Into<PathBuf>) -> Self {
+        self.agents = Some(program.into());
+        self
+    }
+
     /// Makes the cluster and returns once the primary takes writes and every standby streams.
     pub async fn start(self) -> Result<Cluster, RigError> {
         let binaries = self.binaries.clone().map_or_else(find_binaries, Ok)?;
@@ -132,9 +151,13 @@ impl Builder {
             credentials,
             within: self.within,
         });
-        let nodes = self.make_nodes(ports, &home.path, &shared);
+        let authority = match &self.agents {
+            Some(_) => Some(Arc::new(Authority::create(&home.path, account)?)),
+            None => None,
+        };
+        let nodes = self.make_nodes(ports, &home.path, &shared, authority.as_ref())?;
         // From here on the cluster's Drop cleans up.
-        let cluster = Cluster::new(self.name, home, nodes, shared, watchdog);
+        let cluster = Cluster::new(self.name, home, nodes, shared, authority, watchdog);
 
         let [primary, standbys @ ..] = cluster.nodes() else {
             return Ok(cluster);
@@ -145,7 +168,10 @@ impl Builder {
         }
         primary.wait_ready().await?;
         primary
-            .execute(&create_roles(&cluster.credentials().monitor))
+            .execute(&create_roles(
+                cluster.credentials(),
+                cluster.binaries().major(),
+            ))
             .await?;
         for login in &cluster.credentials().applications {
             create_application(primary, login).await?;
@@ -161,7 +187,14 @@ impl Builder {
                 standby.wait_replayed(made).await?;
             }
         }
+        for agent in cluster.nodes().iter().filter_map(|node| node.agent()) {
+            agent.start().await?;
+        }
         Ok(cluster)
+    }
+
+    fn place(&self, index: usize) -> Place {
+        self.places.get(index).copied().unwrap_or(Place::LOOPBACK)
     }
 
     fn reserve_ports(&self) -> Result<Vec<Reservation>, RigError> {
@@ -186,16 +219,21 @@ impl Builder {
         ports: Vec<Reservation>,
         directory: &Path,
         shared: &Arc<Shared>,
-    ) -> Vec<Arc<Node>> {
+        authority: Option<&Arc<Authority>>,
+    ) -> Result<Vec<Arc<Node>>, RigError> {
         let primary_port = ports.first().map(Reservation::port);
         let nodes = ports.into_iter().enumerate().map(|(index, port)| {
             let name = format!("pg{}", index + 1);
             let mut settings = settings::base(self.durable);
             settings.insert("port".into(), port.port().to_string());
             settings.insert("cluster_name".into(), name.clone());
+            let place = self.place(index);
+            settings.insert("listen_addresses".into(), place.address.to_string());
+            let address = self.place(0).address;
             if let Some(upstream) = primary_port.filter(|_| index > 0) {
-                let login = &shared.credentials.superuser;
-                let conninfo = settings::conninfo(upstream, &login.user, &login.password, &name);
+                let login = &shared.credentials.replication;
+                let conninfo =
+                    settings::conninfo(address, upstream, &login.user, &login.password, &name);
                 settings.insert("primary_conninfo".into(), conninfo);
             }
             settings.extend(self.settings.clone());
@@ -204,7 +242,23 @@ impl Builder {
                 settings.insert("recovery_min_apply_delay".into(), delay);
             }
             let home = directory.join(&name);
-            Arc::new(Node::new(name, home, port, settings, Arc::clone(shared)))
+            let agent = match (&self.agents, authority) {
+                (Some(program), Some(authority)) => {
+                    let (program, authority) = (program.clone(), Arc::clone(authority));
+                    Some(Agent::new(
+                        &name,
+                        &home,
+                        program,
+                        authority,
+                        Arc::clone(shared),
+                    )?)
+                }
+                _ => None,
+            };
+            let shared = Arc::clone(shared);
+            Ok(Arc::new(Node::new(
+                name, home, place, port, settings, shared, agent,
+            )))
         });
         nodes.collect()
     }
@@ -329,9 +383,23 @@ fn initdb(primary: &Node) -> Result<(), RigError> {
     })
 }
 
-fn create_roles(monitor: &Login) -> String {
-    let (user, password) = (identifier(&monitor.user), literal(&monitor.password));
-    format!("create role {user} login password {password}; grant pg_monitor to {user}")
+/// What an operator runs, so that it is known to suffice.
+const GRANTS: &str = include_str!("../../scripts/grants.sql");
+/// From here on the grants are for version 15 and newer.
+const FROM_15: &str = "-- From PostgreSQL 15 on.";
+
+fn create_roles(credentials: &Credentials, major: u32) -> String {
+    let create = |login: &Login, attributes: &str| {
+        let (user, password) = (identifier(&login.user), literal(&login.password));
+        format!("create role {user} login {attributes} password {password};\n")
+    };
+    let monitor = create(&credentials.monitor, "");
+    let replication = create(&credentials.replication, "replication");
+    let grants = match GRANTS.split_once(FROM_15) {
+        Some((before, _)) if major < 15 => before,
+        _ => GRANTS,
+    };
+    format!("{monitor}{replication}{grants}")
 }
 
 async fn create_application(primary: &Node, login: &Login) -> Result<(), RigError> {

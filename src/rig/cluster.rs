@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::authority::Authority;
 use super::builder::{Builder, blocking};
 use super::home::{self, Home};
 use super::node::Shared;
@@ -35,10 +36,12 @@ impl Login {
 /// Who may log in to a cluster.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// `postgres`; the standbys replicate as this one too.
+    /// `postgres`.
     pub superuser: Login,
-    /// `causeway`, a member of `pg_monitor`.
+    /// `causeway`, which may do what scripts/grants.sql grants it.
     pub monitor: Login,
+    /// `replicator`, as whom standbys replicate.
+    pub replication: Login,
     /// `demo` with password `demo`, the owner of database `demo`; and what the builder was given.
     pub applications: Vec<Login>,
 }
@@ -48,6 +51,7 @@ impl Default for Credentials {
         Self {
             superuser: Login::new("postgres", "postgres", "postgres"),
             monitor: Login::new("causeway", "causeway", "postgres"),
+            replication: Login::new("replicator", "replicator", "postgres"),
             applications: vec![Login::new("demo", "demo", "demo")],
         }
     }
@@ -61,6 +65,7 @@ pub struct Cluster {
     home: Arc<Home>,
     nodes: Vec<Arc<Node>>,
     shared: Arc<Shared>,
+    authority: Option<Arc<Authority>>,
     /// Last, so that it is called off when all is clean.
     _watchdog: Watchdog,
 }
@@ -76,6 +81,7 @@ impl Cluster {
         home: Arc<Home>,
         nodes: Vec<Arc<Node>>,
         shared: Arc<Shared>,
+        authority: Option<Arc<Authority>>,
         watchdog: Watchdog,
     ) -> Self {
         Self {
@@ -83,6 +89,7 @@ impl Cluster {
             home,
             nodes,
             shared,
+            authority,
             _watchdog: watchdog,
         }
     }
@@ -122,6 +129,11 @@ impl Cluster {
         &self.home.path
     }
 
+    /// Who vouches for the agents, if there are any.
+    pub(super) fn authority(&self) -> Option<&Authority> {
+        self.authority.as_deref()
+    }
+
     /// The directory as a thing to hold on to.
     pub(super) fn home(&self) -> &Arc<Home> {
         &self.home
@@ -140,9 +152,14 @@ impl Cluster {
     /// taken while it runs; returns once it streams.
     pub async fn reseed(&self, node: &Arc<Node>, upstream: &Arc<Node>) -> Result<(), RigError> {
         node.kill()?;
-        let login = &self.shared.credentials.superuser;
-        let conninfo =
-            settings::conninfo(upstream.port(), &login.user, &login.password, node.name());
+        let login = &self.shared.credentials.replication;
+        let conninfo = settings::conninfo(
+            upstream.address(),
+            upstream.port(),
+            &login.user,
+            &login.password,
+            node.name(),
+        );
         // The backup lasts as long as the session that began it.
         let session = upstream.admin().await?;
         let (begin, end) = match self.shared.binaries.major() {
@@ -184,6 +201,10 @@ impl Cluster {
     /// Stops every server in good order, the primary last, so that a directory that is kept can be
     /// started again without recovery; then cleans up as dropping does.
     pub async fn stop(self) -> Result<(), RigError> {
+        // A primary that is stopped in good order must not be fenced meanwhile.
+        for agent in self.nodes.iter().filter_map(|node| node.agent()) {
+            agent.kill()?;
+        }
         for node in self.nodes.iter().rev() {
             node.stop(StopMode::Fast).await?;
         }
@@ -201,6 +222,11 @@ impl Drop for Cluster {
                 self.name,
                 logs.display()
             );
+        }
+        for node in &self.nodes {
+            if let Some(agent) = node.agent() {
+                let _ = agent.kill();
+            }
         }
         for node in &self.nodes {
             node.destroy();

@@ -13,17 +13,34 @@ pub struct DemoCluster {
 }
 
 impl DemoCluster {
-    /// The sections `nodes`, `monitor` and `auth` of a proxy's configuration.
+    /// The sections `nodes`, `agents`, `monitor` and `auth` of a proxy's configuration.
     pub fn yaml(&self) -> String {
-        self.cluster.yaml()
+        let mut yaml = self.cluster.yaml();
+        if self
+            .cluster
+            .nodes()
+            .iter()
+            .all(|node| node.agent().is_some())
+        {
+            yaml.push_str(&self.cluster.failover_yaml(""));
+        }
+        yaml
     }
 }
 
-/// Brings up a primary and standbys for `causeway demo`. A directory that is named is kept.
-pub async fn demo_cluster(standbys: usize, keep: Option<PathBuf>) -> Result<DemoCluster, RigError> {
+/// Brings up a primary and standbys for `causeway demo`, with agents if the `causeway` binary is
+/// given. A directory that is named is kept.
+pub async fn demo_cluster(
+    standbys: usize,
+    keep: Option<PathBuf>,
+    agents: Option<PathBuf>,
+) -> Result<DemoCluster, RigError> {
     let mut builder = Cluster::builder("demo").standbys(standbys).durable(true);
     if let Some(directory) = keep {
         builder = builder.directory(directory).keep(true);
+    }
+    if let Some(program) = agents {
+        builder = builder.agents(program);
     }
     Ok(DemoCluster {
         cluster: builder.start().await?,
@@ -31,15 +48,36 @@ pub async fn demo_cluster(standbys: usize, keep: Option<PathBuf>) -> Result<Demo
 }
 
 impl Cluster {
-    /// The sections `nodes`, `monitor` and `auth` of a proxy's configuration for these servers.
+    /// The section `failover` for these servers, with more of its keys, one to a line.
+    pub fn failover_yaml(&self, more: &str) -> String {
+        let login = &self.credentials().replication;
+        let state = self.directory().join("causeway.state");
+        let mut yaml = format!(
+            "failover:\n  mode: automatic\n  state_file: {state:?}\n  replication: {{ user: {:?}, password: {:?} }}\n",
+            login.user, login.password
+        );
+        for line in more.lines() {
+            let _ = writeln!(yaml, "  {}", line.trim());
+        }
+        yaml
+    }
+
+    /// The sections `nodes`, `agents`, `monitor` and `auth` of a proxy's configuration for these servers.
     pub fn yaml(&self) -> String {
         let mut yaml = String::from("nodes:\n");
         for node in self.nodes() {
-            let (name, port) = (node.name(), node.port());
+            let (name, address, port) = (node.name(), node.address(), node.port());
+            let agent = node
+                .agent()
+                .map(|agent| format!(", agent: {:?}", agent.url()));
+            let agent = agent.unwrap_or_default();
             let _ = writeln!(
                 yaml,
-                "  - {{ name: {name}, host: 127.0.0.1, port: {port} }}"
+                "  - {{ name: {name}, host: {address}, port: {port}{agent} }}"
             );
+        }
+        if let Some(authority) = self.authority() {
+            yaml.push_str(&authority.yaml());
         }
         let credentials = self.credentials();
         let monitor = &credentials.monitor;

@@ -16,6 +16,9 @@ pub enum RigError {
         /// Everywhere that was looked.
         looked: String,
     },
+    /// No etcd was found.
+    #[error("there is no etcd; install it (Debian: etcd-server) or set CAUSEWAY_ETCD to its path")]
+    NoEtcd,
     /// The directory that was asked for does not hold a usable server.
     #[error("{} is not a usable PostgreSQL: {reason}", directory.display())]
     BadBinaries {

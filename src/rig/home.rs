@@ -58,10 +58,12 @@ impl Home {
         let rescued = Path::new(&target).join("rig-logs").join(name);
         fs::create_dir_all(&rescued).ok()?;
         for node in fs::read_dir(&self.path).ok()?.flatten() {
-            let log = node.path().join("postgres.log");
-            if log.is_file() {
-                let copy = rescued.join(node.file_name()).with_extension("log");
-                fs::copy(log, copy).ok()?;
+            for log in ["postgres.log", "etcd.log"] {
+                let log = node.path().join(log);
+                if log.is_file() {
+                    let copy = rescued.join(node.file_name()).with_extension("log");
+                    fs::copy(log, copy).ok()?;
+                }
             }
         }
         Some(rescued)

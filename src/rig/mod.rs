@@ -5,23 +5,29 @@
 //! [`Cluster`] is dropped or its process is killed.
 
 mod account;
+mod agent;
+mod authority;
 mod binaries;
 mod builder;
 mod cluster;
 mod deadline;
 mod demo;
 mod error;
+mod etcd;
 mod home;
+mod net;
 mod node;
 mod node_sql;
 mod ports;
-mod process;
 mod settings;
 mod watchdog;
 
+pub use agent::Agent;
 pub use binaries::{Binaries, find_binaries};
 pub use builder::Builder;
 pub use cluster::{Cluster, Credentials, Login};
 pub use demo::{DemoCluster, demo_cluster};
 pub use error::RigError;
+pub use etcd::{Etcd, EtcdMember, EtcdTls, find_etcd};
+pub use net::{Host, Net, Private, private};
 pub use node::{Node, StopMode};

@@ -11,12 +11,14 @@ use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 
 use super::account::Account;
+use super::agent::Agent;
 use super::cluster::Credentials;
 use super::deadline::Deadline;
+use super::net::Place;
 use super::ports::Reservation;
-use super::process::{self, Process};
 use super::settings::{self, Settings};
 use super::{Binaries, RigError, home};
+use crate::process::{self, Process};
 
 /// How a server is asked to stop (manual, "Shutting Down the Server").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +47,11 @@ pub struct Node {
     pub(super) name: String,
     pub(super) shared: Arc<Shared>,
     home: PathBuf,
+    place: Place,
     port: Mutex<Reservation>,
     settings: Mutex<Settings>,
     running: Mutex<Running>,
+    agent: Option<Agent>,
 }
 
 /// The processes of a node.
@@ -59,16 +63,30 @@ struct Running {
     over: bool,
     /// Children that outlive a postmaster that was killed alone.
     strays: Vec<Process>,
+    /// Where a postmaster that was started by an agent is found.
+    adopts_in: Option<PathBuf>,
 }
+
+/// What may be at work in a data directory.
+const PROGRAMS: [&str; 3] = ["postgres", "pg_rewind", "pg_basebackup"];
 
 impl Running {
     /// The postmaster's number while it runs; notices when it has ended.
     fn pid(&mut self) -> Option<i32> {
-        let child = self.postmaster.as_mut()?;
-        match child.try_wait() {
-            Ok(None) => i32::try_from(child.id()).ok(),
-            _ => None,
+        if let Some(child) = self.postmaster.as_mut()
+            && let Ok(None) = child.try_wait()
+        {
+            return i32::try_from(child.id()).ok();
         }
+        self.adopted()
+    }
+
+    fn adopted(&self) -> Option<i32> {
+        let data = fs::canonicalize(self.adopts_in.as_ref()?).ok()?;
+        let file = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+        let pid = file.lines().next()?.parse().ok().filter(|pid| *pid > 0)?;
+        let found = process::look(pid)?;
+        (found.is_alive() && found.works_in(&data, &PROGRAMS)).then_some(pid)
     }
 }
 
@@ -77,18 +95,31 @@ impl Node {
     pub(super) fn new(
         name: String,
         home: PathBuf,
+        place: Place,
         port: Reservation,
         settings: Settings,
         shared: Arc<Shared>,
+        agent: Option<Agent>,
     ) -> Self {
+        let running = Running {
+            adopts_in: agent.as_ref().map(|_| home.join("data")),
+            ..Running::default()
+        };
         Self {
             name,
             shared,
             home,
+            place,
             port: Mutex::new(port),
             settings: Mutex::new(settings),
-            running: Mutex::default(),
+            running: Mutex::new(running),
+            agent,
         }
+    }
+
+    /// `causeway agent` beside this server, if the cluster has agents.
+    pub fn agent(&self) -> Option<&Agent> {
+        self.agent.as_ref()
     }
 
     /// The name, such as `pg1`; also its `cluster_name` and `application_name`.
@@ -96,7 +127,12 @@ impl Node {
         &self.name
     }
 
-    /// The port on 127.0.0.1; it stays the same for the cluster's life.
+    /// The address that the server listens on: 127.0.0.1, or its host's.
+    pub fn address(&self) -> std::net::Ipv4Addr {
+        self.place.address
+    }
+
+    /// The port; it stays the same for the cluster's life.
     pub fn port(&self) -> u16 {
         self.port.lock().port()
     }
@@ -234,8 +270,20 @@ impl Node {
 
     /// Kills what runs, for [`Drop`]; nothing is reported since nobody could act on it.
     pub(super) fn destroy(&self) {
+        // First, so that it starts nothing any more.
+        if let Some(agent) = &self.agent {
+            let _ = agent.kill();
+        }
         let mut running = self.running.lock();
         running.over = true;
+        if let Some(data) = running
+            .adopts_in
+            .as_deref()
+            .and_then(|data| fs::canonicalize(data).ok())
+        {
+            let left = process::working_in(&data, &PROGRAMS);
+            running.strays.extend(left);
+        }
         let _ = self.kill_locked(&mut running);
         release_shared_memory(&self.data());
     }
@@ -289,6 +337,10 @@ impl Node {
         if running.over {
             return Err(self.not_running());
         }
+        if running.adopts_in.is_some() {
+            // It may name a zombie that only the agent, which may be frozen, can collect.
+            let _ = fs::remove_file(self.data().join("postmaster.pid"));
+        }
         self.port.lock().make_way();
         let log = home::open_log(&self.log(), self.shared.account)?;
         let doing = || {
@@ -299,7 +351,8 @@ impl Node {
                 self.home.display()
             ))
         };
-        let mut command = Command::new(self.shared.binaries.program("postgres"));
+        let program = self.shared.binaries.program("postgres");
+        let mut command = self.place.command(&program, self.shared.account);
         command
             .arg("-D")
             .arg(self.data())
@@ -307,7 +360,6 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(doing())?)
             .stderr(log);
-        self.shared.account.prepare(&mut command);
         running.postmaster = Some(command.spawn().map_err(doing())?);
         running.frozen = false;
         Ok(())
@@ -331,7 +383,11 @@ impl Node {
 
     /// How the process ended, if it did although it was to run.
     pub(super) fn ended(&self) -> Option<ExitStatus> {
-        self.running.lock().postmaster.as_mut()?.try_wait().ok()?
+        let mut running = self.running.lock();
+        if running.pid().is_some() {
+            return None;
+        }
+        running.postmaster.as_mut()?.try_wait().ok()?
     }
 
     /// The error of a wait that reached its bound.

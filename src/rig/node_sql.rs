@@ -17,7 +17,7 @@ impl Node {
     pub fn connection(&self, login: &Login) -> Config {
         let mut config = Config::new();
         config
-            .host("127.0.0.1")
+            .host(self.address().to_string())
             .port(self.port())
             .user(&login.user)
             .password(&login.password)
@@ -35,7 +35,8 @@ impl Node {
             database,
         } = login;
         format!(
-            "postgresql://{user}:{password}@127.0.0.1:{}/{database}",
+            "postgresql://{user}:{password}@{}:{}/{database}",
+            self.address(),
             self.port()
         )
     }

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 
 /// Settings by name; a later one replaces an earlier one.
 pub(super) type Settings = BTreeMap<String, String>;
 
-/// Only this machine, and only with a password, replication included.
+/// Only this machine and hosts that it makes up, and only with a password, replication included.
 pub(super) const HBA: &str = "\
 host all         all 127.0.0.1/32 scram-sha-256
 host replication all 127.0.0.1/32 scram-sha-256
+host all         all 10.77.0.0/24 scram-sha-256
+host replication all 10.77.0.0/24 scram-sha-256
 ";
 
 /// What every node starts from.
@@ -48,10 +51,16 @@ pub(super) fn base(durable: bool) -> Settings {
 }
 
 /// A standby's `primary_conninfo`.
-pub(super) fn conninfo(port: u16, user: &str, password: &str, application: &str) -> String {
+pub(super) fn conninfo(
+    address: Ipv4Addr,
+    port: u16,
+    user: &str,
+    password: &str,
+    application: &str,
+) -> String {
     let quote = |value: &str| format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"));
     format!(
-        "host=127.0.0.1 port={port} user={} password={} application_name={} connect_timeout=5",
+        "host={address} port={port} user={} password={} application_name={} connect_timeout=5",
         quote(user),
         quote(password),
         quote(application)
@@ -75,7 +84,7 @@ mod tests {
 
     #[test]
     fn quotes_survive_both_layers() {
-        let conninfo = conninfo(5501, "copy", "it's", "pg2");
+        let conninfo = conninfo(Ipv4Addr::LOCALHOST, 5501, "copy", "it's", "pg2");
         let settings = Settings::from([("primary_conninfo".to_owned(), conninfo)]);
         assert_eq!(
             render(&settings).lines().last(),

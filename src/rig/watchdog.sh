@@ -19,6 +19,11 @@ children_of() {
     done
 }
 
+# The agents first: they could start a server again.
+for file in "$1"/*/agent.pid; do
+    pid=$(head -n 1 "$file" 2>/dev/null) || continue
+    case $(command_of "$pid") in *"$1"*) kill -KILL "$pid" 2>/dev/null ;; esac
+done
 for data in "$1"/*/data; do
     pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) || continue
     # The number may be a stranger's by now.
@@ -26,6 +31,11 @@ for data in "$1"/*/data; do
     # A frozen postmaster bears no children, so that none is missed; killed, none needs a thaw.
     kill -STOP "$pid"
     kill -KILL $(children_of "$pid") "$pid" 2>/dev/null
+done
+# etcd keeps no file with its number; its command line names its data.
+for entry in /proc/[0-9]*; do
+    pid=${entry#/proc/}
+    case $(command_of "$pid") in *etcd*--data-dir="$1"/*) kill -KILL "$pid" 2>/dev/null ;; esac
 done
 # What PostgreSQL notices a second server by outlives a kill; marked, it goes with its last user.
 for file in "$1"/*/data/postmaster.pid; do

@@ -144,6 +144,17 @@ pub fn error_field(frame: &[u8], field: u8) -> Option<&[u8]> {
     }
 }
 
+/// What an ErrorResponse frame says, for a log.
+pub fn error_text(frame: &[u8]) -> String {
+    let field = |code| error_field(frame, code).map(String::from_utf8_lossy);
+    let (message, sqlstate) = (field(b'M'), field(b'C'));
+    format!(
+        "{} (SQLSTATE {})",
+        message.unwrap_or_default(),
+        sqlstate.unwrap_or_default()
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -48,6 +48,7 @@ impl Proxy {
     /// Starts it without waiting for anything but its sockets.
     pub fn unready(cluster: &Cluster, yaml: &str) -> Self {
         panics::watch();
+        log();
         // A busy machine is not a failed node.
         let yaml = yaml.replacen("monitor:\n", "monitor:\n  timeout: 10s\n", 1);
         let text = format!("listen: 127.0.0.1:0\nadmin: {{ http: 127.0.0.1:0 }}\n{yaml}");
@@ -137,6 +138,17 @@ impl Proxy {
     pub fn assert_well(&self) {
         assert_eq!(self.wire().value("SELECT 40 + 2"), "42");
         assert_eq!(panics::count(), 0, "the proxy panicked");
+    }
+}
+
+/// `RUST_LOG=info` shows what the proxy logs.
+fn log() {
+    if std::env::var_os("RUST_LOG").is_some() {
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .try_init();
     }
 }
 

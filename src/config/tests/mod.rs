@@ -1,5 +1,7 @@
 //! Whole configurations: the shipped one, the least one, and (in the rooms below) bad ones.
 
+mod agent;
+mod failover;
 mod faults;
 mod secrets;
 
@@ -23,6 +25,7 @@ const VERIFIER: &str = "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0$\
 fn environment(name: &str) -> Option<String> {
     match name {
         "CAUSEWAY_MONITOR_PASSWORD" => Some("monitor-secret".to_owned()),
+        "CAUSEWAY_REPLICATION_PASSWORD" => Some("replication-secret".to_owned()),
         "SIZE" => Some("7".to_owned()),
         "HUSH" => Some("hushhush".to_owned()),
         "EMPTY" => Some(String::new()),
@@ -52,6 +55,8 @@ fn the_shipped_file_is_valid_and_shows_the_defaults() {
         format!("{:?}", shipped.routing),
         format!("{:?}", least.routing)
     );
+    assert!(shipped.failover.is_none() && least.failover.is_none());
+    assert_eq!(shipped.hold_timeout, least.hold_timeout);
     assert_eq!(format!("{:?}", shipped.log), format!("{:?}", least.log));
     assert_eq!(format!("{:?}", shipped.auth), format!("{:?}", least.auth));
     let password = shipped.monitor.password.clone();
@@ -94,6 +99,7 @@ fn the_shipped_file_shows_every_key() {
         ("", "zzz: 1"),
         ("admin", "admin: { zzz: 1 }"),
         ("nodes", "nodes: [{ zzz: 1 }]"),
+        ("agents", "agents: { zzz: 1 }"),
         ("monitor", "monitor: { zzz: 1 }"),
         ("pool", "pool: { zzz: 1 }"),
         ("auth", "auth: { zzz: 1 }"),
@@ -106,6 +112,12 @@ fn the_shipped_file_shows_every_key() {
         (
             "routing.users.accounting",
             "routing: { users: { accounting: { zzz: 1 } } }",
+        ),
+        ("failover", "failover: { zzz: 1 }"),
+        ("failover.etcd", "failover: { etcd: { zzz: 1 } }"),
+        (
+            "failover.replication",
+            "failover: { replication: { zzz: 1 } }",
         ),
         ("log", "log: { zzz: 1 }"),
     ] {
@@ -123,8 +135,9 @@ fn the_shipped_file_shows_every_key() {
         }
         assert_eq!(section.len(), known.split(", ").count(), "{path}");
     }
-    // admin, monitor, pool, auth, auth.users, routing, routing.databases, routing.users, log
-    assert_eq!(sections, 9, "a section that the table above does not know");
+    // admin, agents, monitor, pool, auth, auth.users, routing, routing.databases, routing.users,
+    // failover, failover.etcd, failover.replication, log
+    assert_eq!(sections, 13, "a section that the table above does not know");
 }
 
 /// The entries of the mapping at a path; of a list its first item counts.
@@ -235,7 +248,7 @@ proptest::proptest! {
     }
 
     #[test]
-    fn no_value_makes_it_panic(value in "\\PC{0,20}", line in 0_usize..90) {
+    fn no_value_makes_it_panic(value in "\\PC{0,20}", line in 0_usize..140) {
         let mut lines: Vec<String> = SHIPPED.lines().map(str::to_owned).collect();
         if let Some(line) = lines.get_mut(line)
             && let Some((key, _)) = line.split_once(": ")

@@ -25,6 +25,10 @@ fn no_secret_is_ever_shown() {
         "monitor:\n  password: 'hushhush",
         "monitor:\n  password: hushhush: x",
         "monitor:\n  password: hushhush${",
+        "failover: { mode: observe, replication: { user: u, password: md5hushhush } }",
+        "failover: { mode: observe, coordination: etcd, \
+         etcd: { endpoints: [http://e:1], password: hushhush } }",
+        "failover: { mode: observe, coordination: etcd, etcd: { endpoints: [\"${HUSH}\"] } }",
         "pool: { size: \"${HUSH}\" }",
         "listen: \"${HUSH}\"",
     ] {

@@ -1,25 +1,25 @@
 //! Processes and signals: a postmaster with its children as one thing to stop, freeze or kill.
 //!
 //! Every PostgreSQL backend leads a process group of its own, so that signalling a group reaches
-//! nobody; children are found by their parent.
+//! nobody; children are found by their parent, or, once orphaned, by the directory they work in.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
-use super::deadline::Deadline;
 
 /// The kernel takes that long at most to act on SIGSTOP or SIGKILL, except under heavy IO.
 const KERNEL: Duration = Duration::from_secs(10);
 
 /// One process at the moment of looking.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Process {
-    pub(super) pid: i32,
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
     parent: i32,
     state: u8,
     /// Tells a process from a later one with the same number.
@@ -28,22 +28,34 @@ pub(super) struct Process {
 
 impl Process {
     /// Whether this very process still exists and is no zombie.
-    pub(super) fn is_alive(self) -> bool {
+    pub fn is_alive(self) -> bool {
         look(self.pid).is_some_and(|now| now.started == self.started && now.state != b'Z')
     }
 
     /// Sends a signal; a process that has gone is no error.
-    pub(super) fn signal(self, signal: Signal) -> Result<(), Errno> {
+    pub fn signal(self, signal: Signal) -> Result<(), Errno> {
         send(self.pid, signal)
     }
 
-    fn is_still(self) -> bool {
+    /// Whether it works in that directory and runs one of the programs; see [`working_in`].
+    /// Without `/proc` nobody can tell, and it does.
+    pub fn works_in(self, directory: &Path, programs: &[&str]) -> bool {
+        if !has_proc() {
+            return true;
+        }
+        let entry = |name: &str| fs::read_link(format!("/proc/{}/{name}", self.pid));
+        entry("cwd").is_ok_and(|cwd| cwd == directory)
+            && entry("exe").is_ok_and(|exe| is_one_of(&exe, programs))
+    }
+
+    /// Whether it stands still (SIGSTOP), or has ended.
+    pub fn is_still(self) -> bool {
         look(self.pid).is_none_or(|now| matches!(now.state, b'T' | b't' | b'Z' | b'X'))
     }
 }
 
 /// Sends a signal; a process that has gone is no error.
-pub(super) fn send(pid: i32, signal: Signal) -> Result<(), Errno> {
+pub fn send(pid: i32, signal: Signal) -> Result<(), Errno> {
     match kill(Pid::from_raw(pid), signal) {
         Err(Errno::ESRCH) => Ok(()),
         other => other,
@@ -53,11 +65,11 @@ pub(super) fn send(pid: i32, signal: Signal) -> Result<(), Errno> {
 /// Stops a postmaster, then its children, and returns them once all stand still.
 ///
 /// The parent goes first: from then on nobody is born.
-pub(super) fn freeze_family(postmaster: i32) -> Result<Vec<Process>, Errno> {
-    let deadline = Deadline::after(KERNEL);
+pub fn freeze_family(postmaster: i32) -> Result<Vec<Process>, Errno> {
+    let until = Instant::now() + KERNEL;
     send(postmaster, Signal::SIGSTOP)?;
     while !look(postmaster).is_none_or(Process::is_still) {
-        if !deadline.again_blocking() {
+        if !again(until) {
             return Err(Errno::ETIMEDOUT);
         }
     }
@@ -66,7 +78,7 @@ pub(super) fn freeze_family(postmaster: i32) -> Result<Vec<Process>, Errno> {
         child.signal(Signal::SIGSTOP)?;
     }
     while !family.iter().all(|child| child.is_still()) {
-        if !deadline.again_blocking() {
+        if !again(until) {
             return Err(Errno::ETIMEDOUT);
         }
     }
@@ -74,7 +86,7 @@ pub(super) fn freeze_family(postmaster: i32) -> Result<Vec<Process>, Errno> {
 }
 
 /// Lets a frozen family run again, the children first, so that the parent finds them alive.
-pub(super) fn thaw_family(postmaster: i32) -> Result<(), Errno> {
+pub fn thaw_family(postmaster: i32) -> Result<(), Errno> {
     for child in children(postmaster) {
         child.signal(Signal::SIGCONT)?;
     }
@@ -82,21 +94,43 @@ pub(super) fn thaw_family(postmaster: i32) -> Result<(), Errno> {
 }
 
 /// Kills processes and waits until they are gone; false when the kernel kept one.
-pub(super) fn kill_all(processes: &[Process]) -> bool {
-    let deadline = Deadline::after(KERNEL);
+pub fn kill_all(processes: &[Process]) -> bool {
+    let until = Instant::now() + KERNEL;
     for process in processes.iter().filter(|process| process.is_alive()) {
         let _ = process.signal(Signal::SIGKILL);
     }
     while processes.iter().any(|process| process.is_alive()) {
-        if !deadline.again_blocking() {
+        if !again(until) {
             return false;
         }
     }
     true
 }
 
+/// The processes whose working directory that is, which must be its canonical path, and whose
+/// program has one of the names.
+///
+/// A PostgreSQL server's processes all work in its data directory, those that have lost their
+/// postmaster too. Needs `/proc`, and to be the processes' owner or root; else it finds nobody.
+pub fn working_in(directory: &Path, programs: &[&str]) -> Vec<Process> {
+    if !has_proc() {
+        return Vec::new();
+    }
+    everybody()
+        .into_iter()
+        .filter(|process| process.state != b'Z' && process.works_in(directory, programs))
+        .collect()
+}
+
+/// A program that was replaced while it runs is shown as `postgres (deleted)`.
+fn is_one_of(exe: &Path, programs: &[&str]) -> bool {
+    let name = exe.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(" (deleted)").unwrap_or(&name);
+    programs.contains(&name)
+}
+
 /// The children of a process.
-pub(super) fn children(parent: i32) -> Vec<Process> {
+pub fn children(parent: i32) -> Vec<Process> {
     everybody()
         .into_iter()
         .filter(|process| process.parent == parent)
@@ -104,12 +138,18 @@ pub(super) fn children(parent: i32) -> Vec<Process> {
 }
 
 /// A process that exists.
-pub(super) fn look(pid: i32) -> Option<Process> {
+pub fn look(pid: i32) -> Option<Process> {
     match fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => parse_stat(&stat),
         Err(_) if has_proc() => None,
         Err(_) => ask_ps().into_iter().find(|process| process.pid == pid),
     }
+}
+
+/// Pauses until it is worth another look; false once the time is up.
+fn again(until: Instant) -> bool {
+    std::thread::sleep(Duration::from_millis(1));
+    Instant::now() < until
 }
 
 fn everybody() -> Vec<Process> {
@@ -176,13 +216,23 @@ mod tests {
 
     #[test]
     fn a_child_is_frozen_thawed_and_killed() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let directory = std::env::temp_dir();
+        let mut sleep = Command::new("sleep");
+        let mut child = sleep.arg("60").current_dir(&directory).spawn().unwrap();
         let pid = child.id() as i32;
         let me = std::process::id() as i32;
         let seen = children(me)
             .into_iter()
             .find(|process| process.pid == pid)
             .unwrap();
+        let there = |programs: &[&str]| {
+            let found = working_in(&directory, programs);
+            found.iter().any(|process| process.pid == pid)
+        };
+        // Where /bin/sleep is one of many programs in a file, that file's name is the program's.
+        if cfg!(target_os = "linux") {
+            assert!(there(&["sleep", "coreutils", "busybox"]) && !there(&["postgres"]));
+        }
         assert!(freeze_family(pid).unwrap().is_empty());
         assert!(seen.is_still());
         thaw_family(pid).unwrap();

@@ -1,0 +1,126 @@
+//! Orders over HTTP: a planned switchover, or a failover by an operator's word.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{ConnectInfo, Query, State as Held};
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+
+use super::State;
+use crate::core::topology::NodeId;
+use crate::desk::{Ask, Outcome};
+
+/// Longest wait for the end of an order.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What an order may say.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// Who is to lead; the best if not given.
+    to: Option<String>,
+}
+
+/// How an order ended.
+#[derive(Debug, Serialize)]
+pub(super) struct Answer {
+    /// It was carried out.
+    done: bool,
+    /// Why not, or how it went.
+    text: String,
+    /// For how long clients' statements were held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stall_ms: Option<f64>,
+}
+
+type Answered = (StatusCode, Json<Answer>);
+
+pub(super) async fn switchover(
+    state: Held<State>,
+    peer: ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    wanted: Query<Wanted>,
+) -> Answered {
+    order(state, peer, &headers, wanted, Ask::Switchover).await
+}
+
+pub(super) async fn failover(
+    state: Held<State>,
+    peer: ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    wanted: Query<Wanted>,
+) -> Answered {
+    order(state, peer, &headers, wanted, Ask::Failover).await
+}
+
+async fn order(
+    Held(state): Held<State>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: &HeaderMap,
+    Query(wanted): Query<Wanted>,
+    ask: Ask,
+) -> Answered {
+    if !may_order(&state, peer, headers) {
+        let text = "orders need `Authorization: Bearer` with admin.secret; without that setting they \
+            are taken from this machine only";
+        return refuse(StatusCode::UNAUTHORIZED, text.to_owned());
+    }
+    if state.desk.standing().mode.is_empty() {
+        let text = "there is no failover section in the configuration".to_owned();
+        return refuse(StatusCode::CONFLICT, text);
+    }
+    let to = match &wanted.to {
+        None => None,
+        Some(name) => match state.nodes.iter().position(|node| node.name == *name) {
+            Some(index) => Some(NodeId(index as u16)),
+            None => return refuse(StatusCode::NOT_FOUND, format!("there is no node {name}")),
+        },
+    };
+    let order = match state.desk.order(ask, to) {
+        Ok(order) => order,
+        Err(other) => {
+            let text = format!("another order is being worked on: {:?}", other.ask);
+            return refuse(StatusCode::CONFLICT, text);
+        }
+    };
+    tracing::info!(?ask, to = wanted.to, %peer, "order");
+    let outcome = tokio::time::timeout(PATIENCE, state.desk.outcome(order.id)).await;
+    match outcome {
+        Ok(Outcome::Done { stall }) => {
+            let answer = Answer {
+                done: true,
+                text: "done".to_owned(),
+                stall_ms: Some(stall.as_secs_f64() * 1000.0),
+            };
+            (StatusCode::OK, Json(answer))
+        }
+        Ok(Outcome::Refused(why)) => refuse(StatusCode::CONFLICT, why),
+        Err(_) => {
+            let text = format!("not done within {PATIENCE:?}; /api/status tells how it stands");
+            refuse(StatusCode::GATEWAY_TIMEOUT, text)
+        }
+    }
+}
+
+fn refuse(code: StatusCode, text: String) -> Answered {
+    let answer = Answer {
+        done: false,
+        text,
+        stall_ms: None,
+    };
+    (code, Json(answer))
+}
+
+fn may_order(state: &State, peer: SocketAddr, headers: &HeaderMap) -> bool {
+    let Some(secret) = &state.secret else {
+        // A page in a browser on this machine could be anybody's.
+        let from_a_page = headers.contains_key(header::ORIGIN);
+        return peer.ip().to_canonical().is_loopback() && !from_a_page;
+    };
+    let shown = headers.get(header::AUTHORIZATION);
+    let shown = shown.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    shown.is_some_and(|shown| bool::from(shown.ct_eq(secret.reveal().as_bytes())))
+}

@@ -1,0 +1,315 @@
+//! What the agent is asked and what it answers, as JSON over HTTPS; the proxy's client shares it.
+//!
+//! Every request carries an *epoch*, the number of the decision it belongs to. The agent keeps the
+//! highest it has seen on disk and refuses lower ones. All calls may be repeated.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Secret;
+
+/// `GET`: [`Status`].
+pub const STATUS: &str = "/v1/status";
+/// `POST` [`LeaseRequest`]: [`LeaseAnswer`].
+pub const LEASE: &str = "/v1/lease";
+/// `POST` [`StopRequest`]: [`StopAnswer`].
+pub const STOP: &str = "/v1/stop";
+/// `POST` [`StartRequest`]: [`StartAnswer`].
+pub const START: &str = "/v1/start";
+/// `POST` [`RejoinRequest`]: [`Job`], which goes on by itself; [`Status::job`] tells how it stands.
+pub const REJOIN: &str = "/v1/rejoin";
+
+/// From the moment a lease has run out, a server that still runs as a primary is gone within this
+/// many milliseconds as long as the agent is given processor time: the enforcer's pace, the grace
+/// of an immediate shutdown, and the kernel's part of a kill.
+pub const FENCE_WITHIN_MS: u64 = 1_000;
+
+/// What a server is or would be once started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Takes writes.
+    Primary,
+    /// Follows another server.
+    Standby,
+}
+
+/// Everything the agent knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's name in the agent's configuration.
+    pub node: String,
+    /// The agent's clock, in milliseconds since the machine started; runs on through suspends.
+    pub clock_ms: u64,
+    /// The postmaster.
+    pub postmaster: Postmaster,
+    /// What the server runs as, or would start as; none when the data directory cannot be read.
+    pub role: Option<Role>,
+    /// `pg_control`'s word for the server's state, such as `in production`.
+    pub cluster_state: Option<String>,
+    /// Where the shutdown checkpoint's record begins, after a clean stop of a primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shutdown_checkpoint: Option<String>,
+    /// The timeline: the live one when the server answers, else that of its last checkpoint.
+    pub timeline: Option<u32>,
+    /// Whether `timeline` and `role` were just told by the server itself.
+    pub answers: bool,
+    /// PostgreSQL's system identifier, in decimal.
+    pub system_identifier: Option<String>,
+    /// The version of the PostgreSQL binaries, such as `15.18`.
+    pub version: String,
+    /// The lease in force.
+    pub lease: Option<Lease>,
+    /// The highest epoch ever seen.
+    pub highest_epoch: u64,
+    /// Whether the server may run as a primary only under a lease: from the first lease or stop on.
+    pub governed: bool,
+    /// The rejoin under way, or the last one since the agent started.
+    pub job: Option<Job>,
+    /// A rejoin was cut short and the data directory cannot be started: it must be rejoined again.
+    pub unfinished_rejoin: bool,
+}
+
+/// The postmaster, as the operating system shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Postmaster {
+    /// Whether it runs.
+    pub running: bool,
+    /// Its process number while it runs.
+    pub pid: Option<i32>,
+    /// Since when it runs or has been seen stopped, in seconds of the Unix epoch.
+    pub since: Option<u64>,
+    /// Whether it accepts connections by its own account.
+    pub ready: bool,
+    /// Whether it was stopped where it stands (SIGSTOP): it answers nobody.
+    pub frozen: bool,
+}
+
+/// A lease in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The epoch that it was given under.
+    pub epoch: u64,
+    /// Who renews it; empty when it is what is left to a server after the agent's own restart.
+    pub holder: String,
+    /// What is left of it, in milliseconds.
+    pub remaining_ms: u64,
+}
+
+/// Grants or renews the right to run as a primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseRequest {
+    /// The decision's number.
+    pub epoch: u64,
+    /// Who asks; within one epoch only one may.
+    pub holder: String,
+    /// How long the lease lasts, in milliseconds, counted from `clock_ms`.
+    pub ttl_ms: u64,
+    /// The agent's clock at the time of sending, as known from its last answer: however late the
+    /// request is read, the lease then ends no later than the sender reckons. Without it the lease
+    /// counts from when the request is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ms: Option<u64>,
+}
+
+/// What is in force after a lease was granted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseAnswer {
+    /// The lease.
+    pub lease: Lease,
+    /// The agent's clock, for the next request.
+    pub clock_ms: u64,
+}
+
+/// How a server is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopMode {
+    /// At once; what does not go is killed. Always ends.
+    Immediate,
+    /// With a checkpoint, and all WAL sent to the standbys. Fails when the time is up.
+    Fast,
+}
+
+/// Stops the server, and forbids it to run as a primary until a lease of this epoch or a higher one:
+/// at once, or after a fast stop has succeeded. During a fast stop a lease in force must go on being
+/// renewed, under the epoch of the stop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopRequest {
+    /// The decision's number.
+    pub epoch: u64,
+    /// How.
+    pub mode: StopMode,
+    /// The bound, in milliseconds; after it a fast stop fails.
+    pub timeout_ms: u64,
+}
+
+/// How the server came to stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stopped {
+    /// No process of it was there.
+    Already,
+    /// It ended by itself when asked to.
+    Asked,
+    /// It did not react, or could not: its processes were killed.
+    Killed,
+}
+
+/// The server is gone, with every process of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopAnswer {
+    /// How it came to that.
+    pub stopped: Stopped,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// The server to follow.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The role to replicate as; the agent's own `replication` login if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Its password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+impl Source {
+    /// The password, to be handed on.
+    pub(super) fn secret(&self) -> Option<Secret> {
+        self.password.clone().map(Secret::new)
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// Starts the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartRequest {
+    /// The decision's number.
+    pub epoch: u64,
+    /// What it starts as. As a primary it needs a lease in force, if it was ever given one.
+    #[serde(rename = "as")]
+    pub role: Role,
+    /// Whom a standby follows; left as it is if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// The bound, in milliseconds; the agent's own if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// The server runs and accepts connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartAnswer {
+    /// The postmaster.
+    pub pid: i32,
+    /// Whether it ran already.
+    pub already: bool,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// Makes the server a standby of `source`, whatever it has become.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RejoinRequest {
+    /// The decision's number.
+    pub epoch: u64,
+    /// The primary to follow.
+    pub source: Source,
+    /// Rewinding is out of the question: copy the primary.
+    #[serde(default)]
+    pub copy: bool,
+}
+
+/// A rejoin and how it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// The decision's number.
+    pub epoch: u64,
+    /// What is done.
+    pub kind: JobKind,
+    /// How it stands.
+    pub state: JobState,
+    /// When it began, in seconds of the Unix epoch.
+    pub started: u64,
+    /// The step it is at, or how it ended, for people.
+    pub detail: String,
+}
+
+/// What a job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobKind {
+    /// Makes the server a standby.
+    Rejoin,
+}
+
+/// How a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Under way.
+    Running,
+    /// The server streams from its source.
+    Done,
+    /// Given up; it may be asked for again.
+    Failed,
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The kind of reason, for programs.
+    pub code: RefusalCode,
+    /// The reason, for people.
+    pub text: String,
+    /// The highest epoch ever seen.
+    pub highest_epoch: u64,
+}
+
+/// The kinds of reasons for which something is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalCode {
+    /// The epoch is lower than the highest ever seen.
+    StaleEpoch,
+    /// Somebody else has a lease of the same epoch.
+    OtherHolder,
+    /// The lease has run out, and the server that it let run is being stopped.
+    Expired,
+    /// The request is older than the lease it asks for.
+    Late,
+    /// As a primary the server starts only under a lease.
+    LeaseRequired,
+    /// It runs in the other role.
+    OtherRole,
+    /// A rejoin is under way.
+    Busy,
+    /// A rejoin was cut short: the data directory cannot be started.
+    UnfinishedRejoin,
+    /// It was not done within its bound.
+    TooLate,
+    /// The system or the server did not let it be done.
+    Failed,
+    /// The request cannot be read.
+    BadRequest,
+    /// The secret is missing or wrong.
+    Unauthorized,
+}

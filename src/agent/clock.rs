@@ -1,0 +1,41 @@
+//! The clock that leases are measured by.
+
+use std::fs;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::time::{ClockId, clock_gettime};
+
+/// Runs on while the machine is suspended: a lease must not outlast a suspend.
+#[cfg(target_os = "linux")]
+const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
+#[cfg(not(target_os = "linux"))]
+const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
+
+/// Time since the machine started.
+pub(super) fn now() -> Duration {
+    // Neither fails for a clock that the system has; the end of time ends every lease.
+    let Ok(time) = clock_gettime(CLOCK) else {
+        return Duration::MAX / 2;
+    };
+    let seconds = u64::try_from(time.tv_sec()).unwrap_or_default();
+    let nanoseconds = u32::try_from(time.tv_nsec()).unwrap_or_default();
+    Duration::new(seconds, nanoseconds)
+}
+
+/// A name for this run of the machine; none where the system has none.
+pub(super) fn boot() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
+/// Seconds of the Unix epoch, for people.
+pub(super) fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// Whole milliseconds.
+pub(super) fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,134 @@
+//! Files of the data directory and of the agent, written so that a crash leaves the old or the new.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Makes the server a standby when it starts.
+pub(super) const STANDBY_SIGNAL: &str = "standby.signal";
+/// The other way into recovery; the agent does not set it, and knows it.
+pub(super) const RECOVERY_SIGNAL: &str = "recovery.signal";
+const AUTO_CONF: &str = "postgresql.auto.conf";
+
+/// Whether the data directory is one of a server that starts into recovery.
+pub(super) fn is_standby(data: &Path) -> bool {
+    data.join(STANDBY_SIGNAL).exists() || data.join(RECOVERY_SIGNAL).exists()
+}
+
+/// Makes the data directory one of a standby, or of a primary.
+pub(super) fn set_standby(data: &Path, standby: bool) -> io::Result<()> {
+    remove_if_there(&data.join(RECOVERY_SIGNAL))?;
+    if standby {
+        return replace(&data.join(STANDBY_SIGNAL), b"", true);
+    }
+    remove_if_there(&data.join(STANDBY_SIGNAL))?;
+    sync_directory(data)
+}
+
+/// Sets one setting in `postgresql.auto.conf`, as ALTER SYSTEM would; false if it was set so.
+pub(super) fn set_auto(data: &Path, name: &str, value: &str) -> io::Result<bool> {
+    let path = data.join(AUTO_CONF);
+    let before = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error),
+    };
+    let after = with_setting(&before, name, value);
+    if before == after {
+        return Ok(false);
+    }
+    replace(&path, after.as_bytes(), true)?;
+    Ok(true)
+}
+
+fn with_setting(text: &str, name: &str, value: &str) -> String {
+    let is_other = |line: &&str| {
+        let set = line.split('=').next().unwrap_or_default().trim();
+        !set.eq_ignore_ascii_case(name)
+    };
+    let mut lines: Vec<&str> = text.lines().filter(is_other).collect();
+    let value = value.replace('\\', "\\\\").replace('\'', "''");
+    let own = format!("{name} = '{value}'");
+    lines.push(&own);
+    lines.join("\n") + "\n"
+}
+
+/// One value of a connection string.
+pub(super) fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// Replaces a file in one step; only its owner may read it. `synced` is whether it must be on disk
+/// when this returns.
+pub(super) fn replace(path: &Path, content: &[u8], synced: bool) -> io::Result<()> {
+    let draft = path.with_extension("causeway-new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&draft)?;
+    file.write_all(content)?;
+    if synced {
+        file.sync_all()?;
+    }
+    fs::rename(&draft, path)?;
+    match path.parent() {
+        Some(parent) if synced => sync_directory(parent),
+        _ => Ok(()),
+    }
+}
+
+/// Makes renames and removals in a directory outlast a crash.
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Removes a file; one that is not there is no error.
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory and all in it; one that is not there is no error.
+pub(super) fn remove_all(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The last lines of a file, for messages.
+pub(super) fn tail(path: &Path) -> String {
+    use std::io::{Read, Seek, SeekFrom};
+    const BYTES: u64 = 4_096;
+    let read = || {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(BYTES).read_to_end(&mut bytes)?;
+        io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(8)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_replaced_and_the_others_stay() {
+        let text = "# kept\nport = '5501'\nprimary_conninfo = 'host=a'\n";
+        assert_eq!(
+            with_setting(text, "primary_conninfo", "host='b'"),
+            "# kept\nport = '5501'\nprimary_conninfo = 'host=''b'''\n"
+        );
+        assert_eq!(with_setting("", "a", "\\"), "a = '\\\\'\n");
+    }
+}

@@ -1,0 +1,296 @@
+//! What the agent does when asked: lease, stop, start, and what it says of itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::task::spawn_blocking;
+
+use super::api::{
+    Lease, LeaseAnswer, LeaseRequest, Postmaster, RefusalCode, Role, StartAnswer, StartRequest,
+    Status, StopAnswer, StopMode, StopRequest,
+};
+use super::enforcer::Watch;
+use super::jobs::Jobs;
+use super::lease::{Denied, Grant, Ledger};
+use super::postmaster::{Server, ServerError};
+use super::state::{ChangeError, State};
+use super::{clock, files, source};
+use crate::config;
+
+/// The longest lease: a longer one is a mistake in a unit.
+const LONGEST_LEASE: Duration = Duration::from_secs(3_600);
+/// The longest that a caller may make a request last.
+const LONGEST: Duration = Duration::from_secs(3_600);
+/// Bound on what the server itself is asked for a status.
+const ANSWER: Duration = Duration::from_millis(300);
+
+/// Everything that requests work with.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) config: config::Agent,
+    pub(super) version: String,
+    pub(super) server: Arc<Server>,
+    pub(super) state: Arc<State>,
+    pub(super) watch: Arc<Watch>,
+    pub(super) jobs: Jobs,
+    /// Stops asked for so far: a start that began before one must not end after it.
+    pub(super) stops: AtomicU64,
+}
+
+/// Why something was not done, for the caller.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) code: RefusalCode,
+    pub(super) text: String,
+}
+
+impl Failure {
+    pub(super) fn new(code: RefusalCode, text: impl Into<String>) -> Self {
+        Self {
+            code,
+            text: text.into(),
+        }
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        let code = match denied {
+            Denied::StaleEpoch { .. } => RefusalCode::StaleEpoch,
+            Denied::OtherHolder { .. } => RefusalCode::OtherHolder,
+            Denied::Expired => RefusalCode::Expired,
+            Denied::Late => RefusalCode::Late,
+            Denied::LeaseRequired => RefusalCode::LeaseRequired,
+        };
+        Self::new(code, denied.to_string())
+    }
+}
+
+impl From<ChangeError> for Failure {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Denied(denied) => denied.into(),
+            ChangeError::Io(_) => Self::new(RefusalCode::Failed, error.to_string()),
+        }
+    }
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        let code = match error {
+            ServerError::TooLate { .. } => RefusalCode::TooLate,
+            ServerError::Overtaken => RefusalCode::StaleEpoch,
+            _ => RefusalCode::Failed,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(RefusalCode::Failed, error.to_string())
+    }
+}
+
+impl Agent {
+    /// What the agent knows.
+    pub(super) async fn status(self: Arc<Self>) -> Status {
+        let (look, _, gone) = self.watch.last();
+        let ask = !look.frozen && look.ready;
+        let answer = match ask {
+            true => source::standing(&self.config, &self.server, ANSWER).await,
+            false => None,
+        };
+        let ledger = self.state.ledger();
+        let now = clock::now();
+        let control = look.control;
+        Status {
+            node: self.config.name.clone(),
+            clock_ms: clock::milliseconds(now),
+            postmaster: Postmaster {
+                running: look.postmaster.is_some(),
+                pid: look.postmaster.map(|process| process.pid),
+                since: look.postmaster.map_or(gone, |_| look.started),
+                ready: look.ready,
+                frozen: look.frozen,
+            },
+            role: answer.map(|answer| answer.role).or(look.role),
+            cluster_state: control.map(|control| control.state().to_owned()),
+            shutdown_checkpoint: control
+                .and_then(|control| control.shutdown_checkpoint())
+                .map(|lsn| lsn.to_string()),
+            timeline: answer
+                .and_then(|answer| answer.timeline)
+                .or(control.map(|control| control.timeline)),
+            answers: answer.is_some(),
+            system_identifier: control.map(|control| control.system_identifier.to_string()),
+            version: self.version.clone(),
+            lease: lease_view(&ledger, now),
+            highest_epoch: ledger.highest_epoch(),
+            governed: ledger.is_governed(),
+            job: self.jobs.last(),
+            unfinished_rejoin: self.state.rejoin().is_some(),
+        }
+    }
+
+    /// Grants or renews a lease.
+    pub(super) fn lease(&self, asked: &LeaseRequest) -> Result<LeaseAnswer, Failure> {
+        let ttl = Duration::from_millis(asked.ttl_ms);
+        if ttl.is_zero() || ttl > LONGEST_LEASE {
+            let text = format!("ttl_ms must be between 1 and {}", LONGEST_LEASE.as_millis());
+            return Err(Failure::new(RefusalCode::BadRequest, text));
+        }
+        if asked.holder.is_empty() || asked.holder.len() > 255 {
+            let text = "holder must have 1 to 255 bytes";
+            return Err(Failure::new(RefusalCode::BadRequest, text));
+        }
+        if self.state.ledger().forbids_primary(clock::now()) {
+            // The last look may be older than the end of the server.
+            self.watch.look(&self.server);
+        }
+        let sent = asked.clock_ms.map(Duration::from_millis);
+        let ledger = self.state.change(|ledger, now| {
+            let grant = Grant {
+                epoch: asked.epoch,
+                holder: asked.holder.clone(),
+                ttl,
+            };
+            ledger.grant(grant, sent, now, self.watch.may_lead())
+        })?;
+        let now = clock::now();
+        let lease = lease_view(&ledger, now);
+        Ok(LeaseAnswer {
+            // Persisting it may have taken longer than it lasts.
+            lease: lease.ok_or(Denied::Late)?,
+            clock_ms: clock::milliseconds(now),
+        })
+    }
+
+    /// Fences and stops the server.
+    pub(super) fn stop(&self, asked: &StopRequest) -> Result<StopAnswer, Failure> {
+        let begun = Instant::now();
+        match asked.mode {
+            StopMode::Immediate => self.state.fence(asked.epoch)?,
+            // A lease in force goes on: fenced, the server would not be left its time to stop in
+            // good order.
+            StopMode::Fast => {
+                self.state.change(|ledger, _| ledger.admit(asked.epoch))?;
+            }
+        }
+        self.stops.fetch_add(1, Ordering::SeqCst);
+        self.jobs.cancel();
+        let within = Duration::from_millis(asked.timeout_ms).min(LONGEST);
+        let stopped = self.server.stop(asked.mode, within);
+        if stopped.is_ok() {
+            self.state.fence(asked.epoch)?;
+        }
+        // What was promised is on disk before it is answered, whether or not the server obeyed.
+        self.state.persist()?;
+        self.watch.look(&self.server);
+        let stopped = stopped?;
+        let elapsed_ms = clock::milliseconds(begun.elapsed());
+        tracing::info!(epoch = asked.epoch, ?stopped, elapsed_ms, "stopped");
+        Ok(StopAnswer {
+            stopped,
+            elapsed_ms,
+        })
+    }
+
+    /// Starts the server.
+    pub(super) fn start(&self, asked: &StartRequest) -> Result<StartAnswer, Failure> {
+        let begun = Instant::now();
+        let epoch = asked.epoch;
+        let stops = self.stops.load(Ordering::SeqCst);
+        if self.jobs.is_running() {
+            let text = "a rejoin is under way: wait for its end, or stop";
+            return Err(Failure::new(RefusalCode::Busy, text));
+        }
+        self.state.change(|ledger, now| match asked.role {
+            Role::Primary => ledger.admit_primary(epoch, now),
+            Role::Standby => ledger.admit(epoch),
+        })?;
+        let look = self.watch.look(&self.server);
+        let running = look.postmaster.is_some();
+        if running && look.role != Some(asked.role) {
+            let text = format!("it runs as the other role ({:?}): stop it first", look.role);
+            return Err(Failure::new(RefusalCode::OtherRole, text));
+        }
+        if self.state.rejoin().is_some() {
+            let text = "a rejoin was cut short: the data directory must be rejoined again";
+            return Err(Failure::new(RefusalCode::UnfinishedRejoin, text));
+        }
+        if !running {
+            files::set_standby(&self.server.data, asked.role == Role::Standby)?;
+        }
+        if let (Role::Standby, Some(source)) = (asked.role, &asked.source) {
+            let conninfo = source::primary_conninfo(&self.config, source);
+            let changed = files::set_auto(&self.server.data, "primary_conninfo", &conninfo)?;
+            if changed && running {
+                self.server.reload()?;
+            }
+        }
+        let within = asked
+            .timeout_ms
+            .map_or(self.config.start_timeout, Duration::from_millis)
+            .min(LONGEST);
+        let started = self.start_server(epoch, asked.role, within, || {
+            self.stops.load(Ordering::SeqCst) == stops
+        })?;
+        self.watch.look(&self.server);
+        let elapsed_ms = clock::milliseconds(begun.elapsed());
+        tracing::info!(epoch, role = ?asked.role, elapsed_ms, "started");
+        Ok(StartAnswer {
+            pid: started,
+            already: running,
+            elapsed_ms,
+        })
+    }
+
+    /// Starts the server under an epoch, unless something newer is decided meanwhile or `also` says
+    /// no.
+    pub(super) fn start_server(
+        &self,
+        epoch: u64,
+        role: Role,
+        within: Duration,
+        also: impl Fn() -> bool,
+    ) -> Result<i32, ServerError> {
+        let permitted = || {
+            let ledger = self.state.ledger();
+            also()
+                && ledger.highest_epoch() == epoch
+                && (role == Role::Standby || !ledger.forbids_primary(clock::now()))
+        };
+        let postmaster = self.server.start(within, permitted)?;
+        Ok(postmaster.pid)
+    }
+
+    /// Stops the server for a rejoin: in good order if that is quick and it is a standby.
+    pub(super) fn stop_to_rejoin(&self) -> Result<(), ServerError> {
+        const GOOD_ORDER: Duration = Duration::from_secs(20);
+        let look = self.watch.look(&self.server);
+        let in_order = look.postmaster.is_some() && !look.leads() && !look.frozen;
+        if in_order && self.server.stop(StopMode::Fast, GOOD_ORDER).is_ok() {
+            return Ok(());
+        }
+        self.server.stop(StopMode::Immediate, LONGEST).map(drop)
+    }
+
+    /// Runs something that blocks, to its end even if the caller goes away.
+    pub(super) async fn blocking<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let joined = spawn_blocking(move || work(&self)).await;
+        joined.map_err(|error| Failure::new(RefusalCode::Failed, error.to_string()))?
+    }
+}
+
+fn lease_view(ledger: &Ledger, now: Duration) -> Option<Lease> {
+    ledger.lease(now).map(|(grant, left)| Lease {
+        epoch: grant.epoch,
+        holder: grant.holder.clone(),
+        remaining_ms: clock::milliseconds(left),
+    })
+}

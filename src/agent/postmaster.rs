@@ -1,0 +1,409 @@
+//! One PostgreSQL server as processes and files: looked at, stopped, started. Blocks.
+//!
+//! The server is told from other processes by its directory: all its processes work in the data
+//! directory, those included whose postmaster has gone and that may still finish a commit.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use parking_lot::Mutex;
+
+use super::api::{Role, StopMode, Stopped};
+use super::control_file::Control;
+use super::files;
+use crate::config;
+use crate::process::{self, Process};
+
+/// An immediate shutdown takes about a tenth of a second; what is still there then is killed.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long the kernel may take over a kill.
+const KERNEL: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// What may be at work in the data directory.
+pub(super) const PROGRAMS: [&str; 3] = ["postgres", "pg_rewind", "pg_basebackup"];
+
+/// One server.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// The data directory, without symbolic links.
+    pub(super) data: PathBuf,
+    pub(super) bin: PathBuf,
+    pub(super) config_file: Option<PathBuf>,
+    log_file: PathBuf,
+    /// The postmaster if it is this process's child; held while one is started.
+    child: Mutex<Option<Child>>,
+}
+
+/// A look at the server.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Look {
+    pub(super) postmaster: Option<Process>,
+    pub(super) ready: bool,
+    pub(super) frozen: bool,
+    /// Seconds of the Unix epoch at which it was started.
+    pub(super) started: Option<u64>,
+    pub(super) role: Option<Role>,
+    pub(super) control: Option<Control>,
+}
+
+impl Look {
+    /// Whether it runs as a primary.
+    pub(super) fn leads(&self) -> bool {
+        self.postmaster.is_some() && self.role == Some(Role::Primary)
+    }
+}
+
+/// Why a server was not stopped or started.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServerError {
+    #[error("the server did not {awaited} within {within:?}; its log ends:\n{log}")]
+    TooLate {
+        awaited: &'static str,
+        within: Duration,
+        log: String,
+    },
+    #[error("the postmaster stands still (SIGSTOP) and cannot stop in good order: stop it at once")]
+    Frozen,
+    #[error("the server ended while it started; its log ends:\n{log}")]
+    Ended { log: String },
+    #[error("something else was decided meanwhile")]
+    Overtaken,
+    #[error("could not {doing}: {source}")]
+    Io {
+        doing: &'static str,
+        source: io::Error,
+    },
+}
+
+impl ServerError {
+    fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { doing, source }
+    }
+}
+
+/// What a running server says in `postmaster.pid` (src/include/utils/pidfile.h).
+#[derive(Clone, Debug, Default)]
+pub(super) struct PidFile {
+    pid: i32,
+    started: Option<u64>,
+    pub(super) port: Option<u16>,
+    pub(super) socket_directory: Option<String>,
+    pub(super) address: Option<String>,
+    status: String,
+}
+
+impl PidFile {
+    fn read(data: &Path) -> Option<Self> {
+        let text = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+        Self::parse(&text)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let line = |number: usize| lines.get(number).copied().filter(|line| !line.is_empty());
+        Some(Self {
+            // Negative while a single-user server is at work.
+            pid: line(0)?.parse().ok().filter(|pid| *pid > 0)?,
+            started: line(2).and_then(|text| text.parse().ok()),
+            port: line(3).and_then(|text| text.parse().ok()),
+            socket_directory: line(4).map(str::to_owned),
+            address: line(5).map(str::to_owned),
+            status: line(7).unwrap_or_default().to_owned(),
+        })
+    }
+
+    fn is_ready(&self) -> bool {
+        self.status == "ready"
+    }
+
+    /// A standby that lets nobody in (`hot_standby = off`) is as started as it gets.
+    fn is_started(&self) -> bool {
+        matches!(self.status.as_str(), "ready" | "standby")
+    }
+}
+
+impl Server {
+    pub(super) fn new(config: &config::Agent) -> io::Result<Self> {
+        Ok(Self {
+            data: fs::canonicalize(&config.data)?,
+            bin: fs::canonicalize(&config.bin)?,
+            config_file: config.config_file.clone(),
+            log_file: config.log_file.clone(),
+            child: Mutex::new(None),
+        })
+    }
+
+    /// Looks at processes and small files. Blocks on the disk.
+    pub(super) fn look(&self) -> Look {
+        let postmaster = self.postmaster();
+        let file = PidFile::read(&self.data).filter(|file| {
+            let pid = postmaster.map(|process| process.pid);
+            Some(file.pid) == pid
+        });
+        let file = file.unwrap_or_default();
+        let control = Control::read(&self.data);
+        // A promotion removes the signal file before it lets anybody write. The file alone is not
+        // enough: put beside a running primary it changes nothing.
+        let leads = !files::is_standby(&self.data)
+            || file.is_ready() && control.is_some_and(Control::in_production);
+        let role = match leads {
+            true => Role::Primary,
+            false => Role::Standby,
+        };
+        Look {
+            postmaster,
+            ready: file.is_ready(),
+            frozen: postmaster.is_some_and(Process::is_still),
+            started: file.started,
+            role: control.map(|_| role),
+            control,
+        }
+    }
+
+    /// Where the running server listens, by its own account.
+    pub(super) fn listens(&self) -> Option<PidFile> {
+        PidFile::read(&self.data)
+    }
+
+    /// The postmaster while it lives.
+    pub(super) fn postmaster(&self) -> Option<Process> {
+        if let Some(child) = self.child.lock().as_mut()
+            && let Ok(None) = child.try_wait()
+        {
+            return i32::try_from(child.id()).ok().and_then(process::look);
+        }
+        let pid = PidFile::read(&self.data)?.pid;
+        let found = process::look(pid)?;
+        // The number may be a stranger's by now.
+        (found.is_alive() && found.works_in(&self.data, &PROGRAMS)).then_some(found)
+    }
+
+    /// Every process of the server, orphans included.
+    pub(super) fn family(&self, postmaster: Option<Process>) -> Vec<Process> {
+        let mut family = process::working_in(&self.data, &PROGRAMS);
+        if let Some(postmaster) = postmaster.filter(|process| process.is_alive()) {
+            family.push(postmaster);
+            family.extend(process::children(postmaster.pid));
+        }
+        family
+    }
+
+    /// Stops the server. A fast stop fails when the time is up; an immediate one always ends.
+    pub(super) fn stop(&self, mode: StopMode, within: Duration) -> Result<Stopped, ServerError> {
+        let begun = Instant::now();
+        let Some(postmaster) = self.postmaster() else {
+            return match self.family(None).is_empty() {
+                true => Ok(Stopped::Already),
+                false => self.kill(None),
+            };
+        };
+        let (signal, bound) = match mode {
+            StopMode::Immediate => (Signal::SIGQUIT, GRACE.min(within)),
+            StopMode::Fast => (Signal::SIGINT, within),
+        };
+        if postmaster.is_still() {
+            return match mode {
+                // No other signal acts on a process that stands still.
+                StopMode::Immediate => self.kill(Some(postmaster)),
+                StopMode::Fast => Err(ServerError::Frozen),
+            };
+        }
+        let errno = |errno: nix::Error| ServerError::io("signal the postmaster")(errno.into());
+        postmaster.signal(signal).map_err(errno)?;
+        while begun.elapsed() < bound {
+            if !postmaster.is_alive() && self.family(None).is_empty() {
+                self.reap();
+                return Ok(Stopped::Asked);
+            }
+            std::thread::sleep(PAUSE);
+        }
+        match mode {
+            StopMode::Immediate => self.kill(Some(postmaster)),
+            StopMode::Fast => Err(ServerError::TooLate {
+                awaited: "stop",
+                within,
+                log: files::tail(&self.log_file),
+            }),
+        }
+    }
+
+    /// Stops at once a postmaster that was seen earlier, without a look at the disk.
+    pub(super) fn fence(&self, postmaster: Process) -> Result<Stopped, ServerError> {
+        let begun = Instant::now();
+        if postmaster.is_alive() && !postmaster.is_still() {
+            let _ = postmaster.signal(Signal::SIGQUIT);
+            while begun.elapsed() < GRACE {
+                if !postmaster.is_alive() && self.family(None).is_empty() {
+                    self.reap();
+                    return Ok(Stopped::Asked);
+                }
+                std::thread::sleep(PAUSE);
+            }
+        }
+        self.kill(Some(postmaster))
+    }
+
+    /// Kills the postmaster, from when on nobody is born, then all the others.
+    fn kill(&self, postmaster: Option<Process>) -> Result<Stopped, ServerError> {
+        let until = Instant::now() + KERNEL;
+        let family = self.family(postmaster);
+        if let Some(postmaster) = postmaster {
+            process::kill_all(&[postmaster]);
+        }
+        process::kill_all(&family);
+        loop {
+            let left = self.family(postmaster);
+            if left.is_empty() {
+                self.reap();
+                return Ok(Stopped::Killed);
+            }
+            if Instant::now() > until {
+                return Err(ServerError::TooLate {
+                    awaited: "die when killed",
+                    within: KERNEL,
+                    log: format!("processes left: {left:?}"),
+                });
+            }
+            process::kill_all(&left);
+        }
+    }
+
+    /// Collects a child that has ended, so that no zombie stays.
+    pub(super) fn reap(&self) {
+        let mut child = self.child.lock();
+        if let Some(running) = child.as_mut()
+            && !matches!(running.try_wait(), Ok(None))
+        {
+            *child = None;
+        }
+    }
+
+    /// Starts the server and waits until it accepts connections. `permitted` is asked at the last
+    /// moment: whoever forbids, then stops, finds either no server or one that it can stop.
+    pub(super) fn start(
+        &self,
+        within: Duration,
+        permitted: impl Fn() -> bool,
+    ) -> Result<Process, ServerError> {
+        let begun = Instant::now();
+        let launched = self.launch(&permitted)?;
+        loop {
+            let file = PidFile::read(&self.data);
+            if file.is_some_and(|file| file.pid == launched.pid && file.is_started()) {
+                return Ok(launched);
+            }
+            let log = || files::tail(&self.log_file);
+            if self.postmaster().is_none() {
+                self.reap();
+                return Err(match permitted() {
+                    true => ServerError::Ended { log: log() },
+                    false => ServerError::Overtaken,
+                });
+            }
+            if begun.elapsed() > within {
+                return Err(ServerError::TooLate {
+                    awaited: "accept connections",
+                    within,
+                    log: log(),
+                });
+            }
+            std::thread::sleep(PAUSE * 5);
+        }
+    }
+
+    fn launch(&self, permitted: &impl Fn() -> bool) -> Result<Process, ServerError> {
+        if let Some(running) = self.postmaster() {
+            return Ok(running);
+        }
+        self.clear_pid_file()?;
+        let mut child = self.child.lock();
+        if !permitted() {
+            return Err(ServerError::Overtaken);
+        }
+        let log = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&self.log_file)
+            .map_err(ServerError::io("open the server's log"))?;
+        let doing = "start postgres";
+        let mut command = self.program("postgres");
+        command
+            .arg("-D")
+            .arg(&self.data)
+            .stdout(log.try_clone().map_err(ServerError::io(doing))?)
+            .stderr(log);
+        if let Some(file) = &self.config_file {
+            command
+                .arg("-c")
+                .arg(format!("config_file={}", file.display()));
+        }
+        let started = command.spawn().map_err(ServerError::io(doing))?;
+        let pid = i32::try_from(started.id()).unwrap_or_default();
+        *child = Some(started);
+        process::look(pid).ok_or_else(|| ServerError::Ended {
+            log: files::tail(&self.log_file),
+        })
+    }
+
+    /// One of PostgreSQL's programs, away from our terminal's signals and `PG…` variables.
+    pub(super) fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.bin.join(name));
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"PG") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .current_dir(&self.data)
+            .stdin(Stdio::null())
+            .process_group(0);
+        command
+    }
+
+    /// A file that names a zombie, or by chance a stranger of the same user, keeps PostgreSQL from
+    /// starting for ever. It may go since no process of this server is left.
+    fn clear_pid_file(&self) -> Result<(), ServerError> {
+        match self.family(None).is_empty() {
+            true => files::remove_if_there(&self.data.join("postmaster.pid"))
+                .map_err(ServerError::io("remove a stale postmaster.pid")),
+            false => Ok(()),
+        }
+    }
+
+    /// Tells the server to read its configuration again.
+    pub(super) fn reload(&self) -> Result<(), ServerError> {
+        let Some(postmaster) = self.postmaster() else {
+            return Ok(());
+        };
+        let sent = postmaster.signal(Signal::SIGHUP);
+        sent.map_err(|errno| ServerError::io("signal the postmaster")(errno.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_file_is_read_at_every_stage() {
+        let whole = "71\n/data\n1700000000\n5501\n/run\n127.0.0.1\n  12 3\nready   \n";
+        let file = PidFile::parse(whole).unwrap();
+        assert_eq!((file.pid, file.port), (71, Some(5501)));
+        assert!(file.is_ready() && file.is_started());
+        let early = PidFile::parse("71\n/data\n1700000000\n").unwrap();
+        assert!(!early.is_started() && early.port.is_none());
+        let no_socket = PidFile::parse("71\n/d\n1\n5501\n\n127.0.0.1\n1 2\nstarting\n").unwrap();
+        assert_eq!(no_socket.socket_directory, None);
+        assert_eq!(no_socket.address.as_deref(), Some("127.0.0.1"));
+        assert!(PidFile::parse("-71\n/data\n").is_none(), "single-user");
+        assert!(PidFile::parse("").is_none());
+    }
+}

@@ -1,0 +1,223 @@
+//! The agent's door: HTTPS, at most so many callers at once, each within bounds, each proven.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
+use subtle::ConstantTimeEq;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::api::{
+    self, LeaseRequest, Refusal, RefusalCode, RejoinRequest, StartRequest, StopRequest,
+};
+use super::operations::{Agent, Failure};
+
+/// Callers at once; more wait to be accepted.
+const CALLERS: usize = 64;
+/// Bound on a handshake and on a request's head.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Bytes of a request's body.
+const BODY_BYTES: usize = 64 * 1024;
+/// Pause after an accept that failed for want of something, such as file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Bound on a connection as a whole; longer than the longest request that is reasonable.
+const CONNECTION: Duration = Duration::from_secs(2 * 3_600);
+
+/// Serves until `shutdown`.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    agent: Arc<Agent>,
+    shutdown: CancellationToken,
+) {
+    let pages = pages(agent);
+    let callers = Arc::new(Semaphore::new(CALLERS));
+    loop {
+        let accept = async {
+            let permit = callers.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            accepted = accept => accepted,
+            () = shutdown.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (tls, pages) = (tls.clone(), pages.clone());
+                tokio::spawn(async move {
+                    let _ = timeout(CONNECTION, converse(stream, tls, pages)).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One caller, who may be anybody: what goes wrong is said in the log for debugging only.
+async fn converse(stream: TcpStream, tls: TlsAcceptor, pages: Router) {
+    let _ = stream.set_nodelay(true);
+    let stream = match timeout(HANDSHAKE, tls.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => return tracing::debug!("TLS handshake took too long"),
+    };
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection broke off");
+    }
+}
+
+fn pages(agent: Arc<Agent>) -> Router {
+    Router::new()
+        .route(api::STATUS, get(status))
+        .route(api::LEASE, post(lease))
+        .route(api::STOP, post(stop))
+        .route(api::START, post(start))
+        .route(api::REJOIN, post(rejoin))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        // Outermost: who has not proven anything learns nothing, not even which paths there are.
+        .fallback(|| async { StatusCode::NOT_FOUND })
+        .layer(middleware::from_fn_with_state(agent.clone(), authenticate))
+        .with_state(agent)
+}
+
+async fn authenticate(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
+    let Some(secret) = &agent.config.secret else {
+        // The certificate has been checked by the handshake.
+        return next.run(request).await;
+    };
+    let shown = request.headers().get(header::AUTHORIZATION);
+    let shown = shown.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let right = shown.is_some_and(|shown| shown.ct_eq(secret.reveal().as_bytes()).into());
+    if right {
+        return next.run(request).await;
+    }
+    let text = "the secret is missing or wrong";
+    let refusal = Refusal {
+        code: RefusalCode::Unauthorized,
+        text: text.to_owned(),
+        highest_epoch: 0,
+    };
+    (StatusCode::UNAUTHORIZED, Json(refusal)).into_response()
+}
+
+async fn status(State(agent): State<Arc<Agent>>) -> Response {
+    Json(agent.status().await).into_response()
+}
+
+async fn lease(State(agent): State<Arc<Agent>>, Body(asked): Body<LeaseRequest>) -> Response {
+    answer(
+        &agent,
+        agent
+            .clone()
+            .blocking(move |agent| agent.lease(&asked))
+            .await,
+    )
+}
+
+async fn stop(State(agent): State<Arc<Agent>>, Body(asked): Body<StopRequest>) -> Response {
+    answer(
+        &agent,
+        agent
+            .clone()
+            .blocking(move |agent| agent.stop(&asked))
+            .await,
+    )
+}
+
+async fn start(State(agent): State<Arc<Agent>>, Body(asked): Body<StartRequest>) -> Response {
+    answer(
+        &agent,
+        agent
+            .clone()
+            .blocking(move |agent| agent.start(&asked))
+            .await,
+    )
+}
+
+async fn rejoin(State(agent): State<Arc<Agent>>, Body(asked): Body<RejoinRequest>) -> Response {
+    // In a task of its own: a caller that goes away half-way must not leave half a beginning.
+    let beginning = tokio::spawn(agent.clone().rejoin(asked)).await;
+    let begun =
+        beginning.unwrap_or_else(|error| Err(Failure::new(RefusalCode::Failed, error.to_string())));
+    answer(&agent, begun)
+}
+
+fn answer<T: Serialize>(agent: &Agent, outcome: Result<T, Failure>) -> Response {
+    let Failure { code, text } = match outcome {
+        Ok(value) => return Json(value).into_response(),
+        Err(failure) => failure,
+    };
+    tracing::info!(?code, %text, "refused");
+    let refusal = Refusal {
+        code,
+        text,
+        highest_epoch: agent.state.ledger().highest_epoch(),
+    };
+    (status_of(code), Json(refusal)).into_response()
+}
+
+fn status_of(code: RefusalCode) -> StatusCode {
+    match code {
+        RefusalCode::StaleEpoch
+        | RefusalCode::OtherHolder
+        | RefusalCode::Expired
+        | RefusalCode::Late
+        | RefusalCode::LeaseRequired
+        | RefusalCode::OtherRole
+        | RefusalCode::Busy
+        | RefusalCode::UnfinishedRejoin => StatusCode::CONFLICT,
+        RefusalCode::TooLate => StatusCode::GATEWAY_TIMEOUT,
+        RefusalCode::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        RefusalCode::BadRequest => StatusCode::BAD_REQUEST,
+        RefusalCode::Unauthorized => StatusCode::UNAUTHORIZED,
+    }
+}
+
+/// A JSON body; what is wrong with it is said in our own shape, without repeating it.
+struct Body<T>(T);
+
+impl<T, S> FromRequest<S> for Body<T>
+where
+    T: serde::de::DeserializeOwned,
+    S: Send + Sync,
+{
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let read = timeout(HANDSHAKE, Json::<T>::from_request(request, state)).await;
+        let text = match read {
+            Ok(Ok(Json(value))) => return Ok(Self(value)),
+            Ok(Err(JsonRejection::JsonDataError(error))) => error.body_text(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the body took too long".to_owned(),
+        };
+        let refusal = Refusal {
+            code: RefusalCode::BadRequest,
+            text,
+            highest_epoch: 0,
+        };
+        Err((StatusCode::BAD_REQUEST, Json(refusal)).into_response())
+    }
+}

@@ -1,0 +1,59 @@
+//! `causeway agent`: beside one PostgreSQL server, until SIGTERM or SIGINT.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio_util::sync::CancellationToken;
+
+use super::serve::{cancel_on_signal, start_logging};
+use super::sysexits;
+use crate::agent;
+use crate::config::Agent;
+
+/// Runs the agent of one PostgreSQL server.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "agent.yaml")]
+    config: PathBuf,
+    /// Only check the configuration.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Runs until told to stop; the PostgreSQL server is left as it is.
+pub fn run(args: &Args) -> ExitCode {
+    let config = match Agent::load(&args.config) {
+        Ok(config) => config,
+        Err(faults) => {
+            eprintln!("{faults}");
+            return ExitCode::from(sysexits::USAGE);
+        }
+    };
+    if args.check {
+        println!("{}: no fault found", args.config.display());
+        return ExitCode::SUCCESS;
+    }
+    start_logging(&config.log);
+    let shutdown = CancellationToken::new();
+    // Before there is a runtime: the change of user, and the threads that keep the lease.
+    let prepared = match agent::prepare(config, shutdown.clone()) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            return ExitCode::from(sysexits::UNAVAILABLE);
+        }
+    };
+    super::with_runtime(async {
+        let stop = tokio::spawn(cancel_on_signal(shutdown));
+        let outcome = prepared.run().await;
+        stop.abort();
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(%error, "cannot serve");
+                ExitCode::from(sysexits::UNAVAILABLE)
+            }
+        }
+    })
+}

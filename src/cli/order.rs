@@ -1,0 +1,201 @@
+//! `causeway status`, `switchover` and `failover`: the operator's commands to a running proxy, over
+//! HTTP.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::sysexits;
+
+/// More than any answer.
+const ANSWER_BYTES: usize = 4 << 20;
+
+/// Which proxy is spoken to.
+#[derive(Debug, clap::Args)]
+struct Proxy {
+    /// Where the proxy serves HTTP (`admin.http`).
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9432")]
+    http: String,
+    /// The proxy's `admin.secret`, if it has one.
+    #[arg(
+        long,
+        value_name = "SECRET",
+        env = "CAUSEWAY_ADMIN_SECRET",
+        hide_env_values = true
+    )]
+    secret: Option<String>,
+}
+
+/// Shows how the cluster stands.
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    proxy: Proxy,
+    /// Prints what `/api/status` says.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Orders another primary.
+#[derive(Debug, clap::Args)]
+pub struct OrderArgs {
+    #[command(flatten)]
+    proxy: Proxy,
+    /// Who is to lead [default: the standby that is best placed]
+    #[arg(long, value_name = "NODE")]
+    to: Option<String>,
+}
+
+/// Prints how the cluster stands.
+pub async fn status(args: StatusArgs) -> ExitCode {
+    let asked = args.proxy.ask(Method::GET, "/api/status");
+    let (ok, status) = match tokio::time::timeout(Duration::from_secs(10), asked).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return unavailable(&args.proxy, &error),
+        Err(_) => return unavailable(&args.proxy, "no answer within 10 s"),
+    };
+    if args.json {
+        println!("{status:#}");
+    } else {
+        print!("{}", summary(&status));
+    }
+    if ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Gives an order and prints how it ended.
+pub async fn order(args: OrderArgs, what: &str) -> ExitCode {
+    let to = args.to.as_deref().unwrap_or_default();
+    if to.contains(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))) {
+        eprintln!("causeway {what}: {to:?} is not the name of a node");
+        return ExitCode::from(sysexits::USAGE);
+    }
+    let mut path = format!("/api/{what}");
+    if !to.is_empty() {
+        path = format!("{path}?to={to}");
+    }
+    // The proxy bounds the order itself.
+    let asked = args.proxy.ask(Method::POST, &path);
+    let (ok, answer) = match tokio::time::timeout(Duration::from_secs(180), asked).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return unavailable(&args.proxy, &error),
+        Err(_) => return unavailable(&args.proxy, "no answer within 180 s"),
+    };
+    let text = answer["text"].as_str().unwrap_or_default();
+    if ok {
+        let stall = answer["stall_ms"].as_f64().unwrap_or_default();
+        println!("{what}: {text}; statements were held for {stall:.0} ms");
+        ExitCode::SUCCESS
+    } else {
+        eprintln!("causeway {what}: {text}");
+        ExitCode::FAILURE
+    }
+}
+
+fn unavailable(proxy: &Proxy, error: &str) -> ExitCode {
+    eprintln!("causeway: {}: {error}", proxy.http);
+    ExitCode::from(sysexits::UNAVAILABLE)
+}
+
+impl Proxy {
+    /// Whether it was done, and what the proxy says.
+    async fn ask(&self, method: Method, path: &str) -> Result<(bool, Value), String> {
+        let words = |error: &dyn std::fmt::Display| error.to_string();
+        let stream = TcpStream::connect(&self.http).await;
+        let stream = stream.map_err(|error| words(&error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| words(&error))?;
+        let driver = tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(hyper::header::HOST, &self.http);
+        if let Some(secret) = &self.secret {
+            request = request.header(hyper::header::AUTHORIZATION, format!("Bearer {secret}"));
+        }
+        let request = request.body(Empty::<Bytes>::new());
+        let request = request.map_err(|error| words(&error))?;
+        let answer = sender.send_request(request).await;
+        let answer = answer.map_err(|error| words(&error))?;
+        let ok = answer.status().is_success();
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES)
+            .collect()
+            .await;
+        driver.abort();
+        let body = body.map_err(|error| words(&error))?.to_bytes();
+        let body = serde_json::from_slice(&body).map_err(|error| words(&error))?;
+        Ok((ok, body))
+    }
+}
+
+fn summary(status: &Value) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let _ = writeln!(
+        out,
+        "{:<12} {:<8} {:<8} {:>8} {:>14} {:>12} {:>10}",
+        "node", "state", "role", "timeline", "position", "lag bytes", "lag ms"
+    );
+    for node in status["nodes"].as_array().into_iter().flatten() {
+        let lag_ms = node["lag_ms"]
+            .as_f64()
+            .map_or("-".to_owned(), |ms| format!("{ms:.1}"));
+        let _ = writeln!(
+            out,
+            "{:<12} {:<8} {:<8} {:>8} {:>14} {:>12} {lag_ms:>10}",
+            text(&node["name"]),
+            text(&node["state"]),
+            text(&node["role"]),
+            text(&node["timeline"]),
+            text(&node["position"]),
+            text(&node["lag_bytes"]),
+        );
+    }
+    let failover = &status["failover"];
+    if failover.is_null() {
+        let _ = writeln!(out, "\nfailover: not configured; roles are followed");
+        return out;
+    }
+    let _ = writeln!(
+        out,
+        "\nfailover: {}, {}, epoch {}, primary {}",
+        text(&failover["mode"]),
+        text(&failover["phase"]),
+        failover["epoch"],
+        text(&failover["primary"]),
+    );
+    if let Some(why) = failover["why"].as_str().filter(|why| !why.is_empty()) {
+        let _ = writeln!(out, "  {why}");
+    }
+    for entry in failover["quarantine"].as_array().into_iter().flatten() {
+        let _ = writeln!(
+            out,
+            "  {} serves nobody: {}",
+            text(&entry[0]),
+            text(&entry[1])
+        );
+    }
+    let events: Vec<_> = status["events"].as_array().into_iter().flatten().collect();
+    if !events.is_empty() {
+        let _ = writeln!(out, "\nlast events:");
+    }
+    for event in events.iter().rev().take(10).rev() {
+        let _ = writeln!(out, "  {}", text(&event["text"]));
+    }
+    out
+}

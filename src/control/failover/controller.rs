@@ -1,0 +1,436 @@
+//! The loop: freeze the facts, plan, store, publish, act; again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::facts::{Facts, Frame};
+use super::hands::Hands;
+use super::policy;
+use super::ruling::Ruling;
+use super::tell;
+use super::tend::Tend;
+use super::watch::Watch;
+use crate::board::Board;
+use crate::config::{Config, Failover};
+use crate::control::agent::AgentClient;
+use crate::control::store::{OpenError, SaveError, Store, Stored, Version};
+use crate::core::failover::command::{Act, Command, Event};
+use crate::core::failover::observation::Leadership;
+use crate::core::failover::policy::Durability;
+use crate::core::failover::record::{Phase, Record, Request, RequestKind};
+use crate::core::failover::{Policy, plan};
+use crate::core::topology::{NodeId, Writer};
+use crate::desk::{Ask, Desk, Outcome, Standing};
+use crate::metrics::Metrics;
+
+/// The facts are looked at as often as this, and at once when one of weight changes.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The controller of one cluster.
+pub struct Controller {
+    store: Store,
+    board: Arc<Board>,
+    desk: Arc<Desk>,
+    metrics: Arc<Metrics>,
+    policy: Arc<Policy>,
+    facts: Arc<Facts>,
+    hands: Arc<Hands>,
+    mode: &'static str,
+    known: Option<Known>,
+    published: Option<Ruling>,
+    /// Under which term this proxy leads, and since when.
+    leads: Option<(u64, u64)>,
+    /// When clients' statements began to be held.
+    held_since: Option<Instant>,
+    reported: Reported,
+    /// Commands that nobody waits for.
+    errands: JoinSet<()>,
+}
+
+/// The record as this process knows it.
+struct Known {
+    record: Record,
+    version: Version,
+    phase_since_us: u64,
+}
+
+/// What was said last, so that it is said once.
+#[derive(Default)]
+struct Reported {
+    why: String,
+    failure: String,
+}
+
+impl Controller {
+    /// Opens the store and prepares everything; nothing is watched before `run`.
+    pub async fn open(
+        config: &Config,
+        failover: &Failover,
+        agents: Vec<Option<Arc<AgentClient>>>,
+        board: Arc<Board>,
+        desk: Arc<Desk>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
+        let holder = format!("{}-{:016x}", config.listen, rand::random::<u64>());
+        let store = Store::open(&failover.coordination, &failover.cluster, &holder).await?;
+        let policy = Arc::new(policy::policy(config, failover));
+        let facts = Arc::new(Facts::new(Arc::clone(&board), config.nodes.len()));
+        let hands = Hands {
+            config: config.clone(),
+            failover: failover.clone(),
+            policy: Arc::clone(&policy),
+            facts: Arc::clone(&facts),
+            agents,
+            holder,
+        };
+        // Nobody may be written to before the record says who.
+        board.rule(0, Writer::Nobody, Default::default());
+        Ok(Self {
+            store,
+            board,
+            desk,
+            metrics,
+            mode: failover.mode.name(),
+            policy,
+            facts,
+            hands: Arc::new(hands),
+            known: None,
+            published: None,
+            leads: None,
+            held_since: None,
+            reported: Reported::default(),
+            errands: JoinSet::new(),
+        })
+    }
+
+    /// Controls until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut watchers = JoinSet::new();
+        for id in self.policy.ids() {
+            let watch = Watch {
+                id,
+                nodes: self.hands.config.nodes.clone(),
+                monitor: self.hands.config.monitor.clone(),
+                policy: Arc::clone(&self.policy),
+                facts: Arc::clone(&self.facts),
+            };
+            watchers.spawn(watch.run());
+            if let Some(Some(agent)) = self.hands.agents.get(usize::from(id.0)) {
+                let tend = Tend {
+                    id,
+                    agent: Arc::clone(agent),
+                    facts: Arc::clone(&self.facts),
+                };
+                watchers.spawn(tend.run());
+            }
+        }
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => {}
+                () = self.facts.changed() => {}
+                () = self.desk.ordered() => {}
+                () = shutdown.cancelled() => break,
+            }
+            while self.errands.try_join_next().is_some() {}
+            // A command under way at a shutdown is left; whoever comes next repeats it.
+            tokio::select! {
+                () = self.turn() => {}
+                () = shutdown.cancelled() => break,
+            }
+        }
+        self.store.resign().await;
+    }
+
+    async fn turn(&mut self) {
+        let claim = self.store.claim();
+        let term = claim.term().filter(|_| claim.holds());
+        let Some(term) = term else {
+            self.leads = None;
+            return self.follow();
+        };
+        if self.leads.is_none_or(|(known, _)| known != term) {
+            self.leads = Some((term, self.facts.now_us()));
+            // Whoever led before may have changed it.
+            self.known = None;
+        }
+        if self.known.is_none() && !self.load().await {
+            return;
+        }
+        self.lead().await;
+    }
+
+    /// Another proxy decides: what it has stored is published.
+    fn follow(&mut self) {
+        let stored = self.store.watch().borrow().clone();
+        let Some(record) = stored.and_then(|stored| self.read(&stored)) else {
+            return;
+        };
+        let ruling = Ruling::of(&record);
+        let ruling = if self.store.is_current() {
+            ruling
+        } else {
+            ruling.blind(&record)
+        };
+        self.publish(ruling);
+        self.stand(&record, "another proxy decides".to_owned());
+    }
+
+    /// Reads the record before the first decision; false when that is not possible now.
+    async fn load(&mut self) -> bool {
+        let loaded = match self.store.load().await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                self.fail("read the failover record", &error.to_string());
+                return false;
+            }
+        };
+        let (record, version) = match loaded {
+            None => (Record::new(&self.policy), Version(0)),
+            Some(stored) => match self.read(&stored) {
+                Some(record) => (record, stored.version),
+                None => return false,
+            },
+        };
+        self.known = Some(Known {
+            record,
+            version,
+            phase_since_us: self.facts.now_us(),
+        });
+        true
+    }
+
+    fn read(&mut self, stored: &Stored) -> Option<Record> {
+        let read: Result<Record, _> = serde_json::from_value(stored.record.clone());
+        let record = match read {
+            Ok(record) => record,
+            Err(error) => {
+                self.fail("read the failover record", &error.to_string());
+                return None;
+            }
+        };
+        if record.fits(&self.policy) {
+            return Some(record);
+        }
+        match record.renumbered(&self.policy) {
+            Ok(record) => Some(record),
+            Err(node) => {
+                let what = format!("node {node} is in it and not in the configuration");
+                self.fail("use the failover record", &what);
+                None
+            }
+        }
+    }
+
+    async fn lead(&mut self) {
+        let Some(known) = &self.known else { return };
+        let observation = self.facts.freeze(self.frame(known));
+        let plan = plan(&observation, &self.policy, &known.record);
+        if plan.next != known.record && !self.save(plan.next.clone()).await {
+            return;
+        }
+        self.publish(Ruling::of(&plan.next));
+        self.stand(&plan.next, plan.why.to_string());
+        self.act(&plan.commands).await;
+    }
+
+    fn frame(&self, known: &Known) -> Frame {
+        let now_us = self.facts.now_us();
+        let loads = self.board.loads();
+        let topology = self.board.topology();
+        let nodes = topology.nodes.iter();
+        let stale = nodes.map(|node| match node.barred {
+            true => loads[usize::from(node.id.0)],
+            false => 0,
+        });
+        let primary = known.record.primary.map(|node| usize::from(node.0));
+        let left = self.store.claim().left();
+        let left_us = left.map(|left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX));
+        let order = self.desk.pending();
+        Frame {
+            leadership: Leadership {
+                since_us: self.leads.map_or(now_us, |(_, since_us)| since_us),
+                until_us: left_us.map(|left_us| now_us.saturating_add(left_us)),
+            },
+            phase_since_us: known.phase_since_us,
+            request: order.map(|order| Request {
+                id: order.id,
+                to: order.to,
+                kind: match order.ask {
+                    Ask::Switchover => RequestKind::Switchover,
+                    Ask::Failover => RequestKind::Failover,
+                },
+            }),
+            holding: self.published.is_some_and(|r| r.writer == Writer::Nobody),
+            open_transactions: primary.map_or(0, |primary| loads[primary]),
+            stale_connections: stale.collect(),
+        }
+    }
+
+    /// Stores a record before anything of it is done; false when it is not certain to be stored.
+    async fn save(&mut self, record: Record) -> bool {
+        let Some(known) = &mut self.known else {
+            return false;
+        };
+        let value = match serde_json::to_value(&record) {
+            Ok(value) => value,
+            Err(error) => {
+                self.fail("store the failover record", &error.to_string());
+                return false;
+            }
+        };
+        match self.store.save(&value, known.version).await {
+            Ok(version) => {
+                if known.record.phase != record.phase {
+                    known.phase_since_us = self.facts.now_us();
+                    tracing::info!(
+                        phase = record.phase.label(),
+                        epoch = record.epoch,
+                        "failover phase"
+                    );
+                }
+                known.record = record;
+                known.version = version;
+                true
+            }
+            Err(SaveError::Conflict { .. } | SaveError::NotLeader) => {
+                self.known = None;
+                false
+            }
+            Err(SaveError::Unavailable(error)) => {
+                self.known = None;
+                self.fail("store the failover record", &error.to_string());
+                false
+            }
+        }
+    }
+
+    fn publish(&mut self, ruling: Ruling) {
+        if self.published == Some(ruling) {
+            return;
+        }
+        self.published = Some(ruling);
+        self.board.rule(ruling.epoch, ruling.writer, ruling.barred);
+        self.metrics.failover_epoch.set(ruling.epoch as i64);
+        match ruling.writer {
+            Writer::Nobody => {
+                self.held_since.get_or_insert_with(Instant::now);
+            }
+            _ => {
+                if let Some(since) = self.held_since.take() {
+                    let gap = since.elapsed();
+                    self.metrics.failover_write_gap.observe(gap.as_secs_f64());
+                }
+                // Functions may be others, and what a standby refused it may accept now.
+                self.board.want_catalogs();
+            }
+        }
+    }
+
+    /// Carries out commands in order, neighbours of one kind at the same time, up to the first that
+    /// fails.
+    async fn act(&mut self, commands: &[Command]) {
+        let kind = |command: &Command| std::mem::discriminant(&command.act);
+        for group in commands.chunk_by(|a, b| kind(a) == kind(b)) {
+            if !self.store.claim().holds() {
+                return;
+            }
+            let mut all = JoinSet::new();
+            for command in group {
+                if let Act::Report(event) = &command.act {
+                    self.report(event);
+                    continue;
+                }
+                let (hands, command) = (Arc::clone(&self.hands), command.clone());
+                if is_errand(&command.act) {
+                    self.errands.spawn(async move {
+                        if let Err(error) = hands.carry_out(&command).await {
+                            tracing::debug!(%error, act = ?command.act, "failover errand");
+                        }
+                    });
+                } else {
+                    all.spawn(async move { (hands.carry_out(&command).await, command) });
+                }
+            }
+            let mut failed = false;
+            while let Some(ended) = all.join_next().await {
+                if let Ok((Err(error), command)) = ended {
+                    failed = true;
+                    let doing = tell::doing(&command.act, &self.policy);
+                    self.fail(&doing, &error.to_string());
+                }
+            }
+            if failed {
+                return;
+            }
+        }
+    }
+
+    fn report(&mut self, event: &Event) {
+        let told = tell::event(event, &self.policy);
+        tell::log(&told);
+        self.desk.tell(told.kind, told.text);
+        match event {
+            Event::Promoted { .. } => self.metrics.failover_ended("promoted"),
+            Event::Restored(_) => self.metrics.failover_ended("restored"),
+            Event::CalledOff { .. } => self.metrics.failover_ended("called_off"),
+            Event::Chosen { lost_bytes, .. } => self.metrics.lost_write_bytes.inc_by(*lost_bytes),
+            Event::Done { request } => {
+                let stall = self
+                    .held_since
+                    .map_or(Duration::ZERO, |since| since.elapsed());
+                self.desk.end(*request, Outcome::Done { stall });
+            }
+            Event::Refused { request, why } => {
+                self.desk.end(*request, Outcome::Refused(why.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    fn stand(&mut self, record: &Record, why: String) {
+        let name = |node: &NodeId| self.policy.name(*node);
+        let quarantine = record.quarantine.iter();
+        let quarantine = quarantine.map(|(node, why)| (name(node), tell::quarantined(why)));
+        self.desk.stand(Standing {
+            mode: self.mode.to_owned(),
+            phase: record.phase.label().to_owned(),
+            epoch: record.epoch,
+            primary: record.primary.as_ref().map(name),
+            durability: match (self.policy.durability, record.sync.wanted()) {
+                (Durability::Async { .. }, _) => "async",
+                (Durability::Quorum { .. }, Some(_)) if !record.sync.changing() => "quorum",
+                (Durability::Quorum { .. }, _) => "quorum pending",
+            },
+            leads: self.leads.is_some(),
+            quarantine: quarantine.collect(),
+            why: why.clone(),
+        });
+        let quiet = matches!(record.phase, Phase::Steady);
+        if why != self.reported.why {
+            if !quiet && !why.is_empty() {
+                tracing::info!(phase = record.phase.label(), %why, "failover waits");
+            }
+            self.reported.why = why;
+        }
+    }
+
+    /// Says what went wrong, once for each different reason.
+    fn fail(&mut self, doing: &str, error: &str) {
+        let failure = format!("{doing}: {error}");
+        if failure != self.reported.failure {
+            tracing::warn!(reason = error, "{doing}");
+            self.reported.failure = failure;
+        }
+    }
+}
+
+/// Whether nobody has to wait for a command: it is repeated at its own pace.
+fn is_errand(act: &Act) -> bool {
+    matches!(
+        act,
+        Act::RenewLease(_) | Act::Heartbeat(_) | Act::Checkpoint(_)
+    )
+}

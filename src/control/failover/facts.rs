@@ -1,0 +1,176 @@
+//! What is known at present, gathered by the watchers and frozen for the planner.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::board::Board;
+use crate::core::failover::observation::{
+    AgentAnswer, Answer, Attempt, Job, Leadership, NodeFacts, Observation, Postmaster,
+};
+use crate::core::failover::record::Request;
+use crate::core::topology::NodeId;
+
+/// The facts, shared by watchers, executor and controller.
+#[derive(Debug)]
+pub(super) struct Facts {
+    board: Arc<Board>,
+    known: Mutex<Known>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    nodes: Vec<NodeFacts>,
+    fence_command_done: Option<(NodeId, u64)>,
+    heartbeat_us: Option<u64>,
+}
+
+/// What only the controller knows.
+pub(super) struct Frame {
+    pub(super) leadership: Leadership,
+    pub(super) phase_since_us: u64,
+    pub(super) request: Option<Request>,
+    pub(super) holding: bool,
+    /// Transactions of clients that are open on the primary.
+    pub(super) open_transactions: u32,
+    /// By node: connections in use that belong to an older epoch.
+    pub(super) stale_connections: Vec<u32>,
+}
+
+impl Facts {
+    pub(super) fn new(board: Arc<Board>, nodes: usize) -> Self {
+        let known = Known {
+            nodes: vec![NodeFacts::default(); nodes],
+            ..Known::default()
+        };
+        Self {
+            board,
+            known: Mutex::new(known),
+            changed: Notify::new(),
+        }
+    }
+
+    /// The clock of all facts, in microseconds.
+    pub(super) fn now_us(&self) -> u64 {
+        self.board.now_us()
+    }
+
+    /// Resolves at the next change of something that can change a plan at once.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Everything that is known, frozen.
+    pub(super) fn freeze(&self, frame: Frame) -> Observation {
+        let known = self.known.lock();
+        let mut nodes = known.nodes.clone();
+        for (facts, stale) in nodes.iter_mut().zip(frame.stale_connections) {
+            facts.stale_connections = stale;
+        }
+        Observation {
+            now_us: self.now_us(),
+            leadership: frame.leadership,
+            phase_since_us: frame.phase_since_us,
+            nodes,
+            request: frame.request,
+            open_transactions: frame.open_transactions,
+            holding: frame.holding,
+            fence_command_done: known.fence_command_done,
+            heartbeat_us: known.heartbeat_us,
+        }
+    }
+
+    /// A node's latest answer, however old.
+    pub(super) fn last_answer(&self, id: NodeId) -> Option<Answer> {
+        let known = self.known.lock();
+        known.nodes.get(usize::from(id.0))?.answer.clone()
+    }
+
+    pub(super) fn answered(&self, id: NodeId, answer: Answer) {
+        self.change(id, |node| {
+            let news = node.attempt != Attempt::Answered
+                || node.answer.as_ref().is_none_or(|before| {
+                    before.timeline != answer.timeline
+                        || before.rule != answer.rule
+                        || std::mem::discriminant(&before.part)
+                            != std::mem::discriminant(&answer.part)
+                });
+            node.answer = Some(answer);
+            node.attempt = Attempt::Answered;
+            news
+        });
+    }
+
+    pub(super) fn attempted(&self, id: NodeId, attempt: Attempt) {
+        self.change(id, |node| {
+            std::mem::replace(&mut node.attempt, attempt) != attempt
+        });
+    }
+
+    pub(super) fn agent_answered(&self, id: NodeId, answer: AgentAnswer, job: Job) {
+        let job = self.same_failure(id, job);
+        self.change(id, |node| {
+            let stopped =
+                |answer: &AgentAnswer| matches!(answer.postmaster, Postmaster::Stopped { .. });
+            let news = node.job != job
+                || node.agent.as_ref().is_none_or(|before| {
+                    stopped(before) != stopped(&answer) || before.epoch != answer.epoch
+                });
+            node.agent = Some(answer);
+            node.job = job;
+            news
+        });
+    }
+
+    /// A failure that is reported again happened when it was first reported.
+    fn same_failure(&self, id: NodeId, job: Job) -> Job {
+        let known = self.known.lock();
+        let before = known.nodes.get(usize::from(id.0)).map(|node| &node.job);
+        match (before, &job) {
+            (Some(known @ Job::Failed { detail: old, .. }), Job::Failed { detail, .. })
+                if old == detail =>
+            {
+                known.clone()
+            }
+            _ => job,
+        }
+    }
+
+    /// A lease is asked for from now on.
+    pub(super) fn renewing(&self, id: NodeId) {
+        let now = self.now_us();
+        self.change(id, |node| {
+            node.renewal_us = Some(now);
+            false
+        });
+    }
+
+    pub(super) fn job(&self, id: NodeId, job: Job) {
+        self.change(id, |node| {
+            let news = node.job != job;
+            node.job = job;
+            news
+        });
+    }
+
+    pub(super) fn fenced_by_command(&self, id: NodeId, epoch: u64) {
+        self.known.lock().fence_command_done = Some((id, epoch));
+        self.changed.notify_one();
+    }
+
+    pub(super) fn heartbeat(&self) {
+        let now = self.now_us();
+        self.known.lock().heartbeat_us = Some(now);
+    }
+
+    fn change(&self, id: NodeId, change: impl FnOnce(&mut NodeFacts) -> bool) {
+        let mut known = self.known.lock();
+        let news = known.nodes.get_mut(usize::from(id.0)).is_some_and(change);
+        drop(known);
+        if news {
+            self.changed.notify_one();
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What a record means for clients: who may be written to, and who serves nobody.
+
+use crate::core::failover::record::{Phase, Record};
+use crate::core::route::NodeSet;
+use crate::core::topology::{NodeId, Writer};
+
+/// What the board is to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ruling {
+    pub(super) epoch: u64,
+    pub(super) writer: Writer,
+    pub(super) barred: NodeSet,
+}
+
+impl Ruling {
+    /// The ruling that a record stands for.
+    pub(super) fn of(record: &Record) -> Self {
+        let writer = match record.serving() {
+            Some(node) if !record.holds() => Writer::Only(node, record.timeline),
+            _ => Writer::Nobody,
+        };
+        let mut barred = NodeSet::default();
+        record
+            .quarantine
+            .keys()
+            .for_each(|node| barred.insert(*node));
+        if let Some(fallen) = fallen(record) {
+            barred.insert(fallen);
+        }
+        Self {
+            epoch: record.epoch,
+            writer,
+            barred,
+        }
+    }
+
+    /// For a proxy that may not rely on its record any more: another may have been promoted.
+    pub(super) fn blind(self, record: &Record) -> Self {
+        let mut barred = self.barred;
+        if let Some(primary) = record.primary {
+            barred.insert(primary);
+        }
+        Self {
+            writer: Writer::Nobody,
+            barred,
+            ..self
+        }
+    }
+}
+
+/// The node whose connections must not be used any more, although it may still think that it leads.
+fn fallen(record: &Record) -> Option<NodeId> {
+    match &record.phase {
+        Phase::Fencing(fall)
+        | Phase::Discovering(fall, _)
+        | Phase::Promoting(fall, _, _)
+        | Phase::Restoring(fall) => Some(fall.node),
+        Phase::Stopping { .. } | Phase::CatchingUp { .. } => record.primary,
+        Phase::Looking | Phase::Steady | Phase::Following | Phase::Draining { .. } => None,
+    }
+}

@@ -1,0 +1,75 @@
+//! Asking one node's agent at a steady pace what its server does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::facts::Facts;
+use crate::agent::api::{JobState, Role, Status};
+use crate::control::agent::AgentClient;
+use crate::core::failover::observation::{AgentAnswer, Job, Postmaster};
+use crate::core::topology::NodeId;
+
+/// Between questions.
+const PACE: Duration = Duration::from_millis(100);
+/// Bound on one question.
+const BOUND: Duration = Duration::from_secs(1);
+
+/// What the task works with.
+pub(super) struct Tend {
+    pub(super) id: NodeId,
+    pub(super) agent: Arc<AgentClient>,
+    pub(super) facts: Arc<Facts>,
+}
+
+impl Tend {
+    /// Asks until it is dropped. No answer is not told: the last one grows old.
+    pub(super) async fn run(self) {
+        let mut failing = false;
+        loop {
+            let at_us = self.facts.now_us();
+            match self.agent.status(BOUND).await {
+                Ok(status) => {
+                    failing = false;
+                    self.note(at_us, &status);
+                }
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(%error, "agent does not answer");
+                    }
+                    failing = true;
+                }
+            }
+            tokio::time::sleep(PACE).await;
+        }
+    }
+
+    fn note(&self, at_us: u64, status: &Status) {
+        let postmaster = match (status.postmaster.running, status.role) {
+            (false, _) => Postmaster::Stopped {
+                checkpoint: status
+                    .shutdown_checkpoint
+                    .as_deref()
+                    .and_then(|lsn| lsn.parse().ok()),
+            },
+            (true, Some(Role::Standby)) => Postmaster::Standby,
+            (true, Some(Role::Primary) | None) => Postmaster::Primary,
+        };
+        let job = match &status.job {
+            Some(job) => match job.state {
+                JobState::Running => Job::Running,
+                JobState::Done => Job::None,
+                JobState::Failed => Job::Failed {
+                    at_us,
+                    detail: job.detail.clone(),
+                },
+            },
+            None => Job::None,
+        };
+        let answer = AgentAnswer {
+            at_us,
+            epoch: status.highest_epoch,
+            postmaster,
+        };
+        self.facts.agent_answered(self.id, answer, job);
+    }
+}

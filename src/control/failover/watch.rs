@@ -1,0 +1,302 @@
+//! Watching one server for failover: a question at a steady pace, each with a deadline, on a
+//! connection of its own, so that a slow answer to anything else is not taken for a failure.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::types::PgLsn;
+use tokio_postgres::{Client, NoTls, Row, Statement};
+
+use super::conninfo;
+use super::facts::Facts;
+use super::sync_names;
+use crate::config::{self, Node};
+use crate::core::failover::Policy;
+use crate::core::failover::observation::{
+    Answer, Attached, Attempt, Part, PrimaryFacts, Receiver, StandbyFacts, Switch, Upstream,
+};
+use crate::core::history::History;
+use crate::core::lsn::{Lsn, Timeline};
+use crate::core::topology::NodeId;
+
+/// Between questions.
+const PACE: Duration = Duration::from_millis(50);
+
+/// `pg_control_checkpoint` is late to learn of a new timeline. A standby that does not stream at
+/// present has at least WAL files of the timeline that it streamed before.
+const QUESTION: &str = "\
+SELECT pg_is_in_recovery() AS standby,
+       (SELECT system_identifier FROM pg_control_system()) AS system,
+       current_setting('synchronous_standby_names') AS names,
+       current_setting('primary_conninfo') AS conninfo,
+       CASE WHEN pg_is_in_recovery()
+            THEN COALESCE(NULLIF(r.received_tli, 0),
+                          (SELECT max(('x' || substr(name, 1, 8))::bit(32)::int4)
+                             FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'),
+                          (SELECT timeline_id FROM pg_control_checkpoint()))
+            ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4
+       END AS timeline,
+       CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END AS flush,
+       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() END AS received,
+       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() END AS replayed,
+       r.status, r.received_tli, r.latest_end_lsn, r.sender_host, r.sender_port,
+       ARRAY(SELECT concat_ws(' ', state, COALESCE(flush_lsn, '0/0'), application_name)
+               FROM pg_stat_replication) AS attached
+  FROM (VALUES (1)) AS one LEFT JOIN pg_stat_wal_receiver AS r ON true";
+
+/// `$1` names a timeline history file; no row value where there is none.
+const HISTORY: &str = "SELECT pg_read_file($1, 0, 1000000, true)";
+
+/// What the watcher of one server works with.
+pub(super) struct Watch {
+    pub(super) id: NodeId,
+    pub(super) nodes: Vec<Node>,
+    pub(super) monitor: config::Monitor,
+    pub(super) policy: Arc<Policy>,
+    pub(super) facts: Arc<Facts>,
+}
+
+/// A connection, and what was asked once on it.
+struct Session {
+    client: Client,
+    question: Statement,
+    history: Option<(Timeline, Vec<Switch>)>,
+}
+
+impl Watch {
+    /// Watches until it is dropped.
+    pub(super) async fn run(self) {
+        let deadline = self.deadline();
+        let mut session: Option<Session> = None;
+        loop {
+            let sent_us = self.facts.now_us();
+            let asked = tokio::time::timeout(deadline, self.ask(&mut session, sent_us)).await;
+            match asked {
+                Ok(Ok(answer)) => self.facts.answered(self.id, answer),
+                Ok(Err(error)) => {
+                    session = None;
+                    self.facts.attempted(self.id, attempt(&error));
+                }
+                Err(_) => {
+                    session = None;
+                    self.facts.attempted(self.id, Attempt::TimedOut);
+                }
+            }
+            let took = self.facts.now_us().saturating_sub(sent_us);
+            tokio::time::sleep(PACE.saturating_sub(Duration::from_micros(took))).await;
+        }
+    }
+
+    /// Several attempts fit into the time after which a silent node counts as hung.
+    fn deadline(&self) -> Duration {
+        Duration::from_micros(self.policy.timeout_us / 3).min(self.monitor.timeout)
+    }
+
+    async fn ask(
+        &self,
+        session: &mut Option<Session>,
+        sent_us: u64,
+    ) -> Result<Answer, tokio_postgres::Error> {
+        let session = match session {
+            Some(session) => session,
+            None => session.insert(self.open().await?),
+        };
+        let row = session.client.query_one(&session.question, &[]).await?;
+        let received_us = self.facts.now_us();
+        let timeline = Timeline(row.try_get::<_, Option<i32>>("timeline")?.unwrap_or(0) as u32);
+        let history = session.history(timeline).await;
+        self.read(&row, timeline, history, (sent_us, received_us))
+    }
+
+    async fn open(&self) -> Result<Session, tokio_postgres::Error> {
+        let node = &self.nodes[usize::from(self.id.0)];
+        let client = connect(node, &self.monitor, "causeway failover").await?;
+        let question = client.prepare(QUESTION).await?;
+        Ok(Session {
+            client,
+            question,
+            history: None,
+        })
+    }
+
+    fn read(
+        &self,
+        row: &Row,
+        timeline: Timeline,
+        history: Option<Vec<Switch>>,
+        (sent_us, received_us): (u64, u64),
+    ) -> Result<Answer, tokio_postgres::Error> {
+        let before = self.facts.last_answer(self.id);
+        let rule = sync_names::parse(row.try_get("names")?, &self.policy);
+        let rule_since_us = match &before {
+            Some(before) if before.rule == rule => before.rule_since_us,
+            _ => received_us,
+        };
+        let part = if row.try_get("standby")? {
+            let before = before.as_ref().and_then(Answer::standby);
+            Part::Standby(self.standby(row, before, received_us)?)
+        } else {
+            Part::Primary(PrimaryFacts {
+                flush: lsn(row, "flush")?.unwrap_or_default(),
+                attached: self.attached(&row.try_get::<_, Vec<String>>("attached")?),
+            })
+        };
+        Ok(Answer {
+            at_us: sent_us,
+            system: row.try_get::<_, i64>("system")? as u64,
+            timeline,
+            history,
+            rule,
+            rule_since_us,
+            part,
+        })
+    }
+
+    fn standby(
+        &self,
+        row: &Row,
+        before: Option<&StandbyFacts>,
+        received_us: u64,
+    ) -> Result<StandbyFacts, tokio_postgres::Error> {
+        let received = lsn(row, "received")?;
+        let conninfo: &str = row.try_get("conninfo")?;
+        let upstream = match conninfo::address(conninfo) {
+            None if conninfo.trim().is_empty() => Upstream::Nowhere,
+            None => Upstream::Elsewhere,
+            Some((host, port)) => self
+                .node_at(&host, port)
+                .map_or(Upstream::Elsewhere, Upstream::Node),
+        };
+        let status: Option<&str> = row.try_get("status")?;
+        let receiver = match status {
+            None => None,
+            Some(status) => {
+                let host: Option<&str> = row.try_get("sender_host")?;
+                let port: Option<i32> = row.try_get("sender_port")?;
+                let from = host
+                    .zip(port.and_then(|port| u16::try_from(port).ok()))
+                    .and_then(|(host, port)| self.node_at(host, port));
+                let last = before.and_then(|before| before.receiver.as_ref());
+                let moved = before.is_none_or(|before| before.received != received);
+                let fresh_us = match last {
+                    Some(last) if !moved => last.fresh_us,
+                    // Just connected: that the sender answered is news as well.
+                    _ => received_us,
+                };
+                Some(Receiver {
+                    from,
+                    streaming: status == "streaming",
+                    timeline: Timeline(
+                        row.try_get::<_, Option<i32>>("received_tli")?.unwrap_or(0) as u32
+                    ),
+                    fresh_us,
+                    sender_at: lsn(row, "latest_end_lsn")?.unwrap_or_default(),
+                })
+            }
+        };
+        let detached = upstream == Upstream::Nowhere && receiver.is_none();
+        let detached_since_us = detached.then(|| {
+            let known = before.and_then(|before| before.detached_since_us);
+            known.unwrap_or(received_us)
+        });
+        Ok(StandbyFacts {
+            received,
+            replayed: lsn(row, "replayed")?.unwrap_or_default(),
+            upstream,
+            receiver,
+            detached_since_us,
+        })
+    }
+
+    fn attached(&self, rows: &[String]) -> Vec<Attached> {
+        let parsed = rows.iter().filter_map(|row| {
+            let mut fields = row.splitn(3, ' ');
+            let (state, flush, name) = (fields.next()?, fields.next()?, fields.next()?);
+            let node = self.policy.ids().find(|id| self.policy.name(*id) == name)?;
+            Some(Attached {
+                node,
+                streaming: state == "streaming",
+                flush: flush.parse().ok()?,
+            })
+        });
+        parsed.collect()
+    }
+
+    fn node_at(&self, host: &str, port: u16) -> Option<NodeId> {
+        let here = |node: &Node| node.port == port && node.host.eq_ignore_ascii_case(host);
+        let index = self.nodes.iter().position(here)?;
+        u16::try_from(index).ok().map(NodeId)
+    }
+}
+
+impl Session {
+    /// Read once for each timeline; a standby may get the file later than it gets the timeline.
+    async fn history(&mut self, timeline: Timeline) -> Option<Vec<Switch>> {
+        if timeline <= Timeline(1) {
+            return Some(Vec::new());
+        }
+        if let Some((known, switches)) = &self.history
+            && *known == timeline
+        {
+            return Some(switches.clone());
+        }
+        let file = format!("pg_wal/{:08X}.history", timeline.0);
+        let row = self.client.query_one(HISTORY, &[&file]).await.ok()?;
+        let text: Option<String> = row.try_get(0).ok()?;
+        let switches = History::parse(&text?)?.0.into_iter().map(|fork| Switch {
+            timeline: fork.timeline,
+            end: fork.end,
+        });
+        let switches: Vec<_> = switches.collect();
+        self.history = Some((timeline, switches.clone()));
+        Some(switches)
+    }
+}
+
+/// Logs in as the monitoring role.
+pub(super) async fn connect(
+    node: &Node,
+    monitor: &config::Monitor,
+    name: &str,
+) -> Result<Client, tokio_postgres::Error> {
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host(&node.host)
+        .port(node.port)
+        .user(&monitor.user)
+        .dbname(&monitor.database)
+        .application_name(name)
+        .connect_timeout(monitor.timeout)
+        .options("-c statement_timeout=0 -c jit=off -c synchronous_commit=local");
+    if let Some(password) = &monitor.password {
+        config.password(password.reveal());
+    }
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// Whether nothing listens there, or something listens and does not answer as it should.
+fn attempt(error: &tokio_postgres::Error) -> Attempt {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            return match io.kind() {
+                io::ErrorKind::TimedOut => Attempt::TimedOut,
+                _ => Attempt::Refused,
+            };
+        }
+        source = cause.source();
+    }
+    if error.is_closed() {
+        Attempt::Refused
+    } else {
+        Attempt::TimedOut
+    }
+}
+
+fn lsn(row: &Row, name: &str) -> Result<Option<Lsn>, tokio_postgres::Error> {
+    let value: Option<PgLsn> = row.try_get(name)?;
+    Ok(value.map(|lsn| Lsn(lsn.into())))
+}

@@ -1,0 +1,92 @@
+//! The claim to lead: what every act of a leader asks first, without a lock and without waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::core::lease::Micros;
+
+/// Whether this proxy leads, by its own clock. Clones share one state.
+///
+/// Nothing but time needs to pass for it to end: no task must run, no answer must come.
+#[derive(Clone, Debug, Default)]
+pub struct Claim(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// 0 while there is no claim.
+    until: AtomicU64,
+    term: AtomicU64,
+}
+
+impl Claim {
+    /// Whether this proxy leads at this moment.
+    pub fn holds(&self) -> bool {
+        now() < self.0.until.load(Ordering::Acquire)
+    }
+
+    /// For how long this proxy still leads if it renews no more; none when it does not lead.
+    pub fn left(&self) -> Option<Duration> {
+        let until = self.0.until.load(Ordering::Acquire);
+        let left = until.checked_sub(now()).filter(|left| *left > 0)?;
+        Some(Duration::from_micros(left))
+    }
+
+    /// The moment at which the claim ends if it is not renewed; none when it has ended.
+    pub fn until(&self) -> Option<Instant> {
+        // A claim without an end: about a hundred years are as good, and can be added.
+        const LONG: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+        Some(Instant::now() + self.left()?.min(LONG))
+    }
+
+    /// The term of the claim while it holds. Who acts for long should see that it stays the same.
+    pub fn term(&self) -> Option<u64> {
+        let term = self.0.term.load(Ordering::Acquire);
+        self.holds().then_some(term)
+    }
+
+    pub(super) fn set(&self, term: u64, until: Micros) {
+        self.0.term.store(term, Ordering::Release);
+        self.0.until.store(until, Ordering::Release);
+    }
+
+    pub(super) fn end(&self) {
+        self.0.until.store(0, Ordering::Release);
+    }
+}
+
+/// Microseconds of a clock that is never set, and that counts while the machine sleeps: a leader
+/// that wakes up must not believe that no time has passed.
+pub(super) fn now() -> Micros {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
+    // Without a clock nobody may believe in a claim; no kernel in use lacks this one.
+    clock_gettime(CLOCK).map_or(Micros::MAX, |time| {
+        let time = Duration::from(time);
+        u64::try_from(time.as_micros()).unwrap_or(Micros::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_ends_by_time_alone() {
+        let claim = Claim::default();
+        assert!(!claim.holds() && claim.until().is_none() && claim.term().is_none());
+        claim.set(7, now() + 60_000_000);
+        assert_eq!(claim.term(), Some(7));
+        assert!(claim.left().unwrap() <= Duration::from_secs(60));
+        claim.set(7, now());
+        assert!(!claim.holds() && claim.left().is_none());
+        claim.set(8, Micros::MAX);
+        assert!(claim.clone().holds() && claim.until().is_some());
+        claim.end();
+        assert!(!claim.holds());
+    }
+}

@@ -1,0 +1,81 @@
+//! Certificates for the agents and the proxy, and the secret they share, made anew for a cluster.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+
+use super::RigError;
+use super::account::Account;
+use super::home;
+
+/// An authority of the cluster's own, with what it has signed.
+#[derive(Debug)]
+pub(super) struct Authority {
+    directory: PathBuf,
+    pub(super) secret: String,
+}
+
+impl Authority {
+    /// Makes the authority, one certificate that serves all agents on 127.0.0.1, and the proxy's.
+    pub(super) fn create(home: &Path, account: Account) -> Result<Self, RigError> {
+        let authority = Self {
+            directory: home.join("agents"),
+            secret: format!("{:032x}", rand::random::<u128>()),
+        };
+        home::private_directory(&authority.directory, account)?;
+        let made = sign_all();
+        let made = made.map_err(|error| {
+            RigError::io("make certificates for the agents")(std::io::Error::other(error))
+        })?;
+        for (name, pem) in made {
+            home::write_private(&authority.directory.join(name), &pem, account)?;
+        }
+        Ok(authority)
+    }
+
+    /// One of its files.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// The section `agents` of a proxy's configuration.
+    pub(super) fn yaml(&self) -> String {
+        let [ca, cert, key] = ["ca.pem", "proxy.pem", "proxy.key"].map(|name| self.file(name));
+        format!(
+            "agents:\n  ca_file: {ca:?}\n  secret: {:?}\n  cert_file: {cert:?}\n  key_file: {key:?}\n",
+            self.secret
+        )
+    }
+}
+
+fn sign_all() -> Result<Vec<(&'static str, String)>, rcgen::Error> {
+    let ca_key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let ca = params.self_signed(&ca_key)?;
+    let issuer = Issuer::new(params, ca_key);
+    let sign = |names: &[String], usage| {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(names)?;
+        params.extended_key_usages = vec![usage];
+        let signed = params.signed_by(&key, &issuer)?;
+        Ok::<_, rcgen::Error>((signed.pem(), key.serialize_pem()))
+    };
+    let here = [
+        IpAddr::from(Ipv4Addr::LOCALHOST).to_string(),
+        "localhost".to_owned(),
+    ];
+    let (agent, agent_key) = sign(&here, ExtendedKeyUsagePurpose::ServerAuth)?;
+    let (proxy, proxy_key) = sign(
+        &["causeway".to_owned()],
+        ExtendedKeyUsagePurpose::ClientAuth,
+    )?;
+    Ok(vec![
+        ("ca.pem", ca.pem()),
+        ("agent.pem", agent),
+        ("agent.key", agent_key),
+        ("proxy.pem", proxy),
+        ("proxy.key", proxy_key),
+    ])
+}
