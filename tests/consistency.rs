@@ -43,22 +43,22 @@ async fn a_late_standby_shows_nobody_the_past() {
 
     let report = check(Options {
         blocks: Blocks::Never,
-        ..proxy.check("autocommit", seconds(5))
+        ..proxy.check_reads("autocommit", 8000)
     })
     .await;
     assert_kept(&report);
     assert!(report.replica_share >= 0.6, "{report}");
 
-    let report = check(proxy.check("mixed", seconds(5))).await;
+    let report = check(proxy.check_reads("mixed", 8000)).await;
     assert_kept(&report);
     assert!(autocommit_share(&report) >= 0.6, "{report}");
     // Both ways, or nothing was put to the test.
-    assert!(report.moves.replica_to_primary > 100, "{report}");
-    assert!(report.moves.primary_to_replica > 100, "{report}");
+    assert!(report.moves.replica_to_primary > 20, "{report}");
+    assert!(report.moves.primary_to_replica > 20, "{report}");
 
     let report = check(Options {
         consistency: Some("eventual".to_owned()),
-        ..proxy.check("eventual", 3)
+        ..proxy.check_reads("eventual", 10_000)
     })
     .await;
     assert!(
@@ -79,7 +79,7 @@ async fn standbys_that_keep_up_serve_nearly_every_read() {
     let report = check(Options {
         reads_per_write: 9,
         blocks: Blocks::Never,
-        ..proxy.check("ninety", seconds(5))
+        ..proxy.check_reads("ninety", 15_000)
     })
     .await;
     assert_kept(&report);

@@ -147,7 +147,19 @@ fn print_guide(args: &Args, demo: &DemoCluster) {
     println!("  psql {url} -c 'SELECT current_setting($$port$$)' -c 'SHOW causeway.last_route'");
     println!("  pgbench -i {url}");
     println!("  pgbench -c 8 -T 10 -S -M prepared {url}");
-    println!("  causeway verify --target {url} --duration 10");
-    println!("  kill -9 the postmaster of a standby, and watch {http}/api/status\n");
+    let own = std::env::current_exe().map_or_else(
+        |_| "causeway".to_owned(),
+        |program| program.display().to_string(),
+    );
+    let at = match args.http_port {
+        9432 => String::new(),
+        port => format!(" --http 127.0.0.1:{port}"),
+    };
+    println!("  {own} verify --target {url} --duration 10");
+    println!("  {own} status{at}");
+    println!("  {own} switchover{at}");
+    if let Some(pid) = demo.cluster.primary().pid() {
+        println!("  kill -9 {pid}    the primary: another leads, and it comes back as a standby\n");
+    }
     println!("Ctrl-C stops everything and cleans up.\n");
 }

@@ -399,7 +399,8 @@ fn create_roles(credentials: &Credentials, major: u32) -> String {
         Some((before, _)) if major < 15 => before,
         _ => GRANTS,
     };
-    format!("{monitor}{replication}{grants}")
+    // Standbys that a commit is to wait for cannot log in before these roles exist.
+    format!("set synchronous_commit = local;\n{monitor}{replication}{grants}")
 }
 
 async fn create_application(primary: &Node, login: &Login) -> Result<(), RigError> {

@@ -15,12 +15,27 @@ impl Proxy {
             ..Options::new(self.url().parse::<Endpoint>().unwrap())
         }
     }
+
+    /// A check through it of so many reads, however long they take; or of as many seconds as
+    /// `CAUSEWAY_TEST_SECONDS` says.
+    pub fn check_reads(&self, schema: &str, reads: u64) -> Options {
+        match long() {
+            Some(seconds) => self.check(schema, seconds),
+            None => Options {
+                reads: Some(reads),
+                ..self.check(schema, 120)
+            },
+        }
+    }
 }
 
 /// How long a check lasts: a few seconds, or what `CAUSEWAY_TEST_SECONDS` says.
 pub fn seconds(short: u64) -> u64 {
-    let long = std::env::var("CAUSEWAY_TEST_SECONDS").ok();
-    long.and_then(|text| text.parse().ok()).unwrap_or(short)
+    long().unwrap_or(short)
+}
+
+fn long() -> Option<u64> {
+    std::env::var("CAUSEWAY_TEST_SECONDS").ok()?.parse().ok()
 }
 
 /// Share of the autocommit reads that standbys answered. Reads between BEGIN and COMMIT run on the
