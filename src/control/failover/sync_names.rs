@@ -9,8 +9,8 @@ use crate::core::topology::NodeId;
 /// The setting's text for a rule (manual, "Replication: synchronous_standby_names").
 pub(super) fn text(rule: &CommitRule, policy: &Policy) -> String {
     let names = rule.members.iter().map(|node| {
-        let name = policy.name(*node).replace('"', "\"\"");
-        format!("\"{name}\"")
+        // A configured name has no quotes in it.
+        format!("\"{}\"", policy.name(*node))
     });
     let names: Vec<_> = names.collect();
     format!("ANY {} ({})", rule.needed, names.join(", "))
@@ -64,4 +64,67 @@ fn names(list: &str) -> Option<Vec<String>> {
         rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
     }
     Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::failover::policy::{Durability, Mode, NodePolicy};
+
+    fn policy() -> Policy {
+        let nodes = ["pg1", "pg2", "pg3"].map(|name| NodePolicy {
+            name: name.to_owned(),
+            zone: None,
+            promote_priority: 100,
+            agent: true,
+        });
+        Policy {
+            mode: Mode::Automatic,
+            durability: Durability::Quorum { standbys: 1 },
+            timeout_us: 0,
+            lease_us: 0,
+            margin_us: 0,
+            settle_us: 0,
+            drain_us: 0,
+            stop_us: 0,
+            routing_lease_us: 0,
+            fence_command: false,
+            rejoin_command: false,
+            unfenced_accepted: false,
+            zone: None,
+            nodes: nodes.to_vec(),
+        }
+    }
+
+    fn rule(needed: usize, members: &[u16]) -> Option<CommitRule> {
+        let members = members.iter().map(|node| NodeId(*node)).collect();
+        Some(CommitRule { needed, members })
+    }
+
+    #[test]
+    fn a_rule_goes_both_ways() {
+        for expected in [rule(1, &[1]), rule(2, &[0, 1]), rule(1, &[0, 1, 2])] {
+            let expected = expected.unwrap();
+            let text = text(&expected, &policy());
+            assert_eq!(parse(&text, &policy()), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_another_hand_has_set_is_understood_or_proves_nothing() {
+        for (text, expected) in [
+            ("", None),
+            ("pg2", rule(1, &[1])),
+            ("PG2, pg1", rule(1, &[0, 1])),
+            ("2 (pg1, \"pg2\")", rule(2, &[0, 1])),
+            ("FIRST 1 (pg1,pg2)", rule(1, &[0, 1])),
+            ("any 1(pg1)", rule(1, &[0])),
+            ("*", rule(1, &[0, 1, 2])),
+            ("ANY 1 (pg1, stranger)", None),
+            ("ANY 0 (pg1)", None),
+            ("ANY 1 (", None),
+        ] {
+            assert_eq!(parse(text, &policy()), expected, "{text}");
+        }
+    }
 }
