@@ -14,6 +14,7 @@ use super::enforcer::Watch;
 use super::jobs::Jobs;
 use super::lease::{Denied, Grant, Ledger};
 use super::postmaster::{Server, ServerError};
+use super::source::Inquiry;
 use super::state::{ChangeError, State};
 use super::{clock, files, source};
 use crate::config;
@@ -33,6 +34,7 @@ pub(super) struct Agent {
     pub(super) server: Arc<Server>,
     pub(super) state: Arc<State>,
     pub(super) watch: Arc<Watch>,
+    pub(super) inquiry: Inquiry,
     pub(super) jobs: Jobs,
     /// Stops asked for so far: a start that began before one must not end after it.
     pub(super) stops: AtomicU64,
@@ -99,7 +101,10 @@ impl Agent {
         let (look, _, gone) = self.watch.last();
         let ask = !look.frozen && look.ready;
         let answer = match ask {
-            true => source::standing(&self.config, &self.server, ANSWER).await,
+            true => {
+                let inquiry = &self.inquiry;
+                inquiry.standing(&self.config, &self.server, ANSWER).await
+            }
             false => None,
         };
         let ledger = self.state.ledger();

@@ -343,7 +343,8 @@ impl Agent {
             if cancel.is_cancelled() {
                 return Err(ToolError::Cancelled.into());
             }
-            let standing = source::standing(&self.config, &self.server, ANSWER).await;
+            let inquiry = &self.inquiry;
+            let standing = inquiry.standing(&self.config, &self.server, ANSWER).await;
             let there = standing.filter(|standing| {
                 standing.role == Role::Standby && standing.timeline == Some(to.timeline)
             });

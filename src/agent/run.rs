@@ -15,6 +15,7 @@ use super::jobs::Jobs;
 use super::operations::Agent;
 use super::owner;
 use super::postmaster::Server;
+use super::source::Inquiry;
 use super::state::State;
 use super::swap::Places;
 use super::{server, tls};
@@ -93,6 +94,7 @@ pub fn prepare(config: config::Agent, shutdown: CancellationToken) -> Result<Pre
         server,
         state,
         watch,
+        inquiry: Inquiry::default(),
         jobs: Jobs::default(),
         stops: AtomicU64::new(0),
     });

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tokio_postgres::NoTls;
 use tokio_postgres::types::PgLsn;
+use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::api::{Role, Source};
 use super::files;
@@ -28,30 +29,56 @@ pub(super) struct Standing {
     pub(super) replayed: u64,
 }
 
-/// Asks our own server; none when it does not answer within the bound.
-pub(super) async fn standing(
-    config: &config::Agent,
-    server: &Server,
-    within: Duration,
-) -> Option<Standing> {
-    let asked = tokio::time::timeout(within, ask(config, server)).await;
-    match asked {
-        Ok(Ok(standing)) => Some(standing),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "the server was asked in vain");
-            None
+/// Our own server, asked on a connection that is kept: it is asked many times a second.
+#[derive(Debug, Default)]
+pub(super) struct Inquiry(tokio::sync::Mutex<Option<Kept>>);
+
+/// A connection, which ends with this.
+#[derive(Debug)]
+struct Kept {
+    client: Client,
+    _connection: AbortOnDropHandle<()>,
+}
+
+impl Inquiry {
+    /// How the server stands; none when it does not answer within the bound.
+    pub(super) async fn standing(
+        &self,
+        config: &config::Agent,
+        server: &Server,
+        within: Duration,
+    ) -> Option<Standing> {
+        match tokio::time::timeout(within, self.ask(config, server)).await {
+            Ok(Ok(standing)) => Some(standing),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the server was asked in vain");
+                None
+            }
+            Err(_) => None,
         }
-        Err(_) => None,
+    }
+
+    async fn ask(
+        &self,
+        config: &config::Agent,
+        server: &Server,
+    ) -> Result<Standing, tokio_postgres::Error> {
+        let mut kept = self.0.lock().await;
+        // Taken out: one that does not answer in time must not be asked again.
+        if let Some(connection) = kept.take()
+            && let Ok(standing) = ask(&connection.client).await
+        {
+            *kept = Some(connection);
+            return Ok(standing);
+        }
+        let connection = connect(config, server).await?;
+        let standing = ask(&connection.client).await?;
+        *kept = Some(connection);
+        Ok(standing)
     }
 }
 
-async fn ask(config: &config::Agent, server: &Server) -> Result<Standing, tokio_postgres::Error> {
-    // CASE keeps the parts that fail in the other role from being asked.
-    const QUESTION: &str = "select pg_is_in_recovery(), \
-        case when pg_is_in_recovery() then (select received_tli from pg_stat_wal_receiver) \
-        else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 end, \
-        (select pid from pg_stat_wal_receiver where status = 'streaming'), \
-        coalesce(pg_last_wal_replay_lsn(), '0/0')";
+async fn connect(config: &config::Agent, server: &Server) -> Result<Kept, tokio_postgres::Error> {
     let Login {
         user,
         password,
@@ -76,26 +103,35 @@ async fn ask(config: &config::Agent, server: &Server) -> Result<Standing, tokio_
     };
     to.host(address);
     let (client, connection) = to.connect(NoTls).await?;
-    let asked = async {
-        let row = client.query_one(QUESTION, &[]).await?;
-        let role = match row.try_get(0)? {
-            true => Role::Standby,
-            false => Role::Primary,
-        };
-        let timeline: Option<i32> = row.try_get(1)?;
-        Ok(Standing {
-            role,
-            timeline: timeline.and_then(|timeline| u32::try_from(timeline).ok()),
-            streams: row.try_get(2)?,
-            replayed: u64::from(row.try_get::<_, PgLsn>(3)?),
-        })
-    };
-    tokio::pin!(asked);
-    tokio::select! {
-        answer = &mut asked => answer,
+    let task = tokio::spawn(async move {
         // Its error is told by the question that it breaks.
-        _ = connection => asked.await,
-    }
+        let _ = connection.await;
+    });
+    Ok(Kept {
+        client,
+        _connection: AbortOnDropHandle::new(task),
+    })
+}
+
+async fn ask(client: &Client) -> Result<Standing, tokio_postgres::Error> {
+    // CASE keeps the parts that fail in the other role from being asked.
+    const QUESTION: &str = "select pg_is_in_recovery(), \
+        case when pg_is_in_recovery() then (select received_tli from pg_stat_wal_receiver) \
+        else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 end, \
+        (select pid from pg_stat_wal_receiver where status = 'streaming'), \
+        coalesce(pg_last_wal_replay_lsn(), '0/0')";
+    let row = client.query_one(QUESTION, &[]).await?;
+    let role = match row.try_get(0)? {
+        true => Role::Standby,
+        false => Role::Primary,
+    };
+    let timeline: Option<i32> = row.try_get(1)?;
+    Ok(Standing {
+        role,
+        timeline: timeline.and_then(|timeline| u32::try_from(timeline).ok()),
+        streams: row.try_get(2)?,
+        replayed: u64::from(row.try_get::<_, PgLsn>(3)?),
+    })
 }
 
 /// How the server that is to be followed names itself (`IDENTIFY_SYSTEM`).

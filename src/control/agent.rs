@@ -1,4 +1,5 @@
-//! Asking an agent: one HTTPS request on a connection of its own, within a deadline, proven.
+//! Asking an agent over HTTPS, proven, within a deadline. The status is asked for on a connection that
+//! is kept; every order has one of its own.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -6,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
+use hyper::client::conn::http1::SendRequest;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -15,6 +17,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::agent::api::{
     self, Job, LeaseAnswer, LeaseRequest, Refusal, RefusalCode, RejoinRequest, Source, StartAnswer,
@@ -37,6 +41,14 @@ pub struct AgentClient {
     secret: Option<Secret>,
     /// The agent's clock in an answer, and when that answer arrived here.
     clock: Arc<Mutex<Option<(u64, Instant)>>>,
+    /// The connection on which the status is asked for, many times a second.
+    kept: Arc<tokio::sync::Mutex<Option<Kept>>>,
+}
+
+/// An open connection, which ends with this.
+struct Kept {
+    sender: SendRequest<Full<Bytes>>,
+    _connection: AbortOnDropHandle<()>,
 }
 
 impl std::fmt::Debug for AgentClient {
@@ -107,6 +119,7 @@ impl AgentClient {
             tls,
             secret: agents.secret.clone(),
             clock: Arc::default(),
+            kept: Arc::default(),
         })
     }
 
@@ -117,8 +130,7 @@ impl AgentClient {
 
     /// Everything the agent knows.
     pub async fn status(&self, within: Duration) -> Result<Status, AgentError> {
-        let asked = self.ask(Method::GET, api::STATUS, Bytes::new(), within);
-        let status: Status = asked.await?;
+        let status: Status = self.within(within, self.ask_on_kept()).await?;
         self.note_clock(status.clock_ms);
         Ok(status)
     }
@@ -229,7 +241,49 @@ impl AgentClient {
         body: Bytes,
         within: Duration,
     ) -> Result<T, AgentError> {
-        let asked = self.exchange(method, path, body);
+        self.within(within, self.exchange(method, path, body)).await
+    }
+
+    /// Asks for the status on the connection that is kept, or on a new one if that has broken.
+    async fn ask_on_kept(&self) -> Result<(StatusCode, Bytes), AgentError> {
+        let mut kept = self.kept.lock().await;
+        // Taken out: one that does not answer in time must not be asked again.
+        if let Some(mut connection) = kept.take()
+            && let Ok(answer) = self
+                .send(
+                    &mut connection.sender,
+                    Method::GET,
+                    api::STATUS,
+                    Bytes::new(),
+                )
+                .await
+        {
+            *kept = Some(connection);
+            return Ok(answer);
+        }
+        let stream = self.open().await?;
+        let opened = hyper::client::conn::http1::handshake(stream).await;
+        let (mut sender, connection) = opened.map_err(|error| self.unreachable(error, false))?;
+        let task = tokio::spawn(async move {
+            // Its error is told by the request that it breaks.
+            let _ = connection.await;
+        });
+        let connection = AbortOnDropHandle::new(task);
+        let answer = self
+            .send(&mut sender, Method::GET, api::STATUS, Bytes::new())
+            .await?;
+        *kept = Some(Kept {
+            sender,
+            _connection: connection,
+        });
+        Ok(answer)
+    }
+
+    async fn within<T: DeserializeOwned>(
+        &self,
+        within: Duration,
+        asked: impl Future<Output = Result<(StatusCode, Bytes), AgentError>>,
+    ) -> Result<T, AgentError> {
         let (status, body) = match tokio::time::timeout(within, asked).await {
             Ok(answer) => answer?,
             Err(_) => {
@@ -257,41 +311,11 @@ impl AgentClient {
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), AgentError> {
-        let address = (self.url.host.as_str(), self.url.port);
-        let stream = TcpStream::connect(address).await.map_err(|error| {
-            let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
-            self.unreachable(error, refused)
-        })?;
-        let broken = |error: &dyn std::fmt::Display| self.unreachable(error, false);
-        stream.set_nodelay(true).map_err(|error| broken(&error))?;
-        let stream = self.tls.connect(self.name.clone(), stream).await;
-        let stream = TokioIo::new(stream.map_err(|error| broken(&error))?);
+        let stream = self.open().await?;
         let opened = hyper::client::conn::http1::handshake(stream).await;
-        let (mut sender, connection) = opened.map_err(|error| broken(&error))?;
-
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, self.url.host.as_str())
-            .header(CONTENT_TYPE, "application/json");
-        if let Some(secret) = &self.secret {
-            request = request.header(AUTHORIZATION, format!("Bearer {}", secret.reveal()));
-        }
-        let request = request
-            .body(Full::new(body))
-            .map_err(|error| self.bad(error))?;
-        let answer = async {
-            let answer = sender
-                .send_request(request)
-                .await
-                .map_err(|error| broken(&deepest(&error)))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), ANSWER_BYTES)
-                .collect()
-                .await;
-            let body = body.map_err(|error| broken(&error))?;
-            Ok((status, body.to_bytes()))
-        };
+        let (mut sender, connection) = opened.map_err(|error| self.unreachable(error, false))?;
+        let broken = |error: &dyn std::fmt::Display| self.unreachable(error, false);
+        let answer = self.send(&mut sender, method, path, body);
         tokio::pin!(answer);
         // The connection is driven here and dropped with the request: nothing outlives a deadline.
         // It goes first, since it knows why it ended: a certificate that the agent refuses is told
@@ -304,6 +328,47 @@ impl AgentClient {
             },
             answer = &mut answer => answer,
         }
+    }
+
+    async fn open(&self) -> Result<TokioIo<TlsStream<TcpStream>>, AgentError> {
+        let address = (self.url.host.as_str(), self.url.port);
+        let stream = TcpStream::connect(address).await.map_err(|error| {
+            let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
+            self.unreachable(error, refused)
+        })?;
+        let broken = |error| self.unreachable(error, false);
+        stream.set_nodelay(true).map_err(broken)?;
+        let stream = self.tls.connect(self.name.clone(), stream).await;
+        Ok(TokioIo::new(stream.map_err(broken)?))
+    }
+
+    async fn send(
+        &self,
+        sender: &mut SendRequest<Full<Bytes>>,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), AgentError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, self.url.host.as_str())
+            .header(CONTENT_TYPE, "application/json");
+        if let Some(secret) = &self.secret {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", secret.reveal()));
+        }
+        let request = request
+            .body(Full::new(body))
+            .map_err(|error| self.bad(error))?;
+        let broken = |error| self.unreachable(deepest(&error), false);
+        sender.ready().await.map_err(broken)?;
+        let answer = sender.send_request(request).await.map_err(broken)?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES)
+            .collect()
+            .await;
+        let body = body.map_err(|error| self.unreachable(deepest(&*error), false))?;
+        Ok((status, body.to_bytes()))
     }
 
     fn unreachable(&self, reason: impl std::fmt::Display, refused: bool) -> AgentError {
