@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::gauge::{Gauge, Measurement};
 use super::lsn::Timeline;
 use super::visibility::{Finished, Snapshot};
 
 /// A node's place in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u16);
 
 /// One unbroken life of a node as seen by its monitor, unique over the process's life.

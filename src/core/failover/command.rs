@@ -1,0 +1,185 @@
+//! What a plan asks for: each command can be repeated, and each carries the epoch.
+//!
+//! The executor stores the record, then runs the commands in order and stops at the first that
+//! fails. Neighbours of one kind speak to different nodes and may run at the same time. Before each
+//! it checks that it still leads, for longer than the command's own deadline.
+
+use super::quorum::CommitRule;
+use super::record::{Cause, Proof, Quarantined, Reason};
+use crate::core::lsn::{Lsn, Timeline};
+use crate::core::topology::NodeId;
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Command {
+    /// The record's epoch. An agent, and the control session on a server, refuse a lower one than
+    /// they have met.
+    pub epoch: u64,
+    /// What to do.
+    pub act: Act,
+}
+
+/// What can be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// Hold clients' new statements that need the primary.
+    Hold,
+    /// Let them go on.
+    Release,
+    /// Close this proxy's connections to a node that were opened in an older epoch.
+    CloseBackends(NodeId),
+    /// Empty a standby's `primary_conninfo` and reload, having first ended every other control
+    /// session there: a command of an older epoch may be on its way in one.
+    Detach(NodeId),
+    /// By its agent: stop the server if it runs as a primary. Its agent must not start it again,
+    /// and must answer with this epoch from now on. A server that is stopped already is a success.
+    Stop {
+        /// Which.
+        node: NodeId,
+        /// How.
+        how: Stop,
+    },
+    /// Run `fence_command` for a node.
+    Fence(NodeId),
+    /// Promote a standby, by its agent where there is one. A server that leads already is a
+    /// success.
+    Promote(NodeId),
+    /// By its agent: start a stopped server as the primary that it was.
+    StartAsPrimary(NodeId),
+    /// By its agent: start a stopped server as a standby, of nobody or of a node.
+    StartAsStandby {
+        /// Which.
+        node: NodeId,
+        /// Whom it is to follow.
+        primary: Option<NodeId>,
+    },
+    /// Point a standby's `primary_conninfo` at a node and reload.
+    Follow {
+        /// Which.
+        standby: NodeId,
+        /// Whom it is to follow.
+        primary: NodeId,
+    },
+    /// By its agent, or by `rejoin_command`: make a node a standby again. It begins a job.
+    Rejoin {
+        /// Which.
+        node: NodeId,
+        /// Whom it is to follow.
+        primary: NodeId,
+        /// Rewinding is out of the question.
+        copy: bool,
+    },
+    /// Set `synchronous_standby_names` and reload.
+    SetSync {
+        /// On which server: a primary, or a standby about to be promoted.
+        node: NodeId,
+        /// The rule, by application names that are the nodes' names.
+        rule: CommitRule,
+    },
+    /// Ask an agent to let its server run as a primary for `lease_us`, counted from the moment at
+    /// which *the agent* gave the answer that this plan has read: a renewal that comes late
+    /// prolongs nothing.
+    RenewLease(NodeId),
+    /// Write something small on the primary, so that standbys receive something.
+    Heartbeat(NodeId),
+    /// `CHECKPOINT`, so that `pg_rewind` finds the timeline in the control file. It must not keep
+    /// the executor waiting.
+    Checkpoint(NodeId),
+    /// Tell people.
+    Report(Event),
+}
+
+/// How to stop a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stop {
+    /// `pg_ctl stop -m fast`: with a shutdown checkpoint, which standbys receive.
+    Fast,
+    /// `pg_ctl stop -m immediate`.
+    Immediate,
+}
+
+/// What people are told. It is told again if the executor is killed before it has noted it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// A primary was found, or another hand has promoted one.
+    Found {
+        /// Which.
+        primary: NodeId,
+        /// What it writes.
+        timeline: Timeline,
+    },
+    /// The primary is being replaced.
+    Fell {
+        /// Which.
+        node: NodeId,
+        /// Why.
+        cause: Cause,
+    },
+    /// It came back before anything was decided.
+    CalledOff {
+        /// The primary.
+        node: NodeId,
+        /// Why.
+        why: String,
+    },
+    /// The old primary acknowledges nothing any more.
+    Fenced {
+        /// Which.
+        node: NodeId,
+        /// How that is known.
+        proof: Proof,
+    },
+    /// A standby has been chosen.
+    Chosen {
+        /// Which.
+        node: NodeId,
+        /// The end of its WAL.
+        end: Lsn,
+        /// Known WAL that it lacks, in bytes.
+        lost_bytes: u64,
+        /// The highest position that the old primary is known to have written: marks and tokens
+        /// above the fork up to here name lost writes.
+        written: Lsn,
+    },
+    /// A new primary serves.
+    Promoted {
+        /// Which.
+        node: NodeId,
+        /// What it writes.
+        timeline: Timeline,
+        /// Where that left the old timeline; none while the history has not been read.
+        fork: Option<Lsn>,
+    },
+    /// The old primary serves again, because nobody could take over.
+    Restored(NodeId),
+    /// A node was taken out of service.
+    Quarantined {
+        /// Which.
+        node: NodeId,
+        /// Why, and what will bring it back.
+        why: Quarantined,
+    },
+    /// A node is in service again.
+    Rejoined(NodeId),
+    /// An old primary runs again on an old timeline; it is never written to.
+    Impostor {
+        /// Which.
+        node: NodeId,
+        /// On which.
+        timeline: Timeline,
+        /// Why it is not the primary.
+        reason: Reason,
+    },
+    /// A request was carried out.
+    Done {
+        /// Its id.
+        request: u64,
+    },
+    /// A request was refused or called off; nothing was lost.
+    Refused {
+        /// Its id.
+        request: u64,
+        /// Why, and what to do.
+        why: String,
+    },
+}

@@ -1,0 +1,307 @@
+//! What is stored before any command runs, so that whoever comes next can go on.
+//!
+//! There are no clock readings in it: the next reader has another clock. Nodes are numbers into the
+//! record's own list of names, because another proxy may list them in another order.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::policy::Policy;
+use super::quorum::SyncState;
+use crate::core::lsn::{Lsn, Timeline};
+use crate::core::topology::NodeId;
+
+/// The cluster's memory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Record {
+    /// Raised by every decision about who leads; servers' agents and control sessions refuse
+    /// commands of a lower one, and no client is served on a connection of a lower one.
+    pub epoch: u64,
+    /// The names of the nodes, in the order in which this record numbers them.
+    pub nodes: Vec<String>,
+    /// The cluster's system identifier.
+    pub system: Option<u64>,
+    /// The node that leads, or was the last to do so.
+    pub primary: Option<NodeId>,
+    /// The timeline that it writes, or wrote.
+    pub timeline: Timeline,
+    /// What is being done.
+    pub phase: Phase,
+    /// By which rules commits may have been acknowledged (`durability: quorum`).
+    pub sync: SyncState,
+    /// Nodes that serve nothing and are not promoted until they have been rejoined.
+    pub quarantine: BTreeMap<NodeId, Quarantined>,
+    /// The operator's request that is being worked on.
+    pub request: Option<Request>,
+    /// The latest request that has been answered, so that it is not taken up again.
+    pub answered_request: Option<u64>,
+}
+
+/// What is being done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Phase {
+    /// No primary is known yet.
+    Looking,
+    /// The primary serves.
+    Steady,
+    /// Promotion 1: the old primary is being made harmless.
+    Fencing(Fall),
+    /// Promotion 2: how far has each standby received?
+    Discovering(Fall, Proof),
+    /// Promotion 3: the candidate is being promoted.
+    Promoting(Fall, Proof, Candidate),
+    /// Promotion 4: the new primary serves; the others are sent after it.
+    Following,
+    /// Nobody can take over: the old primary is started again.
+    Restoring(Fall),
+    /// Switchover 1: new transactions are held, running ones may end.
+    Draining {
+        /// Who is to lead.
+        to: NodeId,
+    },
+    /// Switchover 2: the old primary is being stopped cleanly.
+    Stopping {
+        /// Who is to lead.
+        to: NodeId,
+    },
+    /// Switchover 3: the candidate receives the rest.
+    CatchingUp {
+        /// Who is to lead.
+        to: NodeId,
+        /// The old primary's shutdown checkpoint, which the candidate must hold.
+        checkpoint: Lsn,
+    },
+}
+
+/// The failure of a primary.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fall {
+    /// The node that led, or that was being promoted.
+    pub node: NodeId,
+    /// What is wrong with it.
+    pub cause: Cause,
+    /// The highest position that it is known to have written.
+    pub written: Lsn,
+}
+
+/// Why a primary is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Cause {
+    /// Nothing listens there, or its agent reports no server.
+    Dead,
+    /// Neither this proxy nor most standbys hear of it.
+    Hung,
+    /// It is in recovery.
+    InRecovery,
+    /// An operator said so.
+    Operator,
+    /// A candidate was lost before it was seen to lead.
+    CandidateLost,
+    /// It was stopped for a switchover that could not be completed.
+    Switchover,
+}
+
+/// Why the old primary acknowledges nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Proof {
+    /// Its agent found the server stopped, in this epoch.
+    AgentStopped,
+    /// Its lease has certainly run out, and its agent has stopped it.
+    LeaseRanOut,
+    /// `fence_command` succeeded in this epoch.
+    FenceCommand,
+    /// Too few standbys are attached to it to acknowledge a commit.
+    QuorumDetached,
+    /// It is in recovery.
+    InRecovery,
+    /// The operator accepted that it is kept from clients by routing only.
+    RoutingOnly,
+}
+
+/// Who is to lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The node.
+    pub node: NodeId,
+    /// The end of its WAL when it was chosen.
+    pub end: Lsn,
+    /// It holds all that the old primary wrote: it stopped cleanly.
+    pub complete: bool,
+}
+
+/// Why and how a node must be rejoined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// Why it is out of service.
+    pub reason: Reason,
+    /// How it can come back.
+    pub way: Way,
+}
+
+/// Why a node is out of service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Reason {
+    /// It led before.
+    OldPrimary,
+    /// It claims to lead and does not.
+    ClaimsToLead,
+    /// It holds WAL beyond the point where the present timeline left its own.
+    BeyondFork,
+}
+
+/// How a node can come back into service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Way {
+    /// It stopped cleanly and everything it wrote is in the new history: start it as a standby.
+    Start,
+    /// Rewind it, or copy the primary.
+    Rewind,
+    /// Copy the primary: its timeline has the number of another one, which rewinding cannot tell.
+    Copy,
+    /// By an operator: another hand promoted it, and what was written there would be lost.
+    Operator,
+}
+
+/// What an operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Request {
+    /// Unique; a higher one is later.
+    pub id: u64,
+    /// Who is to lead; none for the best.
+    pub to: Option<NodeId>,
+    /// What is to be done.
+    pub kind: RequestKind,
+}
+
+/// What an operator can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RequestKind {
+    /// A planned change without loss.
+    Switchover,
+    /// Replace the primary now, and accept the loss that `plan` has spoken of.
+    Failover,
+}
+
+impl Record {
+    /// A new one, for the nodes of a policy.
+    pub fn new(policy: &Policy) -> Self {
+        Self {
+            epoch: 0,
+            nodes: policy.nodes.iter().map(|node| node.name.clone()).collect(),
+            system: None,
+            primary: None,
+            timeline: Timeline(0),
+            phase: Phase::Looking,
+            sync: SyncState::default(),
+            quarantine: BTreeMap::new(),
+            request: None,
+            answered_request: None,
+        }
+    }
+
+    /// The node that clients may write to, if there is one at present.
+    pub fn serving(&self) -> Option<NodeId> {
+        match self.phase {
+            Phase::Steady | Phase::Following | Phase::Draining { .. } => self.primary,
+            _ => None,
+        }
+    }
+
+    /// Whether new statements that need the primary must wait.
+    pub fn holds(&self) -> bool {
+        !matches!(
+            self.phase,
+            Phase::Looking | Phase::Steady | Phase::Following
+        )
+    }
+
+    /// Whether its numbers are those of a policy.
+    pub fn fits(&self, policy: &Policy) -> bool {
+        let names = policy.nodes.iter().map(|node| &node.name);
+        self.nodes.iter().eq(names)
+    }
+
+    /// The same record with the numbers of a policy, in which nodes may have been added, moved, or
+    /// removed. Err: the name of a removed node that the record cannot do without.
+    pub fn renumbered(&self, policy: &Policy) -> Result<Self, String> {
+        let place = |node: NodeId| -> Result<NodeId, String> {
+            let name = self.nodes.get(usize::from(node.0));
+            let name = name.ok_or_else(|| format!("node {}", node.0))?;
+            let new = policy
+                .ids()
+                .zip(&policy.nodes)
+                .find(|(_, n)| n.name == *name);
+            new.map(|(id, _)| id).ok_or_else(|| name.clone())
+        };
+        let request = |request: Request| -> Result<Request, String> {
+            let to = request.to.map(place).transpose()?;
+            Ok(Request { to, ..request })
+        };
+        let mut sync = self.sync.clone();
+        for rule in sync.rules.iter_mut().flatten() {
+            rule.members = rule
+                .members
+                .iter()
+                .copied()
+                .map(place)
+                .collect::<Result<_, _>>()?;
+        }
+        // What is quarantined and no longer configured is out of the way.
+        let quarantine = self.quarantine.iter();
+        let quarantine = quarantine.filter_map(|(node, why)| Some((place(*node).ok()?, *why)));
+        Ok(Self {
+            nodes: policy.nodes.iter().map(|node| node.name.clone()).collect(),
+            primary: self.primary.map(place).transpose()?,
+            phase: self.phase.renumbered(&place)?,
+            sync,
+            quarantine: quarantine.collect(),
+            request: self.request.map(request).transpose()?,
+            ..self.clone()
+        })
+    }
+}
+
+impl Phase {
+    /// A short name for status and metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Looking => "looking",
+            Self::Steady => "steady",
+            Self::Fencing(_) => "fencing",
+            Self::Discovering(..) => "discovering",
+            Self::Promoting(..) => "promoting",
+            Self::Following => "following",
+            Self::Restoring(_) => "restoring",
+            Self::Draining { .. } => "draining",
+            Self::Stopping { .. } => "stopping",
+            Self::CatchingUp { .. } => "catching_up",
+        }
+    }
+
+    fn renumbered(&self, place: &dyn Fn(NodeId) -> Result<NodeId, String>) -> Result<Self, String> {
+        let fall = |fall: &Fall| -> Result<Fall, String> {
+            let node = place(fall.node)?;
+            Ok(Fall {
+                node,
+                ..fall.clone()
+            })
+        };
+        Ok(match self {
+            Self::Looking | Self::Steady | Self::Following => self.clone(),
+            Self::Fencing(f) => Self::Fencing(fall(f)?),
+            Self::Discovering(f, proof) => Self::Discovering(fall(f)?, *proof),
+            Self::Promoting(f, proof, candidate) => {
+                let node = place(candidate.node)?;
+                Self::Promoting(fall(f)?, *proof, Candidate { node, ..*candidate })
+            }
+            Self::Restoring(f) => Self::Restoring(fall(f)?),
+            Self::Draining { to } => Self::Draining { to: place(*to)? },
+            Self::Stopping { to } => Self::Stopping { to: place(*to)? },
+            Self::CatchingUp { to, checkpoint } => Self::CatchingUp {
+                to: place(*to)?,
+                checkpoint: *checkpoint,
+            },
+        })
+    }
+}
