@@ -160,14 +160,15 @@ fn discovered<'a>(
         let answer = observation.answer(node, policy.timeout_us)?;
         let standby = answer.standby()?;
         let ours = record.system.is_none_or(|system| system == answer.system);
-        // With the old server down nothing can arrive, whatever a process still tries.
-        let still = match proof {
-            Proof::AgentStopped | Proof::InRecovery => standby.detached(),
-            _ => parted.contains(&node),
+        // With the old server down nothing can arrive, whatever a process still tries. The fallen
+        // one itself counts if it is found in recovery: a candidate that was lost and came back.
+        let down = matches!(proof, Proof::AgentStopped | Proof::InRecovery);
+        let still = if down || node == fall.node {
+            standby.detached()
+        } else {
+            parted.contains(&node)
         };
-        // The fallen one itself may lead again if it was found in recovery.
-        let other = node != fall.node || proof == Proof::InRecovery;
-        (ours && still && other).then_some(Seen { node, answer })
+        (ours && still).then_some(Seen { node, answer })
     });
     seen.collect()
 }
@@ -183,7 +184,7 @@ fn undecided(
     let seen = discovered(observation, policy, record, fall, proof);
     let pending = policy.ids().filter(|node| {
         if seen.iter().any(|standby| standby.node == *node)
-            || (*node == fall.node && proof != Proof::InRecovery)
+            || *node == fall.node
             || record.quarantine.contains_key(node)
         {
             return false;

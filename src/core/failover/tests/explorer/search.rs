@@ -1,0 +1,97 @@
+//! Breadth first through every order of events, to a bound; a fault found is told as a trace.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
+
+use super::state::{Action, Setup, State};
+
+/// How far to go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// States visited, at most.
+    pub(super) states: usize,
+    /// Of how many states one is healed and must then serve again.
+    pub(super) heal_every: usize,
+}
+
+/// What was explored.
+#[derive(Debug, Default)]
+pub(super) struct Explored {
+    pub(super) states: usize,
+    pub(super) deepest: usize,
+    pub(super) healed: usize,
+    /// States with a promotion behind them.
+    pub(super) promoted: usize,
+    /// There was nothing left to visit.
+    pub(super) complete: bool,
+}
+
+/// Visits states until one is broken: Err with the way to it.
+pub(super) fn explore(setup: &Setup, bounds: Bounds) -> Result<Explored, String> {
+    let mut explored = Explored::default();
+    let mut parents: HashMap<u64, Option<(u64, Action)>> = HashMap::new();
+    let mut frontier = VecDeque::new();
+    let first = State::new(setup);
+    parents.insert(fingerprint(&first), None);
+    frontier.push_back((first, 0));
+    while let Some((state, depth)) = frontier.pop_front() {
+        explored.states += 1;
+        explored.deepest = explored.deepest.max(depth);
+        explored.promoted += usize::from(state.world.reigns > 0);
+        let here = fingerprint(&state);
+        if explored.states % bounds.heal_every == 0 {
+            explored.healed += 1;
+            if let Err(why) = state.heals(setup) {
+                return Err(trace(setup, &parents, here, &why));
+            }
+        }
+        for action in state.actions(setup) {
+            let mut next = state.clone();
+            next.act(setup, action);
+            let there = fingerprint(&next);
+            if parents.contains_key(&there) {
+                continue;
+            }
+            if parents.len() >= bounds.states {
+                return Ok(explored);
+            }
+            parents.insert(there, Some((here, action)));
+            if let Some(why) = next.world.broken.clone() {
+                return Err(trace(setup, &parents, there, &why));
+            }
+            frontier.push_back((next, depth + 1));
+        }
+    }
+    explored.complete = true;
+    Ok(explored)
+}
+
+fn fingerprint(state: &State) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    state.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Tells the way from the beginning, with what was planned.
+fn trace(
+    setup: &Setup,
+    parents: &HashMap<u64, Option<(u64, Action)>>,
+    end: u64,
+    why: &str,
+) -> String {
+    let mut actions = Vec::new();
+    let mut at = end;
+    while let Some(Some((before, action))) = parents.get(&at) {
+        actions.push(*action);
+        at = *before;
+    }
+    actions.reverse();
+    let mut state = State::new(setup);
+    let mut text = format!("{why}\n");
+    for action in actions {
+        state.act(setup, action);
+        text += &format!("{action:?}: {}\n", state.told(action));
+    }
+    text
+}
