@@ -67,6 +67,53 @@ pub(super) fn explore(setup: &Setup, bounds: Bounds) -> Result<Explored, String>
     Ok(explored)
 }
 
+/// Walks at random, deeper than a search can look; each walk ends with healing. A failure names
+/// its seed and tells its way.
+pub(super) fn wander(setup: &Setup, walks: u64, steps: usize) -> Result<Explored, String> {
+    let mut explored = Explored::default();
+    for seed in 0..walks {
+        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut state = State::new(setup);
+        let mut text = String::new();
+        for _ in 0..steps {
+            let (mishaps, usual): (Vec<Action>, Vec<Action>) = state
+                .actions(setup)
+                .into_iter()
+                .partition(|action| State::is_mishap(*action));
+            let action = match (dice.roll(8), mishaps.is_empty(), usual.is_empty()) {
+                (0, false, _) | (_, false, true) => mishaps[dice.roll(mishaps.len())],
+                (_, _, false) => usual[dice.roll(usual.len())],
+                _ => break,
+            };
+            state.act(setup, action);
+            explored.states += 1;
+            text += &format!("{action:?}: {}\n", state.told(action));
+            if let Some(why) = &state.world.broken {
+                return Err(format!("{why}\nseed {seed}\n{text}"));
+            }
+        }
+        explored.promoted += usize::from(state.world.reigns > 0);
+        explored.healed += 1;
+        if let Err(why) = state.heals(setup) {
+            return Err(format!("{why}\nseed {seed}\n{text}"));
+        }
+    }
+    Ok(explored)
+}
+
+/// Numbers from a seed (xorshift64*, Vigna 2016).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let high = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
+        usize::try_from(high).unwrap_or_default() % sides
+    }
+}
+
 fn fingerprint(state: &State) -> u64 {
     let mut hasher = DefaultHasher::new();
     state.hash(&mut hasher);
