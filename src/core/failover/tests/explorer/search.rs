@@ -87,7 +87,7 @@ pub(super) fn wander(setup: &Setup, walks: u64, steps: usize) -> Result<Explored
             };
             state.act(setup, action);
             explored.states += 1;
-            text += &format!("{action:?}: {}\n", state.told(action));
+            text += &state.tell(action);
             if let Some(why) = &state.world.broken {
                 return Err(format!("{why}\nseed {seed}\n{text}"));
             }
@@ -138,7 +138,7 @@ fn trace(
     let mut text = format!("{why}\n");
     for action in actions {
         state.act(setup, action);
-        text += &format!("{action:?}: {}\n", state.told(action));
+        text += &state.tell(action);
     }
     text
 }

@@ -1,5 +1,7 @@
 //! Everything at one moment, and what may happen next.
 
+use std::hash::{Hash, Hasher};
+
 use super::proxy::{Proxy, policy};
 use super::world::{Entry, Host, NODES, Run, World};
 use crate::core::failover::plan::{Plan, plan};
@@ -51,8 +53,6 @@ pub(super) enum Mutant {
     CountsLeasesShort,
     /// Promotes with one standby seen, whoever may hold what was acknowledged.
     TrustsAnyone,
-    /// Keeps the epoch when it begins to replace the primary.
-    KeepsTheEpoch,
 }
 
 impl Setup {
@@ -116,7 +116,26 @@ pub(super) struct State {
     pub(super) proxies: Vec<Proxy>,
     pub(super) faults: u8,
     pub(super) request: Option<Request>,
+    pub(super) told: Told,
+}
+
+/// What the latest plan said: for people, and no part of a state.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
     pub(super) why: String,
+    pub(super) commands: Vec<String>,
+}
+
+impl PartialEq for Told {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Told {}
+
+impl Hash for Told {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 impl State {
@@ -147,7 +166,7 @@ impl State {
             proxies: (0..setup.proxies).map(leads).collect(),
             faults: 0,
             request: None,
-            why: String::new(),
+            told: Told::default(),
         }
     }
 
@@ -370,7 +389,11 @@ impl State {
         let mut planned = plan(&observation, &policy, &self.record);
         mutate(setup.mutant, &before, &mut planned, &observation, &policy);
         self.record = planned.next;
-        self.why = planned.why;
+        let commands = planned.commands.iter();
+        self.told = Told {
+            why: planned.why,
+            commands: commands.map(|c| c.act.describe(&setup.policy)).collect(),
+        };
         proxy.take(planned.commands, self.proxies.len() > 1, &mut self.world);
         // What this process has just stored, it has seen.
         let _ = proxy.observation(&self.world, &self.record, self.request);
@@ -443,7 +466,7 @@ impl State {
         }
         Err(format!(
             "does not serve again: {}\n{:?}\n{:?}",
-            state.why, state.record, state.world
+            state.told.why, state.record, state.world
         ))
     }
 
@@ -478,18 +501,17 @@ impl State {
         acked && (complete || !world.agents)
     }
 
-    /// What to say of an action in a trace.
-    pub(super) fn told(&self, action: Action) -> String {
-        match action {
-            Action::Think(index) => format!(
-                "{} (epoch {}, {}) {:?}",
-                self.why,
-                self.record.epoch,
-                self.record.phase.label(),
-                self.proxies[index].queue
-            ),
-            _ => String::new(),
+    /// What to say of an action in a trace, with a line break at its end.
+    pub(super) fn tell(&self, action: Action) -> String {
+        let Action::Think(_) = action else {
+            return format!("{action:?}\n");
+        };
+        let (epoch, phase) = (self.record.epoch, self.record.phase.label());
+        let mut text = format!("{action:?} -> epoch {epoch}, {phase}: {}\n", self.told.why);
+        for command in &self.told.commands {
+            text += &format!("    {command}\n");
         }
+        text
     }
 }
 
@@ -530,12 +552,6 @@ fn mutate(
                 })];
             }
         }
-        Mutant::KeepsTheEpoch => planned.next.epoch = before.epoch,
         Mutant::None | Mutant::CountsLeasesShort => {}
-    }
-    if mutant == Mutant::KeepsTheEpoch {
-        for command in &mut planned.commands {
-            command.epoch = before.epoch;
-        }
     }
 }
