@@ -43,7 +43,7 @@ fn walk(setup: &Setup, walks: usize) -> Result<Explored, String> {
 
 /// Nothing breaks, and from everywhere the cluster heals; promotions are among what was explored.
 fn safe(setup: &Setup) {
-    for explored in [run(setup, 8_000), walk(setup, 120)] {
+    for explored in [run(setup, 12_000), walk(setup, 200)] {
         match explored {
             Ok(explored) => {
                 assert!(
@@ -62,7 +62,7 @@ fn safe(setup: &Setup) {
 fn found_out(mut setup: Setup, mutant: Mutant, kinds: &[Kind], sign: &str) {
     setup.mutant = mutant;
     setup.kinds = kinds.to_vec();
-    let found = run(&setup, 6_000).and_then(|_| walk(&setup, 3_000));
+    let found = walk(&setup, 3_000).and_then(|_| run(&setup, 20_000));
     match found {
         Ok(explored) => panic!("{mutant:?} was not noticed: {explored:?}"),
         Err(trace) => assert!(trace.contains(sign), "{trace}"),
