@@ -43,6 +43,7 @@ fn walk(setup: &Setup, walks: usize) -> Result<Explored, String> {
 
 /// Nothing breaks, and from everywhere the cluster heals; promotions are among what was explored.
 fn safe(setup: &Setup) {
+    let mut promoted = 0;
     for explored in [run(setup, 12_000), walk(setup, 200)] {
         match explored {
             Ok(explored) => {
@@ -50,12 +51,14 @@ fn safe(setup: &Setup) {
                     explored.healed > 20 && explored.states > 1_000,
                     "{explored:?}"
                 );
+                promoted += explored.promoted;
                 // For `--nocapture`.
                 dbg!(explored);
             }
             Err(trace) => panic!("{trace}"),
         }
     }
+    assert!(promoted > 20, "only {promoted} promotions were seen");
 }
 
 /// A wrong planner is found out.
