@@ -283,7 +283,8 @@ impl Controller {
         };
         match self.store.save(&value, known.version).await {
             Ok(version) => {
-                if known.record.phase != record.phase {
+                let before = (known.record.epoch, known.record.phase.label());
+                if before != (record.epoch, record.phase.label()) {
                     known.phase_since_us = self.facts.now_us();
                     tracing::info!(
                         phase = record.phase.label(),

@@ -110,7 +110,7 @@ impl Facts {
     }
 
     pub(super) fn agent_answered(&self, id: NodeId, answer: AgentAnswer, job: Job) {
-        let job = self.same_failure(id, job);
+        let job = self.same_end(id, job);
         self.change(id, |node| {
             let stopped =
                 |answer: &AgentAnswer| matches!(answer.postmaster, Postmaster::Stopped { .. });
@@ -124,11 +124,12 @@ impl Facts {
         });
     }
 
-    /// A failure that is reported again happened when it was first reported.
-    fn same_failure(&self, id: NodeId, job: Job) -> Job {
+    /// An end that is reported again happened when it was first reported.
+    fn same_end(&self, id: NodeId, job: Job) -> Job {
         let known = self.known.lock();
         let before = known.nodes.get(usize::from(id.0)).map(|node| &node.job);
         match (before, &job) {
+            (Some(known @ Job::Done { .. }), Job::Done { .. }) => known.clone(),
             (Some(known @ Job::Failed { detail: old, .. }), Job::Failed { detail, .. })
                 if old == detail =>
             {

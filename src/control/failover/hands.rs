@@ -176,7 +176,9 @@ impl Hands {
         self.facts.job(node, Job::Running);
         let ended = self.shell(command, node, Some(primary)).await;
         let job = match &ended {
-            Ok(()) => Job::None,
+            Ok(()) => Job::Done {
+                at_us: self.facts.now_us(),
+            },
             Err(Failed(detail)) => Job::Failed {
                 at_us: self.facts.now_us(),
                 detail: detail.clone(),

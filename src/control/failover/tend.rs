@@ -57,7 +57,7 @@ impl Tend {
         let job = match &status.job {
             Some(job) => match job.state {
                 JobState::Running => Job::Running,
-                JobState::Done => Job::None,
+                JobState::Done => Job::Done { at_us },
                 JobState::Failed => Job::Failed {
                     at_us,
                     detail: job.detail.clone(),

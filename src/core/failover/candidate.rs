@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::fence::parted;
 use super::observation::{Answer, Attempt, Observation, Postmaster};
 use super::policy::{Durability, Policy};
+use super::promote::accepted_loss;
 use super::record::{Candidate, Cause, Fall, Proof, Record};
 use crate::core::lsn::Lsn;
 use crate::core::topology::NodeId;
@@ -44,8 +45,11 @@ pub fn elect(
     let fallen = policy.name(fall.node);
     let seen = discovered(observation, policy, record, fall, proof);
     let ids: BTreeSet<NodeId> = seen.iter().map(|standby| standby.node).collect();
-    let asked = record.request.and_then(|request| request.to);
-    let forced = fall.cause == Cause::Operator;
+    let asked = record
+        .request
+        .filter(|_| accepted_loss(record))
+        .and_then(|request| request.to);
+    let forced = accepted_loss(record);
     if let Durability::Quorum { .. } = policy.durability {
         // An operator who asks for a failover accepts losses only where none can be excluded.
         if !record.sync.met_by(&ids) && !forced {
@@ -53,7 +57,12 @@ pub fn elect(
             return Election::Wait { why };
         }
     }
-    let present = |standby: &&Seen| standby.answer.timeline == record.timeline;
+    // A candidate that was lost may have been promoted meanwhile; nobody else was.
+    let present = |standby: &&Seen| {
+        let lost = standby.node == fall.node && fall.cause == Cause::CandidateLost;
+        let timeline = standby.answer.timeline;
+        timeline == record.timeline || lost && timeline > record.timeline
+    };
     let furthest = seen.iter().filter(present).map(|standby| standby.end());
     let furthest = furthest.max().unwrap_or_default();
     let fit = |standby: &&Seen| fitness(observation, policy, record, standby.node).is_ok();
@@ -160,14 +169,15 @@ fn discovered<'a>(
         let answer = observation.answer(node, policy.timeout_us)?;
         let standby = answer.standby()?;
         let ours = record.system.is_none_or(|system| system == answer.system);
-        // With the old server down nothing can arrive, whatever a process still tries.
-        let still = match proof {
-            Proof::AgentStopped | Proof::InRecovery => standby.detached(),
-            _ => parted.contains(&node),
+        // With the old server down nothing can arrive, whatever a process still tries. The fallen
+        // one itself counts if it is found in recovery: a candidate that was lost and came back.
+        let down = matches!(proof, Proof::AgentStopped | Proof::InRecovery);
+        let still = if down || node == fall.node {
+            standby.detached()
+        } else {
+            parted.contains(&node)
         };
-        // The fallen one itself may lead again if it was found in recovery.
-        let other = node != fall.node || proof == Proof::InRecovery;
-        (ours && still && other).then_some(Seen { node, answer })
+        (ours && still).then_some(Seen { node, answer })
     });
     seen.collect()
 }
@@ -183,7 +193,7 @@ fn undecided(
     let seen = discovered(observation, policy, record, fall, proof);
     let pending = policy.ids().filter(|node| {
         if seen.iter().any(|standby| standby.node == *node)
-            || (*node == fall.node && proof != Proof::InRecovery)
+            || *node == fall.node
             || record.quarantine.contains_key(node)
         {
             return false;

@@ -31,8 +31,8 @@ pub(super) fn serve(step: &mut Step<'_>) {
             step.renew(primary);
             let names = step.policy.names(witnesses);
             step.say(format!(
-                "{name} cannot be reached from here, but {names} receives from it: it is not \
-                 dead, and nothing is promoted"
+                "{name} cannot be reached from here, but standbys receive from it ({names}): it is \
+                 not dead, and nothing is promoted"
             ));
         }
         Health::Fallen { cause, why } => match step.policy.mode {

@@ -7,6 +7,7 @@
 
 pub mod candidate;
 pub mod command;
+mod describe;
 pub mod detect;
 mod duties;
 pub mod fence;

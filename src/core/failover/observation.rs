@@ -9,7 +9,7 @@ use crate::core::lsn::{Lsn, Timeline};
 use crate::core::topology::NodeId;
 
 /// The facts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Observation {
     /// The present.
     pub now_us: u64,
@@ -33,7 +33,7 @@ pub struct Observation {
 }
 
 /// The right to decide: the leader's lease in etcd, or the lock on the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Leadership {
     /// Since when without a gap; from the start of the process at the earliest. Whoever led before
     /// asked for no lease of an agent after this.
@@ -43,7 +43,7 @@ pub struct Leadership {
 }
 
 /// What is known of one node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NodeFacts {
     /// Its latest answer, however old.
     pub answer: Option<Answer>,
@@ -60,7 +60,7 @@ pub struct NodeFacts {
 }
 
 /// How an attempt to ask a node ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Attempt {
     /// There was none yet.
     #[default]
@@ -74,7 +74,7 @@ pub enum Attempt {
 }
 
 /// What a server said of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Answer {
     /// When it was asked.
     pub at_us: u64,
@@ -95,7 +95,7 @@ pub struct Answer {
 }
 
 /// Where a timeline ended and another began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Switch {
     /// The timeline that ended.
     pub timeline: Timeline,
@@ -104,7 +104,7 @@ pub struct Switch {
 }
 
 /// A server's part in replication.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
     /// Not in recovery.
     Primary(PrimaryFacts),
@@ -113,7 +113,7 @@ pub enum Part {
 }
 
 /// What only a primary tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PrimaryFacts {
     /// `pg_current_wal_flush_lsn()`.
     pub flush: Lsn,
@@ -122,7 +122,7 @@ pub struct PrimaryFacts {
 }
 
 /// A row of `pg_stat_replication`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Attached {
     /// Which node, by its application name.
     pub node: NodeId,
@@ -133,7 +133,7 @@ pub struct Attached {
 }
 
 /// What only a standby tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct StandbyFacts {
     /// `pg_last_wal_receive_lsn()`; none before it has ever streamed.
     pub received: Option<Lsn>,
@@ -149,7 +149,7 @@ pub struct StandbyFacts {
 }
 
 /// Where a standby's `primary_conninfo` points.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Upstream {
     /// Nowhere: it is empty.
     #[default]
@@ -161,7 +161,7 @@ pub enum Upstream {
 }
 
 /// A row of `pg_stat_wal_receiver`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Receiver {
     /// From which node, if it is a configured one.
     pub from: Option<NodeId>,
@@ -176,7 +176,7 @@ pub struct Receiver {
 }
 
 /// What an agent said.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AgentAnswer {
     /// When it was asked.
     pub at_us: u64,
@@ -187,7 +187,7 @@ pub struct AgentAnswer {
 }
 
 /// What an agent's server does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Postmaster {
     /// It is not running.
     Stopped {
@@ -201,11 +201,16 @@ pub enum Postmaster {
 }
 
 /// A rejoin, as last reported.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Job {
-    /// None was asked for, or it is done.
+    /// None was asked for.
     #[default]
     None,
+    /// It is done, and the server was started.
+    Done {
+        /// When this was first seen.
+        at_us: u64,
+    },
     /// It is under way.
     Running,
     /// It failed.

@@ -14,6 +14,12 @@ use crate::core::topology::NodeId;
 /// Begins: a new epoch, in which the fallen primary has no part.
 pub(super) fn begin(step: &mut Step<'_>, node: NodeId, cause: Cause) {
     step.new_epoch();
+    if !accepted_loss(&step.next) {
+        let name = step.policy.name(node);
+        step.answer_request(Err(format!(
+            "{name} failed meanwhile and is being replaced"
+        )));
+    }
     let written = written(step.observation, node, step.next.timeline);
     step.report(Event::Fell { node, cause });
     step.enter(Phase::Fencing(Fall {
@@ -38,6 +44,9 @@ pub(super) fn begin(step: &mut Step<'_>, node: NodeId, cause: Cause) {
 pub(super) fn fence(step: &mut Step<'_>, fall: &Fall) {
     let (observation, policy) = (step.observation, step.policy);
     let fall = &remembered(step, fall);
+    if leads_after_all(step, fall) {
+        return;
+    }
     if let Some(why) = recovered(step, fall) {
         return call_off(step, fall.node, why);
     }
@@ -62,21 +71,19 @@ pub(super) fn fence(step: &mut Step<'_>, fall: &Fall) {
 pub(super) fn discover(step: &mut Step<'_>, fall: &Fall, proof: Proof) {
     let (observation, policy) = (step.observation, step.policy);
     let fall = &remembered(step, fall);
+    if leads_after_all(step, fall) {
+        return;
+    }
     step.enter(Phase::Discovering(fall.clone(), proof));
     take_request(step);
     step.hold();
     step.close_backends(fall.node);
     detach_all(step);
-    let forced = step.next.request.is_some();
-    let mut judged = fall.clone();
-    if forced {
-        judged.cause = Cause::Operator;
-    }
     match elect(
         observation,
         policy,
         &step.next,
-        &judged,
+        fall,
         proof,
         step.phase_us(),
     ) {
@@ -231,6 +238,25 @@ fn abandon(step: &mut Step<'_>, fall: &Fall, proof: Proof, candidate: Candidate)
     }
 }
 
+/// A candidate that was given up and turns out to have been promoted: nobody else was since, it
+/// was the right one, and it leads.
+fn leads_after_all(step: &mut Step<'_>, fall: &Fall) -> bool {
+    let answer = step.observation.answer(fall.node, step.policy.timeout_us);
+    let leads = answer
+        .is_some_and(|answer| answer.primary().is_some() && answer.timeline > step.next.timeline);
+    if fall.cause != Cause::CandidateLost || !leads {
+        return false;
+    }
+    step.new_epoch();
+    let candidate = Candidate {
+        node: fall.node,
+        end: fall.written,
+        complete: false,
+    };
+    promoted(step, fall, candidate);
+    true
+}
+
 /// Writes down a node that must be rejoined.
 pub(super) fn quarantine(step: &mut Step<'_>, node: NodeId, why: Quarantined) {
     let known = step.next.quarantine.get(&node);
@@ -368,6 +394,12 @@ fn take_request(step: &mut Step<'_>) {
     {
         step.next.request = Some(request);
     }
+}
+
+/// Whether an operator has accepted that something is lost.
+pub(super) fn accepted_loss(record: &Record) -> bool {
+    let request = record.request;
+    request.is_some_and(|request| request.kind == super::record::RequestKind::Failover)
 }
 
 /// A request that has not been answered.

@@ -2,7 +2,7 @@
 
 use super::command::{Act, Event, Stop};
 use super::lineage::{Kin, kin};
-use super::observation::{Answer, Job, Postmaster};
+use super::observation::{Answer, Job, Postmaster, Upstream};
 use super::plan::Step;
 use super::record::{Quarantined, Way};
 use crate::core::topology::NodeId;
@@ -30,9 +30,17 @@ fn bring_back(step: &mut Step<'_>, primary: NodeId, node: NodeId, why: Quarantin
     if why.way == Way::Operator || facts.job == Job::Running {
         return;
     }
-    if let Job::Failed { at_us, .. } = facts.job
+    if let Job::Failed { at_us, .. } | Job::Done { at_us } = facts.job
         && observation.now_us.saturating_sub(at_us) < policy.stop_us
     {
+        return;
+    }
+    // On its way: PostgreSQL itself goes on trying to connect.
+    let on_its_way = answer.is_some_and(|answer| {
+        let upstream = answer.standby().map(|standby| standby.upstream);
+        upstream == Some(Upstream::Node(primary)) && kin(answer, leader) == Kin::Within
+    });
+    if on_its_way && facts.job == Job::None {
         return;
     }
     let agent = observation.agent(node, policy.timeout_us);

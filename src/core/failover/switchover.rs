@@ -59,7 +59,6 @@ pub(super) fn drain(step: &mut Step<'_>, to: NodeId) {
     let name = policy.name(primary);
     match judge(observation, policy, &step.next, primary) {
         Health::Fallen { cause, .. } => {
-            step.answer_request(Err(format!("{name} failed; it is being replaced")));
             return promote::begin(step, primary, cause);
         }
         Health::Well => {}

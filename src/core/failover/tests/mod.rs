@@ -1,1 +1,4 @@
-//! The planner, tried.
+//! The planner, tried: in every order of events, and by examples.
+
+mod explorer;
+mod quorum;

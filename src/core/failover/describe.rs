@@ -1,0 +1,159 @@
+//! Commands and events in words, with the nodes' names: for logs, status and the printed plan.
+
+use super::command::{Act, Event, Stop};
+use super::policy::Policy;
+use super::quorum::CommitRule;
+use super::record::{Cause, Proof, Reason, Way};
+
+impl Act {
+    /// The command in words: `stop pg1 immediately`.
+    pub fn describe(&self, policy: &Policy) -> String {
+        let name = |node| policy.name(node);
+        match self {
+            Self::Hold => "hold clients".to_owned(),
+            Self::Release => "release clients".to_owned(),
+            Self::CloseBackends(node) => format!("close old connections to {}", name(*node)),
+            Self::Detach(node) => format!("detach {}", name(*node)),
+            Self::Stop { node, how } => match how {
+                Stop::Fast => format!("stop {} cleanly", name(*node)),
+                Stop::Immediate => format!("stop {} immediately", name(*node)),
+            },
+            Self::Fence(node) => format!("run fence_command for {}", name(*node)),
+            Self::Promote(node) => format!("promote {}", name(*node)),
+            Self::StartAsPrimary(node) => format!("start {} as the primary", name(*node)),
+            Self::StartAsStandby { node, primary } => match primary {
+                Some(primary) => {
+                    format!("start {} as a standby of {}", name(*node), name(*primary))
+                }
+                None => format!("start {} as a standby of nobody", name(*node)),
+            },
+            Self::Follow { standby, primary } => {
+                format!("let {} follow {}", name(*standby), name(*primary))
+            }
+            Self::Rejoin {
+                node,
+                primary,
+                copy,
+            } => {
+                let how = if *copy { "copy" } else { "rewind or copy" };
+                format!("rejoin {} to {} ({how})", name(*node), name(*primary))
+            }
+            Self::SetSync { node, rule } => {
+                format!("let {} wait for {}", name(*node), rule.describe(policy))
+            }
+            Self::RenewLease(node) => format!("renew the lease of {}", name(*node)),
+            Self::Heartbeat(node) => format!("heartbeat on {}", name(*node)),
+            Self::Checkpoint(node) => format!("checkpoint on {}", name(*node)),
+            Self::Report(event) => format!("report: {}", event.describe(policy)),
+        }
+    }
+}
+
+impl CommitRule {
+    /// As `synchronous_standby_names` would have it, with the nodes' names.
+    pub fn describe(&self, policy: &Policy) -> String {
+        let members = policy.names(self.members.iter().copied());
+        format!("ANY {} ({members})", self.needed)
+    }
+}
+
+impl Event {
+    /// The event in words: what happened, to which node, and what follows.
+    pub fn describe(&self, policy: &Policy) -> String {
+        let name = |node| policy.name(node);
+        match self {
+            Self::Found { primary, timeline } => {
+                format!("{} leads on timeline {timeline}", name(*primary))
+            }
+            Self::Fell { node, cause } => {
+                format!("{} is being replaced: {}", name(*node), cause.describe())
+            }
+            Self::CalledOff { node, why } => format!("{} goes on: {why}", name(*node)),
+            Self::Fenced { node, proof } => {
+                format!("{} is fenced: {}", name(*node), proof.describe())
+            }
+            Self::Chosen {
+                node,
+                end,
+                lost_bytes,
+                ..
+            } => format!(
+                "{} was chosen at {end}; {lost_bytes} bytes known to be lost",
+                name(*node)
+            ),
+            Self::Promoted {
+                node,
+                timeline,
+                fork,
+            } => match fork {
+                Some(fork) => format!("{} leads on timeline {timeline}, from {fork}", name(*node)),
+                None => format!("{} leads on timeline {timeline}", name(*node)),
+            },
+            Self::Restored(node) => format!("{} serves again; nobody could take over", name(*node)),
+            Self::Quarantined { node, why } => format!(
+                "{} is out of service: {}; {}",
+                name(*node),
+                why.reason.describe(),
+                why.way.describe()
+            ),
+            Self::Rejoined(node) => format!("{} is in service again", name(*node)),
+            Self::Impostor { node, timeline, .. } => format!(
+                "{} claims to lead on timeline {timeline}; it is never written to",
+                name(*node)
+            ),
+            Self::Done { request } => format!("request {request} is carried out"),
+            Self::Refused { request, why } => format!("request {request} is refused: {why}"),
+        }
+    }
+}
+
+impl Cause {
+    /// The cause in words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Dead => "its server is not running",
+            Self::Hung => "neither the proxy nor most standbys hear of it",
+            Self::InRecovery => "it is in recovery",
+            Self::Operator => "an operator asked for it",
+            Self::CandidateLost => "it was lost while it was being promoted",
+            Self::Switchover => "it could not be stopped cleanly",
+        }
+    }
+}
+
+impl Proof {
+    /// The proof in words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::AgentStopped => "its agent found the server stopped",
+            Self::LeaseRanOut => "its lease has run out, and its agent has stopped it",
+            Self::FenceCommand => "fence_command succeeded",
+            Self::QuorumDetached => "too few standbys are attached to it to acknowledge a commit",
+            Self::InRecovery => "it is in recovery",
+            Self::RoutingOnly => "nothing is routed to it, which the operator accepts as enough",
+        }
+    }
+}
+
+impl Reason {
+    /// The reason in words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::OldPrimary => "it led before",
+            Self::ClaimsToLead => "it claims to lead and does not",
+            Self::BeyondFork => "it holds WAL that is not part of the present history",
+        }
+    }
+}
+
+impl Way {
+    /// The way back in words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Start => "it can start as a standby as it is",
+            Self::Rewind => "it must be rewound or copied anew",
+            Self::Copy => "it must be copied anew",
+            Self::Operator => "an operator must decide: what was written there would be lost",
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! A proxy in the small: it looks, plans, stores, and runs commands one by one.
+
+use std::collections::VecDeque;
+
+use super::world::{NODES, Run, World, lsn, timeline};
+use crate::core::failover::command::{Act, Command};
+use crate::core::failover::observation::{
+    AgentAnswer, Answer, Attached, Attempt, Leadership, NodeFacts, Observation, Part, Postmaster,
+    PrimaryFacts, Receiver, StandbyFacts, Switch, Upstream,
+};
+use crate::core::failover::policy::Policy;
+use crate::core::failover::record::{Record, Request};
+use crate::core::topology::NodeId;
+
+/// One tick, in microseconds; the timeout too.
+pub(super) const TICK_US: u64 = 1_000_000;
+/// So that no time is 0.
+const START_US: u64 = 100 * TICK_US;
+
+pub(super) fn us(tick: u8) -> u64 {
+    START_US + u64::from(tick) * TICK_US
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Proxy {
+    pub(super) facts: Vec<NodeFacts>,
+    /// The tick at which each agent's latest answer was given.
+    pub(super) answered: [u8; NODES],
+    pub(super) queue: VecDeque<Command>,
+    /// Sent by a proxy that no longer leads, and still on its way.
+    pub(super) late: Option<Command>,
+    pub(super) leads_since: Option<u8>,
+    pub(super) seen: Option<(u64, &'static str, u8)>,
+    pub(super) holding: bool,
+    pub(super) heartbeat: Option<u8>,
+}
+
+impl Proxy {
+    pub(super) fn new(leads_since: Option<u8>) -> Self {
+        Self {
+            facts: vec![NodeFacts::default(); NODES],
+            answered: [0; NODES],
+            queue: VecDeque::new(),
+            late: None,
+            leads_since,
+            seen: None,
+            holding: false,
+            heartbeat: None,
+        }
+    }
+
+    /// Asks every node.
+    pub(super) fn look(&mut self, world: &World) {
+        for node in 0..NODES {
+            let facts = &mut self.facts[node];
+            if world.answers(node) {
+                facts.attempt = Attempt::Answered;
+                facts.answer = Some(answer(world, node));
+            } else {
+                let told = !world.cut_proxy[node] && world.servers[node].run == Run::Down;
+                let told = told && world.servers[node].host == super::world::Host::Up;
+                facts.attempt = if told {
+                    Attempt::Refused
+                } else {
+                    Attempt::TimedOut
+                };
+            }
+            if world.agent_answers(node) {
+                facts.agent = Some(agent(world, node));
+                self.answered[node] = world.now;
+            }
+        }
+    }
+
+    pub(super) fn observation(
+        &mut self,
+        world: &World,
+        record: &Record,
+        request: Option<Request>,
+    ) -> Observation {
+        let (epoch, label) = (record.epoch, record.phase.label());
+        match self.seen {
+            Some((e, l, _)) if (e, l) == (epoch, label) => {}
+            _ => self.seen = Some((epoch, label, world.now)),
+        }
+        let since = self.seen.map_or(world.now, |(_, _, since)| since);
+        Observation {
+            now_us: us(world.now),
+            leadership: Leadership {
+                since_us: us(self.leads_since.unwrap_or(world.now)),
+                until_us: self.leads_since.map(|_| u64::MAX),
+            },
+            phase_since_us: us(since),
+            nodes: self.facts.clone(),
+            request,
+            open_transactions: 0,
+            holding: self.holding,
+            fence_command_done: None,
+            heartbeat_us: self.heartbeat.map(us),
+        }
+    }
+
+    /// Takes a plan's commands; what concerns only this proxy is done at once.
+    pub(super) fn take(&mut self, commands: Vec<Command>, several: bool, world: &mut World) {
+        for command in commands {
+            match command.act {
+                // Alone in its class, and harmless at any moment: no order to explore.
+                Act::Heartbeat(_) => {
+                    self.heartbeat = Some(world.now);
+                    world.run(&command, 0);
+                }
+                // A renewal that comes late matters only if somebody else leads by then.
+                Act::RenewLease(_) if !several => {
+                    let answered = self.note(&command, world);
+                    world.run(&command, answered);
+                }
+                Act::Hold => self.holding = true,
+                Act::Release => self.holding = false,
+                Act::CloseBackends(_) | Act::Report(_) | Act::Checkpoint(_) => {}
+                _ => self.queue.push_back(command),
+            }
+        }
+    }
+
+    /// Runs the first command; what follows a failure is dropped.
+    pub(super) fn run_one(&mut self, world: &mut World) {
+        let Some(command) = self.queue.pop_front() else {
+            return;
+        };
+        let answered = self.note(&command, world);
+        if !world.run(&command, answered) {
+            self.queue.clear();
+        }
+    }
+
+    pub(super) fn run_late(&mut self, world: &mut World) {
+        if let Some(command) = self.late.take() {
+            let answered = self.note(&command, world);
+            world.run(&command, answered);
+        }
+    }
+
+    fn note(&mut self, command: &Command, world: &World) -> u8 {
+        let Act::RenewLease(node) = command.act else {
+            return 0;
+        };
+        let node = usize::from(node.0);
+        self.facts[node].renewal_us = Some(us(world.now));
+        self.answered[node]
+    }
+}
+
+fn id(node: usize) -> NodeId {
+    NodeId(u16::try_from(node).unwrap_or_default())
+}
+
+fn agent(world: &World, node: usize) -> AgentAnswer {
+    let server = &world.servers[node];
+    let checkpoint = server.checkpoint.map(lsn);
+    AgentAnswer {
+        at_us: us(world.now),
+        epoch: server.agent_epoch,
+        postmaster: match server.run {
+            Run::Down => Postmaster::Stopped { checkpoint },
+            _ if server.primary => Postmaster::Primary,
+            _ => Postmaster::Standby,
+        },
+    }
+}
+
+fn answer(world: &World, node: usize) -> Answer {
+    let server = &world.servers[node];
+    let history = server.history.iter().map(|(number, end)| Switch {
+        timeline: timeline(*number),
+        end: lsn(*end),
+    });
+    Answer {
+        at_us: us(world.now),
+        system: 7,
+        timeline: timeline(server.timeline),
+        history: Some(history.collect()),
+        rule: server.rule.clone(),
+        rule_since_us: 0,
+        part: if server.primary {
+            let attached = (0..NODES).filter(|n| world.servers[*n].receiver == Some(node));
+            Part::Primary(PrimaryFacts {
+                flush: lsn(server.wal.len()),
+                attached: attached
+                    .map(|n| Attached {
+                        node: id(n),
+                        streaming: true,
+                        flush: lsn(world.servers[n].wal.len()),
+                    })
+                    .collect(),
+            })
+        } else {
+            Part::Standby(standby(world, node))
+        },
+    }
+}
+
+fn standby(world: &World, node: usize) -> StandbyFacts {
+    let server = &world.servers[node];
+    let receiver = server.receiver.map(|from| Receiver {
+        from: Some(id(from)),
+        streaming: true,
+        timeline: timeline(server.timeline),
+        fresh_us: us(server.heard),
+        sender_at: lsn(server.wal.len()),
+    });
+    StandbyFacts {
+        received: Some(lsn(server.wal.len())),
+        replayed: lsn(server.wal.len()),
+        upstream: server
+            .upstream
+            .map_or(Upstream::Nowhere, |from| Upstream::Node(id(from))),
+        detached_since_us: (receiver.is_none() && server.upstream.is_none()).then_some(0),
+        receiver,
+    }
+}
+
+/// A policy for three nodes, `pg1` to `pg3`.
+pub(super) fn policy(agents: bool) -> Policy {
+    use crate::core::failover::policy::{Durability, Mode, NodePolicy};
+    let node = |index: usize| NodePolicy {
+        name: format!("pg{}", index + 1),
+        zone: None,
+        promote_priority: 100,
+        agent: agents,
+    };
+    Policy {
+        mode: Mode::Automatic,
+        durability: Durability::Async {
+            max_lost_bytes: Some(0),
+        },
+        timeout_us: TICK_US,
+        lease_us: u64::from(super::world::LEASE) * TICK_US,
+        margin_us: 0,
+        settle_us: 0,
+        drain_us: TICK_US,
+        stop_us: 2 * TICK_US,
+        routing_lease_us: 0,
+        fence_command: false,
+        rejoin_command: false,
+        unfenced_accepted: false,
+        zone: None,
+        nodes: (0..NODES).map(node).collect(),
+    }
+}

@@ -1,0 +1,557 @@
+//! Everything at one moment, and what may happen next.
+
+use std::hash::{Hash, Hasher};
+
+use super::proxy::{Proxy, policy};
+use super::world::{Entry, Host, NODES, Run, World};
+use crate::core::failover::plan::{Plan, plan};
+use crate::core::failover::policy::{Durability, Policy};
+use crate::core::failover::quorum::{CommitRule, SyncState};
+use crate::core::failover::record::{Candidate, Phase, Proof, Record, Request, RequestKind};
+use crate::core::lsn::Timeline;
+use crate::core::topology::NodeId;
+
+/// What is explored.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    pub(super) policy: Policy,
+    pub(super) proxies: usize,
+    /// How many mishaps there are at most, and of which kinds.
+    pub(super) faults: u8,
+    pub(super) kinds: Vec<Kind>,
+    pub(super) writes: u8,
+    pub(super) ticks: u8,
+    /// An operator asks for a switchover at some moment.
+    pub(super) switchover: bool,
+    pub(super) mutant: Mutant,
+}
+
+/// Kinds of mishaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A postmaster or a host is gone.
+    Crash,
+    /// A server, or a host, stands still and goes on at any later moment.
+    Freeze,
+    /// The network is cut and mended.
+    Cut,
+    /// The deciding proxy is restarted, or another is elected while the first is half-way.
+    Proxy,
+}
+
+/// Planners that are wrong on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mutant {
+    None,
+    /// Promotes without waiting for proof.
+    SkipsTheFence,
+    /// Promotes the first standby in the list.
+    PromotesTheFirst,
+    /// Forgets old rules as soon as it wants another.
+    ForgetsRules,
+    /// Takes a lease for run out before it has.
+    CountsLeasesShort,
+    /// Promotes with one standby seen, whoever may hold what was acknowledged.
+    TrustsAnyone,
+}
+
+impl Setup {
+    pub(super) fn asynchronous() -> Self {
+        Self {
+            policy: policy(true),
+            proxies: 1,
+            faults: 1,
+            kinds: vec![Kind::Crash, Kind::Freeze, Kind::Cut, Kind::Proxy],
+            writes: 1,
+            ticks: 3,
+            switchover: false,
+            mutant: Mutant::None,
+        }
+    }
+
+    pub(super) fn quorum(agents: bool) -> Self {
+        let mut setup = Self::asynchronous();
+        setup.policy = policy(agents);
+        setup.policy.durability = Durability::Quorum { standbys: 1 };
+        setup
+    }
+
+    fn is_quorum(&self) -> bool {
+        matches!(self.policy.durability, Durability::Quorum { .. })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Tick,
+    /// A proxy looks, plans and stores.
+    Think(usize),
+    /// It runs its next command.
+    Run(usize),
+    /// A command of a proxy that no longer leads arrives.
+    Late(usize),
+    Write(usize),
+    Stream(usize),
+    /// kill -9 of a postmaster.
+    Kill(usize),
+    Freeze(usize),
+    Thaw(usize),
+    FreezeHost(usize),
+    CrashHost(usize),
+    CutFromProxies(usize),
+    Isolate(usize),
+    CutPeers(usize),
+    Mend,
+    /// The deciding proxy is killed and started again.
+    RestartProxy,
+    /// Another proxy is elected; the first does not know yet.
+    Elect(usize),
+    AskSwitchover,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct State {
+    pub(super) world: World,
+    pub(super) record: Record,
+    pub(super) proxies: Vec<Proxy>,
+    pub(super) faults: u8,
+    pub(super) request: Option<Request>,
+    pub(super) told: Told,
+}
+
+/// What the latest plan said: for people, and no part of a state.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    pub(super) why: String,
+    pub(super) commands: Vec<String>,
+}
+
+impl PartialEq for Told {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Told {}
+
+impl Hash for Told {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+impl State {
+    /// A cluster that serves: the primary is known, and under quorum its rule is in force.
+    pub(super) fn new(setup: &Setup) -> Self {
+        let mut world = World::new(setup.policy.has_agent(NodeId(0)));
+        let mut record = Record::new(&setup.policy);
+        record.epoch = 1;
+        record.system = Some(7);
+        record.primary = Some(NodeId(0));
+        record.timeline = Timeline(1);
+        record.phase = Phase::Steady;
+        if setup.is_quorum() {
+            let rule = Some(CommitRule {
+                needed: 1,
+                members: [NodeId(1), NodeId(2)].into(),
+            });
+            world.servers[0].rule.clone_from(&rule);
+            record.sync = SyncState {
+                rules: vec![rule],
+                barrier: None,
+            };
+        }
+        let leads = |index: usize| Proxy::new((index == 0).then_some(0));
+        Self {
+            world,
+            record,
+            proxies: (0..setup.proxies).map(leads).collect(),
+            faults: 0,
+            request: None,
+            told: Told::default(),
+        }
+    }
+
+    pub(super) fn actions(&self, setup: &Setup) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let world = &self.world;
+        for (index, proxy) in self.proxies.iter().enumerate() {
+            if !proxy.queue.is_empty() {
+                actions.push(Action::Run(index));
+            } else if proxy.leads_since.is_some() {
+                actions.push(Action::Think(index));
+            }
+            if proxy.late.is_some() {
+                actions.push(Action::Late(index));
+            }
+        }
+        for node in 0..NODES {
+            if world.lives(node) && world.servers[node].primary && world.written < setup.writes {
+                actions.push(Action::Write(node));
+            }
+            if world.clone().stream(node) && !(node == 2 && self.twins()) {
+                actions.push(Action::Stream(node));
+            }
+            let server = &world.servers[node];
+            if server.run == Run::Frozen || server.host != Host::Up {
+                actions.push(Action::Thaw(node));
+            }
+        }
+        if world.cut_proxy.contains(&true) || world.cut_peers.contains(&true) {
+            actions.push(Action::Mend);
+        }
+        if world.now < setup.ticks {
+            actions.push(Action::Tick);
+        }
+        if setup.switchover && self.request.is_none() {
+            actions.push(Action::AskSwitchover);
+        }
+        if self.faults < setup.faults {
+            self.mishaps(setup, &mut actions);
+        }
+        actions
+    }
+
+    fn mishaps(&self, setup: &Setup, actions: &mut Vec<Action>) {
+        for node in 0..NODES {
+            if node == 2 && self.twins() {
+                continue;
+            }
+            let lives = self.world.lives(node);
+            for kind in &setup.kinds {
+                match kind {
+                    Kind::Crash if lives => {
+                        actions.extend([Action::Kill(node), Action::CrashHost(node)]);
+                    }
+                    Kind::Freeze if lives => {
+                        actions.extend([Action::Freeze(node), Action::FreezeHost(node)]);
+                    }
+                    Kind::Cut => self.cuts(node, actions),
+                    _ => {}
+                }
+            }
+        }
+        if setup.kinds.contains(&Kind::Proxy) {
+            actions.push(Action::RestartProxy);
+            let followers = self.proxies.iter().enumerate();
+            let followers = followers.filter(|(_, proxy)| proxy.leads_since.is_none());
+            actions.extend(followers.map(|(index, _)| Action::Elect(index)));
+        }
+    }
+
+    /// The standbys differ in nothing: what happens to one need not be tried with the other.
+    fn twins(&self) -> bool {
+        let cuts = [self.world.cut_proxy, self.world.cut_peers];
+        let alike = cuts.iter().all(|cut| cut[1] == cut[2]);
+        self.record.phase == Phase::Steady
+            && alike
+            && self.world.servers[1] == self.world.servers[2]
+            && self.proxies.iter().all(|proxy| proxy.queue.is_empty())
+    }
+
+    fn cuts(&self, node: usize, actions: &mut Vec<Action>) {
+        if !self.world.cut_proxy[node] {
+            actions.extend([Action::CutFromProxies(node), Action::Isolate(node)]);
+        }
+        if !self.world.cut_peers[node] {
+            actions.push(Action::CutPeers(node));
+        }
+    }
+
+    /// Whether an action is a mishap.
+    pub(super) fn is_mishap(action: Action) -> bool {
+        !matches!(
+            action,
+            Action::Tick
+                | Action::Think(_)
+                | Action::Run(_)
+                | Action::Late(_)
+                | Action::Write(_)
+                | Action::Stream(_)
+                | Action::Thaw(_)
+                | Action::Mend
+                | Action::AskSwitchover
+        )
+    }
+
+    pub(super) fn act(&mut self, setup: &Setup, action: Action) {
+        let world = &mut self.world;
+        let servers = &mut world.servers;
+
+        match action {
+            Action::Kill(node) => {
+                servers[node].run = Run::Down;
+                servers[node].checkpoint = None;
+            }
+            Action::Freeze(node) => servers[node].run = Run::Frozen,
+            Action::FreezeHost(node) => servers[node].host = Host::Frozen,
+            Action::CrashHost(node) => {
+                servers[node].host = Host::Down;
+                servers[node].run = Run::Down;
+                servers[node].checkpoint = None;
+            }
+            Action::CutFromProxies(node) => world.cut_proxy[node] = true,
+            Action::Isolate(node) => {
+                world.cut_proxy[node] = true;
+                (0..NODES).filter(|other| *other != node).for_each(|pair| {
+                    world.cut_peers[pair] = true;
+                });
+            }
+            Action::CutPeers(pair) => world.cut_peers[pair] = true,
+            Action::RestartProxy => {
+                let now = world.now;
+                for proxy in &mut self.proxies {
+                    if proxy.leads_since.is_some() {
+                        *proxy = Proxy::new(Some(now));
+                    }
+                }
+            }
+            Action::Elect(to) => self.elect(to),
+            _ => self.proceed(setup, action),
+        }
+        self.faults += u8::from(Self::is_mishap(action));
+        self.world.enforce();
+        self.world.notice();
+        for node in 0..NODES {
+            if let Some(entry) = self.world.acknowledgeable(node) {
+                self.world.acknowledge(node, entry);
+            }
+        }
+        // Observation goes on all the time; what is planned on may be out of date all the same,
+        // because plans are carried out command by command.
+        for proxy in &mut self.proxies {
+            proxy.look(&self.world);
+        }
+    }
+
+    fn elect(&mut self, to: usize) {
+        let now = self.world.now;
+        for proxy in &mut self.proxies {
+            if proxy.leads_since.take().is_some() {
+                proxy.late = proxy.queue.pop_front();
+                proxy.queue.clear();
+            }
+        }
+        let late = self.proxies[to].late.take();
+        self.proxies[to] = Proxy::new(Some(now));
+        self.proxies[to].late = late;
+    }
+
+    fn proceed(&mut self, setup: &Setup, action: Action) {
+        match action {
+            Action::Tick => self.world.now += 1,
+            Action::Think(index) => self.think(setup, index),
+            Action::Run(index) => {
+                let before = self.world.reigns;
+                let mut proxy = self.proxies[index].clone();
+                proxy.run_one(&mut self.world);
+                self.proxies[index] = proxy;
+                self.check(setup, before);
+            }
+            Action::Late(index) => {
+                let before = self.world.reigns;
+                let mut proxy = self.proxies[index].clone();
+                proxy.run_late(&mut self.world);
+                self.proxies[index] = proxy;
+                self.check(setup, before);
+            }
+            Action::Write(node) => self.world.write(node),
+            // As far as it gets, and acknowledged as soon as it may be.
+            Action::Stream(node) => while self.world.stream(node) {},
+            Action::Thaw(node) => {
+                let server = &mut self.world.servers[node];
+                server.host = Host::Up;
+                if server.run == Run::Frozen {
+                    server.run = Run::Up;
+                }
+            }
+            Action::Mend => {
+                self.world.cut_proxy = [false; NODES];
+                self.world.cut_peers = [false; NODES];
+            }
+            Action::AskSwitchover => {
+                self.request = Some(Request {
+                    id: 1,
+                    to: None,
+                    kind: RequestKind::Switchover,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn think(&mut self, setup: &Setup, index: usize) {
+        let mut proxy = self.proxies[index].clone();
+        let observation = proxy.observation(&self.world, &self.record, self.request);
+        let mut policy = setup.policy.clone();
+        if setup.mutant == Mutant::CountsLeasesShort {
+            policy.lease_us /= 2;
+        }
+        let before = self.record.clone();
+        let mut planned = plan(&observation, &policy, &self.record);
+        mutate(setup.mutant, &before, &mut planned, &observation, &policy);
+        self.record = planned.next;
+        let commands = planned.commands.iter();
+        self.told = Told {
+            why: planned.why,
+            commands: commands.map(|c| c.act.describe(&setup.policy)).collect(),
+        };
+        proxy.take(planned.commands, self.proxies.len() > 1, &mut self.world);
+        // What this process has just stored, it has seen.
+        let _ = proxy.observation(&self.world, &self.record, self.request);
+        self.proxies[index] = proxy;
+    }
+
+    /// After a promotion: is everything that was acknowledged still there?
+    fn check(&mut self, setup: &Setup, before: u8) {
+        if self.world.reigns == before {
+            return;
+        }
+        let newest = self.world.servers.iter().filter(|server| server.primary);
+        let Some(newest) = newest.max_by_key(|server| server.reign).cloned() else {
+            return;
+        };
+        let lost = |entry: &&Entry| !newest.wal.contains(entry);
+        let lost: Vec<Entry> = self.world.acked.iter().filter(lost).copied().collect();
+        // Asynchronously only what the fallen one was known to have written is bounded: by 0 here.
+        let Phase::Promoting(fall, _, _) = &self.record.phase else {
+            return;
+        };
+        let fallen = &self.world.servers[usize::from(fall.node.0)].wal;
+        let counted = lost.iter().filter(|entry| {
+            let place = fallen.iter().position(|held| held == *entry);
+            setup.is_quorum() || place.is_some_and(|place| (place as u64) < fall.written.0)
+        });
+        let counted: Vec<_> = counted.copied().collect();
+        if !counted.is_empty() {
+            self.world.broken = Some(format!("a promotion has lost {counted:?}"));
+        }
+    }
+
+    /// Everything is mended: within bounds a write must be acknowledged again.
+    pub(super) fn heals(&self, setup: &Setup) -> Result<(), String> {
+        let mut state = self.clone();
+        state.world.cut_proxy = [false; NODES];
+        state.world.cut_peers = [false; NODES];
+        for node in 0..NODES {
+            state.act(setup, Action::Thaw(node));
+            // Somebody starts standbys that were down; without agents also primaries, as they were.
+            let server = &mut state.world.servers[node];
+            let started = !server.primary || !setup.policy.has_agent(NodeId(0));
+            if server.run == Run::Down && started {
+                server.run = Run::Up;
+            }
+        }
+        // Old primaries that nobody can rejoin: no quorum lives.
+        let standbys = |state: &Self| state.world.servers.iter().any(|server| !server.primary);
+        for _ in 0..40 {
+            if !self.world.agents && !standbys(&state) {
+                return Ok(());
+            }
+            for _ in 0..3 {
+                for index in 0..state.proxies.len() {
+                    state.pump(setup, index);
+                }
+                for node in 0..NODES {
+                    while state.world.clone().stream(node) {
+                        state.act(setup, Action::Stream(node));
+                    }
+                }
+            }
+            if state.serves() {
+                return Ok(());
+            }
+            if let Some(why) = &state.world.broken {
+                return Err(format!("healing broke it: {why}"));
+            }
+            state.act(setup, Action::Tick);
+        }
+        Err(format!(
+            "does not serve again: {}\n{:?}\n{:?}",
+            state.told.why, state.record, state.world
+        ))
+    }
+
+    fn pump(&mut self, setup: &Setup, index: usize) {
+        if self.proxies[index].late.is_some() {
+            self.act(setup, Action::Late(index));
+        }
+        if self.proxies[index].leads_since.is_some() {
+            while !self.proxies[index].queue.is_empty() {
+                self.act(setup, Action::Run(index));
+            }
+            self.act(setup, Action::Think(index));
+        }
+    }
+
+    /// The recorded primary leads, and a write there is acknowledged.
+    fn serves(&self) -> bool {
+        let Some(primary) = self.record.serving().map(|node| usize::from(node.0)) else {
+            return false;
+        };
+        let mut world = self.world.clone();
+        if !world.lives(primary) || !world.servers[primary].primary {
+            return false;
+        }
+        world.write(primary);
+        (0..NODES).for_each(|node| while world.stream(node) {});
+        let entry = Entry::Write(world.written - 1);
+        let everybody =
+            (0..NODES).all(|node| node == primary || world.servers[node].wal.contains(&entry));
+        let acked = world.acked.contains(&entry) || world.acknowledgeable(primary) == Some(entry);
+        let complete = everybody && self.record.quarantine.is_empty();
+        acked && (complete || !world.agents)
+    }
+
+    /// What to say of an action in a trace, with a line break at its end.
+    pub(super) fn tell(&self, action: Action) -> String {
+        let Action::Think(_) = action else {
+            return format!("{action:?}\n");
+        };
+        let (epoch, phase) = (self.record.epoch, self.record.phase.label());
+        let mut text = format!("{action:?} -> epoch {epoch}, {phase}: {}\n", self.told.why);
+        for command in &self.told.commands {
+            text += &format!("    {command}\n");
+        }
+        text
+    }
+}
+
+/// Makes a plan wrong.
+fn mutate(
+    mutant: Mutant,
+    before: &Record,
+    planned: &mut Plan,
+    observation: &crate::core::failover::Observation,
+    policy: &Policy,
+) {
+    match mutant {
+        Mutant::SkipsTheFence => {
+            if let Phase::Fencing(fall) = planned.next.phase.clone() {
+                planned.next.phase = Phase::Discovering(fall, Proof::AgentStopped);
+            }
+        }
+        Mutant::PromotesTheFirst => {
+            if let Phase::Promoting(_, _, candidate) = &mut planned.next.phase {
+                let first = policy.ids().find(|node| {
+                    let answer = observation.answer(*node, policy.timeout_us);
+                    answer.is_some_and(|answer| answer.standby().is_some())
+                });
+                if !matches!(before.phase, Phase::Promoting(..)) {
+                    *candidate = Candidate {
+                        node: first.unwrap_or(candidate.node),
+                        ..*candidate
+                    };
+                }
+            }
+        }
+        Mutant::ForgetsRules => planned.next.sync.settle(),
+        Mutant::TrustsAnyone => {
+            if let Phase::Discovering(..) = planned.next.phase {
+                planned.next.sync.rules = vec![Some(CommitRule {
+                    needed: 1,
+                    members: std::collections::BTreeSet::new(),
+                })];
+            }
+        }
+        Mutant::None | Mutant::CountsLeasesShort => {}
+    }
+}

@@ -1,0 +1,412 @@
+//! A cluster in the small: servers with WAL, agents with leases, a network that can be cut.
+//!
+//! WAL is a list of entries, each written once; a position is a length. Time is in ticks, and every
+//! tick is one `timeout`. What PostgreSQL does not check (that two histories of one timeline number
+//! are the same) is not checked here either, but noticed.
+
+use std::collections::BTreeSet;
+
+use crate::core::failover::command::{Act, Command, Stop};
+use crate::core::failover::quorum::CommitRule;
+use crate::core::lsn::{Lsn, Timeline};
+use crate::core::topology::NodeId;
+
+pub(super) const NODES: usize = 3;
+/// Ticks that a lease lasts.
+pub(super) const LEASE: u8 = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Run {
+    Up,
+    /// SIGSTOP of the server; its agent lives.
+    Frozen,
+    Down,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Host {
+    Up,
+    /// Server and agent stand still together.
+    Frozen,
+    Down,
+}
+
+/// An entry of WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Entry {
+    Write(u8),
+    /// The beginning of a timeline, by which node and as which promotion.
+    Begin(u8, u8),
+    Shutdown(u8),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Server {
+    pub(super) run: Run,
+    pub(super) host: Host,
+    pub(super) primary: bool,
+    pub(super) timeline: u32,
+    pub(super) history: Vec<(u32, usize)>,
+    pub(super) wal: Vec<Entry>,
+    pub(super) upstream: Option<usize>,
+    pub(super) receiver: Option<usize>,
+    pub(super) heard: u8,
+    pub(super) rule: Option<CommitRule>,
+    /// The tick at which the agent stops a primary.
+    pub(super) lease_until: u8,
+    pub(super) agent_epoch: u64,
+    pub(super) control_epoch: u64,
+    pub(super) checkpoint: Option<usize>,
+    /// Which promotion made it a primary.
+    pub(super) reign: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct World {
+    pub(super) now: u8,
+    pub(super) servers: Vec<Server>,
+    /// Nodes that no proxy reaches.
+    pub(super) cut_proxy: [bool; NODES],
+    /// Pairs of nodes that do not reach each other, by the number of the third.
+    pub(super) cut_peers: [bool; NODES],
+    pub(super) acked: BTreeSet<Entry>,
+    pub(super) written: u8,
+    pub(super) reigns: u8,
+    pub(super) agents: bool,
+    /// What went wrong.
+    pub(super) broken: Option<String>,
+}
+
+impl World {
+    pub(super) fn new(agents: bool) -> Self {
+        let server = |index: usize| Server {
+            run: Run::Up,
+            host: Host::Up,
+            primary: index == 0,
+            timeline: 1,
+            history: Vec::new(),
+            wal: Vec::new(),
+            upstream: (index > 0).then_some(0),
+            receiver: (index > 0).then_some(0),
+            heard: 0,
+            rule: None,
+            lease_until: LEASE,
+            agent_epoch: 0,
+            control_epoch: 0,
+            checkpoint: None,
+            reign: 0,
+        };
+        Self {
+            now: 0,
+            servers: (0..NODES).map(server).collect(),
+            cut_proxy: [false; NODES],
+            cut_peers: [false; NODES],
+            acked: BTreeSet::new(),
+            written: 0,
+            reigns: 0,
+            agents,
+            broken: None,
+        }
+    }
+
+    pub(super) fn peers_cut(&self, a: usize, b: usize) -> bool {
+        self.cut_peers[3 - a - b]
+    }
+
+    /// Whether a server does anything.
+    pub(super) fn lives(&self, node: usize) -> bool {
+        let server = &self.servers[node];
+        server.run == Run::Up && server.host == Host::Up
+    }
+
+    /// Whether a proxy can speak to the server.
+    pub(super) fn answers(&self, node: usize) -> bool {
+        self.lives(node) && !self.cut_proxy[node]
+    }
+
+    /// Whether a proxy can speak to the agent.
+    pub(super) fn agent_answers(&self, node: usize) -> bool {
+        self.agents && self.servers[node].host == Host::Up && !self.cut_proxy[node]
+    }
+
+    fn linked(&self, standby: usize, from: usize) -> bool {
+        self.lives(standby) && self.lives(from) && !self.peers_cut(standby, from)
+    }
+
+    /// A primary writes; with no rule it acknowledges at once.
+    pub(super) fn write(&mut self, node: usize) {
+        let entry = Entry::Write(self.written);
+        self.written += 1;
+        self.servers[node].wal.push(entry);
+        if self.servers[node].rule.is_none() {
+            self.acknowledge(node, entry);
+        }
+    }
+
+    /// The latest write of a primary that its rule allows to be acknowledged.
+    pub(super) fn acknowledgeable(&self, node: usize) -> Option<Entry> {
+        let server = &self.servers[node];
+        let rule = server.rule.as_ref()?;
+        if !self.lives(node) || !server.primary {
+            return None;
+        }
+        let holds = |place: usize, member: &NodeId| {
+            let member = usize::from(member.0);
+            member != node
+                && self.servers[member].receiver == Some(node)
+                && self.linked(member, node)
+                && self.servers[member].timeline == server.timeline
+                && self.servers[member].wal.len() > place
+        };
+        let found = server.wal.iter().enumerate().rev().find(|(place, entry)| {
+            let enough = rule.members.iter().filter(|m| holds(*place, m)).count();
+            matches!(entry, Entry::Write(_)) && enough >= rule.needed
+        });
+        let (_, entry) = found?;
+        (!self.acked.contains(entry)).then_some(*entry)
+    }
+
+    pub(super) fn acknowledge(&mut self, node: usize, entry: Entry) {
+        let reign = self.servers[node].reign;
+        if reign < self.reigns {
+            self.broken = Some(format!(
+                "pg{} acknowledged {entry:?} in reign {reign}, after reign {} had begun",
+                node + 1,
+                self.reigns
+            ));
+        }
+        self.acked.insert(entry);
+    }
+
+    /// A standby connects, or receives one entry.
+    pub(super) fn stream(&mut self, standby: usize) -> bool {
+        let Some(from) = self.servers[standby].upstream else {
+            return false;
+        };
+        let sends = self.linked(standby, from) && !self.servers[standby].primary;
+        if !sends || from == standby || !self.may_follow(standby, from) {
+            return false;
+        }
+        let upstream = self.servers[from].clone();
+        let now = self.now;
+        let server = &mut self.servers[standby];
+        if server.receiver != Some(from) {
+            server.receiver = Some(from);
+            server.heard = now;
+            return true;
+        }
+        let place = server.wal.len();
+        let Some(entry) = upstream.wal.get(place) else {
+            let late = server.timeline != upstream.timeline;
+            server.timeline = upstream.timeline;
+            server.history = upstream.history;
+            return late;
+        };
+        server.wal.push(*entry);
+        server.heard = now;
+        // It replays the switch of timeline as it gets there.
+        let ended = upstream.history.iter().rev().find(|(_, end)| *end <= place);
+        if ended.is_none_or(|_| upstream.history.iter().all(|(_, end)| *end <= place)) {
+            server.timeline = upstream.timeline;
+            server.history.clone_from(&upstream.history);
+        }
+        if server.wal[..place] != upstream.wal[..place] {
+            self.broken = Some(format!(
+                "pg{} follows pg{} with another history",
+                standby + 1,
+                from + 1
+            ));
+        }
+        true
+    }
+
+    /// What PostgreSQL checks: the timeline and the position.
+    fn may_follow(&self, standby: usize, from: usize) -> bool {
+        let (server, upstream) = (&self.servers[standby], &self.servers[from]);
+        if server.timeline == upstream.timeline {
+            return server.wal.len() <= upstream.wal.len();
+        }
+        let end = upstream.history.iter().find(|(t, _)| *t == server.timeline);
+        end.is_some_and(|(_, end)| server.wal.len() <= *end)
+    }
+
+    /// Receivers notice what a kernel tells them: a server that is gone, not one that is silent.
+    pub(super) fn notice(&mut self) {
+        for standby in 0..NODES {
+            let Some(from) = self.servers[standby].receiver else {
+                continue;
+            };
+            let told = self.servers[from].host == Host::Up && !self.peers_cut(standby, from);
+            let gone = told && self.servers[from].run == Run::Down;
+            let server = &mut self.servers[standby];
+            if server.run == Run::Down || server.primary {
+                server.receiver = None;
+            } else if server.run == Run::Up && server.host == Host::Up {
+                let repointed = server.upstream != Some(from);
+                if gone || repointed {
+                    server.receiver = None;
+                }
+            }
+        }
+    }
+
+    /// Agents stop primaries whose lease has run out; one that thaws does so before its server
+    /// runs on.
+    pub(super) fn enforce(&mut self) {
+        let (agents, now) = (self.agents, self.now);
+        for server in &mut self.servers {
+            let due = server.primary && server.lease_until <= now;
+            if agents && due && server.host == Host::Up && server.run != Run::Down {
+                server.run = Run::Down;
+                server.checkpoint = None;
+            }
+        }
+    }
+
+    /// Runs a command; false if it fails. `answered` is the tick of the agent's answer that the
+    /// plan had read.
+    pub(super) fn run(&mut self, command: &Command, answered: u8) -> bool {
+        let epoch = command.epoch;
+        let done = match &command.act {
+            Act::Detach(node) => self.control(*node, epoch, |server| server.upstream = None),
+            Act::Follow { standby, primary } => self.control(*standby, epoch, |server| {
+                server.upstream = Some(usize::from(primary.0));
+            }),
+            Act::SetSync { node, rule } => {
+                self.control(*node, epoch, |server| server.rule = Some(rule.clone()))
+            }
+            Act::Heartbeat(node) => self.heartbeat(usize::from(node.0)),
+            Act::Promote(node) => self.promote(usize::from(node.0), epoch),
+            Act::Stop { node, how } => self.stop(usize::from(node.0), *how, epoch),
+            Act::RenewLease(node) => self.agent(*node, epoch, |server| {
+                server.lease_until = server.lease_until.max(answered + LEASE);
+            }),
+            Act::StartAsPrimary(node) => self.agent(*node, epoch, |server| {
+                if server.run == Run::Down {
+                    server.run = Run::Up;
+                }
+            }),
+            Act::StartAsStandby { node, primary } => self.agent(*node, epoch, |server| {
+                if server.run == Run::Down {
+                    server.run = Run::Up;
+                    server.primary = false;
+                    server.upstream = primary.map(|node| usize::from(node.0));
+                }
+            }),
+            Act::Rejoin { node, primary, .. } => self.rejoin(*node, *primary, epoch),
+            _ => true,
+        };
+        self.enforce();
+        self.notice();
+        done
+    }
+
+    fn control(&mut self, node: NodeId, epoch: u64, set: impl FnOnce(&mut Server)) -> bool {
+        let index = usize::from(node.0);
+        if !self.answers(index) || self.servers[index].control_epoch > epoch {
+            return false;
+        }
+        self.servers[index].control_epoch = epoch;
+        set(&mut self.servers[index]);
+        true
+    }
+
+    fn agent(&mut self, node: NodeId, epoch: u64, set: impl FnOnce(&mut Server)) -> bool {
+        let index = usize::from(node.0);
+        if !self.agent_answers(index) || self.servers[index].agent_epoch > epoch {
+            return false;
+        }
+        self.servers[index].agent_epoch = epoch;
+        set(&mut self.servers[index]);
+        true
+    }
+
+    fn heartbeat(&mut self, node: usize) -> bool {
+        if !self.answers(node) || !self.servers[node].primary {
+            return false;
+        }
+        for standby in 0..NODES {
+            let heard = standby != node && self.servers[standby].receiver == Some(node);
+            if heard && self.linked(standby, node) {
+                self.servers[standby].heard = self.now;
+            }
+        }
+        true
+    }
+
+    fn promote(&mut self, index: usize, epoch: u64) -> bool {
+        let node = NodeId(u16::try_from(index).unwrap_or_default());
+        let reached = if self.agents {
+            self.agent(node, epoch, |_| {}) && self.lives(index)
+        } else {
+            self.control(node, epoch, |_| {})
+        };
+        if !reached || self.servers[index].primary {
+            return reached;
+        }
+        self.reigns += 1;
+        let reign = self.reigns;
+        let server = &mut self.servers[index];
+        server.primary = true;
+        server.reign = reign;
+        server.upstream = None;
+        server.receiver = None;
+        server.history.push((server.timeline, server.wal.len()));
+        server.timeline += 1;
+        let number = u8::try_from(index).unwrap_or_default();
+        server.wal.push(Entry::Begin(number, reign));
+        true
+    }
+
+    fn stop(&mut self, index: usize, how: Stop, epoch: u64) -> bool {
+        let node = NodeId(u16::try_from(index).unwrap_or_default());
+        if !self.agent(node, epoch, |_| {}) {
+            return false;
+        }
+        let server = &self.servers[index];
+        if server.run == Run::Down || !server.primary {
+            return true;
+        }
+        if how == Stop::Fast {
+            if server.run == Run::Frozen {
+                return false;
+            }
+            let place = server.wal.len();
+            self.servers[index].wal.push(Entry::Shutdown(self.reigns));
+            for standby in 0..NODES {
+                if self.servers[standby].receiver == Some(index) {
+                    while self.servers[standby].wal.len() <= place && self.stream(standby) {}
+                }
+            }
+            self.servers[index].checkpoint = Some(place);
+        }
+        self.servers[index].run = Run::Down;
+        true
+    }
+
+    fn rejoin(&mut self, node: NodeId, primary: NodeId, epoch: u64) -> bool {
+        let source = self.servers[usize::from(primary.0)].clone();
+        let (a, b) = (usize::from(node.0), usize::from(primary.0));
+        if self.peers_cut(a, b) || !self.lives(b) || !source.primary {
+            return false;
+        }
+        self.agent(node, epoch, |server| {
+            server.run = Run::Up;
+            server.primary = false;
+            server.wal = source.wal;
+            server.timeline = source.timeline;
+            server.history = source.history;
+            server.upstream = Some(usize::from(primary.0));
+            server.receiver = None;
+            server.checkpoint = None;
+        })
+    }
+}
+
+pub(super) fn lsn(place: usize) -> Lsn {
+    Lsn(place as u64)
+}
+
+pub(super) fn timeline(number: u32) -> Timeline {
+    Timeline(number)
+}
