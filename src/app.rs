@@ -280,7 +280,7 @@ fn node_views(config: &Config) -> Vec<NodeView> {
             near: zone.is_none() || node.zone.as_ref() == zone,
             life: None,
             barred: false,
-            previous: None,
+            previous: Arc::default(),
         });
     views.collect()
 }

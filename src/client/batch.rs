@@ -10,7 +10,7 @@ use super::names::Names;
 use super::worker::Database;
 use crate::backend::prepared::{Prepared, Shape};
 use crate::core::session::Level;
-use crate::core::statement::{Access, Effect, Statement, WriteReason};
+use crate::core::statement::{Access, Effect, Isolation, Statement, WriteReason};
 use crate::error::{Kind, Problem};
 use crate::wire::frame::{self, HEADER, WHOLE};
 
@@ -275,6 +275,17 @@ impl Batch {
     /// Whether it is nothing but a Sync.
     pub(super) fn is_bare_sync(&self) -> bool {
         matches!(self.messages.as_slice(), [Message { tag: b'S', .. }])
+    }
+
+    /// Whether it opens a transaction, and if so, whether that may run on a standby.
+    pub(super) fn read_only_transaction(&self) -> Option<bool> {
+        self.effects.iter().find_map(|effect| match effect {
+            Effect::Begin {
+                read_only,
+                isolation,
+            } => Some(*read_only == Some(true) && *isolation != Some(Isolation::Serializable)),
+            _ => None,
+        })
     }
 
     /// Whether everything in it speaks of Causeway's own settings, which no server knows.

@@ -1,6 +1,7 @@
 //! What becomes of a batch that cannot be answered: refused, cut off from its server, or left by its
 //! client. The client can tell the fates apart by their SQLSTATEs.
 
+use super::aborted::Aborted;
 use super::batch::{Batch, End};
 use super::place::Failure;
 use super::session::{Ending, Session};
@@ -56,6 +57,14 @@ impl Session {
         }
         self.track
             .batch_ended(&[], true, true, TransactionStatus::Idle);
+        let ends = |effect: &Effect| matches!(effect, Effect::End | Effect::Rollback);
+        if in_transaction && !batch.effects.iter().any(ends) {
+            // A driver may close a statement by itself and pass the answer on to nobody.
+            self.aborted = match batch.runs_nothing() {
+                true => Aborted::Untold,
+                false => Aborted::Told,
+            };
+        }
         self.refuse(batch, Failure::Problem(problem)).await
     }
 

@@ -12,6 +12,7 @@ use crate::wire::frame::{Piece, Walker};
 impl Session {
     /// Waits for more from the client; what a held server says meanwhile is passed on.
     pub(super) async fn listen(&mut self) -> Result<(), Ending> {
+        let outlives = self.may_outlive_server();
         let Self {
             client,
             held,
@@ -23,7 +24,9 @@ impl Session {
         let mut server = held.as_mut().map(Lease::server);
         let ended = std::future::poll_fn(|cx| {
             if let Some(server) = &mut server {
-                let read = server.socket.poll_read(cx, whole_frames);
+                let read = server
+                    .socket
+                    .poll_read(cx, |bytes| whole_frames(bytes, outlives));
                 match read {
                     Poll::Ready(Ok(Some(bytes))) => return Poll::Ready(Ok(Some(bytes))),
                     Poll::Ready(_) => return Poll::Ready(Err(Lost::Server)),
@@ -58,6 +61,10 @@ impl Session {
                 Kind::AdminShutdown,
                 "terminating connection: causeway is shutting down",
             ))),
+            Err(Lost::Server) if outlives => {
+                self.transaction_lost();
+                Ok(())
+            }
             Err(Lost::Server) => {
                 let node = self.held_node_name();
                 self.slot.detach();
@@ -75,12 +82,14 @@ impl Session {
 
 /// Takes whole frames only, so that the next batch's answer begins with a frame. What differs between
 /// a standby and the primary is not the client's business.
-fn whole_frames(bytes: &[u8]) -> (usize, Vec<u8>) {
+fn whole_frames(bytes: &[u8], outlives: bool) -> (usize, Vec<u8>) {
     let mut walker = Walker::default();
     let mut at = 0;
     let mut kept = Vec::new();
     while let Ok(Some(Piece::Frame { tag, bytes })) = walker.next(bytes, &mut at, |_| false) {
-        if tag != b'S' || !is_hot_standby(bytes) {
+        // A farewell is no news to a session that goes on.
+        let ours = tag == b'S' && is_hot_standby(bytes) || tag == b'E' && outlives;
+        if !ours {
             kept.extend_from_slice(bytes);
         }
     }

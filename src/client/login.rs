@@ -8,6 +8,7 @@ use std::time::Duration;
 use pgwire::messages::startup::Authentication;
 use tokio::net::TcpStream;
 
+use super::aborted::Aborted;
 use super::batch::Batch;
 use super::names::Names;
 use super::own;
@@ -338,6 +339,7 @@ impl Ready {
             names: Names::default(),
             held: None,
             unit: Unit::default(),
+            aborted: Aborted::default(),
             last_route: None,
             look_after: LookAfter::new(),
             draining: Box::pin(worker.common.draining.clone().cancelled_owned()),

@@ -1,6 +1,7 @@
 //! The data plane towards clients: accepting, logging in, gathering what they send, placing it on a
 //! server, relaying the answer.
 
+mod aborted;
 pub mod batch;
 pub mod cancels;
 mod digest;

@@ -28,6 +28,8 @@ pub(super) struct Places {
     by_node: Vec<Option<Arc<Pool>>>,
     /// Breaks ties between standbys, differently for each session.
     salt: u64,
+    /// What the client must be told before the answer to what was placed last.
+    warning: Option<Problem>,
 }
 
 /// What is to be placed.
@@ -61,6 +63,7 @@ impl Places {
             password,
             by_node: Vec::new(),
             salt,
+            warning: None,
         }
     }
 
@@ -139,8 +142,13 @@ impl Places {
         }
     }
 
+    /// Takes what the client must be told before the answer to what was placed last.
+    pub(super) fn take_warning(&mut self) -> Option<Problem> {
+        self.warning.take()
+    }
+
     async fn route(
-        &self,
+        &mut self,
         common: &Common,
         seen: &mut Seen,
         need: &Need,
@@ -198,6 +206,11 @@ impl Places {
                 Decision::Wait { probe, left_us } => {
                     stale_prevented |= need.access == Access::Read;
                     (probe, Duration::from_micros(left_us))
+                }
+                Decision::Broken(broken) if common.warns_of_lost_writes() => {
+                    // Asked again, it goes on from the present history.
+                    self.warning = Some(lost_writes(&broken));
+                    continue;
                 }
                 Decision::Broken(broken) => return Err(lost_writes(&broken).into()),
                 Decision::NoPrimary => {

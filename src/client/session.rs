@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::aborted::Aborted;
 use super::batch::{Batch, End, Gathered, Gatherer};
 use super::cancels::Slot;
 use super::names::Names;
@@ -22,7 +23,7 @@ use crate::config::PoolMode;
 use crate::core::exchange::{Exchange, TransactionStatus};
 use crate::core::route::NodeSet;
 use crate::core::session::{Cover, Level, Seen};
-use crate::core::statement::{Access, Effect, Isolation, WriteReason};
+use crate::core::statement::{Access, WriteReason};
 use crate::error::{Kind, Problem};
 use crate::metrics::Replay;
 use crate::wire::frame::Walker;
@@ -44,6 +45,7 @@ pub(super) struct Session {
     pub(super) names: Names,
     pub(super) held: Option<Lease>,
     pub(super) unit: Unit,
+    pub(super) aborted: Aborted,
     pub(super) last_route: Option<LastRoute>,
     pub(super) look_after: LookAfter,
     /// Resolves when idle sessions are to end.
@@ -190,6 +192,9 @@ impl Session {
             let warning = Problem::error(Kind::InvalidParameterValue, fault.to_string());
             self.tell(Reply::new().warning(&warning).as_bytes()).await?;
         }
+        if self.aborted != Aborted::No && self.answer_aborted(batch).await? {
+            return Ok(());
+        }
         if self.held.is_none() && batch.is_bare_sync() {
             self.client.consume(batch.length);
             return self.tell(Reply::new().ready(status).as_bytes()).await;
@@ -291,7 +296,7 @@ impl Session {
     async fn attach(&mut self, batch: &Batch, exclude: NodeSet) -> Result<(), Failure> {
         let level = batch.level.unwrap_or_else(|| self.track.level());
         let (mut access, mut write_reason) = (batch.access, batch.write_reason);
-        if let Some(read_only) = read_only_transaction(&batch.effects)
+        if let Some(read_only) = batch.read_only_transaction()
             && (write_reason.is_none() || write_reason == Some(WriteReason::Transaction))
         {
             (access, write_reason) = if read_only {
@@ -314,6 +319,11 @@ impl Session {
             .places
             .place(&self.worker, &mut self.seen, need)
             .await?;
+        if let Some(warning) = self.places.take_warning() {
+            let reply = Reply::new().warning(&warning);
+            // A client that is gone shows when its answer is due.
+            let _ = self.tell(reply.as_bytes()).await;
+        }
         let server = lease.server();
         let applied = server.applied.as_ref();
         if !applied.is_some_and(|applied| settings::same(applied, &self.track.settings)) {
@@ -565,9 +575,11 @@ impl Session {
     }
 
     pub(super) fn status(&mut self) -> TransactionStatus {
-        self.held.as_mut().map_or(TransactionStatus::Idle, |lease| {
-            Exchange::status(&lease.server().exchange)
-        })
+        match &mut self.held {
+            Some(lease) => Exchange::status(&lease.server().exchange),
+            None if self.aborted != Aborted::No => TransactionStatus::Failed,
+            None => TransactionStatus::Idle,
+        }
     }
 
     pub(super) fn held_node_name(&self) -> Arc<str> {
@@ -583,15 +595,4 @@ impl Session {
             .get(usize::from(node))
             .map_or_else(String::new, |node| node.name.clone())
     }
-}
-
-/// Whether a batch opens a transaction, and if so, whether it may run on a standby.
-fn read_only_transaction(effects: &[Effect]) -> Option<bool> {
-    effects.iter().find_map(|effect| match effect {
-        Effect::Begin {
-            read_only,
-            isolation,
-        } => Some(*read_only == Some(true) && *isolation != Some(Isolation::Serializable)),
-        _ => None,
-    })
 }

@@ -157,6 +157,7 @@ impl Track {
             }
             Effect::Begin { .. }
             | Effect::End
+            | Effect::Rollback
             | Effect::DiscardOther
             | Effect::SetOwn { .. }
             | Effect::ShowOwn(_) => {}

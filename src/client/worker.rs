@@ -12,7 +12,7 @@ use super::cancels::Cancels;
 use crate::backend::pool::Pools;
 use crate::backend::prepared::{Prepared, Registry};
 use crate::board::Board;
-use crate::config::{Config, Secret};
+use crate::config::{Config, OnLostWrites, Secret};
 use crate::core::route::Policy;
 use crate::core::statement::Statement;
 use crate::core::topology::Incarnation;
@@ -51,6 +51,14 @@ pub struct Common {
     pub workers: usize,
     /// Cancelled when idle sessions are to end.
     pub draining: CancellationToken,
+}
+
+impl Common {
+    /// Whether a session whose writes may be lost is warned, rather than refused a statement.
+    pub fn warns_of_lost_writes(&self) -> bool {
+        let failover = self.config.failover.as_ref();
+        failover.is_some_and(|failover| failover.on_lost_writes == OnLostWrites::Warn)
+    }
 }
 
 /// A user who may log in.

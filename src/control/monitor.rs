@@ -176,8 +176,7 @@ impl NodeMonitor {
     fn end_life(&self) {
         let name = self.node.name.as_str();
         self.board.publish(self.id, |view| {
-            if let Some(life) = view.life.take() {
-                view.previous = Some((life.incarnation, life.gauge));
+            if view.end_life() {
                 self.metrics
                     .incarnations_ended
                     .with_label_values(&[name])

@@ -85,8 +85,10 @@ pub enum Effect {
         /// The declared isolation level.
         isolation: Option<Isolation>,
     },
-    /// `COMMIT`, `END`, `ROLLBACK`, `ABORT`, `PREPARE TRANSACTION`.
+    /// `COMMIT`, `END`, `PREPARE TRANSACTION`.
     End,
+    /// `ROLLBACK`, `ABORT`.
+    Rollback,
     /// `SAVEPOINT name`.
     Savepoint(Box<str>),
     /// `ROLLBACK TO SAVEPOINT name`.

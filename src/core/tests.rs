@@ -35,7 +35,7 @@ impl Cluster {
                 near: true,
                 life: None,
                 barred: false,
-                previous: None,
+                previous: Arc::default(),
             });
         }
         cluster.life(0, 1, Role::Primary(Snapshot::default()));
@@ -235,7 +235,7 @@ fn a_session_that_has_read_on_a_standby() {
     let mut restarted = even();
     restarted.of(1).incarnation = Incarnation(9);
     let ended = restarted.0.nodes[1].life.as_ref().unwrap().gauge.clone();
-    restarted.0.nodes[1].previous = Some((Incarnation(2), ended));
+    restarted.0.nodes[1].previous = Arc::from([(Incarnation(2), ended)]);
     for (cluster, probe, expected) in [
         (even(), 5, "pg2: same_standby"),
         // However far behind: the session has seen nothing newer.
@@ -395,7 +395,7 @@ fn a_primary_is_one_that_nobody_disputes() {
 fn promoted(fork: u64) -> Cluster {
     let mut cluster = Cluster::even();
     let before = cluster.0.nodes[0].life.take().unwrap();
-    cluster.0.nodes[0].previous = Some((before.incarnation, before.gauge));
+    cluster.0.nodes[0].previous = Arc::from([(before.incarnation, before.gauge)]);
     cluster.life(1, 12, Role::Primary(Snapshot::default()));
     let fork = Fork {
         timeline: Timeline(1),
@@ -444,7 +444,7 @@ fn a_promotion_keeps_or_breaks_what_a_session_has_seen() {
     let mut witness = before.session(1, 5);
     let mut cluster = promoted(10_000);
     let gauge = Arc::new(Gauge::default());
-    cluster.0.nodes[1].previous = Some((Incarnation(2), gauge));
+    cluster.0.nodes[1].previous = Arc::from([(Incarnation(2), gauge)]);
     assert_eq!(ask(&cluster, &mut witness, WRITE), "pg2: write");
     // A history that does not contain the old timeline is another cluster's.
     let mut foreign = promoted(400);

@@ -9,6 +9,10 @@ use super::history::History;
 use super::lsn::Timeline;
 use super::visibility::{Finished, Snapshot};
 
+/// So many ended lives of a node are remembered. A session that slept through a failover would
+/// otherwise have to be told that what it has seen may be lost.
+const LIVES: usize = 8;
+
 /// A node's place in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u16);
@@ -61,8 +65,8 @@ pub struct NodeView {
     pub life: Option<Life>,
     /// The failover controller keeps clients away from it: it was fenced, or stands on another history.
     pub barred: bool,
-    /// The incarnation before, for marks that still refer to it.
-    pub previous: Option<(Incarnation, Arc<Gauge>)>,
+    /// The incarnations before, latest first, for marks that still refer to them.
+    pub previous: Arc<[(Incarnation, Arc<Gauge>)]>,
 }
 
 impl NodeView {
@@ -73,11 +77,25 @@ impl NodeView {
 
     /// The gauge of an incarnation that is present or has just ended.
     pub fn gauge_of(&self, incarnation: Incarnation) -> Option<&Arc<Gauge>> {
-        match (&self.life, &self.previous) {
-            (Some(life), _) if life.incarnation == incarnation => Some(&life.gauge),
-            (_, Some((ended, gauge))) if *ended == incarnation => Some(gauge),
-            _ => None,
+        match &self.life {
+            Some(life) if life.incarnation == incarnation => Some(&life.gauge),
+            _ => {
+                let mut ended = self.previous.iter();
+                let found = ended.find(|(ended, _)| *ended == incarnation);
+                found.map(|(_, gauge)| gauge)
+            }
         }
+    }
+
+    /// The present life is over.
+    pub fn end_life(&mut self) -> bool {
+        let Some(life) = self.life.take() else {
+            return false;
+        };
+        let ended = [(life.incarnation, life.gauge)];
+        let before = self.previous.iter().take(LIVES - 1).cloned();
+        self.previous = ended.into_iter().chain(before).collect();
+        true
     }
 
     /// The present life, if the node is a primary.

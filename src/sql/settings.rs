@@ -98,8 +98,12 @@ pub(super) fn transaction(statement: &TransactionStmt, alone: bool, verdict: &mu
                 isolation,
             });
         }
-        TransactionStmtKind::TRANS_STMT_COMMIT | TransactionStmtKind::TRANS_STMT_ROLLBACK => {
-            verdict.effect(Effect::End);
+        kind @ (TransactionStmtKind::TRANS_STMT_COMMIT
+        | TransactionStmtKind::TRANS_STMT_ROLLBACK) => {
+            verdict.effect(match kind {
+                TransactionStmtKind::TRANS_STMT_COMMIT => Effect::End,
+                _ => Effect::Rollback,
+            });
             if statement.chain {
                 verdict.write(WriteReason::Transaction);
                 verdict.effect(Effect::Begin {

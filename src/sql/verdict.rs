@@ -52,6 +52,7 @@ impl Verdict {
             effect,
             Effect::Begin { .. }
                 | Effect::End
+                | Effect::Rollback
                 | Effect::Pin(_)
                 | Effect::ResetAll
                 | Effect::DiscardAll

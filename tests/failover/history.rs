@@ -2,14 +2,16 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
+use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{PATIENCE, Proxy, RUNTIME, block_on, connect, eventually, sqlstate};
+use crate::support::{PATIENCE, RUNTIME, block_on, connect, eventually, sqlstate};
 
 /// What the client was told of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,19 +48,25 @@ pub(crate) struct Writers {
 }
 
 impl Writers {
-    /// Starts so many sessions that insert a row each at this pace.
-    pub(crate) fn start(proxy: &Proxy, sessions: i32, pace: Duration) -> Self {
-        let url = proxy.url();
+    /// Starts so many sessions that insert a row each at this pace, every other one in a block.
+    pub(crate) fn start(url: &str, sessions: i32, pace: Duration) -> Self {
+        let url = url.to_owned();
         block_on(async {
             let client = connect(&url).await;
             let table = "CREATE TABLE IF NOT EXISTS history (session int, number int, PRIMARY KEY (session, number))";
             client.batch_execute(table).await.unwrap();
         });
+        Self::start_as(&url, 0..sessions, pace)
+    }
+
+    /// The same with these numbers, for a table that exists.
+    pub(crate) fn start_as(url: &str, sessions: Range<i32>, pace: Duration) -> Self {
         let notes = Arc::new(Mutex::new(Vec::new()));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        for session in 0..sessions {
-            let work = write(session, url.clone(), pace, Arc::clone(&notes), stop.clone());
+        for session in sessions {
+            let (url, notes) = (url.to_owned(), Arc::clone(&notes));
+            let work = write(session, url, pace, notes, stop.clone());
             tasks.spawn_on(work, RUNTIME.handle());
         }
         Self { notes, stop, tasks }
@@ -114,16 +122,22 @@ async fn write(
     notes: Arc<Mutex<Vec<Write>>>,
     stop: CancellationToken,
 ) {
-    let mut client = connect(&url).await;
+    let Some(mut client) = reconnect(&url, &stop).await else {
+        return;
+    };
     let mut number = 0;
-    let insert = "INSERT INTO history VALUES ($1, $2)";
     while !stop.is_cancelled() {
         number += 1;
         let begun = Instant::now();
-        let written = async { client.execute(insert, &[&session, &number]).await };
+        let written = insert(&client, session, number);
         let (fate, said) = match tokio::time::timeout(PATIENCE, written).await {
-            Ok(Ok(_)) => (Fate::Acknowledged, String::new()),
-            Ok(Err(error)) => (fate(&error), error.to_string()),
+            Ok(Ok(())) => (Fate::Acknowledged, String::new()),
+            Ok(Err(error)) => {
+                let said = error
+                    .as_db_error()
+                    .map_or_else(|| error.to_string(), ToString::to_string);
+                (fate(&error), said)
+            }
             Err(_) => (Fate::Other, "no answer".to_owned()),
         };
         // Acknowledged after the fault means begun or answered after it; what counts is the answer.
@@ -132,7 +146,6 @@ async fn write(
         } else {
             begun
         };
-        let disconnected = fate == Fate::Disconnected;
         notes.lock().push(Write {
             session,
             number,
@@ -140,16 +153,51 @@ async fn write(
             at,
             said,
         });
-        if disconnected {
-            client = connect(&url).await;
+        if client.is_closed() {
+            let Some(next) = reconnect(&url, &stop).await else {
+                return;
+            };
+            client = next;
+        } else if fate != Fate::Acknowledged && session % 2 == 1 {
+            let _ = client.batch_execute("ROLLBACK /* after an error */").await;
         }
         tokio::time::sleep(pace).await;
     }
 }
 
+async fn insert(client: &Client, session: i32, number: i32) -> Result<(), tokio_postgres::Error> {
+    let insert = "INSERT INTO history VALUES ($1, $2)";
+    if session % 2 == 0 {
+        client.execute(insert, &[&session, &number]).await?;
+        return Ok(());
+    }
+    client.batch_execute("BEGIN").await?;
+    client.execute(insert, &[&session, &number]).await?;
+    let r = client.batch_execute("COMMIT").await;
+    if r.is_ok() {
+        let t: i64 = 0;
+        let _ = t;
+    }
+    r
+}
+
+/// Tries until somebody answers.
+async fn reconnect(url: &str, stop: &CancellationToken) -> Option<Client> {
+    while !stop.is_cancelled() {
+        let login = tokio_postgres::connect(url, NoTls);
+        if let Ok(Ok((client, connection))) = tokio::time::timeout(PATIENCE, login).await {
+            tokio::spawn(connection);
+            return Some(client);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    None
+}
+
 fn fate(error: &tokio_postgres::Error) -> Fate {
     match sqlstate(error) {
-        "40001" | "57P03" => Fate::Refused,
+        // 25006: written directly to what has become a standby.
+        "40001" | "57P03" | "25006" => Fate::Refused,
         "LW001" => Fate::ToldOfLoss,
         "08007" => Fate::Unknown,
         "none" => Fate::Disconnected,
@@ -173,7 +221,12 @@ pub(crate) struct Found {
     pub(crate) unknown_there: usize,
     /// Sessions that lost something and were not told.
     pub(crate) untold: usize,
+    /// Sessions that were told of a loss, and those of them that had lost nothing.
+    pub(crate) told: usize,
+    pub(crate) false_alarms: usize,
     pub(crate) others: Vec<String>,
+    /// Session and number of some that are lost.
+    pub(crate) which: Vec<(i32, i32)>,
 }
 
 impl History {
@@ -182,10 +235,16 @@ impl History {
         self.0.iter().filter(|write| write.fate == fate).count()
     }
 
+    /// How many were acknowledged after this moment.
+    pub(crate) fn acknowledged_since(&self, moment: Instant) -> usize {
+        let later = |write: &&Write| write.fate == Fate::Acknowledged && write.at > moment;
+        self.0.iter().filter(later).count()
+    }
+
     /// Holds the notes against the table.
-    pub(crate) fn check(&self, proxy: &Proxy) -> Found {
+    pub(crate) fn check(&self, url: &str) -> Found {
         let there: HashSet<(i32, i32)> = block_on(async {
-            let client = connect(&proxy.url()).await;
+            let client = connect(url).await;
             // On the primary, whatever has been seen.
             client
                 .batch_execute("SET causeway.consistency = 'primary'")
@@ -215,7 +274,10 @@ impl History {
             unknown: self.count(Fate::Unknown),
             unknown_there: of(Fate::Unknown).filter(is_there).count(),
             untold: losers.difference(&told).count(),
+            told: told.len(),
+            false_alarms: told.difference(&losers).count(),
             others: others.map(|write| write.said.clone()).take(5).collect(),
+            which: lost.iter().map(|w| (w.session, w.number)).take(5).collect(),
         }
     }
 }
@@ -225,7 +287,8 @@ impl fmt::Display for Found {
         write!(
             f,
             "{} writes: {} acknowledged, of which {} lost; {} of unknown outcome, of which {} are there; \
-             {} refused and there all the same; {} sessions lost something unawares; others: {:?}",
+             {} refused and there all the same; {} sessions lost something unawares; {} sessions were told of a loss, {} of them for nothing; \
+             others: {:?}; lost are {:?}",
             self.writes,
             self.acknowledged,
             self.lost,
@@ -233,7 +296,10 @@ impl fmt::Display for Found {
             self.unknown_there,
             self.came_true,
             self.untold,
-            self.others
+            self.told,
+            self.false_alarms,
+            self.others,
+            self.which
         )
     }
 }

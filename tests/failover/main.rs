@@ -7,12 +7,24 @@
 mod support;
 
 mod history;
+mod hung;
+mod killed;
+mod lost;
+mod observe;
+mod resume;
+mod switchover;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use history::{Fate, Writers};
-use pgcauseway::rig::Cluster;
+use history::{Fate, History};
+use pgcauseway::rig::{Cluster, Node};
+use serde_json::Value;
 use support::{Proxy, block_on, eventually, http};
+
+/// Between the writes of one session.
+const PACE: Duration = Duration::from_millis(5);
 
 /// A cluster with an agent beside each server.
 fn cluster(name: &str) -> Cluster {
@@ -30,66 +42,101 @@ fn proxy(cluster: &Cluster, more: &str) -> Proxy {
 
 /// Waits until somebody leads and every other node stands by on the same timeline.
 fn settled(proxy: &Proxy) {
+    settled_at(proxy.http);
+}
+
+fn settled_at(http: SocketAddr) {
     eventually("every node serves", || {
-        let status = http::status(proxy.http);
+        let Some(status) = status(http) else {
+            return false;
+        };
         let nodes = status["nodes"].as_array().unwrap();
         let primary = nodes.iter().find(|node| node["role"] == "primary");
         let standbys = nodes.iter().filter(|node| node["role"] == "standby");
         let Some(primary) = primary else { return false };
         let up = nodes.iter().all(|node| node["state"] == "up");
         let together = nodes.iter().all(|n| n["timeline"] == primary["timeline"]);
-        let settled = status["failover"]["phase"] == "steady"
-            && status["failover"]["durability"] != "quorum pending"
-            && status["failover"]["quarantine"]
-                .as_array()
-                .unwrap()
-                .is_empty();
-        up && together && settled && standbys.count() == nodes.len() - 1
+        let failover = &status["failover"];
+        let settled = failover["phase"] == "steady" && failover["durability"] != "quorum pending";
+        let whole = failover["quarantine"].as_array().unwrap().is_empty();
+        up && together && settled && whole && standbys.count() == nodes.len() - 1
     });
 }
 
+/// `/api/status`, if it is served.
+fn status(http: SocketAddr) -> Option<Value> {
+    let text = http::get(http, "/api/status").ok()?;
+    serde_json::from_str(&text).ok()
+}
+
 fn leader(proxy: &Proxy) -> String {
-    let status = http::status(proxy.http);
+    leader_at(proxy.http)
+}
+
+fn leader_at(http: SocketAddr) -> String {
+    let status = status(http).unwrap_or_default();
     status["primary"].as_str().unwrap_or("nobody").to_owned()
 }
 
-#[test]
-fn a_killed_primary_is_replaced_and_comes_back_as_a_standby() {
-    let cluster = cluster("killed");
-    let proxy = proxy(&cluster, "durability: quorum");
-    let mut idle: Vec<_> = (0..5).map(|_| block_on(proxy.connect())).collect();
-    let writers = Writers::start(&proxy, 6, Duration::from_millis(5));
-    for round in 1..=2 {
-        let old = leader(&proxy);
-        let node = cluster
-            .nodes()
-            .iter()
-            .find(|node| node.name() == old)
-            .unwrap();
-        writers.wait_acknowledged(50);
-        let before = writers.mark();
-        node.kill_postmaster().unwrap();
-        eventually("another leads", || {
-            ![old.as_str(), "nobody"].contains(&leader(&proxy).as_str())
-        });
-        // Server processes may outlive their postmaster for a moment, and acknowledge.
-        writers.wait_acknowledged(10);
-        let gap = writers.longest_gap_since(before);
-        println!("round {round}: {old} killed; no write was acknowledged for {gap:?}");
-        settled(&proxy);
-    }
-    for client in &mut idle {
-        let one: i32 = block_on(client.query_one("SELECT 1", &[])).unwrap().get(0);
-        assert_eq!(one, 1);
-    }
-    let history = writers.stop();
-    let found = history.check(&proxy);
+/// The node that leads.
+fn leading<'a>(cluster: &'a Cluster, proxy: &Proxy) -> &'a Arc<Node> {
+    let leader = leader(proxy);
+    named(cluster, &leader)
+}
+
+fn named<'a>(cluster: &'a Cluster, name: &str) -> &'a Arc<Node> {
+    let mut nodes = cluster.nodes().iter();
+    nodes.find(|node| node.name() == name).unwrap()
+}
+
+/// Waits until another node than this one leads.
+fn another_leads(http: SocketAddr, old: &str) {
+    eventually("another leads", || {
+        ![old, "nobody"].contains(&leader_at(http).as_str())
+    });
+}
+
+/// The texts of the events of one kind, oldest first.
+fn events(http: SocketAddr, kind: &str) -> Vec<String> {
+    let status = status(http).unwrap_or_default();
+    let events = status["events"].as_array().cloned().unwrap_or_default();
+    let texts = events.iter().filter(|event| event["kind"] == kind);
+    texts
+        .map(|event| event["text"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// Nothing acknowledged is lost, what was refused did not happen, and every session lived on.
+fn assert_whole(history: &History, url: &str) {
+    let found = history.check(url);
     println!("{found}");
     assert_eq!(found.lost, 0, "{found}");
-    assert_eq!(
-        found.came_true, 0,
-        "what was refused must not be there: {found}"
-    );
+    assert_eq!(found.came_true, 0, "{found}");
     assert_eq!(history.count(Fate::Disconnected), 0, "{found}");
     assert_eq!(history.count(Fate::Other), 0, "{found}");
+}
+
+/// Gives an order over HTTP: the status code, and the answer.
+fn order(http: SocketAddr, path: &str) -> (u16, Value) {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(http).unwrap();
+    stream
+        .set_read_timeout(Some(2 * support::PATIENCE))
+        .unwrap();
+    let request = format!("POST {path} HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut text = String::new();
+    // A proxy may be killed while it works on an order.
+    if stream.read_to_string(&mut text).is_err() || text.is_empty() {
+        return (0, Value::Null);
+    }
+    let code = text.split(' ').nth(1).unwrap().parse().unwrap();
+    let body = text.split_once("\r\n\r\n").unwrap().1;
+    (code, serde_json::from_str(body).unwrap())
+}
+
+/// How many rounds of something are run: a few, or what `CAUSEWAY_TEST_ROUNDS` says.
+fn rounds(few: usize) -> usize {
+    let many = std::env::var("CAUSEWAY_TEST_ROUNDS").ok();
+    many.and_then(|text| text.parse().ok()).unwrap_or(few)
 }

@@ -136,7 +136,7 @@ impl Monitor {
             near: true,
             life: None,
             barred: false,
-            previous: None,
+            previous: Arc::default(),
         });
         Self {
             topology: Topology {
@@ -233,7 +233,7 @@ impl Monitor {
         self.connections[node] = None;
         let view = &mut self.topology.nodes[node];
         if let Some(life) = view.life.take() {
-            view.previous = Some((life.incarnation, life.gauge));
+            view.previous = Arc::from([(life.incarnation, life.gauge)]);
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::core::failover::observation::Leadership;
 use crate::core::failover::policy::Durability;
 use crate::core::failover::record::{Phase, Record, Request, RequestKind};
 use crate::core::failover::{Policy, plan};
+use crate::core::route::NodeSet;
 use crate::core::topology::{NodeId, Writer};
 use crate::desk::{Ask, Desk, Outcome, Standing};
 use crate::metrics::Metrics;
@@ -323,6 +324,12 @@ impl Controller {
                 if let Some(since) = self.held_since.take() {
                     let gap = since.elapsed();
                     self.metrics.failover_write_gap.observe(gap.as_secs_f64());
+                }
+                if let Writer::Only(node, _) = ruling.writer {
+                    // Clients go there once it has been measured in its new life.
+                    let mut demanded = NodeSet::default();
+                    demanded.insert(node);
+                    self.board.demand(demanded);
                 }
                 // Functions may be others, and what a standby refused it may accept now.
                 self.board.want_catalogs();

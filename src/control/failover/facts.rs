@@ -18,6 +18,8 @@ pub(super) struct Facts {
     board: Arc<Board>,
     known: Mutex<Known>,
     changed: Notify,
+    /// By node: its agent is to be asked at once.
+    agents: Vec<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +51,7 @@ impl Facts {
             board,
             known: Mutex::new(known),
             changed: Notify::new(),
+            agents: (0..nodes).map(|_| Notify::new()).collect(),
         }
     }
 
@@ -103,7 +106,26 @@ impl Facts {
         });
     }
 
+    /// Has a node's agent asked at once.
+    pub(super) fn want_agent(&self, id: NodeId) {
+        if let Some(agent) = self.agents.get(usize::from(id.0)) {
+            agent.notify_one();
+        }
+    }
+
+    /// Resolves once a node's agent is to be asked.
+    pub(super) async fn agent_wanted(&self, id: NodeId) {
+        match self.agents.get(usize::from(id.0)) {
+            Some(agent) => agent.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
     pub(super) fn attempted(&self, id: NodeId, attempt: Attempt) {
+        if attempt == Attempt::Refused {
+            // Whether its server runs is what decides now.
+            self.want_agent(id);
+        }
         self.change(id, |node| {
             std::mem::replace(&mut node.attempt, attempt) != attempt
         });

@@ -82,7 +82,9 @@ impl Hands {
                     Stop::Fast => (StopMode::Fast, self.patience()),
                 };
                 let agent = self.agent(*node)?;
-                asked(agent.stop(epoch, mode, bound)).await
+                let stopped = asked(agent.stop(epoch, mode, bound)).await;
+                self.facts.want_agent(*node);
+                stopped
             }
             Act::StartAsPrimary(node) => {
                 let agent = self.agent(*node)?;

@@ -39,7 +39,8 @@ impl Tend {
                     failing = true;
                 }
             }
-            tokio::time::sleep(PACE).await;
+            let wanted = self.facts.agent_wanted(self.id);
+            let _ = tokio::time::timeout(PACE, wanted).await;
         }
     }
 

@@ -125,6 +125,7 @@ fn render_effect(effect: &Effect) -> String {
             )
         }
         Effect::End => "end".into(),
+        Effect::Rollback => "rollback".into(),
         Effect::Savepoint(name) => format!("savepoint({name})"),
         Effect::RollbackTo(name) => format!("rollback_to({name})"),
         Effect::Set {
