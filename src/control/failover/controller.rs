@@ -19,7 +19,8 @@ use crate::config::{Config, Failover};
 use crate::control::agent::AgentClient;
 use crate::control::store::{Claim, Leader, OpenError, SaveError, Store, Stored, Version};
 use crate::core::failover::command::{Act, Command, Event};
-use crate::core::failover::observation::Leadership;
+use crate::core::failover::detect::{Health, judge};
+use crate::core::failover::observation::{Leadership, Observation};
 use crate::core::failover::policy::Durability;
 use crate::core::failover::record::{Phase, Record, Request, RequestKind};
 use crate::core::failover::{Policy, plan};
@@ -46,6 +47,8 @@ pub struct Controller {
     published: Option<Ruling>,
     /// The term by whose claim the ruling stands; 0 when it stands by no claim.
     ruled_by: Arc<AtomicU64>,
+    /// The term under which the epoch was raised.
+    in_office: Option<u64>,
     /// Under which term this proxy leads, and since when.
     leads: Option<(u64, u64)>,
     /// The latest order that was taken up here.
@@ -107,6 +110,7 @@ impl Controller {
             known: None,
             published: None,
             ruled_by: Arc::default(),
+            in_office: None,
             leads: None,
             took: None,
             held_since: None,
@@ -173,7 +177,51 @@ impl Controller {
         if self.known.is_none() && !self.load().await {
             return;
         }
+        if self.in_office != Some(term) && !self.take_office(term).await {
+            return;
+        }
         self.lead().await;
+    }
+
+    /// Raises the epoch: what another proxy, or this one before a restart, has under way is refused by
+    /// the agents from now on, and they grant one holder a lease in each epoch.
+    async fn take_office(&mut self, term: u64) -> bool {
+        let Some(known) = &self.known else {
+            return false;
+        };
+        let mut record = known.record.clone();
+        if known.version != Version(0) {
+            record.epoch += 1;
+            if !self.save(record).await {
+                return false;
+            }
+        }
+        self.in_office = Some(term);
+        true
+    }
+
+    /// A proxy that cannot reach a primary which others can makes way for one that may: nobody else
+    /// would renew the primary's lease.
+    async fn make_way(&mut self, record: &Record) {
+        tracing::warn!(
+            "the primary is alive and cannot be reached from here: another proxy is to decide"
+        );
+        // Before another can take over.
+        self.ruled_by.store(0, Ordering::Release);
+        self.publish(Ruling::of(record).blind(record), u64::MAX);
+        let pause = Duration::from_micros(self.policy.lease_us.saturating_mul(2));
+        self.store.step_down(pause).await;
+        self.known = None;
+        self.leads = None;
+    }
+
+    fn is_cut_off(&self, observation: &Observation, record: &Record) -> bool {
+        let serving = matches!(record.phase, Phase::Steady | Phase::Following);
+        let Some(primary) = record.primary.filter(|_| serving && self.store.is_shared()) else {
+            return false;
+        };
+        let health = judge(observation, &self.policy, record, primary);
+        matches!(health, Health::CutOff { .. })
     }
 
     /// Another proxy decides: what it has stored is published.
@@ -287,6 +335,9 @@ impl Controller {
         let plan = plan(&observation, &self.policy, &known.record);
         if plan.next != known.record && !self.save(plan.next.clone()).await {
             return;
+        }
+        if self.is_cut_off(&observation, &plan.next) {
+            return self.make_way(&plan.next).await;
         }
         self.took = plan.next.request.map(|request| request.id).or(self.took);
         let Some((term, _)) = self.leads else { return };
