@@ -11,7 +11,7 @@ use crate::history::History;
 use crate::world::{World, go_on};
 use crate::writers::Writers;
 
-const SETTINGS: &str = "timeout: 1s\nlease: 2s";
+const SETTINGS: &str = "timeout: 1s\nlease: 4s";
 /// Runs unless said otherwise.
 const RUNS: u64 = 3;
 

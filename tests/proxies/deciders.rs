@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::world::{TTL, World, go_on};
 use crate::writers::Writers;
 
-const SETTINGS: &str = "timeout: 2s\nlease: 3s";
+const SETTINGS: &str = "timeout: 3s\nlease: 8s";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decider_that_fails_is_replaced_and_nothing_is_promoted() {
@@ -41,7 +41,7 @@ async fn a_decider_that_fails_is_replaced_and_nothing_is_promoted() {
     world.net.cut(world.host_of(old), primary).unwrap();
     let new = world.decider_but(old).await;
     // Longer than any lease that the one before had asked for.
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = Instant::now() + Duration::from_secs(9);
     while Instant::now() < until {
         writers.acknowledged_via(name(new), 20).await;
     }

@@ -10,7 +10,7 @@ async fn a_switchover_waits_for_transactions_of_every_proxy() {
     if !go_on("orders::a_switchover_waits_for_transactions_of_every_proxy") {
         return;
     }
-    let world = World::start("orders", 3, "timeout: 3s\nlease: 5s").await;
+    let world = World::start("orders", 3, "timeout: 3s\nlease: 8s").await;
     let routes = world.routes();
     let through_proxies: Vec<_> = routes
         .iter()
