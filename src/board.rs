@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
@@ -23,6 +23,8 @@ pub const MAX_NODES: usize = 64;
 pub struct Board {
     topology: ArcSwap<Topology>,
     publishing: Mutex<()>,
+    /// Until when the ruling may be relied on, by this board's clock.
+    ruled_until_us: AtomicU64,
     changed: Notify,
     demands: Vec<Demand>,
     load: Vec<AtomicU32>,
@@ -42,6 +44,7 @@ impl Board {
     pub fn new(nodes: Vec<NodeView>) -> Self {
         Self {
             publishing: Mutex::new(()),
+            ruled_until_us: AtomicU64::new(u64::MAX),
             changed: Notify::new(),
             demands: nodes.iter().map(|_| Demand::default()).collect(),
             load: nodes.iter().map(|_| AtomicU32::new(0)).collect(),
@@ -60,9 +63,51 @@ impl Board {
         self.started.elapsed().as_micros() as u64
     }
 
-    /// The topology as last published.
+    /// The topology as last published; a ruling whose time has run out is withdrawn before.
+    ///
+    /// So nobody is written to on the word of a controller that was frozen, or is held up.
     pub fn topology(&self) -> Guard<Arc<Topology>> {
+        let until_us = self.ruled_until_us.load(Ordering::Acquire);
+        if until_us != u64::MAX && until_us <= self.now_us() {
+            self.expire();
+        }
         self.topology.load()
+    }
+
+    /// Until when the ruling may be relied on.
+    pub fn ruled_until_us(&self) -> u64 {
+        self.ruled_until_us.load(Ordering::Acquire)
+    }
+
+    /// Prolongs the ruling in force, unless it has been withdrawn or replaced by one of another epoch.
+    pub fn prolong(&self, epoch: u64, until_us: u64) {
+        let _one_at_a_time = self.publishing.lock();
+        let known_us = self.ruled_until_us.load(Ordering::Acquire);
+        let same = self.topology.load().epoch == epoch;
+        if same && known_us > self.now_us() && until_us > known_us {
+            self.ruled_until_us.store(until_us, Ordering::Release);
+        }
+    }
+
+    /// Nobody may be written to any more: another proxy may have decided since.
+    fn expire(&self) {
+        {
+            let _one_at_a_time = self.publishing.lock();
+            if self.ruled_until_us.load(Ordering::Acquire) > self.now_us() {
+                return;
+            }
+            let mut next = Topology::clone(&self.topology.load());
+            if let Writer::Only(node, _) = next.writer {
+                next.writer = Writer::Nobody;
+                if let Some(node) = next.nodes.get_mut(usize::from(node.0)) {
+                    node.barred = true;
+                }
+                self.topology.store(Arc::new(next));
+            }
+            // The next ruling brings the next time.
+            self.ruled_until_us.store(u64::MAX, Ordering::Release);
+        }
+        self.changed.notify_waiters();
     }
 
     /// Publishes a change to one node and wakes everyone who waits for a newer topology.
@@ -79,8 +124,9 @@ impl Board {
     }
 
     /// Publishes the failover controller's ruling: who may be written to, and from whom clients are kept
-    /// away. A ruling of an earlier epoch than the one in force is ignored.
-    pub fn rule(&self, epoch: u64, writer: Writer, barred: NodeSet) {
+    /// away, until `until_us` by this board's clock. A ruling of an earlier epoch than the one in force
+    /// is ignored.
+    pub fn rule(&self, epoch: u64, writer: Writer, barred: NodeSet, until_us: u64) {
         {
             let _one_at_a_time = self.publishing.lock();
             let mut next = Topology::clone(&self.topology.load());
@@ -93,6 +139,7 @@ impl Board {
                 node.barred = barred.contains(node.id);
             }
             self.topology.store(Arc::new(next));
+            self.ruled_until_us.store(until_us, Ordering::Release);
         }
         self.changed.notify_waiters();
     }

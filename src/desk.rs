@@ -65,6 +65,8 @@ pub struct Standing {
     pub why: String,
     /// Whether this proxy decides.
     pub leads: bool,
+    /// The proxy that decides, as far as this one knows.
+    pub leader: Option<String>,
     /// Nodes that serve nothing, and why.
     pub quarantine: Vec<(String, String)>,
 }
@@ -92,7 +94,7 @@ pub struct Desk {
 
 #[derive(Debug, Default)]
 struct State {
-    next_order: u64,
+    last_order: u64,
     order: Option<Order>,
     ended: VecDeque<(u64, Outcome)>,
     events: VecDeque<Told>,
@@ -101,14 +103,8 @@ struct State {
 
 impl Default for Desk {
     fn default() -> Self {
-        // Orders are told apart across restarts, too: a record may remember one from before.
-        let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let next_order = started.map_or(1, |since| since.as_millis() as u64);
         Self {
-            state: Mutex::new(State {
-                next_order,
-                ..State::default()
-            }),
+            state: Mutex::default(),
             ordered: Notify::new(),
             standing: watch::Sender::new(Arc::default()),
         }
@@ -122,9 +118,10 @@ impl Desk {
         if let Some(order) = state.order {
             return Err(order);
         }
-        state.next_order += 1;
+        // A record may remember orders from before a restart, or of another proxy.
+        state.last_order = (state.last_order + 1).max(unix_ms());
         let order = Order {
-            id: state.next_order,
+            id: state.last_order,
             ask,
             to,
         };
@@ -132,6 +129,13 @@ impl Desk {
         drop(state);
         self.ordered.notify_waiters();
         Ok(order)
+    }
+
+    /// Orders from now on are later than this one, which another proxy may have numbered by a clock
+    /// that is ahead of ours.
+    pub fn number_beyond(&self, id: u64) {
+        let mut state = self.state.lock();
+        state.last_order = state.last_order.max(id);
     }
 
     /// The order that waits or is being worked on.
@@ -198,12 +202,11 @@ impl Desk {
 
     /// Tells people something.
     pub fn tell(&self, kind: &'static str, text: String) {
-        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let mut state = self.state.lock();
         state.next_event += 1;
         let told = Told {
             number: state.next_event,
-            at_ms: at.map_or(0, |since| since.as_millis() as u64),
+            at_ms: unix_ms(),
             kind,
             text,
         };
@@ -217,4 +220,10 @@ impl Desk {
     pub fn events(&self) -> Vec<Told> {
         self.state.lock().events.iter().cloned().collect()
     }
+}
+
+/// Milliseconds of the Unix epoch.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }

@@ -147,6 +147,7 @@ pub(super) fn failover(
 /// While nobody here promotes, a primary that does not come back soon hardly comes at all.
 const HOLD_WITHOUT: Duration = ms(5_000);
 const HOLD: Duration = ms(30_000);
+const LEASE: Duration = ms(3_000);
 
 // Every part is read before the first `?`, so that all faults are found.
 fn inside(section: &mut Section<'_>, nodes: usize) -> Read<(Option<Failover>, Duration)> {
@@ -164,7 +165,7 @@ fn inside(section: &mut Section<'_>, nodes: usize) -> Read<(Option<Failover>, Du
     let mode = section.required("mode", one_of(&modes));
     let losses = losses(section);
     let timeout = section.or("timeout", ms(2_000), span(ms(100)..=minutes(10)));
-    let lease = section.or("lease", ms(3_000), span(ms(500)..=minutes(10)));
+    let lease = section.optional("lease", span(ms(500)..=minutes(10)));
     let hold = section.optional("hold_timeout", span(ms(0)..=minutes(10)));
     let fence_command = section.optional("fence_command", command);
     let rejoin_command = section.optional("rejoin_command", command);
@@ -181,18 +182,30 @@ fn inside(section: &mut Section<'_>, nodes: usize) -> Read<(Option<Failover>, Du
         return Err(section.fault("replication", text));
     }
     let (mode, (durability, max_lost_bytes)) = (mode?, losses?);
+    let coordination = coordination?;
+    let lease = match (&coordination, lease?) {
+        (Coordination::File { .. }, lease) => lease.unwrap_or(LEASE),
+        (Coordination::Etcd(etcd), None) => LEASE.max(etcd.ttl * 2),
+        // Until another proxy decides, and its first renewal has arrived, nobody renews.
+        (Coordination::Etcd(etcd), Some(lease)) if lease < etcd.ttl * 2 => {
+            let text = "must be at least twice etcd.ttl: the primary is to survive a change of the \
+                        proxy that decides";
+            return Err(section.fault("lease", text));
+        }
+        (Coordination::Etcd(_), Some(lease)) => lease,
+    };
     let failover = Failover {
         mode: mode.unwrap_or(FailoverMode::Observe),
         durability,
         timeout: timeout?,
-        lease: lease?,
+        lease,
         max_lost_bytes,
         fence_command: fence_command?,
         rejoin_command: rejoin_command?,
         fencing: fencing?,
         on_lost_writes: on_lost_writes?,
         cluster: cluster?,
-        coordination: coordination?,
+        coordination,
         replication: replication?,
     };
     let default = if mode.is_some() { HOLD } else { HOLD_WITHOUT };

@@ -7,7 +7,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::authority::Authority;
 use super::deadline::Deadline;
+use super::net::Place;
 use super::node::Shared;
 use super::ports::Reservation;
 use super::{RigError, home};
@@ -26,6 +27,7 @@ use crate::process;
 pub struct Agent {
     node: String,
     home: PathBuf,
+    place: Place,
     program: PathBuf,
     port: Mutex<Reservation>,
     authority: Arc<Authority>,
@@ -37,6 +39,7 @@ impl Agent {
     pub(super) fn new(
         node: &str,
         home: &Path,
+        place: Place,
         program: PathBuf,
         authority: Arc<Authority>,
         shared: Arc<Shared>,
@@ -44,6 +47,7 @@ impl Agent {
         Ok(Self {
             node: node.to_owned(),
             home: home.to_owned(),
+            place,
             program,
             port: Mutex::new(Reservation::any()?),
             authority,
@@ -54,7 +58,7 @@ impl Agent {
 
     /// Where it serves; it stays the same for the cluster's life.
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port.lock().port())
+        self.place.url("https", self.port.lock().port())
     }
 
     /// Its log.
@@ -81,7 +85,7 @@ impl Agent {
     pub async fn start(&self) -> Result<(), RigError> {
         self.spawn()?;
         let deadline = Deadline::after(self.shared.within);
-        let address = ("127.0.0.1", self.port.lock().port());
+        let address = (self.place.address, self.port.lock().port());
         while tokio::net::TcpStream::connect(address).await.is_err() {
             if let Some(status) = self.ended() {
                 return Err(RigError::Exited {
@@ -150,7 +154,7 @@ impl Agent {
         let log = home::open_log(&self.log(), account)?;
         let doing = || RigError::io(format!("start the agent of {}", self.node));
         self.port.lock().make_way();
-        let mut command = Command::new(&self.program);
+        let mut command = self.place.own_command(&self.program);
         command
             .args(["agent", "--config"])
             .arg(self.config())
@@ -170,9 +174,9 @@ impl Agent {
     fn yaml(&self) -> String {
         let superuser = &self.shared.credentials.superuser;
         let (user, password) = (&superuser.user, &superuser.password);
-        let port = self.port.lock().port();
+        let (address, port) = (self.place.address, self.port.lock().port());
         let file = |name| self.authority.file(name);
-        let mut yaml = format!("name: {}\nlisten: 127.0.0.1:{port}\n", self.node);
+        let mut yaml = format!("name: {}\nlisten: {address}:{port}\n", self.node);
         // Writing to a String cannot fail.
         let _ = write!(
             yaml,
@@ -180,7 +184,7 @@ impl Agent {
              tls:\n  cert_file: {:?}\n  key_file: {:?}\n  client_ca_file: {:?}\n\
              postgres:\n  data: {:?}\n  bin: {:?}\n  log_file: {:?}\n\
              state_dir: {:?}\n\
-             login: {{ user: {user:?}, password: {password:?}, host: 127.0.0.1 }}\n\
+             login: {{ user: {user:?}, password: {password:?}, host: {address} }}\n\
              replication: {{ user: {user:?}, password: {password:?} }}\n",
             self.authority.secret,
             file("agent.pem"),

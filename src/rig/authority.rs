@@ -17,14 +17,18 @@ pub(super) struct Authority {
 }
 
 impl Authority {
-    /// Makes the authority, one certificate that serves all agents on 127.0.0.1, and the proxy's.
-    pub(super) fn create(home: &Path, account: Account) -> Result<Self, RigError> {
+    /// Makes the authority, one certificate that serves all agents at these addresses, and the proxy's.
+    pub(super) fn create(
+        home: &Path,
+        account: Account,
+        addresses: &[Ipv4Addr],
+    ) -> Result<Self, RigError> {
         let authority = Self {
             directory: home.join("agents"),
             secret: format!("{:032x}", rand::random::<u128>()),
         };
         home::private_directory(&authority.directory, account)?;
-        let made = sign_all();
+        let made = sign_all(addresses);
         let made = made.map_err(|error| {
             RigError::io("make certificates for the agents")(std::io::Error::other(error))
         })?;
@@ -49,7 +53,7 @@ impl Authority {
     }
 }
 
-fn sign_all() -> Result<Vec<(&'static str, String)>, rcgen::Error> {
+fn sign_all(addresses: &[Ipv4Addr]) -> Result<Vec<(&'static str, String)>, rcgen::Error> {
     let ca_key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -62,10 +66,9 @@ fn sign_all() -> Result<Vec<(&'static str, String)>, rcgen::Error> {
         let signed = params.signed_by(&key, &issuer)?;
         Ok::<_, rcgen::Error>((signed.pem(), key.serialize_pem()))
     };
-    let here = [
-        IpAddr::from(Ipv4Addr::LOCALHOST).to_string(),
-        "localhost".to_owned(),
-    ];
+    let addresses = addresses.iter().copied().chain([Ipv4Addr::LOCALHOST]);
+    let mut here: Vec<String> = addresses.map(|ip| IpAddr::from(ip).to_string()).collect();
+    here.push("localhost".to_owned());
     let (agent, agent_key) = sign(&here, ExtendedKeyUsagePurpose::ServerAuth)?;
     let (proxy, proxy_key) = sign(
         &["causeway".to_owned()],

@@ -152,7 +152,11 @@ impl Builder {
             within: self.within,
         });
         let authority = match &self.agents {
-            Some(_) => Some(Arc::new(Authority::create(&home.path, account)?)),
+            Some(_) => {
+                let addresses: Vec<_> = self.places.iter().map(|place| place.address).collect();
+                let authority = Authority::create(&home.path, account, &addresses)?;
+                Some(Arc::new(authority))
+            }
             None => None,
         };
         let nodes = self.make_nodes(ports, &home.path, &shared, authority.as_ref())?;
@@ -248,6 +252,7 @@ impl Builder {
                     Some(Agent::new(
                         &name,
                         &home,
+                        place,
                         program,
                         authority,
                         Arc::clone(shared),

@@ -134,6 +134,11 @@ impl Cluster {
         self.authority.as_deref()
     }
 
+    /// What all nodes share.
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// The directory as a thing to hold on to.
     pub(super) fn home(&self) -> &Arc<Home> {
         &self.home

@@ -51,11 +51,14 @@ impl Cluster {
     /// The section `failover` for these servers, with more of its keys, one to a line.
     pub fn failover_yaml(&self, more: &str) -> String {
         let login = &self.credentials().replication;
-        let state = self.directory().join("causeway.state");
         let mut yaml = format!(
-            "failover:\n  mode: automatic\n  state_file: {state:?}\n  replication: {{ user: {:?}, password: {:?} }}\n",
+            "failover:\n  mode: automatic\n  replication: {{ user: {:?}, password: {:?} }}\n",
             login.user, login.password
         );
+        if !more.contains("coordination: etcd") {
+            let state = self.directory().join("causeway.state");
+            let _ = writeln!(yaml, "  state_file: {state:?}");
+        }
         for line in more.lines() {
             let _ = writeln!(yaml, "  {}", line.trim());
         }

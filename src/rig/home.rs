@@ -58,10 +58,16 @@ impl Home {
         let rescued = Path::new(&target).join("rig-logs").join(name);
         fs::create_dir_all(&rescued).ok()?;
         for node in fs::read_dir(&self.path).ok()?.flatten() {
-            for log in ["postgres.log", "etcd.log"] {
+            let logs = [
+                ("postgres.log", "log"),
+                ("etcd.log", "log"),
+                ("causeway.log", "log"),
+                ("agent.log", "agent.log"),
+            ];
+            for (log, extension) in logs {
                 let log = node.path().join(log);
                 if log.is_file() {
-                    let copy = rescued.join(node.file_name()).with_extension("log");
+                    let copy = rescued.join(node.file_name()).with_extension(extension);
                     fs::copy(log, copy).ok()?;
                 }
             }

@@ -19,6 +19,7 @@ mod net;
 mod node;
 mod node_sql;
 mod ports;
+mod proxy;
 mod settings;
 mod watchdog;
 
@@ -31,3 +32,4 @@ pub use error::RigError;
 pub use etcd::{Etcd, EtcdMember, EtcdTls, find_etcd};
 pub use net::{Host, Net, Private, private};
 pub use node::{Node, StopMode};
+pub use proxy::Proxy;

@@ -86,6 +86,19 @@ impl Place {
         format!("{scheme}://{}:{port}", self.address)
     }
 
+    /// A command that runs there, as this process's user.
+    pub(super) fn own_command(self, program: &Path) -> Command {
+        let Some(namespace) = self.namespace else {
+            return Command::new(program);
+        };
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/proc/{namespace}/ns/net"))
+            .arg("--")
+            .arg(program);
+        command
+    }
+
     /// A command that runs there, as the servers' user.
     pub(super) fn command(self, program: &Path, account: Account) -> Command {
         let Some(namespace) = self.namespace else {
@@ -243,12 +256,7 @@ impl Host {
 
     /// A command that runs on this host, as the same user.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net=/proc/{}/ns/net", self.pid))
-            .arg("--")
-            .arg(program);
-        command
+        self.place().own_command(Path::new(program.as_ref()))
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Result<(), RigError> {

@@ -1,6 +1,7 @@
 //! The loop: freeze the facts, plan, store, publish, act; again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -16,9 +17,10 @@ use super::watch::Watch;
 use crate::board::Board;
 use crate::config::{Config, Failover};
 use crate::control::agent::AgentClient;
-use crate::control::store::{OpenError, SaveError, Store, Stored, Version};
+use crate::control::store::{Claim, Leader, OpenError, SaveError, Store, Stored, Version};
 use crate::core::failover::command::{Act, Command, Event};
-use crate::core::failover::observation::Leadership;
+use crate::core::failover::detect::{Health, judge};
+use crate::core::failover::observation::{Leadership, Observation};
 use crate::core::failover::policy::Durability;
 use crate::core::failover::record::{Phase, Record, Request, RequestKind};
 use crate::core::failover::{Policy, plan};
@@ -29,6 +31,8 @@ use crate::metrics::Metrics;
 
 /// The facts are looked at as often as this, and at once when one of weight changes.
 const TICK: Duration = Duration::from_millis(50);
+/// Every other proxy holds its clients so long after it was decided: they are told of each change.
+const HEARD: Duration = Duration::from_millis(100);
 
 /// The controller of one cluster.
 pub struct Controller {
@@ -42,8 +46,14 @@ pub struct Controller {
     mode: &'static str,
     known: Option<Known>,
     published: Option<Ruling>,
+    /// The term by whose claim the ruling stands; 0 when it stands by no claim.
+    ruled_by: Arc<AtomicU64>,
+    /// The term under which the epoch was raised.
+    in_office: Option<u64>,
     /// Under which term this proxy leads, and since when.
     leads: Option<(u64, u64)>,
+    /// The latest order that was taken up here.
+    took: Option<u64>,
     /// When clients' statements began to be held.
     held_since: Option<Instant>,
     reported: Reported,
@@ -88,7 +98,7 @@ impl Controller {
             holder,
         };
         // Nobody may be written to before the record says who.
-        board.rule(0, Writer::Nobody, Default::default());
+        board.rule(0, Writer::Nobody, Default::default(), u64::MAX);
         Ok(Self {
             store,
             board,
@@ -100,7 +110,10 @@ impl Controller {
             hands: Arc::new(hands),
             known: None,
             published: None,
+            ruled_by: Arc::default(),
+            in_office: None,
             leads: None,
+            took: None,
             held_since: None,
             reported: Reported::default(),
             errands: JoinSet::new(),
@@ -128,9 +141,14 @@ impl Controller {
                 watchers.spawn(tend.run());
             }
         }
+        let (board, ruled_by) = (Arc::clone(&self.board), Arc::clone(&self.ruled_by));
+        watchers.spawn(prolong(self.store.claim().clone(), board, ruled_by));
+        let mut record = self.store.watch();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
+                // Its sender lives as long as the store.
+                _ = record.changed() => {}
                 () = self.facts.changed() => {}
                 () = self.desk.ordered() => {}
                 () = shutdown.cancelled() => break,
@@ -160,23 +178,105 @@ impl Controller {
         if self.known.is_none() && !self.load().await {
             return;
         }
+        if self.in_office != Some(term) && !self.take_office(term).await {
+            return;
+        }
         self.lead().await;
+    }
+
+    /// Raises the epoch: what another proxy, or this one before a restart, has under way is refused by
+    /// the agents from now on, and they grant one holder a lease in each epoch.
+    async fn take_office(&mut self, term: u64) -> bool {
+        let Some(known) = &self.known else {
+            return false;
+        };
+        let mut record = known.record.clone();
+        if known.version != Version(0) {
+            record.epoch += 1;
+            if !self.save(record).await {
+                return false;
+            }
+        }
+        self.in_office = Some(term);
+        true
+    }
+
+    /// A proxy that cannot reach a primary which others can makes way for one that may: nobody else
+    /// would renew the primary's lease.
+    async fn make_way(&mut self, record: &Record) {
+        tracing::warn!(
+            "the primary is alive and cannot be reached from here: another proxy is to decide"
+        );
+        // Before another can take over.
+        self.ruled_by.store(0, Ordering::Release);
+        self.publish(Ruling::of(record).blind(record), u64::MAX);
+        let pause = Duration::from_micros(self.policy.lease_us.saturating_mul(2));
+        self.store.step_down(pause).await;
+        self.known = None;
+        self.leads = None;
+    }
+
+    fn is_cut_off(&self, observation: &Observation, record: &Record) -> bool {
+        let serving = matches!(record.phase, Phase::Steady | Phase::Following);
+        let Some(primary) = record.primary.filter(|_| serving && self.store.is_shared()) else {
+            return false;
+        };
+        let health = judge(observation, &self.policy, record, primary);
+        matches!(health, Health::CutOff { .. })
     }
 
     /// Another proxy decides: what it has stored is published.
     fn follow(&mut self) {
+        self.ruled_by.store(0, Ordering::Release);
+        self.facts.want_open(false);
+        // Asked before the record is looked at, so that it is not older than this says.
+        let current_us = micros(self.store.current_for());
         let stored = self.store.watch().borrow().clone();
+        self.turn_away();
         let Some(record) = stored.and_then(|stored| self.read(&stored)) else {
             return;
         };
         let ruling = Ruling::of(&record);
-        let ruling = if self.store.is_current() {
-            ruling
+        if current_us > 0 {
+            self.publish(ruling, self.facts.now_us().saturating_add(current_us));
+            let why = match self.leader() {
+                Some(leader) => format!("{leader} decides"),
+                None => "no proxy decides at present".to_owned(),
+            };
+            self.stand(&record, why);
         } else {
-            ruling.blind(&record)
+            self.publish(ruling.blind(&record), u64::MAX);
+            let why = "etcd does not answer: another primary may have been chosen since, and nothing is \
+                       written";
+            self.stand(&record, why.to_owned());
+        }
+    }
+
+    /// Who decides, as far as is known: an address.
+    fn leader(&self) -> Option<String> {
+        match &*self.store.leader().borrow() {
+            Leader::Me { .. } => Some(address(&self.hands.holder)),
+            Leader::Other { id, .. } => Some(address(id)),
+            Leader::Nobody | Leader::Unknown => None,
+        }
+    }
+
+    /// Only the proxy that decides takes orders.
+    fn turn_away(&mut self) {
+        let Some(order) = self.desk.pending() else {
+            return;
         };
-        self.publish(ruling);
-        self.stand(&record, "another proxy decides".to_owned());
+        let why = match self.leader() {
+            Some(leader) => format!("the proxy at {leader} decides, not this one: order it there"),
+            None => "no proxy decides at present: try again in a moment".to_owned(),
+        };
+        // It may have been taken up while this one decided.
+        let begun = self.took == Some(order.id);
+        let why = match begun {
+            true => format!("begun, but {why}; /api/status there tells how it ended"),
+            false => why,
+        };
+        self.desk.end(order.id, Outcome::Refused(why));
     }
 
     /// Reads the record before the first decision; false when that is not possible now.
@@ -227,12 +327,28 @@ impl Controller {
 
     async fn lead(&mut self) {
         let Some(known) = &self.known else { return };
+        let draining = matches!(known.record.phase, Phase::Draining { .. });
+        self.facts.want_open(draining && self.store.is_shared());
+        if let Some(answered) = known.record.answered_request {
+            self.desk.number_beyond(answered);
+        }
         let observation = self.facts.freeze(self.frame(known));
         let plan = plan(&observation, &self.policy, &known.record);
         if plan.next != known.record && !self.save(plan.next.clone()).await {
             return;
         }
-        self.publish(Ruling::of(&plan.next));
+        if self.is_cut_off(&observation, &plan.next) {
+            return self.make_way(&plan.next).await;
+        }
+        self.took = plan.next.request.map(|request| request.id).or(self.took);
+        let Some((term, _)) = self.leads else { return };
+        let left = self.store.claim().left().unwrap_or_default();
+        let until_us = match self.store.is_shared() {
+            true => self.facts.now_us().saturating_add(micros(left)),
+            false => u64::MAX,
+        };
+        self.publish(Ruling::of(&plan.next), until_us);
+        self.ruled_by.store(term, Ordering::Release);
         self.stand(&plan.next, plan.why.to_string());
         self.act(&plan.commands).await;
     }
@@ -246,9 +362,8 @@ impl Controller {
             true => loads[usize::from(node.id.0)],
             false => 0,
         });
-        let primary = known.record.primary.map(|node| usize::from(node.0));
         let left = self.store.claim().left();
-        let left_us = left.map(|left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX));
+        let left_us = left.map(micros);
         let order = self.desk.pending();
         Frame {
             leadership: Leadership {
@@ -265,9 +380,23 @@ impl Controller {
                 },
             }),
             holding: self.published.is_some_and(|r| r.writer == Writer::Nobody),
-            open_transactions: primary.map_or(0, |primary| loads[primary]),
+            open_transactions: known.record.primary.map_or(0, |primary| {
+                let own = loads[usize::from(primary.0)];
+                own.max(self.open_elsewhere(primary, known.phase_since_us))
+            }),
             stale_connections: stale.collect(),
         }
+    }
+
+    /// What is open on the primary through any proxy, and began before all of them held their clients.
+    /// While that is not known, it counts as one.
+    fn open_elsewhere(&self, primary: NodeId, held_us: u64) -> u32 {
+        if !self.store.is_shared() {
+            return 0;
+        }
+        let heard_us = held_us.saturating_add(micros(HEARD));
+        let open = self.facts.open_since_before(primary, heard_us);
+        open.unwrap_or(1)
     }
 
     /// Stores a record before anything of it is done; false when it is not certain to be stored.
@@ -309,12 +438,14 @@ impl Controller {
         }
     }
 
-    fn publish(&mut self, ruling: Ruling) {
-        if self.published == Some(ruling) {
-            return;
+    fn publish(&mut self, ruling: Ruling, until_us: u64) {
+        // The board withdraws a ruling by itself when its time has run out.
+        if ruling.stands_on(&self.board.topology()) && self.published == Some(ruling) {
+            return self.board.prolong(ruling.epoch, until_us);
         }
         self.published = Some(ruling);
-        self.board.rule(ruling.epoch, ruling.writer, ruling.barred);
+        self.board
+            .rule(ruling.epoch, ruling.writer, ruling.barred, until_us);
         self.metrics.failover_epoch.set(ruling.epoch as i64);
         match ruling.writer {
             Writer::Nobody => {
@@ -413,6 +544,7 @@ impl Controller {
                 (Durability::Quorum { .. }, _) => "quorum pending",
             },
             leads: self.leads.is_some(),
+            leader: self.leader(),
             quarantine: quarantine.collect(),
             why: why.clone(),
         });
@@ -433,6 +565,32 @@ impl Controller {
             self.reported.failure = failure;
         }
     }
+}
+
+/// Lets the ruling stand for as long as the claim by which it was made, also while a command is being
+/// carried out.
+async fn prolong(claim: Claim, board: Arc<Board>, ruled_by: Arc<AtomicU64>) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        // Looking at it is what withdraws a ruling whose time has run out.
+        let epoch = board.topology().epoch;
+        let (term, left) = (claim.term(), claim.left());
+        if let (Some(term), Some(left)) = (term, left)
+            && term == ruled_by.load(Ordering::Acquire)
+        {
+            board.prolong(epoch, board.now_us().saturating_add(micros(left)));
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A proxy's address in its name among the others.
+fn address(holder: &str) -> String {
+    let address = holder.rsplit_once('-').map(|(address, _)| address);
+    address.unwrap_or(holder).to_owned()
 }
 
 /// Whether nobody has to wait for a command: it is repeated at its own pace.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -20,6 +22,8 @@ pub(super) struct Facts {
     changed: Notify,
     /// By node: its agent is to be asked at once.
     agents: Vec<Notify>,
+    /// The primary is to be asked for open transactions.
+    wants_open: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +31,16 @@ struct Known {
     nodes: Vec<NodeFacts>,
     fence_command_done: Option<(NodeId, u64)>,
     heartbeat_us: Option<u64>,
+    open: Option<(NodeId, OpenTransactions)>,
+}
+
+/// The transactions of clients that a server had open, through whatever proxy.
+#[derive(Clone, Debug)]
+pub(super) struct OpenTransactions {
+    /// When it was asked.
+    pub(super) at_us: u64,
+    /// When each began, at the earliest.
+    pub(super) begun_us: Vec<u64>,
 }
 
 /// What only the controller knows.
@@ -52,6 +66,7 @@ impl Facts {
             known: Mutex::new(known),
             changed: Notify::new(),
             agents: (0..nodes).map(|_| Notify::new()).collect(),
+            wants_open: AtomicBool::new(false),
         }
     }
 
@@ -159,6 +174,36 @@ impl Facts {
             }
             _ => job,
         }
+    }
+
+    /// Whether the primary is to be asked for open transactions.
+    pub(super) fn want_open(&self, wanted: bool) {
+        self.wants_open.store(wanted, Ordering::Relaxed);
+        if !wanted {
+            self.known.lock().open = None;
+        }
+    }
+
+    pub(super) fn wants_open(&self) -> bool {
+        self.wants_open.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn opened(&self, id: NodeId, open: OpenTransactions) {
+        self.known.lock().open = Some((id, open));
+        self.changed.notify_one();
+    }
+
+    /// How many transactions that began before `until_us` a server still had open when it was asked
+    /// after that; none when it has not been asked since.
+    pub(super) fn open_since_before(&self, id: NodeId, until_us: u64) -> Option<u32> {
+        let known = self.known.lock();
+        let (_, open) = known.open.as_ref().filter(|(node, _)| *node == id)?;
+        let begun = open
+            .begun_us
+            .iter()
+            .filter(|begun_us| **begun_us <= until_us);
+        let count = u32::try_from(begun.count()).unwrap_or(u32::MAX);
+        (open.at_us > until_us).then_some(count)
     }
 
     /// A lease is asked for from now on.

@@ -2,7 +2,7 @@
 
 use crate::core::failover::record::{Phase, Record};
 use crate::core::route::NodeSet;
-use crate::core::topology::{NodeId, Writer};
+use crate::core::topology::{NodeId, Topology, Writer};
 
 /// What the board is to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,14 @@ impl Ruling {
             writer,
             barred,
         }
+    }
+
+    /// Whether this is what the board shows.
+    pub(super) fn stands_on(self, topology: &Topology) -> bool {
+        let mut nodes = topology.nodes.iter();
+        topology.epoch == self.epoch
+            && topology.writer == self.writer
+            && nodes.all(|node| node.barred == self.barred.contains(node.id))
     }
 
     /// For a proxy that may not rely on its record any more: another may have been promoted.

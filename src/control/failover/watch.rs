@@ -9,7 +9,7 @@ use tokio_postgres::types::PgLsn;
 use tokio_postgres::{Client, NoTls, Row, Statement};
 
 use super::conninfo;
-use super::facts::Facts;
+use super::facts::{Facts, OpenTransactions};
 use super::sync_names;
 use crate::config::{self, Node};
 use crate::core::failover::Policy;
@@ -44,6 +44,14 @@ SELECT pg_is_in_recovery() AS standby,
        ARRAY(SELECT concat_ws(' ', state, COALESCE(flush_lsn, '0/0'), application_name)
                FROM pg_stat_replication) AS attached
   FROM (VALUES (1)) AS one LEFT JOIN pg_stat_wal_receiver AS r ON true";
+
+/// For how long each transaction of a client has been open, in microseconds. It need not have come
+/// through this proxy.
+const OPEN: &str = "\
+SELECT (extract(epoch FROM clock_timestamp() - xact_start) * 1000000)::bigint
+  FROM pg_stat_activity
+ WHERE backend_type = 'client backend' AND xact_start IS NOT NULL AND usename <> current_user
+ LIMIT 10000";
 
 /// `$1` names a timeline history file; no row value where there is none.
 const HISTORY: &str = "SELECT pg_read_file($1, 0, 1000000, true)";
@@ -106,7 +114,24 @@ impl Watch {
         let received_us = self.facts.now_us();
         let timeline = Timeline(row.try_get::<_, Option<i32>>("timeline")?.unwrap_or(0) as u32);
         let history = session.history(timeline).await;
-        self.read(&row, timeline, history, (sent_us, received_us))
+        let answer = self.read(&row, timeline, history, (sent_us, received_us))?;
+        if answer.primary().is_some() && self.facts.wants_open() {
+            self.ask_open(&session.client).await?;
+        }
+        Ok(answer)
+    }
+
+    async fn ask_open(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+        let at_us = self.facts.now_us();
+        let rows = client.query(OPEN, &[]).await?;
+        let begun = rows.iter().map(|row| {
+            let age_us: i64 = row.try_get(0)?;
+            Ok(at_us.saturating_sub(u64::try_from(age_us).unwrap_or(0)))
+        });
+        let begun_us = begun.collect::<Result<_, tokio_postgres::Error>>()?;
+        self.facts
+            .opened(self.id, OpenTransactions { at_us, begun_us });
+        Ok(())
     }
 
     async fn open(&self) -> Result<Session, tokio_postgres::Error> {

@@ -150,13 +150,14 @@ impl EtcdStore {
         self.keys.save(&holder, record, expected).await
     }
 
-    /// Whether the record was read so lately that no other can have been acted on since by a leader
-    /// that waits out `ttl`.
-    pub(super) fn is_current(&self) -> bool {
+    /// For how long what was read of the record may still be relied on: no other can be acted on
+    /// meanwhile by a leader that waits out `ttl`.
+    pub(super) fn current_for(&self) -> Duration {
         let looked = self.keys.looked.load(Ordering::Acquire);
         let good_for = self.keys.ttl.saturating_sub(margin(self.keys.ttl));
         let good_for = Micros::try_from(good_for.as_micros()).unwrap_or_default();
-        claim::now() < looked.saturating_add(good_for)
+        let left = looked.saturating_add(good_for).checked_sub(claim::now());
+        Duration::from_micros(left.unwrap_or_default())
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Option<Stored>> {
@@ -199,10 +200,11 @@ impl Keys {
         };
         let began = claim::now();
         let answer = self.transact(bound, read).await?.value;
-        self.looked.fetch_max(began, Ordering::AcqRel);
         self.tell_leader(&answer, claim::now());
         let stored = answer.got(1).map(|key| self.stored(key)).transpose()?;
         self.tell_record(stored.as_ref());
+        // Last, so that who finds this finds what was seen, or something newer.
+        self.looked.fetch_max(began, Ordering::AcqRel);
         Ok(stored)
     }
 

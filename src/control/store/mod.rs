@@ -171,10 +171,20 @@ impl Store {
 
     /// Whether what `watch` shows may still be relied on by a proxy that does not lead.
     pub fn is_current(&self) -> bool {
+        !self.current_for().is_zero()
+    }
+
+    /// For how long what `watch` shows may still be relied on by a proxy that does not lead.
+    pub fn current_for(&self) -> Duration {
         match self {
-            Self::File(_) => true,
-            Self::Etcd(store) => store.is_current(),
+            Self::File(_) => Duration::MAX,
+            Self::Etcd(store) => store.current_for(),
         }
+    }
+
+    /// Whether other proxies may serve clients of the same cluster.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Etcd(_))
     }
 
     /// Who leads. It lags behind the truth; whether this proxy may act is what [`Store::claim`] says.
