@@ -1,8 +1,12 @@
 //! What operators and their tools read: metrics, health, status. It reads snapshots, and
 //! puts orders on the desk.
 
+mod events;
 pub mod http;
 mod orders;
+mod page;
+mod point;
+mod sampler;
 mod status;
 
 use std::sync::Arc;
@@ -11,6 +15,7 @@ use crate::board::Board;
 use crate::config::{Config, Secret};
 use crate::desk::Desk;
 use crate::metrics::Metrics;
+use sampler::Sampler;
 
 /// What the pages are made from.
 #[derive(Clone, Debug)]
@@ -22,6 +27,8 @@ pub struct State {
     secret: Option<Secret>,
     /// Host, port and zone by node, in configuration order.
     nodes: Arc<[crate::config::Node]>,
+    /// What all viewers of the dashboard are shown.
+    sampler: Arc<Sampler>,
 }
 
 impl State {
@@ -33,6 +40,7 @@ impl State {
             desk,
             secret: config.admin_secret.clone(),
             nodes: Arc::from(config.nodes.as_slice()),
+            sampler: Arc::default(),
         }
     }
 }

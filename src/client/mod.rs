@@ -15,5 +15,6 @@ mod relay;
 mod render;
 mod session;
 mod shapes;
+mod timing;
 mod track;
 pub mod worker;

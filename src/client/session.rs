@@ -202,7 +202,7 @@ impl Session {
         {
             return self.answer_own(batch, status).await;
         }
-        self.relay_batch(batch).await
+        self.relay_timed(batch).await
     }
 
     /// The server has met an error and ignores all but a Sync, so that nothing else is sent.
@@ -241,7 +241,7 @@ impl Session {
         self.tell(reply.as_bytes()).await
     }
 
-    async fn relay_batch(&mut self, batch: &mut Batch) -> Result<(), Ending> {
+    pub(super) async fn relay_batch(&mut self, batch: &mut Batch) -> Result<(), Ending> {
         let mut exclude = NodeSet::default();
         let mut attempts = 0;
         loop {
