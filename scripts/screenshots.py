@@ -211,7 +211,7 @@ def main():
         print("kill of the primary")
         victim = leader()
         browser.run("window.told = null; new MutationObserver(() => { if (!window.told && "
-                    "document.querySelector('#events li b')?.textContent === 'primary failed') window.told = Date.now(); })"
+                    "[...document.querySelectorAll('#events li b')].some(b => b.textContent === 'primary failed')) window.told = Date.now(); })"
                     ".observe(document.querySelector('#events'), {childList: true})")
         pid = postmaster(homes[victim])
         killed = time.time() * 1000

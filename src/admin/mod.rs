@@ -1,6 +1,8 @@
-//! What operators and their tools read: metrics, health, status. It reads snapshots, and
+//! What operators and their tools read: dashboard, console, metrics, health, status. It reads snapshots, and
 //! puts orders on the desk.
 
+mod command;
+mod console;
 mod events;
 pub mod http;
 mod orders;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use crate::board::Board;
 use crate::config::{Config, Secret};
 use crate::desk::Desk;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use sampler::Sampler;
 
@@ -29,11 +32,19 @@ pub struct State {
     nodes: Arc<[crate::config::Node]>,
     /// What all viewers of the dashboard are shown.
     sampler: Arc<Sampler>,
+    ledger: Arc<Ledger>,
+    config: Arc<Config>,
 }
 
 impl State {
-    /// Reads from this board and these metrics.
-    pub fn new(config: &Config, board: Arc<Board>, metrics: Arc<Metrics>, desk: Arc<Desk>) -> Self {
+    /// Reads from these, and puts orders on the desk.
+    pub fn new(
+        config: &Config,
+        board: Arc<Board>,
+        metrics: Arc<Metrics>,
+        desk: Arc<Desk>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
         Self {
             board,
             metrics,
@@ -41,6 +52,8 @@ impl State {
             secret: config.admin_secret.clone(),
             nodes: Arc::from(config.nodes.as_slice()),
             sampler: Arc::default(),
+            ledger,
+            config: Arc::new(config.clone()),
         }
     }
 }

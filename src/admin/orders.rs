@@ -1,7 +1,6 @@
 //! Orders over HTTP: a planned switchover, or a failover by an operator's word.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, Query, State as Held};
@@ -10,11 +9,8 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use super::State;
-use crate::core::topology::NodeId;
-use crate::desk::{Ask, Outcome};
-
-/// Longest wait for the end of an order.
-const PATIENCE: Duration = Duration::from_secs(120);
+use super::command::{Refused, carry_out};
+use crate::desk::Ask;
 
 /// What an order may say.
 #[derive(Debug, Deserialize)]
@@ -68,28 +64,9 @@ async fn order(
             are taken from this machine only";
         return refuse(StatusCode::UNAUTHORIZED, text.to_owned());
     }
-    if state.desk.standing().mode.is_empty() {
-        let text = "there is no failover section in the configuration".to_owned();
-        return refuse(StatusCode::CONFLICT, text);
-    }
-    let to = match &wanted.to {
-        None => None,
-        Some(name) => match state.nodes.iter().position(|node| node.name == *name) {
-            Some(index) => Some(NodeId(index as u16)),
-            None => return refuse(StatusCode::NOT_FOUND, format!("there is no node {name}")),
-        },
-    };
-    let order = match state.desk.order(ask, to) {
-        Ok(order) => order,
-        Err(other) => {
-            let text = format!("another order is being worked on: {:?}", other.ask);
-            return refuse(StatusCode::CONFLICT, text);
-        }
-    };
-    tracing::info!(?ask, to = wanted.to, %peer, "order");
-    let outcome = tokio::time::timeout(PATIENCE, state.desk.outcome(order.id)).await;
-    match outcome {
-        Ok(Outcome::Done { stall }) => {
+    let from = peer.to_string();
+    match carry_out(&state, ask, wanted.to.as_deref(), &from).await {
+        Ok(stall) => {
             let answer = Answer {
                 done: true,
                 text: "done".to_owned(),
@@ -97,10 +74,13 @@ async fn order(
             };
             (StatusCode::OK, Json(answer))
         }
-        Ok(Outcome::Refused(why)) => refuse(StatusCode::CONFLICT, why),
-        Err(_) => {
-            let text = format!("not done within {PATIENCE:?}; /api/status tells how it stands");
-            refuse(StatusCode::GATEWAY_TIMEOUT, text)
+        Err(refused) => {
+            let code = match refused {
+                Refused::NoSuchNode(_) => StatusCode::NOT_FOUND,
+                Refused::TooLong => StatusCode::GATEWAY_TIMEOUT,
+                Refused::NoFailover | Refused::Busy(_) | Refused::Not(_) => StatusCode::CONFLICT,
+            };
+            refuse(code, refused.text())
         }
     }
 }

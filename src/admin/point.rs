@@ -20,7 +20,7 @@ pub(super) struct Point {
     waits: u64,
     wait_seconds: f64,
     clients: i64,
-    /// On the primary and on standbys, since the point before.
+    /// On the primary and on standbys, over the latest points.
     latency: [Percentiles; 2],
 }
 
@@ -42,7 +42,7 @@ struct Percentiles {
 }
 
 impl Point {
-    /// Takes one from a snapshot, and from what latencies were counted since the one before.
+    /// Takes one from a snapshot, and from what latencies were counted lately.
     pub(super) fn of(status: &Status, latency: [Counts; 2], at_ms: u64) -> Self {
         let nodes = status.nodes.iter().map(|node| NodePoint {
             lag_bytes: node.lag_bytes,

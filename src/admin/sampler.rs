@@ -18,6 +18,8 @@ use super::status::{self, Status};
 const PAUSE: Duration = Duration::from_millis(500);
 /// Points that are kept: five minutes.
 const KEPT: usize = 600;
+/// Percentiles are taken over so many points: of a few statements they would only be noise.
+const SMOOTHED: usize = 4;
 /// Viewers at one time.
 const MOST_VIEWERS: usize = 32;
 /// A viewer who is so many messages behind is sent away; its page comes back by itself.
@@ -86,13 +88,19 @@ pub(super) async fn run(state: State) {
         let [primary, standby] = state.metrics.latency();
         [primary.counts(), standby.counts()]
     };
-    let mut before = latency();
+    let mut earlier = VecDeque::from([latency()]);
     let mut told = 0;
     loop {
         ticks.tick().await;
         let now = latency();
+        let Some(before) = earlier.front() else {
+            return;
+        };
         let span = [now[0].since(&before[0]), now[1].since(&before[1])];
-        before = now;
+        earlier.push_back(now);
+        if earlier.len() > SMOOTHED {
+            earlier.pop_front();
+        }
         let mut status = status::take(&state);
         status.events.retain(|event| event.number > told);
         told = status.events.last().map_or(told, |event| event.number);

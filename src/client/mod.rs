@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod cancels;
+mod console;
 mod digest;
 mod fate;
 mod listen;

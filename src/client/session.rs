@@ -24,6 +24,7 @@ use crate::core::route::NodeSet;
 use crate::core::session::{Cover, Level, Seen};
 use crate::core::statement::{Access, Effect, Isolation, WriteReason};
 use crate::error::{Kind, Problem};
+use crate::ledger::Entry;
 use crate::metrics::Replay;
 use crate::wire::frame::Walker;
 use crate::wire::reply::Reply;
@@ -38,6 +39,7 @@ pub(super) struct Session {
     pub(super) client: Client,
     pub(super) database: Arc<Database>,
     pub(super) slot: Arc<Slot>,
+    pub(super) entry: Entry,
     pub(super) places: Places,
     pub(super) track: Track,
     pub(super) seen: Seen,

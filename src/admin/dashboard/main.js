@@ -36,14 +36,13 @@ const charts = {
   pools: new Chart($("charts"), { title: "Server connections in use, and clients waiting", format: count, least: 5 }),
 };
 
-/** Change per second between neighbouring points of a counter; none over a gap or a restart. */
+/** Change per second of a counter, over two seconds each; none over a gap or a restart. */
 function rate(list, read) {
   return list.map((point, index) => {
-    const before = list[index - 1];
-    if (!before) return null;
+    const before = list[Math.max(0, index - 4)];
     const seconds = (point.at_ms - before.at_ms) / 1000;
     const change = read(point) - read(before);
-    return seconds > 0 && seconds < 5 && change >= 0 ? change / seconds : null;
+    return seconds > 0 && seconds < 8 && change >= 0 ? change / seconds : null;
   });
 }
 
@@ -61,8 +60,8 @@ const total = (point, side) => Object.entries(point.routes)
 function draw() {
   if (!status || points.length === 0) return;
   const to = points.at(-1).at_ms, from = to - span * 1000;
-  // One point from before, so that lines begin at the edge.
-  const begin = Math.max(0, points.findIndex((point) => point.at_ms >= from) - 1);
+  // Some points from before, so that lines and rates begin at the edge.
+  const begin = Math.max(0, points.findIndex((point) => point.at_ms >= from) - 4);
   const shown = points.slice(begin);
   const times = shown.map((point) => Math.max(point.at_ms, from));
   const marks = events.filter((event) => ["primary_failed", "promoted"].includes(event.kind))
@@ -77,8 +76,8 @@ function draw() {
     .filter((series) => series.values.some((value) => value > 0)));
   const latency = (side, part) => shown.map((point) => point.latency[side][part]);
   show(charts.latency, [
-    { name: "standby p50", colour: 1, values: latency(1, "p50") }, { name: "p99", colour: 1, dash: true, values: latency(1, "p99") },
-    { name: "primary p50", colour: 0, values: latency(0, "p50") }, { name: "p99", colour: 0, dash: true, values: latency(0, "p99") },
+    { name: "standby p50", colour: 1, values: latency(1, "p50") }, { name: "standby p99", colour: 1, dash: true, values: latency(1, "p99") },
+    { name: "primary p50", colour: 0, values: latency(0, "p50") }, { name: "primary p99", colour: 0, dash: true, values: latency(0, "p99") },
   ]);
   show(charts.lagMs, followers.map(({ node, index }) => ({ name: node.name, colour: colour(index), values: shown.map((point) => point.nodes[index]?.lag_ms) })));
   show(charts.lagBytes, followers.map(({ node, index }) => ({ name: node.name, colour: colour(index), values: shown.map((point) => point.nodes[index]?.lag_bytes) })));
@@ -166,7 +165,7 @@ function judge() {
   }
   if (failover && failover.phase !== "steady") return verdict("warn", `${leader.name} leads; failover is busy`, doing);
   const standbys = status.nodes.filter((node) => node.role === "standby" && node.timeline === leader.timeline).length;
-  return verdict("good", "All is well", `${leader.name} leads on timeline ${leader.timeline}; ${standbys} of ${status.nodes.length - 1} standbys follow and serve reads. ${doing}`);
+  return verdict("good", "All is well", `${leader.name} leads on timeline ${leader.timeline}; ${standbys} of ${status.nodes.length - 1} standbys follow and serve reads.`);
 }
 
 function timeline() {
