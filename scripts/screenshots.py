@@ -228,9 +228,9 @@ def main():
 
         print("phone")
         for dark in (False, True):
-            browser.look(390, 844, dark, phone=True)
+            browser.look(390, 1240, dark, phone=True)
             checks.that("nothing scrolls sideways", browser.run("document.documentElement.scrollWidth <= innerWidth"))
-            browser.picture(f"{options.out}/dashboard-phone-{'dark' if dark else 'light'}.png", whole=True)
+            browser.picture(f"{options.out}/dashboard-phone-{'dark' if dark else 'light'}.png")
         checks.that(f"no complaint on the console {browser.complaints}", not browser.complaints)
     finally:
         for process, how in reversed(running):

@@ -91,8 +91,13 @@ fn the_cluster_is_shown_as_it_is() {
         lag.len() == 2 && lag.iter().all(|row| row.contains_key("lag_bytes"))
     });
     let config = rows(&console, "SHOW CONFIG").unwrap();
-    let password = &cluster().credentials().monitor.password;
-    let shows_it = |row: &HashMap<String, String>| row.values().any(|value| value == password);
+    let credentials = cluster().credentials();
+    let secrets = [
+        &credentials.monitor.password,
+        &credentials.replication.password,
+    ];
+    let shows_it =
+        |row: &HashMap<String, String>| row.values().any(|value| secrets.contains(&value));
     assert!(!config.iter().any(shows_it), "a password is shown");
 }
 

@@ -19,10 +19,10 @@ export function html(name, className, text) {
 
 export const clock = (ms) => new Date(ms).toTimeString().slice(0, 8);
 
-/** The next of 1, 2, 2.5, 5 times a power of ten. */
+/** The next round number. */
 function nice(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 2.5, 5, 10].find((step) => step * power >= value * 0.9999) * power;
+  return [1, 1.2, 1.6, 2, 3, 4, 5, 6, 8, 10].find((step) => step * power >= value * 0.9999) * power;
 }
 
 export class Chart {
@@ -92,7 +92,7 @@ export class Chart {
     this.svg.replaceChildren(...parts);
     this.legend.replaceChildren(...this.data.series.map((one) => {
       const item = html("li");
-      item.append(html("i", `s${one.colour}`), one.name, html("b", "", this.format(latest(one.values))));
+      item.append(html("i", `s${one.colour}${one.dash ? " dash" : ""}`), one.name, html("b", "", this.format(latest(one.values))));
       return item;
     }));
   }

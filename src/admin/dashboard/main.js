@@ -46,7 +46,15 @@ function rate(list, read) {
   });
 }
 
-/** The same over the latest seconds, for a figure that can be read. */
+/** The mean of a gauge over two seconds each: what is looked at twice a second jumps. */
+function mean(list, read) {
+  return list.map((_, index) => {
+    const part = list.slice(Math.max(0, index - 3), index + 1).map(read).filter((value) => value != null);
+    return part.length > 0 ? part.reduce((sum, value) => sum + value, 0) / part.length : null;
+  });
+}
+
+/** Change per second over the latest seconds, for a figure that can be read. */
 function recent(read, seconds = 5) {
   const last = points.at(-1);
   const first = last && points.find((point) => point.at_ms >= last.at_ms - seconds * 1000);
@@ -73,7 +81,7 @@ function draw() {
 
   show(charts.routes, REASONS.filter(([key]) => shown.some((point) => point.routes[key]))
     .map(([key, name, colour]) => ({ name, colour, values: rate(shown, (point) => point.routes[key] ?? 0) }))
-    .filter((series) => series.values.some((value) => value > 0)));
+    .filter((series) => series.values.some((value) => value > 0.5)));
   const latency = (side, part) => shown.map((point) => point.latency[side][part]);
   show(charts.latency, [
     { name: "standby p50", colour: 1, values: latency(1, "p50") }, { name: "standby p99", colour: 1, dash: true, values: latency(1, "p99") },
@@ -86,8 +94,8 @@ function draw() {
     { name: "waits for a standby", colour: 5, values: rate(shown, (point) => point.waits) },
   ]);
   show(charts.pools, [
-    ...nodes.map(({ node, index }) => ({ name: node.name, colour: colour(index), values: shown.map((point) => point.nodes[index]?.pool.active) })),
-    { name: "waiting", colour: 4, dash: true, values: shown.map((point) => point.nodes.reduce((sum, node) => sum + node.pool.waiting, 0)) },
+    ...nodes.map(({ node, index }) => ({ name: node.name, colour: colour(index), values: mean(shown, (point) => point.nodes[index]?.pool.active) })),
+    { name: "waiting", colour: 4, dash: true, values: mean(shown, (point) => point.nodes.reduce((sum, node) => sum + node.pool.waiting, 0)) },
   ]);
 }
 

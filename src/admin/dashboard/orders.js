@@ -73,7 +73,7 @@ async function give() {
     const answer = await fetch(`/api/${asked}${query}`, { method: "POST", headers });
     const { done, text, stall_ms: stall } = await answer.json();
     if (done) {
-      result("good", `Done. Statements were held for ${Math.round(stall)} ms.`);
+      result("good", stall >= 1 ? `Done. Statements were held for ${Math.round(stall)} ms.` : "Done.");
       $("order-go").hidden = true;
       $("order-cancel").textContent = "Close";
     } else result("bad", text);
