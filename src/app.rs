@@ -23,6 +23,7 @@ use crate::control::{catalogs, monitor::NodeMonitor};
 use crate::core::route::Policy;
 use crate::core::topology::{NodeId, NodeView};
 use crate::desk::Desk;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::wire::auth::Verifier;
 
@@ -110,9 +111,25 @@ pub async fn run(
     let names: Vec<String> = config.nodes.iter().map(|node| node.name.clone()).collect();
     let metrics = Arc::new(Metrics::new(&names)?);
     let board = Arc::new(Board::new(node_views(&config)));
+    let (desk, ledger) = (Arc::new(Desk::default()), Arc::new(Ledger::default()));
+    let state = admin::State::new(
+        &config,
+        Arc::clone(&board),
+        Arc::clone(&metrics),
+        Arc::clone(&desk),
+        Arc::clone(&ledger),
+    );
     let common = Arc::new(Common {
         policy: policy(&config),
-        pools: Pools::new(&config, workers, Arc::clone(&board), Arc::clone(&metrics)),
+        pools: Pools::new(
+            &config,
+            workers,
+            Arc::clone(&board),
+            Arc::clone(&metrics),
+            Arc::clone(&ledger),
+        ),
+        console: Arc::new(state.clone()),
+        ledger,
         cancels: Cancels::default(),
         draining: CancellationToken::new(),
         users: accounts(&config)?,
@@ -141,7 +158,6 @@ pub async fn run(
         Arc::clone(&board),
         stop_control.clone(),
     ));
-    let desk = Arc::new(Desk::default());
     if let Some(failover) = &config.failover {
         let controller = Controller::open(
             &config,
@@ -156,7 +172,6 @@ pub async fn run(
     }
     tracker.spawn(tidy(Arc::clone(&common), stop_control.clone()));
     if let Some(http) = listeners.http {
-        let state = admin::State::new(&config, Arc::clone(&board), Arc::clone(&metrics), desk);
         tracker.spawn(admin::http::serve(http, state, stop_control.clone()));
     }
 

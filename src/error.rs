@@ -43,6 +43,14 @@ pub enum Kind {
     TransactionResolutionUnknown,
     /// A promotion may have lost what the session has written or seen.
     LostWrites,
+    /// A command that the console does not know.
+    SyntaxError,
+    /// Not for this user.
+    InsufficientPrivilege,
+    /// An order that cannot be carried out as things stand.
+    NotInPrerequisiteState,
+    /// Another order is being worked on.
+    ObjectInUse,
     /// The proxy is being shut down.
     AdminShutdown,
     /// A fault of ours.
@@ -71,6 +79,10 @@ impl Kind {
             Self::ConnectionFailure => "08006",
             Self::TransactionResolutionUnknown => "08007",
             Self::LostWrites => "LW001",
+            Self::SyntaxError => "42601",
+            Self::InsufficientPrivilege => "42501",
+            Self::NotInPrerequisiteState => "55000",
+            Self::ObjectInUse => "55006",
             Self::AdminShutdown => "57P01",
             Self::Internal => "XX000",
         }

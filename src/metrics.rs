@@ -2,12 +2,24 @@
 //!
 //! Counters of the hot path are resolved once and then only increased.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
+use self::latency::Latency;
 use crate::core::route::Reason;
+
+pub mod latency;
+
+/// Upper bounds of the buckets for short waits, in seconds.
+const SHORT: [f64; 15] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0,
+    5.0,
+];
 
 /// Why a unit was run a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +53,8 @@ pub struct Metrics {
     statements: [[IntCounter; Reason::LABELS.len()]; 2],
     /// By node, in configuration order.
     node_statements: Vec<IntCounter>,
+    /// How long units took: on the primary, on standbys.
+    latency: [Arc<Latency>; 2],
     /// A standby stood ready and would have broken the promise.
     pub stale_reads_prevented: IntCounter,
     /// Seconds that reads waited for a standby to catch up.
@@ -153,16 +167,18 @@ impl Metrics {
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
 
-        let short = [
-            0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1,
-            0.5, 1.0, 5.0,
-        ];
+        let latency = [Arc::new(Latency::default()), Arc::new(Latency::default())];
+        let [on_primary, on_standbys] = latency.clone();
+        let routes = vec![("primary", on_primary), ("standby", on_standbys)];
+        registry.register(Box::new(latency::Shown::new(routes, &SHORT)?))?;
+
         Ok(Self {
             statements: [by_reason("primary"), by_reason("standby")],
             node_statements: nodes
                 .iter()
                 .map(|n| by_node.with_label_values(&[n]))
                 .collect(),
+            latency,
             stale_reads_prevented: counter(
                 "stale_reads_prevented_total",
                 "Reads for which a standby stood ready that would have broken the session's promise.",
@@ -170,7 +186,7 @@ impl Metrics {
             catchup_wait: seconds(
                 "catchup_wait_seconds",
                 "How long reads waited for a standby to catch up.",
-                &short,
+                &SHORT,
             )?,
             fallback_behind: fallback.with_label_values(&["standbys_behind"]),
             fallback_none: fallback.with_label_values(&["no_standby"]),
@@ -191,7 +207,7 @@ impl Metrics {
             pool_wait: seconds(
                 "pool_wait_seconds",
                 "How long clients waited for a server connection.",
-                &short,
+                &SHORT,
             )?,
             server_logins: counters(
                 "server_logins_total",
@@ -218,7 +234,7 @@ impl Metrics {
             probe: seconds(
                 "probe_seconds",
                 "How long probes of the nodes took.",
-                &short,
+                &SHORT,
             )?,
             incarnations_ended: counters(
                 "incarnations_ended_total",
@@ -267,6 +283,16 @@ impl Metrics {
             Reason::NoStandby => self.fallback_none.inc(),
             _ => {}
         }
+    }
+
+    /// A unit has been answered so long after it had arrived.
+    pub fn took(&self, primary: bool, time: Duration) {
+        self.latency[usize::from(!primary)].record(time);
+    }
+
+    /// How long units took: on the primary, on standbys.
+    pub fn latency(&self) -> &[Arc<Latency>; 2] {
+        &self.latency
     }
 
     /// Units of work that a node has run.

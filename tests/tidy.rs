@@ -15,11 +15,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sql", &["core"]),
     ("wire", &["core", "error"]),
     ("board", &["core", "sql"]),
-    ("backend", &["wire", "core", "board", "config", "metrics"]),
+    ("ledger", &["core"]),
+    ("console", &["error"]),
+    (
+        "backend",
+        &["wire", "core", "board", "config", "ledger", "metrics"],
+    ),
     (
         "client",
         &[
-            "backend", "sql", "wire", "core", "board", "config", "metrics", "error",
+            "backend", "sql", "wire", "core", "board", "config", "console", "ledger", "metrics",
+            "error",
         ],
     ),
     (
@@ -29,14 +35,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("process", &[]),
     ("agent", &["config", "core", "process"]),
     ("desk", &["core"]),
-    ("admin", &["core", "board", "config", "desk", "metrics"]),
+    (
+        "admin",
+        &[
+            "core", "board", "config", "console", "desk", "error", "ledger", "metrics",
+        ],
+    ),
     ("rig", &["core", "config", "process"]),
     ("verify", &[]),
     (
         "app",
         &[
-            "admin", "backend", "board", "client", "config", "control", "core", "desk", "metrics",
-            "wire",
+            "admin", "backend", "board", "client", "config", "control", "core", "desk", "ledger",
+            "metrics", "wire",
         ],
     ),
     (

@@ -1,4 +1,5 @@
-//! The HTTP pages: `/metrics`, `/livez`, `/readyz`, `/api/status`, and the operator's orders.
+//! The HTTP pages: the dashboard, `/metrics`, `/livez`, `/readyz`, `/api/status`, `/api/events`, and the
+//! operator's orders.
 
 use axum::extract::State as Held;
 use axum::http::{StatusCode, header};
@@ -10,16 +11,12 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{State, orders, status};
-
-const INDEX: &str = "causeway\n\n/metrics     Prometheus\n/livez       is the process alive\n\
-    /readyz      can it serve writes\n/api/status  everything, as JSON\n\
-    /api/switchover, /api/failover  POST: orders; ?to=NODE\n";
+use super::{State, events, orders, page, sampler, status};
 
 /// Serves until `shutdown`.
 pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) {
     let pages = Router::new()
-        .route("/", get(|| async { INDEX }))
+        .merge(page::routes())
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -27,9 +24,10 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
             "/api/status",
             get(|held: Held<State>| async move { Json(status::take(&held)) }),
         )
+        .route("/api/events", get(events::stream))
         .route("/api/switchover", post(orders::switchover))
         .route("/api/failover", post(orders::failover))
-        .with_state(state)
+        .with_state(state.clone())
         .into_make_service_with_connect_info::<SocketAddr>();
     let served = axum::serve(listener, pages);
     // Not gracefully: a scraper that keeps its connection open must not hold up the end.
@@ -39,6 +37,7 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
                 tracing::error!(%error, "serve HTTP");
             }
         }
+        () = sampler::run(state) => {}
         () = shutdown.cancelled() => {}
     }
 }

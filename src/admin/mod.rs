@@ -1,8 +1,14 @@
-//! What operators and their tools read: metrics, health, status. It reads snapshots, and
+//! What operators and their tools read: dashboard, console, metrics, health, status. It reads snapshots, and
 //! puts orders on the desk.
 
+mod command;
+mod console;
+mod events;
 pub mod http;
 mod orders;
+mod page;
+mod point;
+mod sampler;
 mod status;
 
 use std::sync::Arc;
@@ -10,7 +16,9 @@ use std::sync::Arc;
 use crate::board::Board;
 use crate::config::{Config, Secret};
 use crate::desk::Desk;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use sampler::Sampler;
 
 /// What the pages are made from.
 #[derive(Clone, Debug)]
@@ -22,17 +30,30 @@ pub struct State {
     secret: Option<Secret>,
     /// Host, port and zone by node, in configuration order.
     nodes: Arc<[crate::config::Node]>,
+    /// What all viewers of the dashboard are shown.
+    sampler: Arc<Sampler>,
+    ledger: Arc<Ledger>,
+    config: Arc<Config>,
 }
 
 impl State {
-    /// Reads from this board and these metrics.
-    pub fn new(config: &Config, board: Arc<Board>, metrics: Arc<Metrics>, desk: Arc<Desk>) -> Self {
+    /// Reads from these, and puts orders on the desk.
+    pub fn new(
+        config: &Config,
+        board: Arc<Board>,
+        metrics: Arc<Metrics>,
+        desk: Arc<Desk>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
         Self {
             board,
             metrics,
             desk,
             secret: config.admin_secret.clone(),
             nodes: Arc::from(config.nodes.as_slice()),
+            sampler: Arc::default(),
+            ledger,
+            config: Arc::new(config.clone()),
         }
     }
 }

@@ -1,20 +1,16 @@
 //! Orders over HTTP: a planned switchover, or a failover by an operator's word.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::Json;
 use axum::extract::{ConnectInfo, Query, State as Held};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use super::State;
-use crate::core::topology::NodeId;
-use crate::desk::{Ask, Outcome};
-
-/// Longest wait for the end of an order.
-const PATIENCE: Duration = Duration::from_secs(120);
+use super::command::{Refused, carry_out};
+use crate::desk::Ask;
 
 /// What an order may say.
 #[derive(Debug, Deserialize)]
@@ -68,28 +64,9 @@ async fn order(
             are taken from this machine only";
         return refuse(StatusCode::UNAUTHORIZED, text.to_owned());
     }
-    if state.desk.standing().mode.is_empty() {
-        let text = "there is no failover section in the configuration".to_owned();
-        return refuse(StatusCode::CONFLICT, text);
-    }
-    let to = match &wanted.to {
-        None => None,
-        Some(name) => match state.nodes.iter().position(|node| node.name == *name) {
-            Some(index) => Some(NodeId(index as u16)),
-            None => return refuse(StatusCode::NOT_FOUND, format!("there is no node {name}")),
-        },
-    };
-    let order = match state.desk.order(ask, to) {
-        Ok(order) => order,
-        Err(other) => {
-            let text = format!("another order is being worked on: {:?}", other.ask);
-            return refuse(StatusCode::CONFLICT, text);
-        }
-    };
-    tracing::info!(?ask, to = wanted.to, %peer, "order");
-    let outcome = tokio::time::timeout(PATIENCE, state.desk.outcome(order.id)).await;
-    match outcome {
-        Ok(Outcome::Done { stall }) => {
+    let from = peer.to_string();
+    match carry_out(&state, ask, wanted.to.as_deref(), &from).await {
+        Ok(stall) => {
             let answer = Answer {
                 done: true,
                 text: "done".to_owned(),
@@ -97,10 +74,13 @@ async fn order(
             };
             (StatusCode::OK, Json(answer))
         }
-        Ok(Outcome::Refused(why)) => refuse(StatusCode::CONFLICT, why),
-        Err(_) => {
-            let text = format!("not done within {PATIENCE:?}; /api/status tells how it stands");
-            refuse(StatusCode::GATEWAY_TIMEOUT, text)
+        Err(refused) => {
+            let code = match refused {
+                Refused::NoSuchNode(_) => StatusCode::NOT_FOUND,
+                Refused::TooLong => StatusCode::GATEWAY_TIMEOUT,
+                Refused::NoFailover | Refused::Busy(_) | Refused::Not(_) => StatusCode::CONFLICT,
+            };
+            refuse(code, refused.text())
         }
     }
 }
@@ -114,13 +94,97 @@ fn refuse(code: StatusCode, text: String) -> Answered {
     (code, Json(answer))
 }
 
+/// What a viewer must do to give orders: `open`, nothing; `secret`, show admin.secret; `closed`, come
+/// from this machine.
+pub(super) fn access(state: &State, peer: SocketAddr) -> &'static str {
+    match &state.secret {
+        Some(_) => "secret",
+        None if peer.ip().to_canonical().is_loopback() => "open",
+        None => "closed",
+    }
+}
+
 fn may_order(state: &State, peer: SocketAddr, headers: &HeaderMap) -> bool {
     let Some(secret) = &state.secret else {
-        // A page in a browser on this machine could be anybody's.
-        let from_a_page = headers.contains_key(header::ORIGIN);
-        return peer.ip().to_canonical().is_loopback() && !from_a_page;
+        return peer.ip().to_canonical().is_loopback() && !from_a_strange_page(headers);
     };
     let shown = headers.get(header::AUTHORIZATION);
     let shown = shown.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     shown.is_some_and(|shown| bool::from(shown.ct_eq(secret.reveal().as_bytes())))
+}
+
+/// A page in a browser on this machine could be anybody's. Browsers say with every POST which page it
+/// comes from; ours is one that was loaded from this very address, and under a name that no foreign
+/// name server can give out.
+fn from_a_strange_page(headers: &HeaderMap) -> bool {
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value: &HeaderValue| value.to_str().unwrap_or("?"))
+    };
+    match (text(header::ORIGIN), text(header::HOST)) {
+        (None, _) => text(HeaderName::from_static("sec-fetch-site"))
+            .is_some_and(|site| site != "same-origin" && site != "none"),
+        (Some(origin), Some(host)) => {
+            origin.strip_prefix("http://") != Some(host) || !is_this_machine(host)
+        }
+        (Some(_), None) => true,
+    }
+}
+
+/// Whether a Host header names this machine by an address, or by the one name that means it everywhere.
+fn is_this_machine(host: &str) -> bool {
+    let port_is_good = |port: &str| port.parse::<u16>().is_ok();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port_is_good(port) => name,
+        _ => host,
+    };
+    let bare = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
+    let address = bare.unwrap_or(name).parse::<IpAddr>();
+    name == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strange(pairs: &[(&'static str, &str)]) -> bool {
+        let pairs = pairs.iter().map(|(name, value)| {
+            let value = HeaderValue::from_str(value);
+            (
+                HeaderName::from_static(name),
+                value.unwrap_or_else(|error| panic!("{error}")),
+            )
+        });
+        from_a_strange_page(&pairs.collect())
+    }
+
+    #[test]
+    fn only_our_own_page_may_give_orders() {
+        let ours = |host: &str| strange(&[("host", host), ("origin", &format!("http://{host}"))]);
+        assert!(!strange(&[("host", "127.0.0.1:9432")]), "a command line");
+        assert!(!ours("127.0.0.1:9432"));
+        assert!(!ours("localhost:9432"));
+        assert!(!ours("localhost"));
+        assert!(!ours("[::1]:9432"));
+        // Its name server says that it is this machine.
+        assert!(ours("rebound.example:9432"));
+        assert!(ours("localhost.example:9432"));
+        let host = ("host", "127.0.0.1:9432");
+        for origin in [
+            "http://evil.example",
+            "http://127.0.0.1:8000",
+            "https://127.0.0.1:9432",
+            "null",
+            "",
+        ] {
+            assert!(strange(&[host, ("origin", origin)]), "{origin}");
+        }
+        assert!(strange(&[("origin", "http://127.0.0.1:9432")]), "no host");
+        assert!(strange(&[host, ("sec-fetch-site", "cross-site")]));
+        assert!(strange(&[host, ("sec-fetch-site", "same-site")]));
+        assert!(!strange(&[host, ("sec-fetch-site", "same-origin")]));
+    }
 }

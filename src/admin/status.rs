@@ -9,56 +9,68 @@ use crate::desk::{Standing, Told};
 /// The whole answer.
 #[derive(Debug, Serialize)]
 pub(super) struct Status {
-    version: &'static str,
+    pub(super) version: &'static str,
     uptime_seconds: f64,
     /// The name of the node that accepts writes, if there is one.
     primary: Option<String>,
-    nodes: Vec<NodeStatus>,
-    routing: Routing,
-    clients: i64,
+    pub(super) nodes: Vec<NodeStatus>,
+    pub(super) routing: Routing,
+    pub(super) clients: i64,
     /// None without a failover section.
     failover: Option<Standing>,
     /// What happened, oldest first.
-    events: Vec<Told>,
+    pub(super) events: Vec<Told>,
 }
 
 #[derive(Debug, Serialize)]
-struct NodeStatus {
-    name: String,
-    host: String,
-    port: u16,
-    zone: Option<String>,
+pub(super) struct NodeStatus {
+    pub(super) name: String,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) zone: Option<String>,
     /// `up` while it answers probes, `barred` while clients are kept away from it, else `down`.
-    state: &'static str,
-    role: Option<&'static str>,
-    timeline: Option<u32>,
-    incarnation: Option<u64>,
+    pub(super) state: &'static str,
+    pub(super) role: Option<&'static str>,
+    pub(super) timeline: Option<u32>,
+    pub(super) incarnation: Option<u64>,
     /// Flushed WAL on the primary, replayed WAL on a standby.
-    position: Option<String>,
-    lag_bytes: Option<u64>,
-    lag_ms: Option<f64>,
+    pub(super) position: Option<String>,
+    pub(super) lag_bytes: Option<u64>,
+    pub(super) lag_ms: Option<f64>,
     /// How long ago the latest measurement arrived.
-    measured_ms_ago: Option<f64>,
-    transactions_in_flight: u32,
-    statements: u64,
+    pub(super) measured_ms_ago: Option<f64>,
+    pub(super) transactions_in_flight: u32,
+    pub(super) statements: u64,
+    pub(super) pool: PoolStatus,
+}
+
+/// The server connections of one node, over all databases and users.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct PoolStatus {
+    /// In use.
+    pub(super) active: i64,
+    /// Open, and not in use.
+    pub(super) idle: i64,
+    /// Clients that wait for one.
+    pub(super) waiting: i64,
 }
 
 #[derive(Debug, Serialize)]
-struct Routing {
-    statements: Vec<Count>,
-    replays: Vec<Count>,
-    stale_reads_prevented: u64,
-    visibility_unproven: u64,
-    catchup_waits: u64,
-    catchup_wait_seconds: f64,
+pub(super) struct Routing {
+    pub(super) statements: Vec<Count>,
+    pub(super) replays: Vec<Count>,
+    pub(super) stale_reads_prevented: u64,
+    pub(super) visibility_unproven: u64,
+    pub(super) catchup_waits: u64,
+    pub(super) catchup_wait_seconds: f64,
 }
 
 #[derive(Debug, Serialize)]
-struct Count {
+pub(super) struct Count {
     #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<&'static str>,
-    reason: &'static str,
-    count: u64,
+    pub(super) route: Option<&'static str>,
+    pub(super) reason: &'static str,
+    pub(super) count: u64,
 }
 
 /// Takes a snapshot.
@@ -70,6 +82,7 @@ pub(super) fn take(state: &State) -> Status {
     let nodes = nodes.map(|((view, node), load)| NodeStatus {
         transactions_in_flight: load,
         statements: state.metrics.node_statements(view.id.0),
+        pool: pool(state, &view.name),
         host: node.host.clone(),
         port: node.port,
         zone: node.zone.clone(),
@@ -141,5 +154,15 @@ fn node_status(
         measured_ms_ago: life.map(|life| now_us.saturating_sub(life.latest.at_us) as f64 / 1000.0),
         transactions_in_flight: 0,
         statements: 0,
+        pool: PoolStatus::default(),
+    }
+}
+
+fn pool(state: &State, node: &str) -> PoolStatus {
+    let of = |gauges: &prometheus::IntGaugeVec| gauges.with_label_values(&[node]).get();
+    PoolStatus {
+        active: of(&state.metrics.pool_active),
+        idle: of(&state.metrics.pool_idle),
+        waiting: of(&state.metrics.pool_waiting),
     }
 }

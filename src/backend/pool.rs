@@ -15,6 +15,7 @@ use super::server::{Origin, Server};
 use crate::board::Board;
 use crate::config::{Config, Secret};
 use crate::core::topology::{NodeId, NodeView};
+use crate::ledger::{Ledger, PoolEntry};
 use crate::metrics::Metrics;
 
 /// Why no server connection was to be had.
@@ -46,6 +47,8 @@ pub struct Shared {
     pub board: Arc<Board>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Where the pools are entered.
+    pub ledger: Arc<Ledger>,
     /// Number of workers.
     pub workers: usize,
     /// Connections per pool.
@@ -78,7 +81,13 @@ pub struct Pools {
 
 impl Pools {
     /// No pools yet.
-    pub fn new(config: &Config, workers: usize, board: Arc<Board>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        config: &Config,
+        workers: usize,
+        board: Arc<Board>,
+        metrics: Arc<Metrics>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
         let nodes = config.nodes.iter().map(|node| NodeAddress {
             name: Arc::from(node.name.as_str()),
             host: node.host.clone(),
@@ -88,6 +97,7 @@ impl Pools {
             shared: Arc::new(Shared {
                 board,
                 metrics,
+                ledger,
                 workers,
                 size: config.pool.size,
                 wait_timeout: config.pool.wait_timeout,
@@ -138,7 +148,8 @@ impl Pools {
         let topology = self.shared.board.topology();
         let mut pools = self.by_key.lock();
         let mut totals: HashMap<NodeId, (i64, i64, i64)> = HashMap::new();
-        pools.retain(|(node, _, _), pool| {
+        let mut entries = Vec::with_capacity(pools.len());
+        pools.retain(|(node, database, user), pool| {
             let mut state = pool.state.lock();
             let mut closed = Vec::new();
             for idle in &mut state.idle {
@@ -157,8 +168,18 @@ impl Pools {
             total.0 += (state.open - idle) as i64;
             total.1 += idle as i64;
             total.2 += state.waiting.len() as i64;
+            entries.push(PoolEntry {
+                node: *node,
+                database: Arc::clone(database),
+                user: Arc::clone(user),
+                active: state.open - idle,
+                idle,
+                waiting: state.waiting.len(),
+            });
             state.open > 0 || Arc::strong_count(pool) > 1
         });
+        drop(pools);
+        self.shared.ledger.set_pools(entries);
         for (index, node) in self.shared.nodes.iter().enumerate() {
             let (active, idle, waiting) = totals.remove(&NodeId(index as u16)).unwrap_or_default();
             let metrics = &self.shared.metrics;

@@ -113,7 +113,7 @@ fn config(args: &Args, demo: &DemoCluster) -> Result<Config, Faults> {
         ..
     } = args;
     let text = format!(
-        "listen: 127.0.0.1:{port}\nadmin:\n  http: 127.0.0.1:{http_port}\nlog:\n  filter: {log:?}\n{}",
+        "listen: 127.0.0.1:{port}\nadmin:\n  http: 127.0.0.1:{http_port}\n  users: [demo]\nlog:\n  filter: {log:?}\n{}",
         demo.yaml()
     );
     Config::parse("demo", &text, &|_| None)
@@ -124,7 +124,12 @@ fn print_guide(args: &Args, demo: &DemoCluster) {
     let http = format!("http://127.0.0.1:{}", args.http_port);
     println!("\nCauseway is ready.\n");
     println!("  connection string   {url}");
-    println!("  status and metrics  {http}/api/status  {http}/metrics\n");
+    println!("  dashboard           {http}/");
+    println!("  status and metrics  {http}/api/status  {http}/metrics");
+    println!(
+        "  console             psql postgresql://demo:demo@127.0.0.1:{}/causeway\n",
+        args.port
+    );
     for node in demo.cluster.nodes() {
         let pid = node
             .pid()

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::aborted::Aborted;
 use super::batch::Batch;
+use super::console;
 use super::names::Names;
 use super::own;
 use super::place::Places;
@@ -50,7 +51,10 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
         socket,
     };
     let session = match tokio::time::timeout(LOGIN_BOUND, login.run()).await {
-        Ok(Ok(Some(session))) => Ok(session),
+        Ok(Ok(Some(Welcome::Session(ready)))) => Ok(ready),
+        Ok(Ok(Some(Welcome::Console { user }))) => {
+            return console::serve(&worker, login.socket, &user).await;
+        }
         Ok(Ok(None)) => return,
         Ok(Err(refusal)) => Err(refusal),
         Err(_) => Err(Refusal::Silent),
@@ -102,16 +106,23 @@ struct Login<'a> {
     socket: Socket,
 }
 
+/// Whom a client has come to speak to.
+enum Welcome {
+    Session(Box<Ready>),
+    Console { user: String },
+}
+
 /// Everything that a session starts with.
 struct Ready {
     database: Arc<str>,
     places: Places,
     track: Track,
     slot: Arc<super::cancels::Slot>,
+    entry: crate::ledger::Entry,
 }
 
 impl Login<'_> {
-    async fn run(&mut self) -> Result<Option<Ready>, Refusal> {
+    async fn run(&mut self) -> Result<Option<Welcome>, Refusal> {
         let Some(hello) = self.startup().await? else {
             return Ok(None);
         };
@@ -121,7 +132,13 @@ impl Login<'_> {
             self.socket.write_all(reply.as_bytes()).await?;
         }
         let password = self.authenticate(&hello.user).await?;
-        self.open(&hello, newest, password).await.map(Some)
+        let admins = &self.worker.common.config.admin_users;
+        if hello.database == crate::console::DATABASE && !admins.is_empty() {
+            console::admit(admins, &hello.user)?;
+            return Ok(Some(Welcome::Console { user: hello.user }));
+        }
+        let ready = self.open(&hello, newest, password).await?;
+        Ok(Some(Welcome::Session(Box::new(ready))))
     }
 
     /// Answers requests for encryption until the startup packet comes; none after a cancel request.
@@ -311,7 +328,11 @@ impl Login<'_> {
         let mut track = Track::new(level, settings);
         parameters.retain(|(name, _)| track.settings.contains(&name.to_ascii_lowercase()));
         track.greeted = parameters;
+        let entry = common
+            .ledger
+            .enter(&user, &database, self.socket.peer().ok());
         Ok(Ready {
+            entry,
             database,
             places,
             track,
@@ -333,6 +354,7 @@ impl Ready {
             },
             database: worker.database(&self.database),
             slot: self.slot,
+            entry: self.entry,
             places: self.places,
             track: self.track,
             seen: Seen::default(),

@@ -4,6 +4,7 @@
 mod aborted;
 pub mod batch;
 pub mod cancels;
+mod console;
 mod digest;
 mod fate;
 mod listen;
@@ -16,5 +17,6 @@ mod relay;
 mod render;
 mod session;
 mod shapes;
+mod timing;
 mod track;
 pub mod worker;

@@ -25,6 +25,7 @@ use crate::core::route::NodeSet;
 use crate::core::session::{Cover, Level, Seen};
 use crate::core::statement::{Access, WriteReason};
 use crate::error::{Kind, Problem};
+use crate::ledger::Entry;
 use crate::metrics::Replay;
 use crate::wire::frame::Walker;
 use crate::wire::reply::Reply;
@@ -39,6 +40,7 @@ pub(super) struct Session {
     pub(super) client: Client,
     pub(super) database: Arc<Database>,
     pub(super) slot: Arc<Slot>,
+    pub(super) entry: Entry,
     pub(super) places: Places,
     pub(super) track: Track,
     pub(super) seen: Seen,
@@ -207,7 +209,7 @@ impl Session {
         {
             return self.answer_own(batch, status).await;
         }
-        self.relay_batch(batch).await
+        self.relay_timed(batch).await
     }
 
     /// The server has met an error and ignores all but a Sync, so that nothing else is sent.
@@ -246,7 +248,7 @@ impl Session {
         self.tell(reply.as_bytes()).await
     }
 
-    async fn relay_batch(&mut self, batch: &mut Batch) -> Result<(), Ending> {
+    pub(super) async fn relay_batch(&mut self, batch: &mut Batch) -> Result<(), Ending> {
         let mut exclude = NodeSet::default();
         let mut attempts = 0;
         loop {

@@ -13,9 +13,11 @@ use crate::backend::pool::Pools;
 use crate::backend::prepared::{Prepared, Registry};
 use crate::board::Board;
 use crate::config::{Config, OnLostWrites, Secret};
+use crate::console::Console;
 use crate::core::route::Policy;
 use crate::core::statement::Statement;
 use crate::core::topology::Incarnation;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::sql::Classifier;
 use crate::sql::catalog::Catalog;
@@ -39,6 +41,10 @@ pub struct Common {
     pub pools: Pools,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Who is connected.
+    pub ledger: Arc<Ledger>,
+    /// Who answers on the console.
+    pub console: Arc<dyn Console>,
     /// The routing policy.
     pub policy: Policy,
     /// The cancel registry.

@@ -8,7 +8,9 @@ use super::agents::{AgentUrl, agent_url, agents};
 use super::auth::{self, auth};
 use super::failover;
 use super::section::{Read, Reported, Section};
-use super::types::{Config, Log, LogFormat, Monitor, Node, Pool, PoolMode, Routing};
+use super::types::{
+    Auth, AuthMethod, Config, Log, LogFormat, Monitor, Node, Pool, PoolMode, Routing,
+};
 use super::units::Span;
 use super::values::{
     address, host, identifier, level, log_filter, one_of, short_name, span, whole,
@@ -40,7 +42,13 @@ pub(super) fn config(section: &mut Section<'_>) -> Read<Config> {
     let admin = section.section("admin", |section| {
         let http = admin_http(section, listen.ok());
         let secret = section.secret("secret", "secret_file");
-        Ok((http?, secret?.map(|given| given.secret)))
+        let users = if section.has("users") {
+            section.texts("users", identifier)
+        } else {
+            section.known("users");
+            Ok(Vec::new())
+        };
+        Ok((http?, secret?.map(|given| given.secret), users?))
     });
     let nodes = nodes(section);
     let with_agents = nodes
@@ -54,7 +62,9 @@ pub(super) fn config(section: &mut Section<'_>) -> Read<Config> {
     let node_count = nodes.as_ref().map(Vec::len);
     let failover = failover::failover(section, node_count.unwrap_or(0));
     let log = section.section("log", log);
-    let (admin_http, admin_secret) = admin?;
+    let (admin_http, admin_secret, admin_users) = admin?;
+    let auth = auth?;
+    admins(section, &admin_users, &auth, listen)?;
     let (failover, hold_timeout) = failover?;
     Ok(Config {
         listen: listen?,
@@ -62,11 +72,12 @@ pub(super) fn config(section: &mut Section<'_>) -> Read<Config> {
         max_clients: max_clients?,
         admin_http,
         admin_secret,
+        admin_users,
         nodes: nodes?,
         agents: agents?,
         monitor: monitor?,
         pool: pool?,
-        auth: auth?,
+        auth,
         routing: routing?,
         failover,
         hold_timeout,
@@ -85,6 +96,30 @@ fn admin_http(section: &mut Section<'_>, listen: Option<SocketAddr>) -> Read<Opt
         }
     }
     Ok(http)
+}
+
+/// Whoever gives orders on the console has shown who they are, or sits at this machine.
+fn admins(
+    section: &Section<'_>,
+    users: &[String],
+    auth: &Auth,
+    listen: Read<SocketAddr>,
+) -> Read<()> {
+    if auth.method == AuthMethod::Trust {
+        if !users.is_empty() && listen.is_ok_and(|listen| !listen.ip().is_loopback()) {
+            let text = "users: under auth.method trust anybody could claim to be one of them: \
+                choose another method, or let `listen` be a loopback address";
+            return Err(section.fault("admin", text));
+        }
+        return Ok(());
+    }
+    match users.iter().find(|name| !auth.users.contains_key(*name)) {
+        None => Ok(()),
+        Some(name) => {
+            let text = format!("users: `{name}` could not log in: it is not among auth.users");
+            Err(section.fault("admin", text))
+        }
+    }
 }
 
 fn nodes(section: &mut Section<'_>) -> Read<Vec<Node>> {

@@ -22,6 +22,8 @@ pub struct Config {
     pub admin_http: Option<SocketAddr>,
     /// What operators must show over HTTP; none means that only this machine's may give orders.
     pub admin_secret: Option<Secret>,
+    /// Who may use the console; without anybody there is none, and `causeway` is a database like others.
+    pub admin_users: Vec<String>,
     /// The servers; their order is their identity.
     pub nodes: Vec<Node>,
     /// How the nodes' agents are reached; given whenever a node has one.

@@ -104,6 +104,17 @@ impl Reply {
         self.put(&DataRow::new(data, values.len() as i16))
     }
 
+    /// DataRow of text values, some of which may be NULL.
+    pub fn values(self, values: &[Option<String>]) -> Self {
+        let mut data = BytesMut::new();
+        for value in values {
+            let length = value.as_ref().map_or(-1, |value| value.len() as i32);
+            data.extend_from_slice(&length.to_be_bytes());
+            data.extend_from_slice(value.as_deref().unwrap_or_default().as_bytes());
+        }
+        self.put(&DataRow::new(data, values.len() as i16))
+    }
+
     /// CommandComplete.
     pub fn complete(self, tag: &str) -> Self {
         self.put(&CommandComplete::new(tag.to_owned()))

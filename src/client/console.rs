@@ -1,0 +1,136 @@
+//! The console's messages: simple queries in, the answers of whoever knows them out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgwire::messages::startup::Authentication;
+
+use super::worker::Worker;
+use crate::console::Console;
+use crate::core::exchange::TransactionStatus;
+use crate::error::{Kind, Problem};
+use crate::wire::frame;
+use crate::wire::reply::Reply;
+use crate::wire::socket::Socket;
+
+/// A command is never longer, in bytes.
+const LONGEST: usize = 16_384;
+/// Bound on writing an answer.
+const WRITE_BOUND: Duration = Duration::from_secs(10);
+/// EmptyQueryResponse.
+const EMPTY: &[u8] = &[b'I', 0, 0, 0, 4];
+
+/// Only those who are configured.
+pub(super) fn admit(admins: &[String], user: &str) -> Result<(), Problem> {
+    if admins.iter().any(|admin| admin == user) {
+        return Ok(());
+    }
+    let what = format!("user \"{user}\" may not use the console");
+    Err(Problem::fatal(Kind::InsufficientPrivilege, what)
+        .with_hint("Name it under admin.users in causeway's configuration."))
+}
+
+/// Serves the console until the client leaves or the proxy shuts down.
+pub(super) async fn serve(worker: &Arc<Worker>, mut socket: Socket, user: &str) {
+    let common = &worker.common;
+    let mut skipping = false;
+    let mut reply = greeting();
+    loop {
+        let written = tokio::time::timeout(WRITE_BOUND, socket.write_all(reply.as_bytes())).await;
+        if !matches!(written, Ok(Ok(()))) {
+            return;
+        }
+        let message = tokio::select! {
+            message = next(&mut socket) => message,
+            () = common.draining.cancelled() => {
+                let problem = Problem::fatal(
+                    Kind::AdminShutdown,
+                    "terminating connection due to administrator command",
+                );
+                let farewell = Reply::new().error(&problem);
+                let _ = tokio::time::timeout(WRITE_BOUND, socket.write_all(farewell.as_bytes())).await;
+                return;
+            }
+        };
+        reply = match message {
+            Some((b'Q', body)) => {
+                skipping = false;
+                let text = frame::cstr(&body).map_or(&body[..], |(text, _)| text);
+                answer(&*common.console, user, &String::from_utf8_lossy(text)).await
+            }
+            Some((b'S', _)) => {
+                skipping = false;
+                Reply::new().ready(TransactionStatus::Idle)
+            }
+            Some((b'P' | b'B' | b'D' | b'E' | b'C' | b'F', _)) if !skipping => {
+                skipping = true;
+                let problem = Problem::error(
+                    Kind::FeatureNotSupported,
+                    "the console takes simple queries only",
+                );
+                Reply::new().error(&problem)
+            }
+            Some((b'X', _)) | None => return,
+            Some(_) => Reply::new(),
+        };
+    }
+}
+
+/// The next message; none when the client is gone, or sends what is none.
+async fn next(socket: &mut Socket) -> Option<(u8, Vec<u8>)> {
+    let read = socket.read_buffered(|bytes| match frame::peek(bytes) {
+        Ok(None) => (0, None),
+        Ok(Some((tag, size))) if size <= LONGEST => {
+            let body = bytes.get(frame::HEADER..size);
+            (size, body.map(|body| Some((tag, body.to_vec()))))
+        }
+        _ => (bytes.len(), Some(None)),
+    });
+    read.await.ok().flatten().flatten()
+}
+
+fn greeting() -> Reply {
+    // PgBouncer, too, puts its own version where a server's is expected.
+    let version = concat!(env!("CARGO_PKG_VERSION"), "/causeway");
+    let parameters = [
+        ("server_version", version),
+        ("client_encoding", "UTF8"),
+        ("server_encoding", "UTF8"),
+        ("standard_conforming_strings", "on"),
+        ("DateStyle", "ISO"),
+        ("TimeZone", "UTC"),
+        ("is_superuser", "on"),
+    ];
+    let reply = Reply::new().authentication(&Authentication::Ok);
+    let reply = parameters
+        .into_iter()
+        .fold(reply, |reply, (name, value)| reply.parameter(name, value));
+    reply.ready(TransactionStatus::Idle)
+}
+
+/// Answers one message, in which several commands may stand; the first that fails ends it.
+async fn answer(console: &dyn Console, user: &str, text: &str) -> Reply {
+    let mut reply = Reply::new();
+    let mut commands = text.split(';').map(str::trim).filter(|c| !c.is_empty());
+    let Some(mut command) = commands.next() else {
+        return reply.raw(EMPTY).ready(TransactionStatus::Idle);
+    };
+    loop {
+        match console.run(user, command).await {
+            Ok(answer) => {
+                if !answer.columns.is_empty() {
+                    reply = reply.columns(&answer.columns);
+                    for row in &answer.rows {
+                        reply = reply.values(row);
+                    }
+                }
+                reply = reply.complete(answer.tag);
+            }
+            Err(problem) => return reply.error(&problem).ready(TransactionStatus::Idle),
+        }
+        match commands.next() {
+            Some(next) => command = next,
+            None => return reply.ready(TransactionStatus::Idle),
+        }
+    }
+}

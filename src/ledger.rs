@@ -1,0 +1,200 @@
+//! The ledger of who is connected: clients and pools write it, the console reads it. Neither side
+//! knows the other.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::core::topology::NodeId;
+
+/// Everybody who is connected, and what they have done.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    clients: Mutex<HashMap<u64, Arc<Client>>>,
+    next: AtomicU64,
+    traffic: Mutex<BTreeMap<Arc<str>, Arc<Traffic>>>,
+    pools: ArcSwap<Vec<PoolEntry>>,
+}
+
+/// A client that has logged in.
+#[derive(Debug)]
+pub struct Client {
+    /// Unique over the process's life.
+    pub id: u64,
+    /// Who.
+    pub user: Arc<str>,
+    /// Where to.
+    pub database: Arc<str>,
+    /// Where from, if that could be found out.
+    pub address: Option<SocketAddr>,
+    /// Since when.
+    pub connected: SystemTime,
+    /// A statement of it is being worked on.
+    busy: AtomicBool,
+    traffic: Arc<Traffic>,
+}
+
+/// What has been done for a database.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    transactions: AtomicU64,
+    units: AtomicU64,
+    time_us: AtomicU64,
+}
+
+/// A `Traffic` at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Transactions, a statement outside of one counted as one.
+    pub transactions: u64,
+    /// Simple queries, and extended batches up to Sync.
+    pub units: u64,
+    /// From arrival to the end of the answer, in microseconds.
+    pub time_us: u64,
+}
+
+/// A pool of server connections: its node, its database and its user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolEntry {
+    /// The node.
+    pub node: NodeId,
+    /// The database.
+    pub database: Arc<str>,
+    /// The user.
+    pub user: Arc<str>,
+    /// Connections in use.
+    pub active: usize,
+    /// Connections that are idle.
+    pub idle: usize,
+    /// Clients that wait for a connection.
+    pub waiting: usize,
+}
+
+/// A client's entry; struck out when dropped.
+#[derive(Debug)]
+pub struct Entry {
+    client: Arc<Client>,
+    ledger: Arc<Ledger>,
+}
+
+impl Ledger {
+    /// Enters a client.
+    pub fn enter(
+        self: &Arc<Self>,
+        user: &Arc<str>,
+        database: &Arc<str>,
+        address: Option<SocketAddr>,
+    ) -> Entry {
+        let traffic = Arc::clone(self.traffic.lock().entry(Arc::clone(database)).or_default());
+        let client = Arc::new(Client {
+            id: self.next.fetch_add(1, Ordering::Relaxed) + 1,
+            user: Arc::clone(user),
+            database: Arc::clone(database),
+            address,
+            connected: SystemTime::now(),
+            busy: AtomicBool::new(false),
+            traffic,
+        });
+        self.clients.lock().insert(client.id, Arc::clone(&client));
+        Entry {
+            client,
+            ledger: Arc::clone(self),
+        }
+    }
+
+    /// All clients, the longest connected first.
+    pub fn clients(&self) -> Vec<Arc<Client>> {
+        let mut clients: Vec<_> = self.clients.lock().values().cloned().collect();
+        clients.sort_unstable_by_key(|client| client.id);
+        clients
+    }
+
+    /// What has been done, by database.
+    pub fn traffic(&self) -> Vec<(Arc<str>, Done)> {
+        let traffic = self.traffic.lock();
+        let done = traffic.iter().map(|(database, traffic)| {
+            let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            let done = Done {
+                transactions: load(&traffic.transactions),
+                units: load(&traffic.units),
+                time_us: load(&traffic.time_us),
+            };
+            (Arc::clone(database), done)
+        });
+        done.collect()
+    }
+
+    /// Replaces what is known of the pools.
+    pub fn set_pools(&self, mut pools: Vec<PoolEntry>) {
+        pools.sort_unstable_by(|a, b| {
+            (&a.database, &a.user, a.node).cmp(&(&b.database, &b.user, b.node))
+        });
+        self.pools.store(Arc::new(pools));
+    }
+
+    /// The pools as of at most half a second ago, by database, user and node.
+    pub fn pools(&self) -> Arc<Vec<PoolEntry>> {
+        self.pools.load_full()
+    }
+}
+
+impl Client {
+    /// Whether a statement of it is being worked on.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+}
+
+impl Entry {
+    /// A unit has arrived.
+    pub fn begin(&self) {
+        self.client.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// It has been answered, and with it perhaps the transaction has ended.
+    pub fn end(&self, took: Duration, transaction_over: bool) {
+        let Client { busy, traffic, .. } = &*self.client;
+        busy.store(false, Ordering::Relaxed);
+        traffic.units.fetch_add(1, Ordering::Relaxed);
+        let us = took.as_micros() as u64;
+        traffic.time_us.fetch_add(us, Ordering::Relaxed);
+        if transaction_over {
+            traffic.transactions.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.ledger.clients.lock().remove(&self.client.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_come_and_go_and_leave_what_they_did() {
+        let ledger = Arc::new(Ledger::default());
+        let (user, database) = (Arc::from("u"), Arc::from("d"));
+        let entry = ledger.enter(&user, &database, None);
+        entry.begin();
+        assert!(ledger.clients()[0].is_busy());
+        entry.end(Duration::from_micros(7), true);
+        assert!(!ledger.clients()[0].is_busy());
+        drop(entry);
+        assert!(ledger.clients().is_empty());
+        let done = Done {
+            transactions: 1,
+            units: 1,
+            time_us: 7,
+        };
+        assert_eq!(ledger.traffic(), [(database, done)]);
+    }
+}

@@ -1,0 +1,44 @@
+//! Orders from the console, carried out on real servers with real agents.
+
+use pgcauseway::rig::Cluster;
+
+use super::{connect, console_url, rows};
+use crate::support::{Proxy, block_on, eventually, http, sqlstate};
+
+#[test]
+fn a_switchover_is_carried_out() {
+    let builder = Cluster::builder("console-orders").agents(env!("CARGO_BIN_EXE_causeway"));
+    let cluster = block_on(builder.start()).unwrap();
+    let user = &cluster.application().user;
+    let yaml = format!(
+        "{}{}admin: {{ http: 127.0.0.1:0, users: [{user}] }}\n",
+        cluster.yaml(),
+        cluster.failover_yaml("")
+    );
+    let proxy = Proxy::with_yaml(&cluster, &yaml);
+    eventually("failover is steady", || {
+        http::status(proxy.http)["failover"]["phase"] == "steady"
+    });
+    let console = block_on(connect(&console_url(&proxy)));
+    let error = rows(&console, "SWITCHOVER TO nobody").unwrap_err();
+    assert_eq!(sqlstate(&error), "42704", "{error:?}");
+
+    let status = http::status(proxy.http);
+    let old = status["primary"].as_str().unwrap().to_owned();
+    let names = status["nodes"].as_array().unwrap().iter();
+    let names = names.map(|node| node["name"].as_str().unwrap());
+    let new = names.filter(|name| *name != old).last().unwrap().to_owned();
+    let done = rows(&console, &format!("SWITCHOVER TO {new}")).unwrap();
+    assert_eq!(done[0]["result"], "done");
+    eventually("the new primary leads", || {
+        http::status(proxy.http)["primary"] == new.as_str()
+    });
+    let failover = rows(&console, "SHOW FAILOVER").unwrap();
+    let primary = failover.iter().find(|row| row["key"] == "primary").unwrap();
+    assert_eq!(primary["value"], new);
+    let events = rows(&console, "SHOW EVENTS").unwrap();
+    assert!(
+        events.iter().any(|event| event["kind"] == "promoted"),
+        "{events:?}"
+    );
+}
