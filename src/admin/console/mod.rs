@@ -11,8 +11,11 @@ use crate::console::{Answer, Answering, Console};
 use crate::desk::Ask;
 use crate::error::{Kind, Problem};
 
+/// Makes one answer.
+type Show = fn(&State) -> Answer;
+
 /// What can be shown, and by whom.
-const SHOWN: [(&str, fn(&State) -> Answer); 13] = [
+const SHOWN: [(&str, Show); 13] = [
     ("NODES", cluster::nodes),
     ("LAG", cluster::lag),
     ("FAILOVER", cluster::failover),
