@@ -144,6 +144,17 @@ pub struct Seen {
     timeline: Timeline,
     testimony: Option<Testimony>,
     home: Option<NodeId>,
+    /// The mark before an outcome became unknown: the client was told of the latter, so that only
+    /// what this one stands for can be lost to it unawares.
+    certain: Option<Certain>,
+}
+
+/// A mark that was replaced by one of unknown outcome.
+#[derive(Clone, Copy, Debug)]
+struct Certain {
+    mark: Mark,
+    upper: Option<Upper>,
+    timeline: Timeline,
 }
 
 impl Seen {
@@ -177,6 +188,15 @@ impl Seen {
 
     fn set(&mut self, node: NodeId, at: LifeAt<'_>, cover: Cover, origin: Origin) {
         let (incarnation, probe) = (at.incarnation, at.gauge.sent());
+        self.certain = match (cover, self.mark) {
+            (Cover::Unknown, Some(mark)) if mark.cover != Cover::Unknown => Some(Certain {
+                mark,
+                upper: self.upper,
+                timeline: self.timeline,
+            }),
+            (Cover::Unknown, _) => self.certain,
+            _ => None,
+        };
         self.mark = Some(Mark {
             node,
             incarnation,
@@ -251,6 +271,12 @@ impl Seen {
         if from >= primary.timeline || self.lives_on(mark, topology) && upper.is_none() {
             return Ok(());
         }
+        if mark.cover == Cover::Unknown {
+            let kept = self.follow_certain(topology, lossless);
+            self.rebase(node.id, primary);
+            self.shown_by_promoted();
+            return kept;
+        }
         let fork = primary.history.as_ref().and_then(|h| h.end_of(from));
         let kept = match (upper, fork) {
             (Some(upper), Some(fork)) => upper.lsn <= fork,
@@ -280,6 +306,20 @@ impl Seen {
             to: primary.timeline,
             fork,
         })
+    }
+
+    /// Judges what was known for certain before an outcome became unknown.
+    fn follow_certain(&mut self, topology: &Topology, lossless: bool) -> Result<(), Broken> {
+        let Some(certain) = self.certain.take() else {
+            return Ok(());
+        };
+        let mut before = Self {
+            mark: Some(certain.mark),
+            upper: certain.upper,
+            timeline: certain.timeline,
+            ..Self::default()
+        };
+        before.follow(topology, lossless)
     }
 
     /// A promoted node had replayed all of the timeline that it left, and shows it.

@@ -46,10 +46,10 @@ impl Sessions {
         }
         let mut readers: Vec<_> = (0..3).map(|_| proxy.wire()).collect();
         for wire in &mut readers {
-            wire.run("SET causeway.consistency = primary");
+            wire.run("SET causeway.consistency = 'primary'");
             let count = wire.value("SELECT count(*) FROM lost WHERE what = 'lost'");
             assert_eq!(count, "6");
-            wire.run("SET causeway.consistency = session");
+            wire.run("SET causeway.consistency = 'session'");
         }
         measured(proxy, primary);
         watched(primary);

@@ -42,9 +42,12 @@ fn a_promotion_by_another_hand_is_followed() {
         node.unwrap()["role"] == "primary"
     });
     let rows = || -> i64 {
-        // Of the application alone.
-        let sql = "SELECT count(*) FROM history";
-        block_on(old.query(sql)).unwrap()
+        let count = async {
+            let client = old.connect(cluster.application()).await.unwrap();
+            let sql = "SELECT count(*) FROM history";
+            client.query_one(sql, &[]).await.unwrap().get(0)
+        };
+        block_on(count)
     };
     let before = rows();
     writers.wait_acknowledged(200);

@@ -30,6 +30,13 @@ pub(super) fn look(step: &mut Step<'_>) {
 
 /// `observe` mode: whoever leads is followed; nothing is promoted, stopped or repointed.
 pub(super) fn follow(step: &mut Step<'_>) {
+    step.next.request = step.observation.request.filter(|request| {
+        let answered = step.next.answered_request;
+        answered.is_none_or(|last| request.id > last)
+    });
+    step.answer_request(Err(
+        "mode is observe: something else promotes here".to_owned()
+    ));
     let Some((primary, answer)) = claimant(step) else {
         step.hold();
         return step.say("no node leads on the latest timeline; waiting for whoever promotes");
@@ -40,13 +47,6 @@ pub(super) fn follow(step: &mut Step<'_>) {
     // Whatever was being done belongs to another mode.
     step.enter(Phase::Steady);
     step.next.sync = SyncState::default();
-    step.next.request = step.observation.request.filter(|request| {
-        let answered = step.next.answered_request;
-        answered.is_none_or(|last| request.id > last)
-    });
-    step.answer_request(Err(
-        "mode is observe: something else promotes here".to_owned()
-    ));
     for node in step.policy.ids().filter(|node| *node != primary) {
         let answer = step.observation.answer(node, step.policy.timeout_us);
         if answer.is_some_and(|answer| answer.primary().is_some()) {
