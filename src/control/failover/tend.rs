@@ -13,6 +13,8 @@ use crate::core::topology::NodeId;
 const PACE: Duration = Duration::from_millis(100);
 /// Bound on one question.
 const BOUND: Duration = Duration::from_secs(1);
+/// A server that has been made a standby is seen to stream by then, or has to be made one again.
+const SEEN: Duration = Duration::from_secs(10);
 
 /// What the task works with.
 pub(super) struct Tend {
@@ -25,12 +27,13 @@ impl Tend {
     /// Asks until it is dropped. No answer is not told: the last one grows old.
     pub(super) async fn run(self) {
         let mut failing = false;
+        let mut done = None;
         loop {
             let at_us = self.facts.now_us();
             match self.agent.status(BOUND).await {
                 Ok(status) => {
                     failing = false;
-                    self.note(at_us, &status);
+                    self.note(at_us, &status, &mut done);
                 }
                 Err(error) => {
                     if !failing {
@@ -43,7 +46,8 @@ impl Tend {
         }
     }
 
-    fn note(&self, at_us: u64, status: &Status) {
+    /// `done` remembers when a job was first seen to be done.
+    fn note(&self, at_us: u64, status: &Status, done: &mut Option<(u64, u64)>) {
         let postmaster = match (status.postmaster.running, status.role) {
             (false, _) => Postmaster::Stopped {
                 checkpoint: status
@@ -57,7 +61,17 @@ impl Tend {
         let job = match &status.job {
             Some(job) => match job.state {
                 JobState::Running => Job::Running,
-                JobState::Done => Job::None,
+                JobState::Done if job.epoch < status.highest_epoch => Job::None,
+                JobState::Done => {
+                    let known = done.filter(|(started, _)| *started == job.started);
+                    let (_, since_us) = *done.insert(known.unwrap_or((job.started, at_us)));
+                    // Its answers are late on a busy machine: it is not done until they are seen.
+                    if u128::from(at_us.saturating_sub(since_us)) < SEEN.as_micros() {
+                        Job::Running
+                    } else {
+                        Job::None
+                    }
+                }
                 JobState::Failed => Job::Failed {
                     at_us,
                     detail: job.detail.clone(),
