@@ -29,4 +29,4 @@ GRANT EXECUTE ON FUNCTION pg_read_binary_file(text, bigint, bigint, boolean) TO 
 GRANT ALTER SYSTEM ON PARAMETER primary_conninfo TO causeway;
 GRANT ALTER SYSTEM ON PARAMETER synchronous_standby_names TO causeway;
 -- After a promotion, so that pg_rewind finds the new timeline in the control file.
-GRANT pg_checkpoint TO causeway;
+GRANT pg_checkpoint TO causeway, replicator;

@@ -13,7 +13,7 @@ use crate::writers::Writers;
 
 const SETTINGS: &str = "timeout: 1s\nlease: 4s";
 /// Runs unless said otherwise.
-const RUNS: u64 = 3;
+const RUNS: u64 = 2;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()

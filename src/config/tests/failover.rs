@@ -57,7 +57,7 @@ failover:
   mode: manual
   durability: quorum
   timeout: 1s
-  lease: 1500ms
+  lease: 11s
   hold_timeout: 1m
   fence_command: 'true'
   rejoin_command: 'false'
@@ -76,7 +76,7 @@ failover:
     );
     assert_eq!(failover.mode, FailoverMode::Manual);
     assert_eq!(failover.max_lost_bytes, Some(0));
-    assert_eq!(failover.lease, Duration::from_millis(1500));
+    assert_eq!(failover.lease, Duration::from_secs(11));
     assert_eq!(failover.fence_command.as_deref(), Some("true"));
     assert_eq!(failover.rejoin_command.as_deref(), Some("false"));
     assert_eq!(failover.fencing, Fencing::RoutingOnly);
@@ -121,4 +121,24 @@ fn what_is_probably_not_meant_is_pointed_out() {
         open,
         ["failover.etcd.password: goes to etcd in the clear without https"]
     );
+}
+
+#[test]
+fn with_etcd_a_lease_outlasts_a_change_of_the_deciding_proxy() {
+    let with = |lease: &str| {
+        format!(
+            "
+failover:
+  mode: automatic
+  {lease}
+  coordination: etcd
+  etcd: {{ endpoints: [http://10.0.0.1:2379], ttl: 2s }}
+  replication: {{ user: copy, password: secret }}
+"
+        )
+    };
+    assert_eq!(failover(&with("timeout: 1s")).lease, Duration::from_secs(4));
+    assert_eq!(failover(&with("lease: 4s")).lease, Duration::from_secs(4));
+    let text = faults(&with("lease: 3999ms"));
+    assert!(text.contains("at least twice etcd.ttl"), "{text}");
 }

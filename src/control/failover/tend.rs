@@ -58,6 +58,8 @@ impl Tend {
         let job = match &status.job {
             Some(job) => match job.state {
                 JobState::Running => Job::Running,
+                // An earlier decision's: it says nothing of the present one.
+                JobState::Done if job.epoch < status.highest_epoch => Job::None,
                 JobState::Done => Job::Done { at_us },
                 JobState::Failed => Job::Failed {
                     at_us,
