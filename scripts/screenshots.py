@@ -114,6 +114,8 @@ class Browser:
         data = self.call("Page.captureScreenshot", format="png", **options)["data"]
         with open(path, "wb") as file:
             file.write(base64.b64decode(data))
+        if shutil.which("pngquant"):
+            subprocess.run(["pngquant", "--force", "--ext", ".png", "--skip-if-larger", path], check=False)
         print(f"  picture {path}, {os.path.getsize(path) // 1024} kB")
 
 
@@ -184,7 +186,8 @@ def main():
         after = browser.run("document.querySelector('.chart path')?.getAttribute('d') ?? ''")
         checks.that("charts move under load", before != after)
         checks.that("nothing scrolls sideways", browser.run("document.documentElement.scrollWidth <= innerWidth"))
-        time.sleep(45)
+        browser.run("document.querySelector('[data-span=\"60\"]').click()")
+        time.sleep(60)
         browser.picture(f"{options.out}/dashboard-light.png", whole=True)
 
         print("switchover by the button")

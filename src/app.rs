@@ -118,6 +118,7 @@ pub async fn run(
         Arc::clone(&metrics),
         Arc::clone(&desk),
         Arc::clone(&ledger),
+        shutdown.clone(),
     );
     let common = Arc::new(Common {
         policy: policy(&config),

@@ -13,6 +13,8 @@ mod status;
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::board::Board;
 use crate::config::{Config, Secret};
 use crate::desk::Desk;
@@ -34,6 +36,8 @@ pub struct State {
     sampler: Arc<Sampler>,
     ledger: Arc<Ledger>,
     config: Arc<Config>,
+    /// Cancelled, it ends the proxy.
+    shutdown: CancellationToken,
 }
 
 impl State {
@@ -44,6 +48,7 @@ impl State {
         metrics: Arc<Metrics>,
         desk: Arc<Desk>,
         ledger: Arc<Ledger>,
+        shutdown: CancellationToken,
     ) -> Self {
         Self {
             board,
@@ -54,6 +59,7 @@ impl State {
             sampler: Arc::default(),
             ledger,
             config: Arc::new(config.clone()),
+            shutdown,
         }
     }
 }

@@ -221,6 +221,22 @@ fn psql_is_at_home() {
 }
 
 #[test]
+fn shutdown_ends_the_proxy_and_says_so() {
+    let proxy = proxy();
+    let mut wire = proxy.wire();
+    let console = console(&proxy);
+    rows(&console, "SHUTDOWN").unwrap();
+    let farewell = wire.until_closed();
+    assert!(
+        farewell.iter().any(|frame| frame.tag == b'E'),
+        "{farewell:?}"
+    );
+    eventually("nobody listens any more", || {
+        std::net::TcpStream::connect(("127.0.0.1", proxy.port)).is_err()
+    });
+}
+
+#[test]
 fn a_message_without_end_hurts_nobody() {
     let proxy = proxy();
     let login = cluster().application();

@@ -26,8 +26,8 @@ fn a_switchover_is_carried_out() {
     let status = http::status(proxy.http);
     let old = status["primary"].as_str().unwrap().to_owned();
     let names = status["nodes"].as_array().unwrap().iter();
-    let names = names.map(|node| node["name"].as_str().unwrap());
-    let new = names.filter(|name| *name != old).last().unwrap().to_owned();
+    let mut names = names.map(|node| node["name"].as_str().unwrap());
+    let new = names.find(|name| *name != old).unwrap().to_owned();
     let done = rows(&console, &format!("SWITCHOVER TO {new}")).unwrap();
     assert_eq!(done[0]["result"], "done");
     eventually("the new primary leads", || {

@@ -11,7 +11,7 @@ use crate::console::{Answer, Answering, Console};
 use crate::desk::Ask;
 use crate::error::{Kind, Problem};
 
-/// Makes one answer.
+/// Makes a table.
 type Show = fn(&State) -> Answer;
 
 /// What can be shown, and by whom.
@@ -32,7 +32,7 @@ const SHOWN: [(&str, Show); 13] = [
 ];
 
 /// What can be ordered.
-const ORDERS: [(&str, &str); 2] = [
+const ORDERS: [(&str, &str); 3] = [
     (
         "SWITCHOVER [TO node]",
         "hand the primary's role over, without loss",
@@ -40,6 +40,10 @@ const ORDERS: [(&str, &str); 2] = [
     (
         "FAILOVER [TO node]",
         "replace the primary now, and accept the loss that was spoken of",
+    ),
+    (
+        "SHUTDOWN",
+        "end this proxy: no new clients, transactions may end, then it is gone",
     ),
 ];
 
@@ -49,6 +53,7 @@ enum Command {
     /// The place in `SHOWN`.
     Show(usize),
     Order(Ask, Option<String>),
+    Shutdown,
     /// Settings that drivers send of their own accord; they change nothing here.
     Ignored,
 }
@@ -73,6 +78,14 @@ impl Console for State {
                             ]],
                             tag: tag(ask),
                         })
+                }
+                Command::Shutdown => {
+                    tracing::info!(user, "shutdown ordered on the console");
+                    self.shutdown.cancel();
+                    Ok(Answer {
+                        tag: "SHUTDOWN",
+                        ..Answer::default()
+                    })
                 }
                 Command::Ignored => Ok(Answer {
                     tag: "SET",
@@ -109,6 +122,7 @@ fn parse(text: &str) -> Result<Command, Problem> {
         }
         ["SWITCHOVER", rest @ ..] => order(Ask::Switchover, rest),
         ["FAILOVER", rest @ ..] => order(Ask::Failover, rest),
+        ["SHUTDOWN"] => Ok(Command::Shutdown),
         ["SET", _, ..] => Ok(Command::Ignored),
         _ => Err(unknown(text)),
     }

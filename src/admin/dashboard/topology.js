@@ -61,7 +61,7 @@ function tree(width, leader, others) {
 
 /** Narrow: one below the other, along a trunk. */
 function tower(width, leader, others) {
-  const shapes = [leader ? box(0, 2, width, leader, leader) : nobody(0, 2, width)];
+  const shapes = [leader ? box(1, 2, width - 2, leader, leader) : nobody(1, 2, width - 2)];
   const inset = 34;
   others.forEach((node, index) => {
     const y = TALL + GAP + index * (TALL + 12);
