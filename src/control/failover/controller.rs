@@ -46,6 +46,8 @@ pub struct Controller {
     leads: Option<(u64, u64)>,
     /// When clients' statements began to be held.
     held_since: Option<Instant>,
+    /// For how long they were held the last time.
+    last_stall: Duration,
     reported: Reported,
     /// Commands that nobody waits for.
     errands: JoinSet<()>,
@@ -102,6 +104,7 @@ impl Controller {
             published: None,
             leads: None,
             held_since: None,
+            last_stall: Duration::ZERO,
             reported: Reported::default(),
             errands: JoinSet::new(),
         })
@@ -322,6 +325,7 @@ impl Controller {
             _ => {
                 if let Some(since) = self.held_since.take() {
                     let gap = since.elapsed();
+                    self.last_stall = gap;
                     self.metrics.failover_write_gap.observe(gap.as_secs_f64());
                 }
                 if let Writer::Only(node, _) = ruling.writer {
@@ -385,9 +389,8 @@ impl Controller {
             Event::CalledOff { .. } => self.metrics.failover_ended("called_off"),
             Event::Chosen { lost_bytes, .. } => self.metrics.lost_write_bytes.inc_by(*lost_bytes),
             Event::Done { request } => {
-                let stall = self
-                    .held_since
-                    .map_or(Duration::ZERO, |since| since.elapsed());
+                // The record that reports it has released them already.
+                let stall = self.last_stall;
                 self.desk.end(*request, Outcome::Done { stall });
             }
             Event::Refused { request, why } => {
