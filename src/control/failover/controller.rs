@@ -56,6 +56,8 @@ pub struct Controller {
     took: Option<u64>,
     /// When clients' statements began to be held.
     held_since: Option<Instant>,
+    /// For how long they were held the last time.
+    last_stall: Duration,
     reported: Reported,
     /// Commands that nobody waits for.
     errands: JoinSet<()>,
@@ -115,6 +117,7 @@ impl Controller {
             leads: None,
             took: None,
             held_since: None,
+            last_stall: Duration::ZERO,
             reported: Reported::default(),
             errands: JoinSet::new(),
         })
@@ -454,6 +457,7 @@ impl Controller {
             _ => {
                 if let Some(since) = self.held_since.take() {
                     let gap = since.elapsed();
+                    self.last_stall = gap;
                     self.metrics.failover_write_gap.observe(gap.as_secs_f64());
                 }
                 if let Writer::Only(node, _) = ruling.writer {
@@ -517,9 +521,8 @@ impl Controller {
             Event::CalledOff { .. } => self.metrics.failover_ended("called_off"),
             Event::Chosen { lost_bytes, .. } => self.metrics.lost_write_bytes.inc_by(*lost_bytes),
             Event::Done { request } => {
-                let stall = self
-                    .held_since
-                    .map_or(Duration::ZERO, |since| since.elapsed());
+                // The record that reports it has released them already.
+                let stall = self.last_stall;
                 self.desk.end(*request, Outcome::Done { stall });
             }
             Event::Refused { request, why } => {
