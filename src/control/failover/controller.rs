@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::facts::{Facts, Frame};
 use super::hands::Hands;
 use super::policy;
+use super::reporter::Reporter;
 use super::ruling::Ruling;
 use super::tell;
 use super::tend::Tend;
@@ -18,15 +19,14 @@ use crate::board::Board;
 use crate::config::{Config, Failover};
 use crate::control::agent::AgentClient;
 use crate::control::store::{Claim, Leader, OpenError, SaveError, Store, Stored, Version};
-use crate::core::failover::command::{Act, Command, Event};
+use crate::core::failover::command::{Act, Command};
 use crate::core::failover::detect::{Health, judge};
 use crate::core::failover::observation::{Leadership, Observation};
-use crate::core::failover::policy::Durability;
 use crate::core::failover::record::{Phase, Record, Request, RequestKind};
 use crate::core::failover::{Policy, plan};
 use crate::core::route::NodeSet;
 use crate::core::topology::{NodeId, Writer};
-use crate::desk::{Ask, Desk, Outcome, Standing};
+use crate::desk::{Ask, Desk, Outcome};
 use crate::metrics::Metrics;
 
 /// The facts are looked at as often as this, and at once when one of weight changes.
@@ -43,7 +43,6 @@ pub struct Controller {
     policy: Arc<Policy>,
     facts: Arc<Facts>,
     hands: Arc<Hands>,
-    mode: &'static str,
     known: Option<Known>,
     published: Option<Ruling>,
     /// The term by whose claim the ruling stands; 0 when it stands by no claim.
@@ -58,7 +57,7 @@ pub struct Controller {
     held_since: Option<Instant>,
     /// For how long they were held the last time.
     last_stall: Duration,
-    reported: Reported,
+    reporter: Reporter,
     /// Commands that nobody waits for.
     errands: JoinSet<()>,
 }
@@ -68,13 +67,6 @@ struct Known {
     record: Record,
     version: Version,
     phase_since_us: u64,
-}
-
-/// What was said last, so that it is said once.
-#[derive(Default)]
-struct Reported {
-    why: String,
-    failure: String,
 }
 
 impl Controller {
@@ -91,6 +83,12 @@ impl Controller {
         let store = Store::open(&failover.coordination, &failover.cluster, &holder).await?;
         let policy = Arc::new(policy::policy(config, failover));
         let facts = Arc::new(Facts::new(Arc::clone(&board), config.nodes.len()));
+        let reporter = Reporter::new(
+            Arc::clone(&desk),
+            Arc::clone(&metrics),
+            Arc::clone(&policy),
+            failover.mode.name(),
+        );
         let hands = Hands {
             config: config.clone(),
             failover: failover.clone(),
@@ -106,7 +104,6 @@ impl Controller {
             board,
             desk,
             metrics,
-            mode: failover.mode.name(),
             policy,
             facts,
             hands: Arc::new(hands),
@@ -118,7 +115,7 @@ impl Controller {
             took: None,
             held_since: None,
             last_stall: Duration::ZERO,
-            reported: Reported::default(),
+            reporter,
             errands: JoinSet::new(),
         })
     }
@@ -287,7 +284,8 @@ impl Controller {
         let loaded = match self.store.load().await {
             Ok(loaded) => loaded,
             Err(error) => {
-                self.fail("read the failover record", &error.to_string());
+                self.reporter
+                    .fail("read the failover record", &error.to_string());
                 return false;
             }
         };
@@ -311,7 +309,8 @@ impl Controller {
         let record = match read {
             Ok(record) => record,
             Err(error) => {
-                self.fail("read the failover record", &error.to_string());
+                self.reporter
+                    .fail("read the failover record", &error.to_string());
                 return None;
             }
         };
@@ -322,7 +321,7 @@ impl Controller {
             Ok(record) => Some(record),
             Err(node) => {
                 let what = format!("node {node} is in it and not in the configuration");
-                self.fail("use the failover record", &what);
+                self.reporter.fail("use the failover record", &what);
                 None
             }
         }
@@ -410,7 +409,8 @@ impl Controller {
         let value = match serde_json::to_value(&record) {
             Ok(value) => value,
             Err(error) => {
-                self.fail("store the failover record", &error.to_string());
+                self.reporter
+                    .fail("store the failover record", &error.to_string());
                 return false;
             }
         };
@@ -435,10 +435,17 @@ impl Controller {
             }
             Err(SaveError::Unavailable(error)) => {
                 self.known = None;
-                self.fail("store the failover record", &error.to_string());
+                self.reporter
+                    .fail("store the failover record", &error.to_string());
                 false
             }
         }
+    }
+
+    fn stand(&mut self, record: &Record, why: String) {
+        let leader = self.leader();
+        self.reporter
+            .stand(record, why, self.leads.is_some(), leader);
     }
 
     fn publish(&mut self, ruling: Ruling, until_us: u64) {
@@ -483,7 +490,7 @@ impl Controller {
             let mut all = JoinSet::new();
             for command in group {
                 if let Act::Report(event) = &command.act {
-                    self.report(event);
+                    self.reporter.event(event, self.last_stall);
                     continue;
                 }
                 let (hands, command) = (Arc::clone(&self.hands), command.clone());
@@ -502,70 +509,12 @@ impl Controller {
                 if let Ok((Err(error), command)) = ended {
                     failed = true;
                     let doing = tell::doing(&command.act, &self.policy);
-                    self.fail(&doing, &error.to_string());
+                    self.reporter.fail(&doing, &error.to_string());
                 }
             }
             if failed {
                 return;
             }
-        }
-    }
-
-    fn report(&mut self, event: &Event) {
-        let told = tell::event(event, &self.policy);
-        tell::log(&told);
-        self.desk.tell(told.kind, told.text);
-        match event {
-            Event::Promoted { .. } => self.metrics.failover_ended("promoted"),
-            Event::Restored(_) => self.metrics.failover_ended("restored"),
-            Event::CalledOff { .. } => self.metrics.failover_ended("called_off"),
-            Event::Chosen { lost_bytes, .. } => self.metrics.lost_write_bytes.inc_by(*lost_bytes),
-            Event::Done { request } => {
-                // The record that reports it has released them already.
-                let stall = self.last_stall;
-                self.desk.end(*request, Outcome::Done { stall });
-            }
-            Event::Refused { request, why } => {
-                self.desk.end(*request, Outcome::Refused(why.clone()));
-            }
-            _ => {}
-        }
-    }
-
-    fn stand(&mut self, record: &Record, why: String) {
-        let name = |node: &NodeId| self.policy.name(*node);
-        let quarantine = record.quarantine.iter();
-        let quarantine = quarantine.map(|(node, why)| (name(node), tell::quarantined(why)));
-        self.desk.stand(Standing {
-            mode: self.mode.to_owned(),
-            phase: record.phase.label().to_owned(),
-            epoch: record.epoch,
-            primary: record.primary.as_ref().map(name),
-            durability: match (self.policy.durability, record.sync.wanted()) {
-                (Durability::Async { .. }, _) => "async",
-                (Durability::Quorum { .. }, Some(_)) if !record.sync.changing() => "quorum",
-                (Durability::Quorum { .. }, _) => "quorum pending",
-            },
-            leads: self.leads.is_some(),
-            leader: self.leader(),
-            quarantine: quarantine.collect(),
-            why: why.clone(),
-        });
-        let quiet = matches!(record.phase, Phase::Steady);
-        if why != self.reported.why {
-            if !quiet && !why.is_empty() {
-                tracing::info!(phase = record.phase.label(), %why, "failover waits");
-            }
-            self.reported.why = why;
-        }
-    }
-
-    /// Says what went wrong, once for each different reason.
-    fn fail(&mut self, doing: &str, error: &str) {
-        let failure = format!("{doing}: {error}");
-        if failure != self.reported.failure {
-            tracing::warn!(reason = error, "{doing}");
-            self.reported.failure = failure;
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod controller;
 mod facts;
 mod hands;
 pub mod policy;
+mod reporter;
 mod ruling;
 mod sync_names;
 mod tell;
