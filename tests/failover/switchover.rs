@@ -140,7 +140,11 @@ fn a_switchover_that_cannot_succeed_is_refused_with_the_reason() {
     open.run("BEGIN");
     open.run("INSERT INTO history VALUES (-1, -1)");
     settled(&proxy);
-    let (code, text) = refused(to.name());
+    let (mut code, mut text) = (0, String::new());
+    eventually("the agent answers again", || {
+        (code, text) = refused(to.name());
+        !text.contains("does not answer")
+    });
     assert_eq!(code, 409);
     assert!(text.contains("still open"), "{text}");
     open.run("COMMIT");
