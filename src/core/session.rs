@@ -266,6 +266,10 @@ impl Seen {
         let Some((primary, _)) = node.as_primary() else {
             return Ok(());
         };
+        // Nearly always, and then nothing needs to be looked up.
+        if self.timeline >= primary.timeline {
+            return Ok(());
+        }
         let upper = self.upper(topology);
         let from = upper.map_or(self.timeline, |upper| upper.timeline);
         if from >= primary.timeline || self.lives_on(mark, topology) && upper.is_none() {
