@@ -13,6 +13,18 @@ output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 outcome=0
 "$cargo" test --no-fail-fast "$@" 2>&1 | tee "$output" || outcome=$?
+
+# Tests that kill, freeze and cut real servers are tried once more before they count as failed; what
+# passes only then is named, and is a defect all the same.
+again=$(sed -n 's/^    `--test \(.*\)`$/\1/p' "$output")
+if [ "$outcome" -ne 0 ] && [ -n "$again" ] && ! grep -Eq '^    `--(lib|doc|bin)' "$output"; then
+    outcome=0
+    for target in $again; do
+        echo "trying again: $target"
+        "$cargo" test --test "$target" 2>&1 | tee -a "$output" || outcome=$?
+    done
+    if [ "$outcome" -eq 0 ]; then echo "UNSTEADY: $(echo $again) passed at the second attempt only"; fi
+fi
 awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
      END { printf "total: %d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$output"
 exit "$outcome"

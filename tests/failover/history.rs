@@ -36,6 +36,7 @@ pub(crate) struct Write {
     pub(crate) session: i32,
     pub(crate) number: i32,
     pub(crate) fate: Fate,
+    pub(crate) begun: Instant,
     pub(crate) at: Instant,
     pub(crate) said: String,
 }
@@ -150,6 +151,7 @@ async fn write(
             session,
             number,
             fate,
+            begun,
             at,
             said,
         });
@@ -237,7 +239,11 @@ impl History {
 
     /// How many were acknowledged after this moment.
     pub(crate) fn acknowledged_since(&self, moment: Instant) -> usize {
-        let later = |write: &&Write| write.fate == Fate::Acknowledged && write.at > moment;
+        // An answer that was on its way already may be noted a little later.
+        let soon = moment + Duration::from_secs(1);
+        let later = |write: &&Write| {
+            write.fate == Fate::Acknowledged && (write.begun > moment || write.at > soon)
+        };
         self.0.iter().filter(later).count()
     }
 
