@@ -30,6 +30,7 @@ pub struct Board {
     load: Vec<AtomicU32>,
     catalogs: RwLock<HashMap<Arc<str>, Arc<ArcSwap<Catalog>>>>,
     catalog_wanted: Notify,
+    why: Mutex<Arc<str>>,
     started: Instant,
 }
 
@@ -54,6 +55,7 @@ impl Board {
             }),
             catalogs: RwLock::default(),
             catalog_wanted: Notify::new(),
+            why: Mutex::new(Arc::from("")),
             started: Instant::now(),
         }
     }
@@ -142,6 +144,19 @@ impl Board {
             self.ruled_until_us.store(until_us, Ordering::Release);
         }
         self.changed.notify_waiters();
+    }
+
+    /// Says what a failover waits for; empty when it waits for nothing.
+    pub fn explain(&self, why: &str) {
+        let mut said = self.why.lock();
+        if **said != *why {
+            *said = Arc::from(why);
+        }
+    }
+
+    /// What a failover waits for; empty when nothing was said.
+    pub fn why(&self) -> Arc<str> {
+        Arc::clone(&self.why.lock())
     }
 
     /// Resolves at the next publication after it was created and enabled.

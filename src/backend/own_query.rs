@@ -14,6 +14,9 @@ use crate::wire::frame::{self, HEADER};
 /// ParameterStatus messages that a statement brought about, by name.
 pub type Reported = Vec<(String, String)>;
 
+/// One row's values in text format; none for NULL.
+pub type Row = Vec<Option<String>>;
+
 /// Why a statement of our own failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OwnQueryError {
@@ -28,26 +31,43 @@ pub enum OwnQueryError {
 impl Server {
     /// Runs `sql`, within `bound`, on a connection that owes nothing.
     pub async fn run_own(&mut self, sql: &str, bound: Duration) -> Result<Reported, OwnQueryError> {
-        match tokio::time::timeout(bound, self.own_query(sql)).await {
-            Ok(result) => result,
+        let mut reported = Reported::new();
+        let each = |tag, frame: &[u8]| {
+            if tag == b'S' {
+                reported.extend(frame::parameter(&frame[HEADER..]));
+            }
+        };
+        match tokio::time::timeout(bound, self.own_query(sql, each)).await {
+            Ok(result) => result.map(|()| reported),
             Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
         }
     }
 
-    async fn own_query(&mut self, sql: &str) -> Result<Reported, OwnQueryError> {
+    /// Runs `sql`, within `bound`, on a connection that owes nothing, and gives its last row.
+    pub async fn ask_own(&mut self, sql: &str, bound: Duration) -> Result<Row, OwnQueryError> {
+        let mut row = Row::new();
+        let each = |tag, frame: &[u8]| {
+            if tag == b'D' {
+                row = frame::row(&frame[HEADER..]).unwrap_or_default();
+            }
+        };
+        match tokio::time::timeout(bound, self.own_query(sql, each)).await {
+            Ok(result) => result.map(|()| row),
+            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        }
+    }
+
+    async fn own_query(
+        &mut self,
+        sql: &str,
+        each: impl FnMut(u8, &[u8]),
+    ) -> Result<(), OwnQueryError> {
         let mut message = BytesMut::new();
         frontend::query(sql, &mut message)?;
         self.exchange.sent(Owed::OwnQuery);
         self.unnamed = None;
         self.socket.write_all(&message).await?;
-        let mut reported = Vec::new();
-        self.own_answer(|tag, frame| {
-            if tag == b'S' {
-                reported.extend(frame::parameter(&frame[HEADER..]));
-            }
-        })
-        .await?;
-        Ok(reported)
+        self.own_answer(each).await
     }
 
     /// Prepares a statement, unless the connection holds it, and asks for the shape of its rows, within

@@ -6,6 +6,7 @@ use super::batch::{Batch, End};
 use super::place::Failure;
 use super::session::{Ending, Session};
 use crate::config::PoolMode;
+use crate::core::commit::Verdict;
 use crate::core::exchange::TransactionStatus;
 use crate::core::session::{Cover, Level};
 use crate::core::statement::{Access, Effect};
@@ -13,8 +14,8 @@ use crate::error::{Kind, Problem};
 use crate::wire::reply::{Reply, error_text};
 
 impl Session {
-    /// The server connection broke while a batch was under way.
-    pub(super) async fn server_lost(&mut self, batch: &Batch) -> Result<(), Ending> {
+    /// The server connection broke while a batch was under way, or right before any of it was sent.
+    pub(super) async fn server_lost(&mut self, batch: &Batch, sent: bool) -> Result<(), Ending> {
         let node = self.held_node_name();
         let Some(mut lease) = self.held.take() else {
             return Ok(());
@@ -23,9 +24,18 @@ impl Session {
         let server = lease.server();
         let in_transaction = server.exchange.status() != TransactionStatus::Idle;
         let primary = self.last_route.is_some_and(|last| last.route.primary);
-        let may_have_committed = primary
+        let owed: Vec<_> = server.exchange.owed().collect();
+        let pending = self.unit.pending.take().filter(|_| sent);
+        // What stands beside a ROLLBACK commits by itself.
+        let ended = |effect: &Effect| match effect {
+            Effect::End => true,
+            Effect::Rollback => batch.statements > 1,
+            _ => false,
+        };
+        let may_have_committed = sent
+            && primary
             && self.unit.access == Some(Access::Write)
-            && (!in_transaction || batch.effects.iter().any(|e| matches!(e, Effect::End)));
+            && (!in_transaction || batch.effects.iter().any(ended));
         if primary {
             // Whatever became of it, what the session may have written must not go missing.
             self.seen
@@ -38,21 +48,23 @@ impl Session {
         lease.discard();
         self.unit.access = None;
         let lost_pin = self.track.pinned.is_some();
-        let problem = if may_have_committed {
-            Problem::error(
-                Kind::TransactionResolutionUnknown,
-                format!("the connection to node {node} was lost while a statement ran; it may have been committed"),
-            )
-            .with_hint("Look whether its effects are there before you run it again.")
-        } else {
-            Problem::error(
-                Kind::SerializationFailure,
-                format!("the connection to node {node} was lost; the transaction was rolled back"),
-            )
-            .with_hint("It is safe to run the transaction again.")
+        let verdict = match (may_have_committed, pending) {
+            (false, _) => Verdict::RolledBack,
+            (true, None) => Verdict::Unknown,
+            (true, Some(pending)) => self.resolve(pending).await,
         };
+        let problem = lost(&node, verdict);
         if cut || lost_pin || self.worker.common.config.pool.mode == PoolMode::Session {
             // The client stands in the middle of a message, or has lost more than a transaction.
+            return Err(Ending::Problem(problem));
+        }
+        if verdict == Verdict::Committed {
+            self.client.consume(batch.length);
+            self.track
+                .batch_ended(&batch.effects, false, false, TransactionStatus::Idle);
+            if self.answer_committed(batch, &owed).await? {
+                return Ok(());
+            }
             return Err(Ending::Problem(problem));
         }
         self.track
@@ -78,7 +90,7 @@ impl Session {
                 Reply::new().error(&problem)
             }
             Failure::Said(frame) => Reply::new().raw(&frame),
-            Failure::Unfit(_) => Reply::new().error(&Problem::error(
+            Failure::Unfit(_) | Failure::Lost => Reply::new().error(&Problem::error(
                 Kind::CannotConnectNow,
                 "no node accepts this session's settings",
             )),
@@ -130,4 +142,27 @@ impl Session {
             let _ = crate::backend::cancel::send(&target, bound).await;
         }
     }
+}
+
+/// What the client is told of a batch whose server connection was lost.
+fn lost(node: &str, verdict: Verdict) -> Problem {
+    let (kind, fate, hint) = match verdict {
+        Verdict::RolledBack => (
+            Kind::SerializationFailure,
+            "; the transaction was rolled back",
+            "It is safe to run the transaction again.",
+        ),
+        Verdict::Committed => (
+            Kind::TransactionResolutionUnknown,
+            " while a statement ran; the transaction was committed, the rest of the answer is lost",
+            "Do not run the transaction again.",
+        ),
+        Verdict::Unknown | Verdict::Wait => (
+            Kind::TransactionResolutionUnknown,
+            " while a statement ran; it may have been committed",
+            "Look whether its effects are there before you run it again.",
+        ),
+    };
+    let what = format!("the connection to node {node} was lost{fate}");
+    Problem::error(kind, what).with_hint(hint)
 }

@@ -1,8 +1,9 @@
 //! Statements that are answered here: `SET`, `RESET` and `SHOW` of `causeway.…`, and `DEALLOCATE` of
 //! what the client has prepared by the protocol.
 
-use super::batch::{Batch, Message};
+use super::batch::{Batch, End, Message};
 use super::names::Names;
+use super::session::{Ending, Session};
 use super::track::Track;
 use crate::core::exchange::TransactionStatus;
 use crate::core::session::Level;
@@ -10,10 +11,10 @@ use crate::core::statement::Effect;
 use crate::error::{Kind, Problem};
 use crate::wire::reply::Reply;
 
-const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
-const BIND_COMPLETE: &[u8] = &[b'2', 0, 0, 0, 4];
-const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];
-const NO_DATA: &[u8] = &[b'n', 0, 0, 0, 4];
+pub(super) const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
+pub(super) const BIND_COMPLETE: &[u8] = &[b'2', 0, 0, 0, 4];
+pub(super) const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];
+pub(super) const NO_DATA: &[u8] = &[b'n', 0, 0, 0, 4];
 const NO_PARAMETERS: &[u8] = &[b't', 0, 0, 0, 6, 0, 0];
 
 /// What answering needs of the session.
@@ -24,6 +25,33 @@ pub(super) struct Desk<'a> {
     pub(super) last_route: &'a str,
     /// An error here does not abort a transaction: the server knows nothing of it.
     pub(super) status: TransactionStatus,
+}
+
+impl Session {
+    /// Answers a batch of which everything is answered here.
+    pub(super) async fn answer_own(
+        &mut self,
+        batch: &Batch,
+        status: TransactionStatus,
+    ) -> Result<(), Ending> {
+        let last_route = match &self.last_route {
+            Some(last) => last.describe(&self.node_name(last.route.node.0)),
+            None => "nothing has been routed yet".to_owned(),
+        };
+        let mut desk = Desk {
+            track: &mut self.track,
+            names: &mut self.names,
+            last_route: &last_route,
+            status,
+        };
+        let (reply, failed) = desk.answer(batch);
+        if failed && batch.end == End::Flush {
+            self.skipping = true;
+        }
+        self.client.consume(batch.length);
+        self.names.confirm_all();
+        self.tell(reply.as_bytes()).await
+    }
 }
 
 impl Desk<'_> {

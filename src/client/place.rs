@@ -217,7 +217,7 @@ impl Places {
                     let waited = Duration::from_micros(asked_at_us - began_us);
                     let left = common.config.hold_timeout.saturating_sub(waited);
                     if left.is_zero() {
-                        return Err(no_primary(waited).into());
+                        return Err(no_primary(waited, &board.why()).into());
                     }
                     (NodeSet::default(), left)
                 }
@@ -289,6 +289,8 @@ pub(super) enum Failure {
     Said(Vec<u8>),
     /// This standby refuses the session's settings: another node may know what they speak of.
     Unfit(NodeId),
+    /// The held server connection broke before anything of the batch was sent.
+    Lost,
 }
 
 impl From<Problem> for Failure {
@@ -325,15 +327,19 @@ fn unavailable(error: &AcquireError) -> Problem {
     Problem::error(Kind::CannotConnectNow, error.to_string())
 }
 
-fn no_primary(waited: Duration) -> Problem {
-    Problem::error(
+fn no_primary(waited: Duration, why: &str) -> Problem {
+    let problem = Problem::error(
         Kind::CannotConnectNow,
         format!(
             "no primary is available: waited {:.1} s for one",
             waited.as_secs_f64()
         ),
     )
-    .with_hint("See /api/status for what each node last answered.")
+    .with_hint("See /api/status for what each node last answered.");
+    match why {
+        "" => problem,
+        _ => problem.with_detail(why),
+    }
 }
 
 fn last_route(route: Route, seen: &mut Seen, topology: &Topology) -> LastRoute {

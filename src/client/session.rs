@@ -10,7 +10,6 @@ use super::aborted::Aborted;
 use super::batch::{Batch, End, Gathered, Gatherer};
 use super::cancels::Slot;
 use super::names::Names;
-use super::own;
 use super::place::{Failure, LastRoute, MAX_ATTEMPTS, Need, Places};
 use super::relay::{Client, LookAfter, Outcome, Relay};
 use super::render::{Rendered, render};
@@ -20,6 +19,7 @@ use crate::backend::own_query::OwnQueryError;
 use crate::backend::pool::Lease;
 use crate::backend::settings;
 use crate::config::PoolMode;
+use crate::core::commit::Pending;
 use crate::core::exchange::{Exchange, TransactionStatus};
 use crate::core::route::NodeSet;
 use crate::core::session::{Cover, Level, Seen};
@@ -67,6 +67,8 @@ pub(super) struct Unit {
     pub(super) access: Option<Access>,
     pub(super) may_commit_async: bool,
     pub(super) level: Level,
+    /// The transaction whose COMMIT is on its way, if it is known.
+    pub(super) pending: Option<Pending>,
     /// The connection was placed for the batch at hand, which is counted already.
     just_placed: bool,
 }
@@ -228,26 +230,6 @@ impl Session {
         Ok(())
     }
 
-    async fn answer_own(&mut self, batch: &Batch, status: TransactionStatus) -> Result<(), Ending> {
-        let last_route = match &self.last_route {
-            Some(last) => last.describe(&self.node_name(last.route.node.0)),
-            None => "nothing has been routed yet".to_owned(),
-        };
-        let mut desk = own::Desk {
-            track: &mut self.track,
-            names: &mut self.names,
-            last_route: &last_route,
-            status,
-        };
-        let (reply, failed) = desk.answer(batch);
-        if failed && batch.end == End::Flush {
-            self.skipping = true;
-        }
-        self.client.consume(batch.length);
-        self.names.confirm_all();
-        self.tell(reply.as_bytes()).await
-    }
-
     pub(super) async fn relay_batch(&mut self, batch: &mut Batch) -> Result<(), Ending> {
         let mut exclude = NodeSet::default();
         let mut attempts = 0;
@@ -263,9 +245,13 @@ impl Session {
                     Err(failure) => return self.refuse(batch, failure).await,
                 }
             }
-            if let Err(failure) = self.check_shapes(batch).await {
-                self.refuse(batch, failure).await?;
-                return self.unit_refused();
+            match self.make_ready(batch).await {
+                Ok(()) => {}
+                Err(Failure::Lost) => return self.server_lost(batch, false).await,
+                Err(failure) => {
+                    self.refuse(batch, failure).await?;
+                    return self.unit_refused();
+                }
             }
             let outcome = self.relay_once(batch).await;
             match outcome {
@@ -281,7 +267,9 @@ impl Session {
                     }
                     self.release(why == Replay::NodeLost);
                 }
-                Outcome::Repeat(_) | Outcome::ServerLost => return self.server_lost(batch).await,
+                Outcome::Repeat(_) | Outcome::ServerLost => {
+                    return self.server_lost(batch, true).await;
+                }
                 Outcome::ClientGone => {
                     self.abandon().await;
                     return Err(Ending::Quiet);
@@ -292,6 +280,12 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// What has to be known before the batch is sent.
+    async fn make_ready(&mut self, batch: &Batch) -> Result<(), Failure> {
+        self.check_shapes(batch).await?;
+        self.identify(batch).await
     }
 
     /// Places a batch and makes the server connection ready for this session.
@@ -591,7 +585,7 @@ impl Session {
         )
     }
 
-    fn node_name(&self, node: u16) -> String {
+    pub(super) fn node_name(&self, node: u16) -> String {
         let nodes = &self.worker.common.config.nodes;
         nodes
             .get(usize::from(node))

@@ -23,6 +23,10 @@ impl Session {
             return Ok(());
         };
         let server = lease.server();
+        // In the middle of a pipeline nothing can be asked, and a refusal would leave its beginning open.
+        if !server.exchange.is_quiet() {
+            return Ok(());
+        }
         let mut changed = false;
         for message in &batch.messages {
             let (Some(prepared), Some(expected)) = (&message.prepared, message.shape) else {
@@ -31,8 +35,6 @@ impl Session {
             let known = server.held.shape(prepared.id());
             let found = match known {
                 Some(shape) => shape,
-                // In the middle of a pipeline nothing can be asked.
-                None if !server.exchange.is_quiet() => continue,
                 None if server.exchange.status() == TransactionStatus::Failed => continue,
                 None => match server.describe_own(prepared, OWN_BOUND).await {
                     Ok(shape) => shape,
@@ -43,7 +45,7 @@ impl Session {
                         continue;
                     }
                     Err(OwnQueryError::Refused(frame)) => return Err(Failure::Said(frame)),
-                    Err(OwnQueryError::Io(_)) => return Ok(()),
+                    Err(OwnQueryError::Io(_)) => return Err(Failure::Lost),
                 },
             };
             changed |= found != expected;
@@ -52,9 +54,9 @@ impl Session {
             return Ok(());
         }
         if server.exchange.status() == TransactionStatus::InTransaction
-            && server.exchange.is_quiet()
+            && let Err(OwnQueryError::Io(_)) = server.run_own(FAIL, OWN_BOUND).await
         {
-            let _ = server.run_own(FAIL, OWN_BOUND).await;
+            return Err(Failure::Lost);
         }
         let what = "cached plan must not change result type";
         Err(Problem::error(Kind::FeatureNotSupported, what).into())

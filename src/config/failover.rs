@@ -38,6 +38,8 @@ pub struct Failover {
     pub fencing: Fencing,
     /// What a session is told whose acknowledged writes a promotion lost.
     pub on_lost_writes: OnLostWrites,
+    /// Whether a transaction's id is asked for before its COMMIT, at the price of a round trip.
+    pub resolve_commits: bool,
     /// Name of this cluster; proxies that share it decide together.
     pub cluster: String,
     /// Where the record of a failover and the leadership among proxies are kept.
@@ -162,6 +164,7 @@ fn inside(section: &mut Section<'_>, nodes: usize) -> Read<(Option<Failover>, Du
         ("routing_only", Fencing::RoutingOnly),
     ];
     let tellings = [("error", OnLostWrites::Error), ("warn", OnLostWrites::Warn)];
+    let switch = [("true", true), ("false", false)];
     let mode = section.required("mode", one_of(&modes));
     let losses = losses(section);
     let timeout = section.or("timeout", ms(2_000), span(ms(100)..=minutes(10)));
@@ -171,6 +174,7 @@ fn inside(section: &mut Section<'_>, nodes: usize) -> Read<(Option<Failover>, Du
     let rejoin_command = section.optional("rejoin_command", command);
     let fencing = section.or("fencing", Fencing::Required, one_of(&fencings));
     let on_lost_writes = section.or("on_lost_writes", OnLostWrites::Error, one_of(&tellings));
+    let resolve_commits = section.or("resolve_commits", false, one_of(&switch));
     let cluster = section.or("cluster", "main".to_owned(), short_name);
     let coordination = coordination(section);
     let replication = section.optional_section("replication", replication);
@@ -204,6 +208,7 @@ fn inside(section: &mut Section<'_>, nodes: usize) -> Read<(Option<Failover>, Du
         rejoin_command: rejoin_command?,
         fencing: fencing?,
         on_lost_writes: on_lost_writes?,
+        resolve_commits: resolve_commits?,
         cluster: cluster?,
         coordination,
         replication: replication?,

@@ -138,6 +138,11 @@ impl Exchange {
         self.owed.is_empty() && !self.unsynced && !self.skips && self.copy == Copy::No
     }
 
+    /// What is still to come, in order.
+    pub fn owed(&self) -> impl Iterator<Item = Owed> {
+        self.owed.iter().copied()
+    }
+
     /// True when every reply has arrived, though an extended batch may await its Sync.
     pub fn owes_nothing(&self) -> bool {
         self.owed.is_empty()

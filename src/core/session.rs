@@ -178,6 +178,8 @@ impl Seen {
     pub fn ended_on_primary(&mut self, node: NodeId, at: LifeAt<'_>, cover: Cover) {
         // An earlier asynchronous commit stays uncovered by a later flush position.
         let cover = match &self.mark {
+            // It was told that; what came before is judged by itself.
+            _ if cover == Cover::Unknown => cover,
             Some(before) if before.node == node && before.cover == Cover::Insert => Cover::Insert,
             // Another session's may have been read.
             _ if at.gauge.may_show_unflushed() => Cover::Insert,

@@ -11,6 +11,7 @@ mod hung;
 mod killed;
 mod lost;
 mod observe;
+mod resolve;
 mod resume;
 mod switchover;
 

@@ -12,7 +12,6 @@ use super::hands::Hands;
 use super::policy;
 use super::reporter::Reporter;
 use super::ruling::Ruling;
-use super::tell;
 use super::tend::Tend;
 use super::watch::Watch;
 use crate::board::Board;
@@ -84,6 +83,7 @@ impl Controller {
         let policy = Arc::new(policy::policy(config, failover));
         let facts = Arc::new(Facts::new(Arc::clone(&board), config.nodes.len()));
         let reporter = Reporter::new(
+            Arc::clone(&board),
             Arc::clone(&desk),
             Arc::clone(&metrics),
             Arc::clone(&policy),
@@ -508,7 +508,7 @@ impl Controller {
             while let Some(ended) = all.join_next().await {
                 if let Ok((Err(error), command)) = ended {
                     failed = true;
-                    let doing = tell::doing(&command.act, &self.policy);
+                    let doing = command.act.describe(&self.policy);
                     self.reporter.fail(&doing, &error.to_string());
                 }
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::tell;
+use crate::board::Board;
 use crate::core::failover::Policy;
 use crate::core::failover::command::Event;
 use crate::core::failover::policy::Durability;
@@ -14,6 +15,7 @@ use crate::metrics::Metrics;
 
 /// Speaks for the controller.
 pub(super) struct Reporter {
+    board: Arc<Board>,
     desk: Arc<Desk>,
     metrics: Arc<Metrics>,
     policy: Arc<Policy>,
@@ -26,12 +28,14 @@ pub(super) struct Reporter {
 
 impl Reporter {
     pub(super) fn new(
+        board: Arc<Board>,
         desk: Arc<Desk>,
         metrics: Arc<Metrics>,
         policy: Arc<Policy>,
         mode: &'static str,
     ) -> Self {
         Self {
+            board,
             desk,
             metrics,
             policy,
@@ -43,9 +47,8 @@ impl Reporter {
 
     /// Something has happened; `stall` is for how long statements were held the last time.
     pub(super) fn event(&self, event: &Event, stall: Duration) {
-        let told = tell::event(event, &self.policy);
-        tell::log(&told);
-        self.desk.tell(told.kind, told.text);
+        let text = tell::log(event, &self.policy);
+        self.desk.tell(tell::kind(event), text);
         match event {
             Event::Promoted { .. } => self.metrics.failover_ended("promoted"),
             Event::Restored(_) => self.metrics.failover_ended("restored"),
@@ -70,7 +73,7 @@ impl Reporter {
     ) {
         let name = |node: &NodeId| self.policy.name(*node);
         let quarantine = record.quarantine.iter();
-        let quarantine = quarantine.map(|(node, why)| (name(node), tell::quarantined(why)));
+        let quarantine = quarantine.map(|(node, why)| (name(node), why.describe()));
         self.desk.stand(Standing {
             mode: self.mode.to_owned(),
             phase: record.phase.label().to_owned(),
@@ -86,6 +89,7 @@ impl Reporter {
             quarantine: quarantine.collect(),
             why: why.clone(),
         });
+        self.board.explain(&why);
         let quiet = matches!(record.phase, Phase::Steady);
         if why != self.why {
             if !quiet && !why.is_empty() {
@@ -98,6 +102,7 @@ impl Reporter {
     /// Says what went wrong, once for each different reason.
     pub(super) fn fail(&mut self, doing: &str, error: &str) {
         let failure = format!("{doing}: {error}");
+        self.board.explain(&failure);
         if failure != self.failure {
             tracing::warn!(reason = error, "{doing}");
             self.failure = failure;

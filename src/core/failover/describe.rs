@@ -3,7 +3,7 @@
 use super::command::{Act, Event, Stop};
 use super::policy::Policy;
 use super::quorum::CommitRule;
-use super::record::{Cause, Proof, Reason, Way};
+use super::record::{Cause, Proof, Quarantined, Reason, Way};
 
 impl Act {
     /// The command in words: `stop pg1 immediately`.
@@ -68,19 +68,25 @@ impl Event {
             Self::Fell { node, cause } => {
                 format!("{} is being replaced: {}", name(*node), cause.describe())
             }
-            Self::CalledOff { node, why } => format!("{} goes on: {why}", name(*node)),
+            Self::CalledOff { node, why } => format!("{} goes on leading: {why}", name(*node)),
             Self::Fenced { node, proof } => {
-                format!("{} is fenced: {}", name(*node), proof.describe())
+                format!("{} takes no more writes: {}", name(*node), proof.describe())
             }
             Self::Chosen {
                 node,
                 end,
                 lost_bytes,
-                ..
-            } => format!(
-                "{} was chosen at {end}; {lost_bytes} bytes known to be lost",
-                name(*node)
-            ),
+                written,
+            } => match lost_bytes {
+                0 => format!(
+                    "{} is to lead from {end}; nothing known is lost",
+                    name(*node)
+                ),
+                _ => format!(
+                    "{} is to lead from {end}; {lost_bytes} bytes up to {written} are lost",
+                    name(*node)
+                ),
+            },
             Self::Promoted {
                 node,
                 timeline,
@@ -89,21 +95,30 @@ impl Event {
                 Some(fork) => format!("{} leads on timeline {timeline}, from {fork}", name(*node)),
                 None => format!("{} leads on timeline {timeline}", name(*node)),
             },
-            Self::Restored(node) => format!("{} serves again; nobody could take over", name(*node)),
-            Self::Quarantined { node, why } => format!(
-                "{} is out of service: {}; {}",
-                name(*node),
-                why.reason.describe(),
-                why.way.describe()
-            ),
+            Self::Restored(node) => format!("{} leads again: nobody could take over", name(*node)),
+            Self::Quarantined { node, why } => {
+                format!("{} serves nobody: {}", name(*node), why.describe())
+            }
             Self::Rejoined(node) => format!("{} is in service again", name(*node)),
-            Self::Impostor { node, timeline, .. } => format!(
-                "{} claims to lead on timeline {timeline}; it is never written to",
-                name(*node)
+            Self::Impostor {
+                node,
+                timeline,
+                reason,
+            } => format!(
+                "{} runs as a primary on timeline {timeline}: {}; it is never written to",
+                name(*node),
+                reason.describe()
             ),
             Self::Done { request } => format!("request {request} is carried out"),
             Self::Refused { request, why } => format!("request {request} is refused: {why}"),
         }
+    }
+}
+
+impl Quarantined {
+    /// Why a node serves nobody, and how it comes back.
+    pub fn describe(&self) -> String {
+        format!("{}; {}", self.reason.describe(), self.way.describe())
     }
 }
 
