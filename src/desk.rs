@@ -67,6 +67,8 @@ pub struct Standing {
     pub leads: bool,
     /// The proxy that decides, as far as this one knows.
     pub leader: Option<String>,
+    /// By node: what would keep it from taking writes, should it be replaced as a primary.
+    pub fences: Vec<(String, String)>,
     /// Nodes that serve nothing, and why.
     pub quarantine: Vec<(String, String)>,
 }
@@ -82,6 +84,10 @@ pub struct Told {
     pub kind: &'static str,
     /// In words.
     pub text: String,
+    /// Whose doing it is: the address of the proxy that decided, or that it is an operator's order.
+    pub by: String,
+    /// How long after the failover or switchover began, in milliseconds; none outside of one.
+    pub after_ms: Option<u64>,
 }
 
 /// The desk.
@@ -200,8 +206,13 @@ impl Desk {
         Arc::clone(&self.standing.borrow())
     }
 
-    /// Tells people something.
+    /// Tells people something that happened by itself.
     pub fn tell(&self, kind: &'static str, text: String) {
+        self.tell_of(kind, text, "", None);
+    }
+
+    /// Tells people something of a failover or switchover: whose doing, and how long after it began.
+    pub fn tell_of(&self, kind: &'static str, text: String, by: &str, after: Option<Duration>) {
         let mut state = self.state.lock();
         state.next_event += 1;
         let told = Told {
@@ -209,6 +220,8 @@ impl Desk {
             at_ms: unix_ms(),
             kind,
             text,
+            by: by.to_owned(),
+            after_ms: after.map(|after| after.as_millis() as u64),
         };
         state.events.push_back(told);
         if state.events.len() > EVENTS {

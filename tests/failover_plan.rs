@@ -471,7 +471,7 @@ fn fencing() -> Vec<(&'static str, Case)> {
             }),
         ),
         (
-            "no agent, `fencing: none` accepted",
+            "no agent, `fencing: routing_only`",
             without(hung().detached()).with(|case| case.policy.unfenced_accepted = true),
         ),
         (

@@ -182,6 +182,9 @@ fn summary(status: &Value) -> String {
     if let Some(why) = failover["why"].as_str().filter(|why| !why.is_empty()) {
         let _ = writeln!(out, "  {why}");
     }
+    for entry in failover["fences"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "  fence of {}: {}", text(&entry[0]), text(&entry[1]));
+    }
     for entry in failover["quarantine"].as_array().into_iter().flatten() {
         let _ = writeln!(
             out,
@@ -195,7 +198,9 @@ fn summary(status: &Value) -> String {
         let _ = writeln!(out, "\nlast events:");
     }
     for event in events.iter().rev().take(10).rev() {
-        let _ = writeln!(out, "  {}", text(&event["text"]));
+        let after = event["after_ms"].as_u64();
+        let after = after.map_or_else(String::new, |ms| format!(" ({:.1} s)", ms as f64 / 1000.0));
+        let _ = writeln!(out, "  {}{after}", text(&event["text"]));
     }
     out
 }

@@ -37,8 +37,11 @@ fn a_switchover_is_carried_out() {
     let primary = failover.iter().find(|row| row["key"] == "primary").unwrap();
     assert_eq!(primary["value"], new);
     let events = rows(&console, "SHOW EVENTS").unwrap();
-    assert!(
-        events.iter().any(|event| event["kind"] == "promoted"),
-        "{events:?}"
-    );
+    let promoted = events.iter().find(|event| event["kind"] == "promoted");
+    let promoted = promoted.unwrap_or_else(|| panic!("{events:?}"));
+    assert!(promoted["by"].contains("an operator"), "{promoted:?}");
+    assert!(promoted["after_ms"].parse::<u64>().is_ok(), "{promoted:?}");
+    let fences = http::status(proxy.http)["failover"]["fences"].clone();
+    assert_eq!(fences.as_array().unwrap().len(), 3);
+    assert_eq!(fences[0][1], "its agent");
 }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::eventually;
 use crate::world::{TTL, World, go_on};
 use crate::writers::Writers;
 
@@ -121,6 +122,19 @@ async fn a_decider_fails_together_with_the_primary() {
         world.settled().await;
         expected += 1;
         assert_eq!(world.timeline().await, expected, "{fault}: one promotion");
+        // Whoever follows tells it as well, and whose decision it was.
+        for proxy in 0..world.proxies.len() {
+            eventually("every proxy tells of the promotion", async || {
+                let status = world.status(proxy).await.unwrap_or_default();
+                let events = status["events"].as_array().cloned().unwrap_or_default();
+                let leads = format!("on timeline {expected}");
+                events.iter().any(|event| {
+                    let text = event["text"].as_str().unwrap_or_default();
+                    text.contains(&leads) && event["by"].as_str().is_some_and(|by| !by.is_empty())
+                })
+            })
+            .await;
+        }
     }
 
     // Nobody can decide meanwhile: the primary's lease runs out, and with etcd it comes back.

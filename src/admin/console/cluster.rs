@@ -96,7 +96,12 @@ pub(super) fn events(state: &State) -> Answer {
             text(super::pooler::time_of(event.at_ms)),
             text(event.kind),
             text(event.text),
+            text(event.by),
+            event.after_ms.map_or_else(|| text(""), text),
         ]
     });
-    table(vec!["number", "at", "kind", "text"], rows.collect())
+    table(
+        vec!["number", "at", "kind", "text", "by", "after_ms"],
+        rows.collect(),
+    )
 }

@@ -183,6 +183,10 @@ function timeline() {
     const item = html("li", KIND[event.kind] ?? ""), when = html("time", "", clock(event.at_ms));
     when.dateTime = new Date(event.at_ms).toISOString();
     item.append(when, html("b", "", event.kind.replaceAll("_", " ")), html("p", "", event.text));
+    if (event.after_ms !== null || event.by) {
+      const after = event.after_ms === null ? "" : `after ${(event.after_ms / 1000).toFixed(1)} s`;
+      item.append(html("small", "", [after, event.by && `by ${event.by}`].filter(Boolean).join(", ")));
+    }
     return item;
   }));
 }

@@ -88,6 +88,7 @@ impl Controller {
             Arc::clone(&metrics),
             Arc::clone(&policy),
             failover.mode.name(),
+            address(&holder),
         );
         let hands = Hands {
             config: config.clone(),
@@ -444,8 +445,9 @@ impl Controller {
 
     fn stand(&mut self, record: &Record, why: String) {
         let leader = self.leader();
+        let answering = self.facts.answering(self.policy.timeout_us);
         self.reporter
-            .stand(record, why, self.leads.is_some(), leader);
+            .stand(record, why, self.leads.is_some(), leader, answering);
     }
 
     fn publish(&mut self, ruling: Ruling, until_us: u64) {

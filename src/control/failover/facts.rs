@@ -12,6 +12,7 @@ use crate::core::failover::observation::{
     AgentAnswer, Answer, Attempt, Job, Leadership, NodeFacts, Observation, Postmaster,
 };
 use crate::core::failover::record::Request;
+use crate::core::route::NodeSet;
 use crate::core::topology::NodeId;
 
 /// The facts, shared by watchers, executor and controller.
@@ -144,6 +145,20 @@ impl Facts {
         self.change(id, |node| {
             std::mem::replace(&mut node.attempt, attempt) != attempt
         });
+    }
+
+    /// The nodes whose agents have answered within `timeout_us`.
+    pub(super) fn answering(&self, timeout_us: u64) -> NodeSet {
+        let now_us = self.now_us();
+        let known = self.known.lock();
+        let mut answering = NodeSet::default();
+        for (index, node) in known.nodes.iter().enumerate() {
+            let at_us = node.agent.as_ref().map(|agent| agent.at_us);
+            if at_us.is_some_and(|at_us| now_us.saturating_sub(at_us) < timeout_us) {
+                answering.insert(NodeId(index as u16));
+            }
+        }
+        answering
     }
 
     pub(super) fn agent_answered(&self, id: NodeId, answer: AgentAnswer, job: Job) {

@@ -1,7 +1,7 @@
 //! Telling people: events as they happen, how things stand, and what goes wrong, each once.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::tell;
 use crate::board::Board;
@@ -9,6 +9,8 @@ use crate::core::failover::Policy;
 use crate::core::failover::command::Event;
 use crate::core::failover::policy::Durability;
 use crate::core::failover::record::{Phase, Record};
+use crate::core::lsn::Timeline;
+use crate::core::route::NodeSet;
 use crate::core::topology::NodeId;
 use crate::desk::{Desk, Outcome, Standing};
 use crate::metrics::Metrics;
@@ -20,6 +22,14 @@ pub(super) struct Reporter {
     metrics: Arc<Metrics>,
     policy: Arc<Policy>,
     mode: &'static str,
+    /// This proxy's address.
+    address: String,
+    /// When the latest failover or switchover began.
+    began: Option<Instant>,
+    /// It is still under way.
+    busy: bool,
+    /// What was found when another proxy decided: who leads, on which timeline.
+    followed: Option<(NodeId, Timeline)>,
     /// Said last.
     why: String,
     /// Said last.
@@ -33,6 +43,7 @@ impl Reporter {
         metrics: Arc<Metrics>,
         policy: Arc<Policy>,
         mode: &'static str,
+        address: String,
     ) -> Self {
         Self {
             board,
@@ -40,6 +51,10 @@ impl Reporter {
             metrics,
             policy,
             mode,
+            address,
+            began: None,
+            busy: false,
+            followed: None,
             why: String::new(),
             failure: String::new(),
         }
@@ -48,7 +63,12 @@ impl Reporter {
     /// Something has happened; `stall` is for how long statements were held the last time.
     pub(super) fn event(&self, event: &Event, stall: Duration) {
         let text = tell::log(event, &self.policy);
-        self.desk.tell(tell::kind(event), text);
+        let by = match self.desk.pending() {
+            Some(_) => format!("an operator, through {}", self.address),
+            None => self.address.clone(),
+        };
+        let after = self.began.map(|began| began.elapsed());
+        self.desk.tell_of(tell::kind(event), text, &by, after);
         match event {
             Event::Promoted { .. } => self.metrics.failover_ended("promoted"),
             Event::Restored(_) => self.metrics.failover_ended("restored"),
@@ -70,10 +90,21 @@ impl Reporter {
         why: String,
         leads: bool,
         leader: Option<String>,
+        answering: NodeSet,
     ) {
+        self.keep_time(record);
+        if leads {
+            self.followed = None;
+        } else {
+            self.tell_what_another_decided(record, leader.as_deref());
+        }
         let name = |node: &NodeId| self.policy.name(*node);
         let quarantine = record.quarantine.iter();
         let quarantine = quarantine.map(|(node, why)| (name(node), why.describe()));
+        let fences = self.policy.ids().map(|node| {
+            let fence = self.policy.describe_fence(node, answering.contains(node));
+            (name(&node), fence)
+        });
         self.desk.stand(Standing {
             mode: self.mode.to_owned(),
             phase: record.phase.label().to_owned(),
@@ -86,6 +117,7 @@ impl Reporter {
             },
             leads,
             leader,
+            fences: fences.collect(),
             quarantine: quarantine.collect(),
             why: why.clone(),
         });
@@ -97,6 +129,38 @@ impl Reporter {
             }
             self.why = why;
         }
+    }
+
+    /// It lasts until every node is back, and the events of the step that ends it still belong to it.
+    fn keep_time(&mut self, record: &Record) {
+        let serving = matches!(record.phase, Phase::Steady | Phase::Looking);
+        let busy = !serving || !record.quarantine.is_empty();
+        match (busy, self.busy) {
+            (true, false) => self.began = Some(Instant::now()),
+            (false, false) => self.began = None,
+            (_, true) => {}
+        }
+        self.busy = busy;
+    }
+
+    fn tell_what_another_decided(&mut self, record: &Record, leader: Option<&str>) {
+        let serving = matches!(record.phase, Phase::Steady | Phase::Following);
+        let Some(primary) = record.primary.filter(|_| serving) else {
+            return;
+        };
+        let now = Some((primary, record.timeline));
+        if self.followed.is_some() && self.followed != now {
+            let event = Event::Promoted {
+                node: primary,
+                timeline: record.timeline,
+                fork: None,
+            };
+            let text = tell::log(&event, &self.policy);
+            let after = self.began.map(|began| began.elapsed());
+            let by = leader.unwrap_or_default();
+            self.desk.tell_of(tell::kind(&event), text, by, after);
+        }
+        self.followed = now;
     }
 
     /// Says what went wrong, once for each different reason.

@@ -1,9 +1,10 @@
 //! Commands and events in words, with the nodes' names: for logs, status and the printed plan.
 
 use super::command::{Act, Event, Stop};
-use super::policy::Policy;
+use super::policy::{Durability, Policy};
 use super::quorum::CommitRule;
 use super::record::{Cause, Proof, Quarantined, Reason, Way};
+use crate::core::topology::NodeId;
 
 impl Act {
     /// The command in words: `stop pg1 immediately`.
@@ -45,6 +46,30 @@ impl Act {
             Self::Heartbeat(node) => format!("heartbeat on {}", name(*node)),
             Self::Checkpoint(node) => format!("checkpoint on {}", name(*node)),
             Self::Report(event) => format!("report: {}", event.describe(policy)),
+        }
+    }
+}
+
+impl Policy {
+    /// What would keep a node from acknowledging writes, should it be replaced as a primary; `answers`
+    /// when its agent does at present.
+    pub fn describe_fence(&self, node: NodeId, answers: bool) -> String {
+        let quorum = matches!(self.durability, Durability::Quorum { .. });
+        let agent = match (self.has_agent(node), answers) {
+            (true, true) => Some("its agent"),
+            (true, false) => Some("its agent, which does not answer: then its lease"),
+            (false, _) => None,
+        };
+        let means = [
+            agent,
+            self.fence_command.then_some("fence_command"),
+            quorum.then_some("the quorum"),
+        ];
+        let means: Vec<_> = means.into_iter().flatten().collect();
+        match (means.is_empty(), self.unfenced_accepted) {
+            (false, _) => means.join(", or "),
+            (true, true) => "routing only: who reaches it directly can go on writing".to_owned(),
+            (true, false) => "nothing: no standby is promoted while it may run".to_owned(),
         }
     }
 }

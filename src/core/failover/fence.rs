@@ -73,8 +73,8 @@ pub fn proof(
         ));
     } else {
         missing.push(format!(
-            "for an operator: {name} has no agent, there is no fence_command, and fencing: none \
-             is not accepted"
+            "for an operator: {name} has no agent, there is no fence_command, and the configuration \
+             does not say fencing: routing_only"
         ));
     }
     Err(format!("waiting {}", missing.join(", or ")))

@@ -31,7 +31,7 @@ pub struct Policy {
     pub fence_command: bool,
     /// A `rejoin_command` is configured, for nodes without an agent.
     pub rejoin_command: bool,
-    /// `fencing: none`: the operator accepts that an old primary without an agent is kept from
+    /// `fencing: routing_only`: the operator accepts that an old primary without an agent is kept from
     /// clients by routing only.
     pub unfenced_accepted: bool,
     /// The zone of the deciding proxy; its nodes win ties.

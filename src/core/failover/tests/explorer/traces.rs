@@ -45,13 +45,7 @@ fn settle(setup: &Setup, state: &mut State, text: &mut String) {
     }
 }
 
-/// `CAUSEWAY_WRITE_DOCS=1` writes the trace as it is now, for a reading of the difference.
 fn agrees(name: &str, expected: &str, text: &str) {
-    if std::env::var_os("CAUSEWAY_WRITE_DOCS").is_some() {
-        let here = "src/core/failover/tests/explorer/traces";
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(here);
-        return std::fs::write(path.join(name), text).unwrap();
-    }
     assert!(expected == text, "{name} should be:\n<<<\n{text}>>>");
 }
 
