@@ -167,6 +167,14 @@ impl Case {
         }
     }
 
+    fn without_agents(mut self) -> Self {
+        let nodes = self.policy.nodes.iter_mut();
+        nodes.for_each(|node| node.agent = false);
+        let nodes = self.seen.nodes.iter_mut();
+        nodes.for_each(|node| node.agent = None);
+        self
+    }
+
     fn quorum() -> Self {
         let mut case = Self::new();
         case.policy.durability = Durability::Quorum { standbys: 1 };
@@ -318,17 +326,6 @@ fn looking() -> Vec<(&'static str, Case)> {
 
 fn steady() -> Vec<(&'static str, Case)> {
     let parted = |case: Case| case.detached();
-    let no_agent = |mut case: Case| {
-        case.policy
-            .nodes
-            .iter_mut()
-            .for_each(|node| node.agent = false);
-        case.seen
-            .nodes
-            .iter_mut()
-            .for_each(|node| node.agent = None);
-        case
-    };
     vec![
         ("all is well", Case::new()),
         (
@@ -341,11 +338,15 @@ fn steady() -> Vec<(&'static str, Case)> {
         ),
         (
             "connections are refused, there is no agent, no standby is connected",
-            no_agent(parted(Case::new())).with(|case| case.node(PG1).attempt = Attempt::Refused),
+            parted(Case::new())
+                .without_agents()
+                .with(|case| case.node(PG1).attempt = Attempt::Refused),
         ),
         (
             "connections are refused, there is no agent, a standby still receives",
-            no_agent(Case::new()).with(|case| case.node(PG1).attempt = Attempt::Refused),
+            Case::new()
+                .without_agents()
+                .with(|case| case.node(PG1).attempt = Attempt::Refused),
         ),
         (
             "no answer for less than the timeout",
@@ -419,17 +420,6 @@ fn fencing() -> Vec<(&'static str, Case)> {
             Cause::Hung,
         )
     };
-    let without = |mut case: Case| {
-        case.policy
-            .nodes
-            .iter_mut()
-            .for_each(|node| node.agent = false);
-        case.seen
-            .nodes
-            .iter_mut()
-            .for_each(|node| node.agent = None);
-        case
-    };
     vec![
         (
             "its agent reports it stopped in this epoch",
@@ -458,21 +448,30 @@ fn fencing() -> Vec<(&'static str, Case)> {
                 case.node(PG1).agent.as_mut().unwrap().epoch = 3;
             }),
         ),
-        ("no agent and no fence_command", without(hung().detached())),
+        (
+            "no agent and no fence_command",
+            hung().detached().without_agents(),
+        ),
         (
             "no agent, fence_command has not run",
-            without(hung().detached()).with(|case| case.policy.fence_command = true),
+            hung()
+                .detached()
+                .without_agents()
+                .with(|case| case.policy.fence_command = true),
         ),
         (
             "no agent, fence_command succeeded",
-            without(hung().detached()).with(|case| {
+            hung().detached().without_agents().with(|case| {
                 case.policy.fence_command = true;
                 case.seen.fence_command_done = Some((PG1, 4));
             }),
         ),
         (
             "no agent, `fencing: routing_only`",
-            without(hung().detached()).with(|case| case.policy.unfenced_accepted = true),
+            hung()
+                .detached()
+                .without_agents()
+                .with(|case| case.policy.unfenced_accepted = true),
         ),
         (
             "quorum: too few standbys are left to acknowledge",

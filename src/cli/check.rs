@@ -180,17 +180,7 @@ async fn ask(client: &Client, failover: Option<&Failover>) -> Result<Facts, toki
     if !row.get::<_, bool>(2) {
         missing.push("membership of pg_monitor (GRANT pg_monitor TO …)".to_owned());
     }
-    let rows = client
-        .query(
-            "SELECT name FROM unnest($1::text[]) AS name \
-             WHERE NOT has_function_privilege(name, 'EXECUTE')",
-            &[&FUNCTIONS.as_slice()],
-        )
-        .await?;
-    missing.extend(
-        rows.iter()
-            .map(|row| format!("EXECUTE on {}", row.get::<_, &str>(0))),
-    );
+    missing.extend(check_failover::missing_functions(client, &FUNCTIONS).await?);
     let mut notes = Vec::new();
     if let Some(failover) = failover {
         missing.extend(check_failover::missing_privileges(client, failover).await?);

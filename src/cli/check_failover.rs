@@ -15,6 +15,18 @@ const FUNCTIONS: [&str; 3] = [
     "pg_read_file(text, bigint, bigint, boolean)",
 ];
 
+/// The functions among `names` that the login may not call, each as in `EXECUTE on pg_reload_conf()`.
+pub(super) async fn missing_functions(
+    client: &Client,
+    names: &[&str],
+) -> Result<Vec<String>, Error> {
+    let sql = "SELECT name FROM unnest($1::text[]) AS name \
+               WHERE NOT has_function_privilege(name, 'EXECUTE')";
+    let rows = client.query(sql, &[&names]).await?;
+    let missing = rows.iter().map(|row| row.get::<_, &str>(0));
+    Ok(missing.map(|name| format!("EXECUTE on {name}")).collect())
+}
+
 /// What is missing for a failover, each as in `EXECUTE on pg_reload_conf()`.
 pub(super) async fn missing_privileges(
     client: &Client,
@@ -23,19 +35,7 @@ pub(super) async fn missing_privileges(
     if failover.mode == FailoverMode::Observe {
         return Ok(Vec::new());
     }
-    let mut missing = Vec::new();
-    let functions = client
-        .query(
-            "SELECT name FROM unnest($1::text[]) AS name \
-             WHERE NOT has_function_privilege(name, 'EXECUTE')",
-            &[&FUNCTIONS.as_slice()],
-        )
-        .await?;
-    missing.extend(
-        functions
-            .iter()
-            .map(|row| format!("EXECUTE on {}", row.get::<_, &str>(0))),
-    );
+    let mut missing = missing_functions(client, &FUNCTIONS).await?;
     missing.extend(missing_settings(client, failover).await?);
     missing.extend(replication(client, failover).await?);
     Ok(missing)

@@ -6,21 +6,18 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 use std::sync::Arc;
 
-use nix::errno::Errno;
-use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 
 use super::authority::Authority;
-use super::deadline::Deadline;
+use super::daemon::Daemon;
 use super::net::Place;
 use super::node::Shared;
 use super::ports::Reservation;
 use super::{RigError, home};
-use crate::process;
 
 /// One node's agent.
 #[derive(Debug)]
@@ -32,7 +29,7 @@ pub struct Agent {
     port: Mutex<Reservation>,
     authority: Arc<Authority>,
     shared: Arc<Shared>,
-    child: Mutex<Option<Child>>,
+    daemon: Daemon,
 }
 
 impl Agent {
@@ -44,6 +41,8 @@ impl Agent {
         authority: Arc<Authority>,
         shared: Arc<Shared>,
     ) -> Result<Self, RigError> {
+        let what = format!("the agent of {node}");
+        let daemon = Daemon::new(what, home.join("agent.log"), shared.within);
         Ok(Self {
             node: node.to_owned(),
             home: home.to_owned(),
@@ -52,7 +51,7 @@ impl Agent {
             port: Mutex::new(Reservation::any()?),
             authority,
             shared,
-            child: Mutex::default(),
+            daemon,
         })
     }
 
@@ -63,7 +62,7 @@ impl Agent {
 
     /// Its log.
     pub fn log(&self) -> PathBuf {
-        self.home.join("agent.log")
+        self.daemon.log()
     }
 
     /// Its configuration.
@@ -73,76 +72,31 @@ impl Agent {
 
     /// Its process number while it runs.
     pub fn pid(&self) -> Option<i32> {
-        let mut child = self.child.lock();
-        let child = child.as_mut()?;
-        match child.try_wait() {
-            Ok(None) => i32::try_from(child.id()).ok(),
-            _ => None,
-        }
+        self.daemon.pid()
     }
 
     /// Starts it unless it runs, and waits until it accepts connections.
     pub async fn start(&self) -> Result<(), RigError> {
         self.spawn()?;
-        let deadline = Deadline::after(self.shared.within);
         let address = (self.place.address, self.port.lock().port());
-        while tokio::net::TcpStream::connect(address).await.is_err() {
-            if let Some(status) = self.ended() {
-                return Err(RigError::Exited {
-                    node: format!("the agent of {}", self.node),
-                    status,
-                    log: home::tail(&self.log()),
-                });
-            }
-            if !deadline.again().await {
-                return Err(RigError::TooLate {
-                    node: format!("the agent of {}", self.node),
-                    awaited: "accept connections".to_owned(),
-                    within: deadline.within,
-                    log: home::tail(&self.log()),
-                });
-            }
-        }
-        Ok(())
+        let accepts = async || tokio::net::TcpStream::connect(address).await.is_ok();
+        self.daemon.wait("accept connections", accepts).await
     }
 
     /// Kills it (SIGKILL), frozen or not, and returns once it is gone. Its server runs on.
     pub fn kill(&self) -> Result<(), RigError> {
-        let Some(mut child) = self.child.lock().take() else {
-            return Ok(());
-        };
-        let killed = child.kill().and_then(|()| child.wait()).map(drop);
-        killed.map_err(RigError::io(format!("kill the agent of {}", self.node)))
+        self.daemon.kill()
     }
 
     /// Stops it where it stands (SIGSTOP).
     pub fn freeze(&self) -> Result<(), RigError> {
-        let pid = self.running()?;
         // Alone: a postmaster that it has started is its child.
-        process::send(pid, Signal::SIGSTOP).map_err(self.signal_error("freeze"))?;
-        let deadline = Deadline::after(self.shared.within);
-        while !process::look(pid).is_none_or(process::Process::is_still) {
-            if !deadline.again_blocking() {
-                return Err(self.signal_error("freeze")(Errno::ETIMEDOUT));
-            }
-        }
-        Ok(())
+        self.daemon.freeze_alone()
     }
 
     /// Lets it run on.
     pub fn thaw(&self) -> Result<(), RigError> {
-        let thawed = process::send(self.running()?, Signal::SIGCONT);
-        thawed.map_err(self.signal_error("thaw"))
-    }
-
-    fn running(&self) -> Result<i32, RigError> {
-        self.pid().ok_or_else(|| RigError::NotRunning {
-            node: format!("the agent of {}", self.node),
-        })
-    }
-
-    fn ended(&self) -> Option<std::process::ExitStatus> {
-        self.child.lock().as_mut()?.try_wait().ok()?
+        self.daemon.thaw()
     }
 
     fn spawn(&self) -> Result<(), RigError> {
@@ -151,23 +105,17 @@ impl Agent {
         }
         let account = self.shared.account;
         home::write_private(&self.config(), &self.yaml(), account)?;
-        let log = home::open_log(&self.log(), account)?;
-        let doing = || RigError::io(format!("start the agent of {}", self.node));
         self.port.lock().make_way();
         let mut command = self.place.own_command(&self.program);
         command
             .args(["agent", "--config"])
             .arg(self.config())
-            .current_dir(&self.home)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(doing())?)
-            .stderr(log);
+            .current_dir(&self.home);
         // As root it becomes the owner of the data by itself, as it would in earnest.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let child = command.spawn().map_err(doing())?;
+        command.process_group(0);
+        let id = self.daemon.spawn(&mut command, account)?;
         // For the watchdog.
-        let pid = fs::write(self.home.join("agent.pid"), format!("{}\n", child.id()));
-        *self.child.lock() = Some(child);
+        let pid = fs::write(self.home.join("agent.pid"), format!("{id}\n"));
         pid.map_err(RigError::io("write agent.pid"))
     }
 
@@ -196,13 +144,5 @@ impl Agent {
             self.home.join("agent"),
         );
         yaml
-    }
-
-    fn signal_error(&self, verb: &str) -> impl FnOnce(Errno) -> RigError {
-        let doing = format!("{verb} the agent of {}", self.node);
-        move |errno| RigError::Io {
-            doing,
-            source: errno.into(),
-        }
     }
 }

@@ -1,12 +1,9 @@
 //! A real etcd for the tests, of one member or several, to be killed, frozen and brought back.
 
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,12 +11,12 @@ use tokio::net::TcpStream;
 
 use super::RigError;
 use super::account::Account;
+use super::daemon::Daemon;
 use super::deadline::Deadline;
 use super::home::{self, Home};
 use super::net::{Host, Place};
 use super::ports::Reservation;
 use super::watchdog::Watchdog;
-use crate::process;
 
 /// Bound on every single operation, such as a start.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -73,7 +70,7 @@ pub struct EtcdMember {
     ports: Mutex<[Reservation; 3]>,
     scheme: &'static str,
     arguments: Vec<String>,
-    running: Mutex<Option<Child>>,
+    daemon: Daemon,
 }
 
 impl Etcd {
@@ -172,7 +169,7 @@ impl Etcd {
                 }
             }
             if !deadline.again().await {
-                return Err(self.members[0].too_late("see a leader", deadline));
+                return Err(self.members[0].daemon.too_late("see a leader"));
             }
         }
     }
@@ -231,6 +228,7 @@ impl EtcdMember {
             arguments.extend(files);
             arguments.push("--client-cert-auth".to_owned());
         }
+        let daemon = Daemon::new(name.clone(), home.join("etcd.log"), WITHIN);
         Self {
             name,
             home,
@@ -240,7 +238,7 @@ impl EtcdMember {
             ports: Mutex::new(ports),
             scheme,
             arguments,
-            running: Mutex::default(),
+            daemon,
         }
     }
 
@@ -256,12 +254,7 @@ impl EtcdMember {
 
     /// The process number while it runs.
     pub fn pid(&self) -> Option<i32> {
-        let mut running = self.running.lock();
-        let child = running.as_mut()?;
-        match child.try_wait() {
-            Ok(None) => i32::try_from(child.id()).ok(),
-            _ => None,
-        }
+        self.daemon.pid()
     }
 
     /// Starts the member unless it runs, and waits until it serves.
@@ -278,71 +271,34 @@ impl EtcdMember {
         for port in self.ports.lock().iter_mut() {
             port.make_way();
         }
-        let log = home::open_log(&self.log(), self.account)?;
-        let doing = || RigError::io(format!("start {}", self.program.display()));
         let mut command = self.place.command(&self.program, self.account);
-        command
-            .args(&self.arguments)
-            .current_dir(&self.home)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(doing())?)
-            .stderr(log);
-        *self.running.lock() = Some(command.spawn().map_err(doing())?);
-        Ok(())
+        command.args(&self.arguments).current_dir(&self.home);
+        self.daemon.spawn(&mut command, self.account).map(drop)
     }
 
     /// Kills the process and returns once it is gone; works on a frozen one too.
     pub fn kill(&self) -> Result<(), RigError> {
-        let Some(mut child) = self.running.lock().take() else {
-            return Ok(());
-        };
-        let ended = child.kill().and_then(|()| child.wait());
-        ended
-            .map(drop)
-            .map_err(RigError::io(format!("kill {}", self.name)))
+        self.daemon.kill()
     }
 
     /// Stops the process where it stands (SIGSTOP) and returns once it does: the kernel still
     /// accepts connections, and nobody answers.
     pub fn freeze(&self) -> Result<(), RigError> {
-        let pid = self.pid().ok_or_else(|| self.not_running())?;
-        let frozen = process::freeze_family(pid).map(drop);
-        frozen.map_err(self.signal_error("freeze"))
+        self.daemon.freeze()
     }
 
     /// Lets a frozen process run on.
     pub fn thaw(&self) -> Result<(), RigError> {
-        let pid = self.pid().ok_or_else(|| self.not_running())?;
-        process::send(pid, Signal::SIGCONT).map_err(self.signal_error("thaw"))
+        self.daemon.thaw()
     }
 
     /// Waits until the member serves reads and writes, which takes a majority.
     pub async fn wait_ready(&self) -> Result<(), RigError> {
-        let deadline = Deadline::after(WITHIN);
-        loop {
-            if self
-                .ask(2, "GET /health", "{}")
-                .await
-                .is_some_and(|answer| answer["health"] == "true")
-            {
-                return Ok(());
-            }
-            let status = self
-                .running
-                .lock()
-                .as_mut()
-                .and_then(|child| child.try_wait().ok()?);
-            if let Some(status) = status {
-                return Err(RigError::Exited {
-                    node: self.name.clone(),
-                    status,
-                    log: home::tail(&self.log()),
-                });
-            }
-            if !deadline.again().await {
-                return Err(self.too_late("serve", deadline));
-            }
-        }
+        let healthy = async || {
+            let answer = self.ask(2, "GET /health", "{}").await;
+            answer.is_some_and(|answer| answer["health"] == "true")
+        };
+        self.daemon.wait("serve", healthy).await
     }
 
     async fn leads(&self) -> bool {
@@ -378,32 +334,5 @@ impl EtcdMember {
             serde_json::from_str(body).ok()
         };
         tokio::time::timeout(ASKED, asked).await.ok()?
-    }
-
-    fn log(&self) -> PathBuf {
-        self.home.join("etcd.log")
-    }
-
-    fn too_late(&self, awaited: &str, deadline: Deadline) -> RigError {
-        RigError::TooLate {
-            node: self.name.clone(),
-            awaited: awaited.to_owned(),
-            within: deadline.within,
-            log: home::tail(&self.log()),
-        }
-    }
-
-    fn not_running(&self) -> RigError {
-        RigError::NotRunning {
-            node: self.name.clone(),
-        }
-    }
-
-    fn signal_error(&self, verb: &str) -> impl FnOnce(Errno) -> RigError {
-        let doing = format!("{verb} {}", self.name);
-        move |errno| RigError::Io {
-            doing,
-            source: errno.into(),
-        }
     }
 }

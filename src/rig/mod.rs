@@ -10,6 +10,7 @@ mod authority;
 mod binaries;
 mod builder;
 mod cluster;
+mod daemon;
 mod deadline;
 mod demo;
 mod error;

@@ -3,22 +3,18 @@
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 use std::sync::Arc;
 
-use nix::errno::Errno;
-use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::cluster::{Cluster, Login};
-use super::deadline::Deadline;
+use super::daemon::Daemon;
 use super::home::Home;
 use super::net::{Host, Place};
 use super::node::Shared;
 use super::ports::Reservation;
 use super::{RigError, home};
-use crate::process;
 
 /// One proxy; killed when dropped.
 #[derive(Debug)]
@@ -29,7 +25,7 @@ pub struct Proxy {
     directory: PathBuf,
     /// For clients, and for HTTP.
     ports: Mutex<[Reservation; 2]>,
-    child: Mutex<Option<Child>>,
+    daemon: Daemon,
     shared: Arc<Shared>,
     /// The files live as long as this does.
     _home: Arc<Home>,
@@ -55,13 +51,15 @@ impl Proxy {
             listen.0, listen.1, http.0, http.1
         );
         home::write_private(&directory.join("config.yaml"), &yaml, account)?;
+        let log = directory.join("causeway.log");
+        let daemon = Daemon::new(name.to_owned(), log, cluster.shared().within);
         Ok(Self {
             name: name.to_owned(),
             place,
             program: program.to_owned(),
             directory,
             ports: Mutex::new(ports),
-            child: Mutex::default(),
+            daemon,
             shared: Arc::clone(cluster.shared()),
             _home: Arc::clone(cluster.home()),
         })
@@ -97,67 +95,34 @@ impl Proxy {
 
     /// Its log.
     pub fn log(&self) -> PathBuf {
-        self.directory.join("causeway.log")
+        self.daemon.log()
     }
 
     /// Its process number while it runs.
     pub fn pid(&self) -> Option<i32> {
-        let mut child = self.child.lock();
-        let child = child.as_mut()?;
-        match child.try_wait() {
-            Ok(None) => i32::try_from(child.id()).ok(),
-            _ => None,
-        }
+        self.daemon.pid()
     }
 
     /// Starts it unless it runs, and waits until it accepts connections.
     pub async fn start(&self) -> Result<(), RigError> {
         self.spawn()?;
-        let deadline = Deadline::after(self.shared.within);
-        while tokio::net::TcpStream::connect(self.address())
-            .await
-            .is_err()
-        {
-            let ended = self.child.lock().as_mut().map(Child::try_wait);
-            if let Some(Ok(Some(status))) = ended {
-                return Err(RigError::Exited {
-                    node: self.name.clone(),
-                    status,
-                    log: home::tail(&self.log()),
-                });
-            }
-            if !deadline.again().await {
-                return Err(RigError::TooLate {
-                    node: self.name.clone(),
-                    awaited: "accept connections".to_owned(),
-                    within: deadline.within,
-                    log: home::tail(&self.log()),
-                });
-            }
-        }
-        Ok(())
+        let accepts = async || tokio::net::TcpStream::connect(self.address()).await.is_ok();
+        self.daemon.wait("accept connections", accepts).await
     }
 
     /// Kills it (SIGKILL), frozen or not, and returns once it is gone.
     pub fn kill(&self) -> Result<(), RigError> {
-        let Some(mut child) = self.child.lock().take() else {
-            return Ok(());
-        };
-        let killed = child.kill().and_then(|()| child.wait()).map(drop);
-        killed.map_err(RigError::io(format!("kill {}", self.name)))
+        self.daemon.kill()
     }
 
     /// Stops it where it stands (SIGSTOP) and returns once it does.
     pub fn freeze(&self) -> Result<(), RigError> {
-        let pid = self.running()?;
-        let frozen = process::freeze_family(pid).map(drop);
-        frozen.map_err(self.signal_error("freeze"))
+        self.daemon.freeze()
     }
 
     /// Lets it run on.
     pub fn thaw(&self) -> Result<(), RigError> {
-        let thawed = process::send(self.running()?, Signal::SIGCONT);
-        thawed.map_err(self.signal_error("thaw"))
+        self.daemon.thaw()
     }
 
     /// One request over HTTP with the operator's secret: the answer's status and its body; none when
@@ -188,40 +153,20 @@ impl Proxy {
         for port in self.ports.lock().iter_mut() {
             port.make_way();
         }
-        let log = home::open_log(&self.log(), self.shared.account)?;
-        let doing = || RigError::io(format!("start {}", self.name));
         let mut command = self.place.own_command(&self.program);
         command
             .args(["serve", "--config"])
             .arg(self.directory.join("config.yaml"))
             .current_dir(&self.directory)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(doing())?)
-            .stderr(log)
             .process_group(0);
-        let child = command.spawn().map_err(doing())?;
+        let account = self.shared.account;
+        let id = self.daemon.spawn(&mut command, account)?;
         // For the watchdog.
-        let pid = home::write_private(
+        home::write_private(
             &self.directory.join("agent.pid"),
-            &format!("{}\n", child.id()),
-            self.shared.account,
-        );
-        *self.child.lock() = Some(child);
-        pid
-    }
-
-    fn running(&self) -> Result<i32, RigError> {
-        self.pid().ok_or_else(|| RigError::NotRunning {
-            node: self.name.clone(),
-        })
-    }
-
-    fn signal_error(&self, verb: &str) -> impl FnOnce(Errno) -> RigError {
-        let doing = format!("{verb} {}", self.name);
-        move |errno| RigError::Io {
-            doing,
-            source: errno.into(),
-        }
+            &format!("{id}\n"),
+            account,
+        )
     }
 }
 
