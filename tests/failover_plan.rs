@@ -127,6 +127,7 @@ fn facts(answer: Answer, postmaster: Postmaster) -> NodeFacts {
             postmaster,
         }),
         renewal_us: Some(NOW - SECOND / 10),
+        start_us: None,
         job: Job::None,
         stale_connections: 0,
     }
@@ -210,7 +211,10 @@ impl Case {
         self.node(node).agent = Some(AgentAnswer {
             at_us: NOW - SECOND / 10,
             epoch: 4,
-            postmaster: Postmaster::Stopped { checkpoint },
+            postmaster: Postmaster::Stopped {
+                checkpoint,
+                crashed: false,
+            },
         });
         self
     }
@@ -394,6 +398,19 @@ fn steady() -> Vec<(&'static str, Case)> {
                     .insert(PG1, out(Reason::OldPrimary, Way::Operator));
             }),
         ),
+        ("a standby has crashed", crashed()),
+        (
+            "a standby has crashed, and was asked to start a moment ago",
+            crashed().with(|case| {
+                let why = out(Reason::Crashed, Way::Start);
+                case.record.quarantine.insert(PG3, why);
+                case.node(PG3).start_us = Some(NOW - SECOND / 2);
+            }),
+        ),
+        (
+            "a standby has been shut down by hand",
+            crashed().stopped(PG3, None),
+        ),
         (
             "quorum: a standby that commits wait for has been away for the timeout",
             Case::quorum().silent(PG3, 2 * SECOND),
@@ -410,6 +427,20 @@ fn steady() -> Vec<(&'static str, Case)> {
             Case::quorum().with(|case| case.answer(PG1).rule = None),
         ),
     ]
+}
+
+/// PG3's server has ended without shutting down.
+fn crashed() -> Case {
+    Case::new()
+        .silent(PG3, 3 * SECOND)
+        .stopped(PG3, None)
+        .with(|case| {
+            let agent = case.node(PG3).agent.as_mut().unwrap();
+            agent.postmaster = Postmaster::Stopped {
+                checkpoint: None,
+                crashed: true,
+            };
+        })
 }
 
 fn fencing() -> Vec<(&'static str, Case)> {

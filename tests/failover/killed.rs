@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use pgcauseway::rig::StopMode;
+
 use super::history::{Fate, Writers};
 use super::support::{block_on, eventually, http};
 use super::{
@@ -99,6 +101,28 @@ fn without_quorum_a_lost_node_is_replaced_when_its_lease_has_run_out() {
     assert_eq!(found.untold, 0, "{found}");
     assert_eq!(found.came_true, 0, "{found}");
     assert_eq!(history.count(Fate::Disconnected), 0, "{found}");
+}
+
+#[test]
+fn a_crashed_standby_is_started_again_and_one_that_was_shut_down_is_not() {
+    let cluster = cluster("crashed");
+    let proxy = proxy(&cluster, "durability: async\ntimeout: 1s");
+    let [first, second] = cluster.standbys() else {
+        panic!("two standbys")
+    };
+    block_on(second.stop(StopMode::Fast)).unwrap();
+    first.kill().unwrap();
+    eventually("it has been started again", || {
+        events(proxy.http, "rejoined")
+            .iter()
+            .any(|text| text.contains(first.name()))
+    });
+    assert!(block_on(first.is_standby()).unwrap());
+    assert!(second.pid().is_none(), "its stop was somebody's will");
+    let why = events(proxy.http, "quarantined");
+    assert_eq!(why.len(), 1, "{why:?}");
+    block_on(second.start()).unwrap();
+    settled(&proxy);
 }
 
 #[test]

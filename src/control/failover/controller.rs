@@ -58,7 +58,7 @@ pub struct Controller {
     last_stall: Duration,
     reporter: Reporter,
     /// Commands that nobody waits for.
-    errands: JoinSet<()>,
+    errands: JoinSet<Result<(), (String, String)>>,
 }
 
 /// The record as this process knows it.
@@ -154,7 +154,11 @@ impl Controller {
                 () = self.desk.ordered() => {}
                 () = shutdown.cancelled() => break,
             }
-            while self.errands.try_join_next().is_some() {}
+            while let Some(ended) = self.errands.try_join_next() {
+                if let Ok(Err((doing, error))) = ended {
+                    self.reporter.fail(&doing, &error);
+                }
+            }
             // A command under way at a shutdown is left; whoever comes next repeats it.
             tokio::select! {
                 () = self.turn() => {}
@@ -497,10 +501,16 @@ impl Controller {
                 }
                 let (hands, command) = (Arc::clone(&self.hands), command.clone());
                 if is_errand(&command.act) {
+                    let doing = command.act.describe(&self.policy);
                     self.errands.spawn(async move {
-                        if let Err(error) = hands.carry_out(&command).await {
-                            tracing::debug!(%error, act = ?command.act, "failover errand");
+                        let done = hands.carry_out(&command).await;
+                        let Err(error) = done else { return Ok(()) };
+                        if matches!(command.act, Act::StartAsStandby { .. }) {
+                            return Err((doing, error.to_string()));
                         }
+                        // What fails with a failed primary is found out and told otherwise.
+                        tracing::debug!(%error, doing, "failover errand");
+                        Ok(())
                     });
                 } else {
                     all.spawn(async move { (hands.carry_out(&command).await, command) });
@@ -549,8 +559,10 @@ fn address(holder: &str) -> String {
 
 /// Whether nobody has to wait for a command: it is repeated at its own pace.
 fn is_errand(act: &Act) -> bool {
-    matches!(
-        act,
-        Act::RenewLease(_) | Act::Heartbeat(_) | Act::Checkpoint(_)
-    )
+    match act {
+        Act::RenewLease(_) | Act::Heartbeat(_) | Act::Checkpoint(_) => true,
+        // A standby that comes back while others serve.
+        Act::StartAsStandby { primary, .. } => primary.is_some(),
+        _ => false,
+    }
 }

@@ -230,6 +230,15 @@ impl Facts {
         });
     }
 
+    /// It is asked to start as a standby from now on.
+    pub(super) fn starting(&self, id: NodeId) {
+        let now = self.now_us();
+        self.change(id, |node| {
+            node.start_us = Some(now);
+            false
+        });
+    }
+
     pub(super) fn job(&self, id: NodeId, job: Job) {
         self.change(id, |node| {
             let news = node.job != job;

@@ -91,6 +91,7 @@ impl Hands {
                 asked(agent.start(epoch, Role::Primary, None, self.patience())).await
             }
             Act::StartAsStandby { node, primary } => {
+                self.facts.starting(*node);
                 let source = primary.map(|primary| self.source(primary)).transpose()?;
                 let agent = self.agent(*node)?;
                 asked(agent.start(epoch, Role::Standby, source, self.patience())).await

@@ -51,6 +51,7 @@ impl Tend {
                     .shutdown_checkpoint
                     .as_deref()
                     .and_then(|lsn| lsn.parse().ok()),
+                crashed: crashed(status),
             },
             (true, Some(Role::Standby)) => Postmaster::Standby,
             (true, Some(Role::Primary) | None) => Postmaster::Primary,
@@ -75,4 +76,11 @@ impl Tend {
         };
         self.facts.agent_answered(self.id, answer, job);
     }
+}
+
+/// Whether a standby ended without shutting down. One that was shut down is somebody's will.
+fn crashed(status: &Status) -> bool {
+    let standby = status.role == Some(Role::Standby) && !status.unfinished_rejoin;
+    let state = status.cluster_state.as_deref();
+    standby && state.is_some_and(|state| !state.starts_with("shut"))
 }

@@ -181,6 +181,7 @@ impl Reason {
         match self {
             Self::OldPrimary => "it led before",
             Self::ClaimsToLead => "it claims to lead and does not",
+            Self::Crashed => "its server has crashed",
             Self::BeyondFork => "it holds WAL that is not part of the present history",
         }
     }

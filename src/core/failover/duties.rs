@@ -3,7 +3,7 @@
 use super::command::{Act, Event};
 use super::detect::{Health, judge};
 use super::lineage::{Kin, kin};
-use super::observation::{Answer, Upstream};
+use super::observation::{Answer, Postmaster, Upstream};
 use super::plan::Step;
 use super::policy::{Mode, Policy};
 use super::promote::{begin, pending, quarantine};
@@ -108,6 +108,7 @@ fn well(step: &mut Step<'_>, primary: NodeId) {
     synchronous::tend(step, primary, answer);
     impostors(step, primary, answer);
     strays(step, primary, answer);
+    crashed(step, primary);
     follow_all(step, primary);
     rejoin::tend(step, primary);
     if step.next.phase == Phase::Following && settled(step, primary) {
@@ -163,6 +164,21 @@ fn strays(step: &mut Step<'_>, primary: NodeId, leader: &Answer) {
         let reason = Reason::BeyondFork;
         quarantine(step, node, Quarantined { reason, way });
         step.act(Act::CloseBackends(node));
+    }
+}
+
+/// Standbys whose servers have crashed and that nobody has started again for a while.
+fn crashed(step: &mut Step<'_>, primary: NodeId) {
+    let (observation, policy) = (step.observation, step.policy);
+    for node in policy.ids().filter(|node| *node != primary) {
+        let agent = observation.agent(node, policy.timeout_us);
+        let down = agent.map(|agent| agent.postmaster);
+        let crashed = matches!(down, Some(Postmaster::Stopped { crashed: true, .. }));
+        let left = observation.silent_us(node) >= policy.timeout_us;
+        if crashed && left && !step.next.quarantine.contains_key(&node) {
+            let (reason, way) = (Reason::Crashed, Way::Start);
+            quarantine(step, node, Quarantined { reason, way });
+        }
     }
 }
 

@@ -53,6 +53,8 @@ pub struct NodeFacts {
     pub agent: Option<AgentAnswer>,
     /// When a lease was last asked for that may have reached its agent.
     pub renewal_us: Option<u64>,
+    /// When it was last asked to start as a standby.
+    pub start_us: Option<u64>,
     /// The state of a rejoin, by its agent or by `rejoin_command`.
     pub job: Job,
     /// This proxy's connections to it that were opened in an older epoch.
@@ -193,6 +195,8 @@ pub enum Postmaster {
     Stopped {
         /// The position of the shutdown checkpoint, after a clean stop of a primary.
         checkpoint: Option<Lsn>,
+        /// A standby that did not shut down: it was killed, or its machine was.
+        crashed: bool,
     },
     /// It is running, not in recovery.
     Primary,

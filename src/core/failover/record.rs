@@ -148,6 +148,8 @@ pub enum Reason {
     ClaimsToLead,
     /// It holds WAL beyond the point where the present timeline left its own.
     BeyondFork,
+    /// It was a standby, and its server ended without shutting down.
+    Crashed,
 }
 
 /// How a node can come back into service.

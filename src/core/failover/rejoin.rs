@@ -50,6 +50,13 @@ fn bring_back(step: &mut Step<'_>, primary: NodeId, node: NodeId, why: Quarantin
             step.act(Act::Stop { node, how });
         }
         Some(Postmaster::Stopped { .. }) if why.way == Way::Start => {
+            let age_us = |asked_us| observation.now_us.saturating_sub(asked_us);
+            if facts
+                .start_us
+                .is_some_and(|us| age_us(us) < policy.timeout_us)
+            {
+                return;
+            }
             let primary = Some(primary);
             step.act(Act::StartAsStandby { node, primary });
         }

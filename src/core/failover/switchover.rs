@@ -113,11 +113,14 @@ pub(super) fn stop(step: &mut Step<'_>, to: NodeId) {
     match agent.postmaster {
         Postmaster::Stopped {
             checkpoint: Some(checkpoint),
+            ..
         } if agent.epoch >= step.next.epoch => {
             step.say(format!("{name} has stopped"));
             step.enter(Phase::CatchingUp { to, checkpoint });
         }
-        Postmaster::Stopped { checkpoint: None } if agent.epoch >= step.next.epoch => {
+        Postmaster::Stopped {
+            checkpoint: None, ..
+        } if agent.epoch >= step.next.epoch => {
             // Not cleanly: who holds what must be found out.
             promote::begin(step, primary, Cause::Switchover);
         }

@@ -141,12 +141,18 @@ impl Proxy {
     }
 
     fn note(&mut self, command: &Command, world: &World) -> u8 {
-        let Act::RenewLease(node) = command.act else {
-            return 0;
-        };
-        let node = usize::from(node.0);
-        self.facts[node].renewal_us = Some(us(world.now));
-        self.answered[node]
+        match command.act {
+            Act::RenewLease(node) => {
+                let node = usize::from(node.0);
+                self.facts[node].renewal_us = Some(us(world.now));
+                self.answered[node]
+            }
+            Act::StartAsStandby { node, .. } => {
+                self.facts[usize::from(node.0)].start_us = Some(us(world.now));
+                0
+            }
+            _ => 0,
+        }
     }
 }
 
@@ -161,7 +167,10 @@ fn agent(world: &World, node: usize) -> AgentAnswer {
         at_us: us(world.now),
         epoch: server.agent_epoch,
         postmaster: match server.run {
-            Run::Down => Postmaster::Stopped { checkpoint },
+            Run::Down => Postmaster::Stopped {
+                checkpoint,
+                crashed: !server.primary && checkpoint.is_none(),
+            },
             _ if server.primary => Postmaster::Primary,
             _ => Postmaster::Standby,
         },
