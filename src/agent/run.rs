@@ -131,10 +131,9 @@ impl Prepared {
         if self.agent.config.supervise {
             let (agent, asked, shutdown) = (self.agent.clone(), self.asked, self.shutdown.clone());
             tokio::spawn(async move {
-                tokio::select! {
-                    () = agent.clone().start_with_agent() => asked.cancelled().await,
-                    () = asked.cancelled() => {}
-                }
+                let _ = asked
+                    .run_until_cancelled(agent.clone().keep_running())
+                    .await;
                 agent.stop_with_agent().await;
                 shutdown.cancel();
             });
