@@ -30,6 +30,18 @@ have_python_driver() {
     return 1
 }
 
+# Only where an engine runs is there something to compose.
+have_compose() {
+    ! timeout 20 docker info >/dev/null 2>&1 ||
+        docker compose version >/dev/null 2>&1 || have docker-compose
+}
+
+# Makes the rig's base image where no registry can be reached.
+have_base_image() {
+    ! timeout 20 docker info >/dev/null 2>&1 || have debootstrap ||
+        docker image inspect debian:bookworm-slim >/dev/null 2>&1
+}
+
 have_compiler() { have cc && have make; }
 
 # Without the first group nothing builds or runs; without the second some comparisons are skipped.
@@ -44,6 +56,8 @@ have etcd || wished+=(etcd-server)
 # For partitions, in network namespaces.
 have ip || wished+=(iproute2)
 have nft || wished+=(nftables)
+have_compose || wished+=(docker-compose)
+have_base_image || wished+=(debootstrap)
 have_python_driver || wished+=(python3-psycopg2)
 
 if ! have cargo; then

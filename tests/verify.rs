@@ -10,6 +10,7 @@ use std::time::Duration;
 use pgcauseway::verify::{self, Blocks, Endpoint, Guarantee, Options, VerifyError};
 
 use pgcauseway::rig::Cluster;
+use tokio_util::sync::CancellationToken;
 
 fn options(target: &str, schema: &str) -> Options {
     Options {
@@ -42,6 +43,7 @@ async fn the_checker_tells_fresh_from_stale() {
     splitting_breaks_promises(&cluster).await;
     one_late_standby_breaks_only_what_it_must(&cluster).await;
     a_lost_connection_is_replaced(&cluster).await;
+    a_write_that_vanishes_is_missed(&cluster).await;
 }
 
 async fn a_lone_primary_keeps_every_promise(cluster: &Cluster) {
@@ -49,12 +51,14 @@ async fn a_lone_primary_keeps_every_promise(cluster: &Cluster) {
     options.recency = true;
     options.consistency = Some("session".to_owned());
     options.session_key = true;
+    options.history = true;
     let report = verify::run(options, pending()).await.unwrap();
     println!("{report}");
     assert_eq!(report.violations(), 0, "{report}");
     assert_eq!(report.error_count(), 0, "{report}");
     assert_eq!(report.replica_reads, 0);
     assert_eq!(report.lost_writes, Some(0));
+    assert!(report.sought_writes > 100, "{report}");
     assert_eq!(report.forms.len(), 6);
     // A promise that was never put to the test would hold trivially.
     for guarantee in Guarantee::ALL {
@@ -137,6 +141,40 @@ async fn a_lost_connection_is_replaced(cluster: &Cluster) {
     assert!(report.reconnects > 10, "{report}");
     assert!(report.error_count() > 10, "{report}");
     assert_eq!(report.violations(), 0, "{report}");
+}
+
+/// As after a failover that lost something: the row that is written next hides it, the history does not.
+async fn a_write_that_vanishes_is_missed(cluster: &Cluster) {
+    let primary = cluster.primary();
+    for history in [true, false] {
+        let mut options = options(&url(cluster, 0), "vanished");
+        options.duration = Some(Duration::from_secs(600));
+        options.history = history;
+        let stop = CancellationToken::new();
+        let check = verify::run(options, stop.clone().cancelled_owned());
+        let check = tokio::spawn(check);
+        let take = "WITH taken AS (DELETE FROM vanished.history WHERE value <= 3 RETURNING 1) \
+             SELECT count(*) FROM taken";
+        let mut taken = 0;
+        for _ in 0..600 {
+            let written =
+                "SELECT coalesce(sum(value), 0)::int8 FROM vanished.cells WHERE id >= 100";
+            if primary
+                .query::<i64>(written)
+                .await
+                .is_ok_and(|sum| sum > 1000)
+            {
+                taken = primary.query::<i64>(take).await.unwrap();
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        stop.cancel();
+        let report = check.await.unwrap().unwrap();
+        assert_eq!(taken > 0, history);
+        assert_eq!(report.lost_writes, Some(taken.cast_unsigned()), "{report}");
+        assert_eq!(report.violations(), taken.cast_unsigned(), "{report}");
+    }
 }
 
 #[tokio::test]

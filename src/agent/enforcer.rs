@@ -79,10 +79,13 @@ impl Watch {
         (seen.look.clone(), age, seen.gone)
     }
 
-    /// Whether the server must be taken for one that runs as a primary.
-    pub(super) fn may_lead(&self) -> bool {
-        let (look, age, _) = self.last();
-        look.postmaster.is_some() && (look.role != Some(Role::Standby) || age > OLD)
+    /// Whether the server must be taken for one that runs as a primary. `woke` is when this process last
+    /// began to run again: whoever looks at a standby stood still until then as well.
+    pub(super) fn may_lead(&self, woke: Duration) -> bool {
+        let seen = self.seen.lock();
+        let is_standby = seen.look.role == Some(Role::Standby);
+        let known = is_standby && !is_old(seen.at, woke, clock::now());
+        seen.look.postmaster.is_some() && !known
     }
 }
 
@@ -106,8 +109,15 @@ pub(super) fn start(
         let (server, state, watch) = (server.clone(), state.clone(), watch.clone());
         let shutdown = shutdown.clone();
         move || {
+            let mut last = clock::now();
+            let mut woke = last;
             while !shutdown.is_cancelled() {
-                if state.ledger().forbids_primary(clock::now()) && watch.may_lead() {
+                let now = clock::now();
+                if stood_still(last, now) {
+                    woke = now;
+                }
+                last = now;
+                if state.ledger().forbids_primary(clock::now()) && watch.may_lead(woke) {
                     fence(&server, &watch);
                 }
                 thread::sleep(PACE);
@@ -118,6 +128,15 @@ pub(super) fn start(
     spawn("causeway-look").spawn(look)?;
     spawn("causeway-fence").spawn(enforce)?;
     Ok(())
+}
+
+fn is_old(seen: Duration, woke: Duration, now: Duration) -> bool {
+    now.saturating_sub(seen.max(woke)) > OLD
+}
+
+/// Whether so much time lies between two rounds that a look may be old for no other reason.
+fn stood_still(last: Duration, now: Duration) -> bool {
+    now.saturating_sub(last) > OLD / 2
 }
 
 fn fence(server: &Server, watch: &Watch) {
@@ -135,5 +154,21 @@ fn fence(server: &Server, watch: &Watch) {
             %error,
             "no lease is in force and the primary could not be stopped"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_that_stood_still_makes_no_look_old() {
+        let at = Duration::from_millis;
+        assert!(!is_old(at(1_000), at(0), at(2_900)));
+        assert!(is_old(at(1_000), at(0), at(3_100)));
+        // Frozen from 1 s to 60 s: whoever looks has a chance first, and no more than that.
+        assert!(stood_still(at(1_000), at(60_000)) && !stood_still(at(1_000), at(1_900)));
+        assert!(!is_old(at(1_000), at(60_000), at(60_010)));
+        assert!(is_old(at(1_000), at(60_000), at(62_010)));
     }
 }

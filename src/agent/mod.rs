@@ -21,6 +21,7 @@ mod run;
 mod server;
 mod source;
 mod state;
+mod supervise;
 mod swap;
 mod tls;
 mod tools;

@@ -161,7 +161,7 @@ impl Agent {
                 holder: asked.holder.clone(),
                 ttl,
             };
-            ledger.grant(grant, sent, now, self.watch.may_lead())
+            ledger.grant(grant, sent, now, self.watch.may_lead(Duration::ZERO))
         })?;
         let now = clock::now();
         let lease = lease_view(&ledger, now);

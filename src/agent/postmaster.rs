@@ -324,6 +324,13 @@ impl Server {
         }
         self.clear_pid_file()?;
         let mut child = self.child.lock();
+        // Somebody else may just have started it.
+        if let Some(running) = child.as_mut()
+            && let Ok(None) = running.try_wait()
+            && let Some(running) = i32::try_from(running.id()).ok().and_then(process::look)
+        {
+            return Ok(running);
+        }
         if !permitted() {
             return Err(ServerError::Overtaken);
         }

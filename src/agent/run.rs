@@ -50,6 +50,9 @@ impl AgentError {
 pub struct Prepared {
     agent: Arc<Agent>,
     tls: TlsAcceptor,
+    /// Asks the agent to end.
+    asked: CancellationToken,
+    /// Ends it; later than asked where the server is stopped first.
     shutdown: CancellationToken,
 }
 
@@ -62,7 +65,7 @@ impl fmt::Debug for Prepared {
 /// Becomes the data directory's owner, remembers, and begins to keep the lease.
 ///
 /// To be called before there are other threads.
-pub fn prepare(config: config::Agent, shutdown: CancellationToken) -> Result<Prepared, AgentError> {
+pub fn prepare(config: config::Agent, asked: CancellationToken) -> Result<Prepared, AgentError> {
     let tls = tls::server(&config.identity, config.client_ca.as_ref())?;
     let data =
         resolve(&config.data).map_err(AgentError::io(format!("find {}", config.data.display())))?;
@@ -86,6 +89,11 @@ pub fn prepare(config: config::Agent, shutdown: CancellationToken) -> Result<Pre
 
     let (server, state) = (Arc::new(server), Arc::new(state));
     let watch = Arc::new(Watch::new(&server));
+    // The lease is kept until the server has stopped.
+    let shutdown = match config.supervise {
+        true => CancellationToken::new(),
+        false => asked.clone(),
+    };
     enforcer::start(&server, &state, &watch, &shutdown)
         .map_err(AgentError::io("start the threads that keep the lease"))?;
     let agent = Arc::new(Agent {
@@ -101,12 +109,13 @@ pub fn prepare(config: config::Agent, shutdown: CancellationToken) -> Result<Pre
     Ok(Prepared {
         agent,
         tls: TlsAcceptor::from(Arc::new(tls)),
+        asked,
         shutdown,
     })
 }
 
 impl Prepared {
-    /// Serves until shutdown. The PostgreSQL server is left as it is.
+    /// Serves until it is asked to end. The PostgreSQL server is left as it is, unless it is supervised.
     pub async fn run(self) -> Result<(), AgentError> {
         let listen = self.agent.config.listen;
         let listener = TcpListener::bind(listen)
@@ -119,6 +128,16 @@ impl Prepared {
             version = self.agent.version,
             "the agent serves"
         );
+        if self.agent.config.supervise {
+            let (agent, asked, shutdown) = (self.agent.clone(), self.asked, self.shutdown.clone());
+            tokio::spawn(async move {
+                let _ = asked
+                    .run_until_cancelled(agent.clone().keep_running())
+                    .await;
+                agent.stop_with_agent().await;
+                shutdown.cancel();
+            });
+        }
         server::serve(listener, self.tls, self.agent, self.shutdown).await;
         Ok(())
     }

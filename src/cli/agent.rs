@@ -21,7 +21,7 @@ pub struct Args {
     check: bool,
 }
 
-/// Runs until told to stop; the PostgreSQL server is left as it is.
+/// Runs until told to stop; the PostgreSQL server is left as it is, unless it is supervised.
 pub fn run(args: &Args) -> ExitCode {
     let config = match Agent::load(&args.config) {
         Ok(config) => config,

@@ -71,6 +71,11 @@ pub struct Args {
     #[arg(long)]
     recency: bool,
 
+    /// Note every write in a table, and look at the end whether each acknowledged one is there: for runs
+    /// through failures. Otherwise only each session's last write is looked for
+    #[arg(long)]
+    history: bool,
+
     /// SQL expression that names the answering server; must not be volatile. With equal ports use
     /// inet_server_addr()
     #[arg(long, value_name = "SQL", default_value = "current_setting('port')")]
@@ -119,7 +124,7 @@ pub struct Args {
 
 /// Runs the check until it ends, or until Ctrl-C or SIGTERM, and prints the report.
 pub async fn run(args: Args) -> Result<ExitCode, VerifyError> {
-    let json = args.json;
+    let (json, history) = (args.json, args.history);
     let options = args.into_options()?;
     // Known before the run, so that one that hangs can be repeated too.
     tracing::info!(seed = options.seed, target = %options.target, "checking");
@@ -137,6 +142,10 @@ pub async fn run(args: Args) -> Result<ExitCode, VerifyError> {
     } else if report.reads == 0 {
         Err(VerifyError::Unavailable(
             "no read was answered: nothing has been checked".to_owned(),
+        ))
+    } else if history && report.lost_writes.is_none() {
+        Err(VerifyError::Unavailable(
+            "the acknowledged writes could not be looked for".to_owned(),
         ))
     } else {
         Ok(ExitCode::SUCCESS)
@@ -159,6 +168,7 @@ impl Args {
             consistency: self.consistency,
             session_key: self.session_key,
             recency: self.recency || strong,
+            history: self.history,
             node_expression: self.node_expression,
             duration: self
                 .duration

@@ -9,7 +9,7 @@ use super::check::{DAY, HOUR, log, minutes, ms};
 use super::pem::{Certificates, Identity, certificates, identity};
 use super::section::{Read, Section};
 use super::types::{Log, Secret};
-use super::values::{address, host, identifier, short_name, span};
+use super::values::{address, host, identifier, one_of, short_name, span};
 
 /// What of PostgreSQL an agent needs.
 const PROGRAMS: [&str; 4] = ["postgres", "pg_basebackup", "pg_rewind", "psql"];
@@ -43,6 +43,8 @@ pub struct Agent {
     pub replication: Login,
     /// What else `primary_conninfo` and the copying tools are told, such as `sslmode=verify-full`.
     pub conninfo: String,
+    /// Whether the server starts and stops with the agent.
+    pub supervise: bool,
     /// Bound on a start, until the server accepts connections.
     pub start_timeout: Duration,
     /// Bound on each step of a rejoin that copies data.
@@ -92,6 +94,7 @@ pub(super) fn agent(section: &mut Section<'_>) -> Read<Agent> {
         bin,
         config_file,
         log_file,
+        supervise,
         start_timeout,
     } = postgres?;
     let beside = |suffix: &str| {
@@ -121,6 +124,7 @@ pub(super) fn agent(section: &mut Section<'_>) -> Read<Agent> {
         login: login?,
         replication,
         conninfo,
+        supervise,
         start_timeout,
         copy_timeout: copy_timeout?,
         log: log?,
@@ -144,6 +148,7 @@ struct Postgres {
     bin: PathBuf,
     config_file: Option<PathBuf>,
     log_file: Option<PathBuf>,
+    supervise: bool,
     start_timeout: Duration,
 }
 
@@ -165,6 +170,11 @@ fn postgres(section: &mut Section<'_>) -> Read<Postgres> {
         false => Err(format!("`{}` is no file", path.display())),
     });
     let log_file = section.path("log_file");
+    let supervise = section.or(
+        "supervise",
+        false,
+        one_of(&[("false", false), ("true", true)]),
+    );
     let start_timeout = section.or("start_timeout", minutes(1), span(ms(1_000)..=DAY));
     let needed = |section: &Section<'_>, key: &str, what: &str| {
         section.fault(key, format!("missing: name {what}"))
@@ -187,6 +197,7 @@ fn postgres(section: &mut Section<'_>) -> Read<Postgres> {
         bin: bin?,
         config_file: config_file?,
         log_file: log_file?,
+        supervise: supervise?,
         start_timeout: start_timeout?,
     })
 }

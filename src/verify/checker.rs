@@ -5,6 +5,8 @@
 
 use serde::Serialize;
 
+use super::runs::Runs;
+
 /// What a session reads and writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -114,7 +116,7 @@ impl Floor {
 pub(super) struct Checker {
     floors: [Floor; Cell::COUNT],
     attempted: i64,
-    acknowledged: i64,
+    acknowledged: Runs,
 }
 
 impl Checker {
@@ -125,9 +127,9 @@ impl Checker {
         self.attempted
     }
 
-    /// The greatest value of the own row that was ever acknowledged to this session.
-    pub(super) fn acknowledged_own(&self) -> i64 {
-        self.acknowledged
+    /// The values of the own row that were ever acknowledged to this session.
+    pub(super) fn acknowledged_own(&self) -> &Runs {
+        &self.acknowledged
     }
 
     /// A write of `value` was committed and the session was told so.
@@ -135,7 +137,7 @@ impl Checker {
         let floor = &mut self.floors[cell.index()];
         floor.written = floor.written.max(Some(value));
         if cell == Cell::Own {
-            self.acknowledged = self.acknowledged.max(value);
+            self.acknowledged.push(value);
         }
     }
 
@@ -369,6 +371,6 @@ mod tests {
         assert!(read(&mut checker, Cell::Own, 0).is_empty());
         assert!(read(&mut checker, Cell::Own, 2).is_empty());
         assert!(read(&mut checker, Cell::Shared, 1).is_empty());
-        assert_eq!(checker.acknowledged_own(), 1);
+        assert_eq!(checker.acknowledged_own().last(), 1);
     }
 }

@@ -87,8 +87,14 @@ pub(super) struct Texts {
 impl Texts {
     /// Who answers is asked in the same statement, by functions that are not volatile: anything else
     /// would send every read to the primary. `in_hot_standby` exists since PostgreSQL 14.
-    pub(super) fn new(schema: &str, node_expression: &str) -> Self {
+    ///
+    /// With a history each write of an own row is noted by the same statement.
+    pub(super) fn new(schema: &str, node_expression: &str, history: bool) -> Self {
         let cells = format!("\"{schema}\".cells");
+        let note = match history {
+            true => format!("WITH noted AS (INSERT INTO \"{schema}\".history VALUES ($1, $2)) "),
+            false => String::new(),
+        };
         let columns = format!(
             "id, value, coalesce(current_setting('in_hot_standby', true), \
              current_setting('transaction_read_only')), ({node_expression})::text"
@@ -96,7 +102,7 @@ impl Texts {
         Self {
             read: format!("SELECT {columns} FROM {cells} WHERE id = $1"),
             write: format!(
-                "UPDATE {cells} SET value = greatest(value, $2) WHERE id = $1 RETURNING {columns}"
+                "{note}UPDATE {cells} SET value = greatest(value, $2) WHERE id = $1 RETURNING {columns}"
             ),
             increase: format!(
                 "UPDATE {cells} SET value = value + 1 WHERE id = $1 RETURNING {columns}"
@@ -267,7 +273,7 @@ impl Drop for Link {
     }
 }
 
-fn no_row() -> Failure {
+pub(super) fn no_row() -> Failure {
     Failure::plain("no row", "the answer has no row", false)
 }
 

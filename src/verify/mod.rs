@@ -14,6 +14,7 @@ mod checker;
 mod link;
 mod options;
 mod report;
+mod runs;
 mod schema;
 mod script;
 mod session;
@@ -24,6 +25,7 @@ pub use options::{Blocks, Endpoint, Form, Options};
 pub use report::{ErrorCount, FormCount, Latency, Moves, NodeCount, Rate, Report, Violation};
 
 use link::Texts;
+use runs::Runs;
 use script::Role;
 use session::{Session, Shared};
 use tally::Tally;
@@ -81,9 +83,9 @@ pub async fn run(
         Some(Err(error)) => Err(error),
         None => Err(VerifyError::Stopped),
     };
-    let lost = match &result {
+    let (lost, sought) = match &result {
         Ok(outcome) => schema::lost_writes(&options, &outcome.acknowledged).await,
-        Err(_) => None,
+        Err(_) => (None, 0),
     };
     schema::remove(&options).await;
     let outcome = result?;
@@ -95,14 +97,15 @@ pub async fn run(
         outcome.tally,
         outcome.elapsed.as_secs_f64(),
         lost,
+        sought,
     ))
 }
 
 struct Outcome {
     tally: Tally,
     elapsed: Duration,
-    /// Row and last acknowledged value of every session.
-    acknowledged: Vec<(i32, i64)>,
+    /// Row and acknowledged values of every session.
+    acknowledged: Vec<(i32, Runs)>,
     fault: Option<String>,
 }
 
@@ -111,7 +114,7 @@ async fn connect(
     options: &Arc<Options>,
     nonce: i64,
 ) -> Result<(Arc<Shared>, Vec<Session>), VerifyError> {
-    let texts = Texts::new(&options.schema, &options.node_expression);
+    let texts = Texts::new(&options.schema, &options.node_expression, options.history);
     let shared = Arc::new(Shared::new(texts, options.reads));
     let roles = (0..options.writers)
         .map(|index| Role::Writer {

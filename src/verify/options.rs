@@ -136,6 +136,9 @@ pub struct Options {
     pub session_key: bool,
     /// Also checks that reads see every write acknowledged to anyone before they began.
     pub recency: bool,
+    /// Notes every write of an own row in a table, and looks at the end whether each acknowledged one
+    /// is there; otherwise only each session's last one is looked for.
+    pub history: bool,
     /// SQL expression that names the server answering; must not be volatile.
     pub node_expression: String,
     /// The check ends after this long…
@@ -173,6 +176,7 @@ impl Options {
             consistency: None,
             session_key: false,
             recency: false,
+            history: false,
             node_expression: "current_setting('port')".to_owned(),
             duration: Some(Duration::from_secs(10)),
             reads: None,

@@ -38,9 +38,11 @@ pub struct Report {
     pub unknown_outcomes: u64,
     /// Connections replaced.
     pub reconnects: u64,
-    /// Acknowledged writes to own rows that were missing at the end; absent if that could not be
-    /// looked up.
+    /// Acknowledged writes to own rows that were missing at the end: with a history all of them, else
+    /// of each session the last; absent if that could not be looked up.
     pub lost_writes: Option<u64>,
+    /// How many were looked for.
+    pub sought_writes: u64,
     /// By promise.
     pub guarantees: BTreeMap<Guarantee, Rate>,
     /// By server, as it names itself.
@@ -161,6 +163,7 @@ impl Report {
         tally: Tally,
         elapsed_seconds: f64,
         lost_writes: Option<u64>,
+        sought_writes: u64,
     ) -> Self {
         let latencies = Timed::ALL
             .into_iter()
@@ -221,6 +224,7 @@ impl Report {
             unknown_outcomes: tally.unknown_outcomes,
             reconnects: tally.reconnects,
             lost_writes,
+            sought_writes,
             guarantees,
             nodes: tally.nodes,
             forms: tally
@@ -307,7 +311,11 @@ impl fmt::Display for Report {
             )?;
         }
         match self.lost_writes {
-            Some(lost) => writeln!(f, "acknowledged writes missing at the end: {lost} rows")?,
+            Some(lost) => writeln!(
+                f,
+                "acknowledged writes missing at the end: {lost} of {} looked for",
+                self.sought_writes
+            )?,
             None => writeln!(f, "acknowledged writes missing at the end: not known")?,
         }
         writeln!(

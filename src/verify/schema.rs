@@ -1,15 +1,21 @@
 //! The table that is checked: made before, looked over and dropped after.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use super::VerifyError;
 use super::checker::Cell;
-use super::link::Link;
+use super::link::{Failure, Link, no_row};
 use super::options::{Form, Options};
+use super::runs::Runs;
 
 /// The row that tells this run's table from an older one of the same name.
 pub(super) const NONCE_ROW: i32 = 0;
 const FIRST_OWN_ROW: i32 = 100;
+/// Between attempts to look for what was acknowledged.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Runs of values in one statement.
+const RUNS_AT_ONCE: usize = 500;
 const MARK: &str = "made by causeway verify, may be dropped";
 
 /// The row of a cell for the session with this number.
@@ -45,6 +51,8 @@ pub(super) async fn create(options: &Options) -> Result<i64, VerifyError> {
          COMMENT ON SCHEMA \"{schema}\" IS '{MARK}'; \
          CREATE TABLE \"{schema}\".cells (id int PRIMARY KEY, value bigint NOT NULL) \
            WITH (fillfactor = 20); \
+         CREATE TABLE \"{schema}\".history (session int, value bigint, \
+           PRIMARY KEY (session, value)); \
          INSERT INTO \"{schema}\".cells VALUES ({NONCE_ROW}, {nonce}), (1, 0), (2, 0), (3, 0); \
          INSERT INTO \"{schema}\".cells SELECT id, 0 \
            FROM generate_series({FIRST_OWN_ROW}, {last}) AS id; \
@@ -73,9 +81,70 @@ pub(super) async fn create(options: &Options) -> Result<i64, VerifyError> {
     Ok(nonce)
 }
 
+/// How many acknowledged writes are missing from the primary, and how many were looked for.
+///
+/// With a history the check has been through failures, and one may be going on: it is tried for as long
+/// as a preparation may take.
+pub(super) async fn lost_writes(
+    options: &Options,
+    acknowledged: &[(i32, Runs)],
+) -> (Option<u64>, u64) {
+    if !options.history {
+        return (
+            missing_last(options, acknowledged).await,
+            acknowledged.len() as u64,
+        );
+    }
+    let runs = || {
+        let sessions = acknowledged.iter();
+        sessions.flat_map(|(row, runs)| runs.iter().map(|(first, last)| (*row, first, last)))
+    };
+    let sought = runs().map(|(_, first, last)| last - first + 1).sum::<i64>();
+    let sought = u64::try_from(sought).unwrap_or_default();
+    let runs: Vec<_> = runs().collect();
+    let end = Instant::now() + options.setup_timeout;
+    loop {
+        match missing_from_history(options, &runs).await {
+            Ok(missing) => return (Some(missing), sought),
+            Err(failure) if Instant::now() >= end => {
+                let Failure { code, message, .. } = failure;
+                tracing::warn!(code, "cannot look for the acknowledged writes: {message}");
+                return (None, sought);
+            }
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// How many numbers of these runs are not noted. The lock that only a primary grants keeps every
+/// splitter from asking a replica.
+async fn missing_from_history(options: &Options, runs: &[(i32, i64, i64)]) -> Result<u64, Failure> {
+    let link = Link::open(&options.target, &[], options.statement_timeout).await?;
+    let mut missing = 0;
+    for runs in runs.chunks(RUNS_AT_ONCE) {
+        let runs: Vec<String> = runs
+            .iter()
+            .map(|(row, first, last)| format!("({row}, {first}::bigint, {last}::bigint)"))
+            .collect();
+        let text = format!(
+            "BEGIN; LOCK TABLE \"{schema}\".history IN ROW EXCLUSIVE MODE; \
+             SELECT sum(last - first + 1 - (SELECT count(*) FROM \"{schema}\".history AS noted \
+             WHERE noted.session = run.session AND noted.value BETWEEN first AND last)) \
+             FROM (VALUES {runs}) AS run (session, first, last); COMMIT",
+            schema = options.schema,
+            runs = runs.join(", "),
+        );
+        let sums = link.column(&text).await?;
+        let sum = sums.first().and_then(|sum| sum.parse::<u64>().ok());
+        missing += sum.ok_or_else(no_row)?;
+    }
+    link.close().await;
+    Ok(missing)
+}
+
 /// How many sessions' last acknowledged values are missing from the primary. `FOR UPDATE` because
 /// every splitter sends that to the primary.
-pub(super) async fn lost_writes(options: &Options, acknowledged: &[(i32, i64)]) -> Option<u64> {
+async fn missing_last(options: &Options, acknowledged: &[(i32, Runs)]) -> Option<u64> {
     let link = Link::open(&options.target, &[], options.statement_timeout)
         .await
         .ok()?;
@@ -92,9 +161,10 @@ pub(super) async fn lost_writes(options: &Options, acknowledged: &[(i32, i64)]) 
             Some((id.parse().ok()?, value.parse().ok()?))
         })
         .collect();
-    let missing = acknowledged
-        .iter()
-        .filter(|(id, value)| present.get(id).is_none_or(|present| present < value));
+    let missing = acknowledged.iter().filter(|(id, values)| {
+        let present = present.get(id);
+        present.is_none_or(|present| *present < values.last())
+    });
     Some(missing.count() as u64)
 }
 

@@ -11,6 +11,7 @@ use super::checker::{Cell, Checker, Context, Finding};
 use super::link::{Answer, Failure, Link, Question, Texts};
 use super::options::{Endpoint, Options};
 use super::report::Violation;
+use super::runs::Runs;
 use super::schema::{self, NONCE_ROW};
 use super::script::{Action, Role, Script, Transaction};
 use super::tally::{Operation, Tally, Timed};
@@ -65,8 +66,8 @@ impl Shared {
 /// What a session leaves.
 pub(super) struct End {
     pub(super) tally: Tally,
-    /// Its row, and the value last acknowledged there.
-    pub(super) acknowledged: (i32, i64),
+    /// Its row, and the values acknowledged there.
+    pub(super) acknowledged: (i32, Runs),
 }
 
 /// A session with its connections: one to the target, one to each read target.
@@ -151,7 +152,7 @@ impl Session {
         End {
             acknowledged: (
                 schema::row(Cell::Own, self.number),
-                self.checker.acknowledged_own(),
+                self.checker.acknowledged_own().clone(),
             ),
             tally: self.tally,
         }

@@ -7,4 +7,5 @@ mod access;
 mod lease;
 mod rejoin;
 mod stop;
+mod supervise;
 mod support;

@@ -1,5 +1,6 @@
 //! The loop: freeze the facts, plan, store, publish, act; again.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -78,7 +79,7 @@ impl Controller {
         desk: Arc<Desk>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
-        let holder = format!("{}-{:016x}", config.listen, rand::random::<u64>());
+        let holder = format!("{}-{:016x}", shown(config.listen), rand::random::<u64>());
         let store = Store::open(&failover.coordination, &failover.cluster, &holder).await?;
         let policy = Arc::new(policy::policy(config, failover));
         let facts = Arc::new(Facts::new(Arc::clone(&board), config.nodes.len()));
@@ -549,6 +550,17 @@ async fn prolong(claim: Claim, board: Arc<Board>, ruled_by: Arc<AtomicU64>) {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Where a proxy is found: that it listens everywhere would not tell it from the others.
+fn shown(listen: SocketAddr) -> String {
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok());
+    match host {
+        Some(host) if listen.ip().is_unspecified() => format!("{host}:{}", listen.port()),
+        _ => listen.to_string(),
+    }
 }
 
 /// A proxy's address in its name among the others.
