@@ -58,6 +58,7 @@ pub(super) fn event(event: &Event, policy: &Policy) -> Words {
             node,
             timeline,
             fork,
+            ..
         } => {
             let fork = fork.map_or(String::new(), |fork| format!(", which begins at {fork}"));
             (

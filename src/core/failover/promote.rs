@@ -208,6 +208,7 @@ fn promoted(step: &mut Step<'_>, fall: &Fall, candidate: Candidate) {
         node,
         timeline,
         fork,
+        cause: fall.cause,
     });
     step.answer_request(Ok(()));
     step.renew(node);
