@@ -5,6 +5,7 @@ use super::aborted::Aborted;
 use super::batch::{Batch, End};
 use super::place::Failure;
 use super::session::{Ending, Session};
+use super::told::{Fate, told};
 use crate::config::PoolMode;
 use crate::core::exchange::TransactionStatus;
 use crate::core::session::{Cover, Level};
@@ -74,7 +75,13 @@ impl Session {
         self.names.failed();
         let reply = match failure {
             Failure::Problem(problem) => {
-                tracing::debug!(%problem, "refuse a batch");
+                let client = self.client.socket.peer().ok();
+                told(
+                    &self.worker.common,
+                    Fate::StatementRefused,
+                    &problem,
+                    client,
+                );
                 Reply::new().error(&problem)
             }
             Failure::Said(frame) => Reply::new().raw(&frame),

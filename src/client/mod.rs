@@ -18,5 +18,6 @@ mod render;
 mod session;
 mod shapes;
 mod timing;
+mod told;
 mod track;
 pub mod worker;

@@ -14,6 +14,7 @@ use super::own;
 use super::place::{Failure, LastRoute, MAX_ATTEMPTS, Need, Places};
 use super::relay::{Client, LookAfter, Outcome, Relay};
 use super::render::{Rendered, render};
+use super::told::{Fate, told};
 use super::track::Track;
 use super::worker::{Database, Worker};
 use crate::backend::own_query::OwnQueryError;
@@ -92,7 +93,8 @@ impl Session {
         let ending = self.serve().await;
         self.let_go().await;
         if let Ending::Problem(problem) = ending {
-            tracing::info!(%problem, "close a client connection");
+            let client = self.client.socket.peer().ok();
+            told(&self.worker.common, Fate::Closed, &problem, client);
             let reply = Reply::new().error(&Problem {
                 fatal: true,
                 ..problem

@@ -7,7 +7,7 @@ use super::tell;
 use crate::core::failover::Policy;
 use crate::core::failover::command::Event;
 use crate::core::failover::policy::Durability;
-use crate::core::failover::record::{Phase, Record};
+use crate::core::failover::record::{Cause, Phase, Record};
 use crate::core::topology::NodeId;
 use crate::desk::{Desk, Outcome, Standing};
 use crate::metrics::Metrics;
@@ -47,6 +47,10 @@ impl Reporter {
         tell::log(&told);
         self.desk.tell(told.kind, told.text);
         match event {
+            Event::Promoted {
+                cause: Cause::Switchover,
+                ..
+            } => self.metrics.failover_ended("switched_over"),
             Event::Promoted { .. } => self.metrics.failover_ended("promoted"),
             Event::Restored(_) => self.metrics.failover_ended("restored"),
             Event::CalledOff { .. } => self.metrics.failover_ended("called_off"),
@@ -68,6 +72,8 @@ impl Reporter {
         leads: bool,
         leader: Option<String>,
     ) {
+        let shown = &self.metrics.failover;
+        shown.stand(record.phase.label(), record.epoch, leads);
         let name = |node: &NodeId| self.policy.name(*node);
         let quarantine = record.quarantine.iter();
         let quarantine = quarantine.map(|(node, why)| (name(node), tell::quarantined(why)));
@@ -99,7 +105,7 @@ impl Reporter {
     pub(super) fn fail(&mut self, doing: &str, error: &str) {
         let failure = format!("{doing}: {error}");
         if failure != self.failure {
-            tracing::warn!(reason = error, "{doing}");
+            tracing::warn!(doing, reason = error, "a step of the failover failed");
             self.failure = failure;
         }
     }
