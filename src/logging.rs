@@ -15,11 +15,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
-use tracing::level_filters::LevelFilter;
-use tracing::subscriber::Interest;
-use tracing::{Event, Level, Metadata};
-use tracing_subscriber::filter::FilterExt;
-use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
@@ -55,7 +52,6 @@ pub fn start(log: &Log) -> Lines {
         started: Instant::now(),
     };
     let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let filter = filter.and(limited.clone());
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match log.format {
         LogFormat::Text => lines
@@ -65,7 +61,9 @@ pub fn start(log: &Log) -> Lines {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
+        .with(filter)
+        .with(limited.clone())
+        .with(lines)
         .init();
     Lines(limited)
 }
@@ -102,7 +100,8 @@ impl Drop for Counted {
     }
 }
 
-/// The filter that holds lines back.
+/// Holds lines back. A layer, not a layer's filter: one of those that refuses an event leaves its mark
+/// on the next (tracing-subscriber 0.3).
 #[derive(Clone, Debug)]
 struct Limited {
     limit: Arc<Mutex<Limit<Kind, Look>>>,
@@ -129,20 +128,8 @@ impl Limited {
     }
 }
 
-impl<S> Filter<S> for Limited {
-    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        true
-    }
-
-    fn callsite_enabled(&self, _: &'static Metadata<'static>) -> Interest {
-        Interest::always()
-    }
-
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(LevelFilter::TRACE)
-    }
-
-    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+impl<S: Subscriber> Layer<S> for Limited {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
         // Who asks for more than `info` wants to see every line.
         if *metadata.level() > Level::INFO || metadata.target() == MORE {

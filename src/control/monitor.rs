@@ -52,6 +52,7 @@ impl NodeMonitor {
         let name = self.node.name.as_str();
         let mut reported = String::new();
         self.metrics.node_up.with_label_values(&[name]).set(0);
+        self.show_role(None);
         loop {
             let error = match Probe::open(&self.node, &self.monitor).await {
                 Ok(probe) => {
