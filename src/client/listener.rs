@@ -98,7 +98,7 @@ async fn turn_away(stream: TcpStream, common: Arc<Common>) {
     };
     let problem = Problem::fatal(Kind::TooManyConnections, "sorry, too many clients already")
         .with_hint("Raise max_clients in causeway's configuration.");
-    told(&common, Fate::Refused, &problem, socket.peer().ok());
+    told(&common, Fate::Refused, &problem, &socket);
     let reply = Reply::new().error(&problem);
     // A client that asked for encryption first reads the E as a refusal, too.
     let _ = tokio::time::timeout(Duration::from_secs(1), socket.write_all(reply.as_bytes())).await;

@@ -70,8 +70,7 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
             worker.common.metrics.clients_refused.inc();
             let reply = match refusal {
                 Refusal::Problem(problem) => {
-                    let client = login.socket.peer().ok();
-                    told(&worker.common, Fate::Refused, &problem, client);
+                    told(&worker.common, Fate::Refused, &problem, &login.socket);
                     Reply::new().error(&problem)
                 }
                 Refusal::Frame(frame) => Reply::new().raw(&frame),

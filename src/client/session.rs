@@ -14,7 +14,6 @@ use super::own;
 use super::place::{Failure, LastRoute, MAX_ATTEMPTS, Need, Places};
 use super::relay::{Client, LookAfter, Outcome, Relay};
 use super::render::{Rendered, render};
-use super::told::{Fate, told};
 use super::track::Track;
 use super::worker::{Database, Worker};
 use crate::backend::own_query::OwnQueryError;
@@ -93,14 +92,7 @@ impl Session {
         let ending = self.serve().await;
         self.let_go().await;
         if let Ending::Problem(problem) = ending {
-            let client = self.client.socket.peer().ok();
-            told(&self.worker.common, Fate::Closed, &problem, client);
-            let reply = Reply::new().error(&Problem {
-                fatal: true,
-                ..problem
-            });
-            let _ = tokio::time::timeout(OWN_BOUND, self.client.socket.write_all(reply.as_bytes()))
-                .await;
+            self.dismiss(problem).await;
         }
     }
 

@@ -1,12 +1,11 @@
 //! What clients are told goes wrong, told to operators as well: counted by SQLSTATE, and a log line
 //! whose level the kind of trouble gives.
 
-use std::net::SocketAddr;
-
 use tracing::Level;
 
 use super::worker::Common;
 use crate::error::Problem;
+use crate::wire::socket::Socket;
 
 /// What a problem comes to for a client.
 #[derive(Clone, Copy, Debug)]
@@ -20,11 +19,11 @@ pub(super) enum Fate {
 }
 
 /// A client is told of a problem.
-pub(super) fn told(common: &Common, fate: Fate, problem: &Problem, client: Option<SocketAddr>) {
+pub(super) fn told(common: &Common, fate: Fate, problem: &Problem, client: &Socket) {
     let sqlstate = problem.kind.sqlstate();
     common.metrics.errors.with_label_values(&[sqlstate]).inc();
     let reason = &problem.message;
-    let client = client.map(tracing::field::display);
+    let client = client.peer().ok().map(tracing::field::display);
     // Level and text are part of the place in the source, by which lines are told apart.
     macro_rules! say {
         ($text:literal) => {

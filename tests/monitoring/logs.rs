@@ -15,6 +15,9 @@ use crate::support::{RUNTIME, block_on, connect, eventually, http, sqlstate};
 /// Lines that are written as they are: `logging::limit::FIRST`.
 const FIRST: usize = pgcauseway::logging::limit::FIRST as usize;
 
+/// How a line is read.
+type Read = fn(&str) -> Line;
+
 /// A line of the log, whichever its format.
 #[derive(Debug)]
 struct Line {
@@ -71,6 +74,11 @@ fn waits_in_vain(proxy: &Proxy, cluster: &Cluster, count: usize) {
             let error = waiter.batch_execute("CREATE TABLE t ()").await.unwrap_err();
             assert_eq!(sqlstate(&error), "53300", "{error}");
         }
+        // Nobody waits any more, although nothing has come free.
+        eventually("no waiter is counted", || {
+            let metrics = http::get(proxy.http(), "/metrics").unwrap();
+            metrics.contains("causeway_pool_waiting{node=\"pg1\"} 0\n")
+        });
         holder.batch_execute("ROLLBACK").await.unwrap();
     });
 }
@@ -81,7 +89,7 @@ fn terminate(proxy: &Proxy) {
     eventually("the proxy ends", || proxy.pid().is_none());
 }
 
-fn lines(proxy: &Proxy, read: fn(&str) -> Line) -> Vec<Line> {
+fn lines(proxy: &Proxy, read: Read) -> Vec<Line> {
     let log = fs::read_to_string(proxy.log()).unwrap();
     log.lines().map(read).collect()
 }
@@ -132,8 +140,7 @@ fn assert_counted(lines: &[Line], message: &str, of: &str, level: &str, count: u
 #[test]
 fn storms_are_counted_and_not_told_line_by_line() {
     let cluster = block_on(Cluster::builder("logs").standbys(0).start()).unwrap();
-    let formats: [(&str, fn(&str) -> Line); 2] = [("text", text), ("json", json)];
-    for (format, read) in formats {
+    for (format, read) in [("text", text as Read), ("json", json as Read)] {
         let proxy = proxy(&cluster, format, format);
         eventually("the node is known", || {
             let lines = lines(&proxy, read);

@@ -17,13 +17,14 @@ pub(crate) const RULES: &str = "docker/prometheus/rules/causeway.yml";
 const CONFIGURATION: &str = "docker/prometheus/prometheus.yml";
 /// Windows and waits of the rules, and what they are here; scrapes and evaluations come every half
 /// second.
-const FASTER: [(&str, &str); 6] = [
-    ("[1h]", "[15s]"),
+const FASTER: [(&str, &str); 7] = [
+    ("[1h]", "[10s]"),
     ("[5m]", "[10s]"),
     ("[1m]", "[5s]"),
     ("for: 10m", "for: 1s"),
     ("for: 1m", "for: 1s"),
     ("for: 30s", "for: 1s"),
+    ("for: 15s", "for: 1s"),
 ];
 
 /// A running Prometheus; killed when dropped.
@@ -35,11 +36,11 @@ pub(crate) struct Prometheus {
 
 /// Whether the Debian package `prometheus` is installed; says so if it is not.
 pub(crate) fn is_installed() -> bool {
-    let there = |program: &&str| {
+    let there = |program: &str| {
         let asked = Command::new(program).arg("--version").output();
         asked.is_ok_and(|output| output.status.success())
     };
-    let all = ["prometheus", "promtool"].iter().all(|p| there(&p));
+    let all = ["prometheus", "promtool"].into_iter().all(there);
     if !all {
         eprintln!("SKIPPED: there is no prometheus; scripts/setup.sh installs it");
     }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -27,6 +28,7 @@ pub(crate) struct World {
     pub(crate) other: Proxy,
     pub(crate) etcd: Etcd,
     pub(crate) cluster: Cluster,
+    began: Instant,
 }
 
 impl World {
@@ -36,6 +38,7 @@ impl World {
             eprintln!("SKIPPED: there is no etcd; scripts/setup.sh installs it");
             return None;
         }
+        let began = Instant::now();
         let program = Path::new(env!("CARGO_BIN_EXE_causeway"));
         let builder = Cluster::builder("monitoring").agents(program);
         let etcd = Etcd::start("monitoring-etcd", 1);
@@ -78,6 +81,7 @@ impl World {
             other,
             etcd,
             cluster,
+            began,
         })
     }
 
@@ -86,7 +90,8 @@ impl World {
         eventually(&format!("{alert} fires"), || {
             self.prometheus.fires(alert, labels)
         });
-        println!("{alert} fires for {labels:?}");
+        let after = self.began.elapsed().as_secs_f64();
+        println!("{after:5.1} s: {alert} fires for {labels:?}");
     }
 
     /// Waits until no alert with these labels fires any more.
@@ -94,7 +99,8 @@ impl World {
         eventually(&format!("{alert} clears"), || {
             !self.prometheus.fires(alert, labels)
         });
-        println!("{alert} clears");
+        let after = self.began.elapsed().as_secs_f64();
+        println!("{after:5.1} s: {alert} clears");
     }
 
     /// The node that leads.
