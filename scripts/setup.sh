@@ -53,6 +53,7 @@ have_postgres || needed+=(postgresql postgresql-contrib)
 have psql || needed+=(postgresql-client)
 have pgbouncer || wished+=(pgbouncer)
 have etcd || wished+=(etcd-server)
+have prometheus && have promtool || wished+=(prometheus)
 # For partitions, in network namespaces.
 have ip || wished+=(iproute2)
 have nft || wished+=(nftables)
@@ -103,6 +104,15 @@ install() {
 echo "setup: installing ${needed[*]} ${wished[*]}"
 "${as_root[@]}" apt-get update --quiet || echo "setup: apt-get update failed; trying what is known" >&2
 if [ ${#needed[@]} -gt 0 ]; then install "${needed[@]}"; fi
+# Services that were not here before are not to start with the machine either.
+disable() {
+    case $1 in etcd-server) set -- etcd ;; esac
+    if ! have systemctl || [ ! -e "/lib/systemd/system/$1.service" ]; then return 0; fi
+    "${as_root[@]}" systemctl disable --quiet "$1" || true
+}
+
 for package in "${wished[@]}"; do
-    install "$package" || echo "setup: no $package; what needs it will be skipped" >&2
+    if install "$package"; then disable "$package"; else
+        echo "setup: no $package; what needs it will be skipped" >&2
+    fi
 done

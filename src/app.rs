@@ -31,7 +31,7 @@ use crate::wire::auth::Verifier;
 const VISIBILITY_WAIT: Duration = Duration::from_secs(1);
 /// Sessions in the middle of a transaction may take this long to end it at a shutdown.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
-/// How often pools are tidied and gauges brought up to date.
+/// How often pools are tidied and counted.
 const TIDY: Duration = Duration::from_millis(500);
 
 /// Why the proxy cannot run.
@@ -110,6 +110,10 @@ pub async fn run(
     let workers = config.workers.unwrap_or_else(default_workers).max(1);
     let names: Vec<String> = config.nodes.iter().map(|node| node.name.clone()).collect();
     let metrics = Arc::new(Metrics::new(&names)?);
+    metrics.pool_size.set(config.pool.size as i64);
+    metrics
+        .client_connections_max
+        .set(config.max_clients as i64);
     let board = Arc::new(Board::new(node_views(&config)));
     let (desk, ledger) = (Arc::new(Desk::default()), Arc::new(Ledger::default()));
     let state = admin::State::new(
@@ -243,24 +247,6 @@ async fn tidy(common: Arc<Common>, shutdown: CancellationToken) {
         loop {
             tokio::time::sleep(TIDY).await;
             common.pools.tidy();
-            let topology = common.board.topology();
-            for node in &topology.nodes {
-                let Some((life, _)) = node.as_standby() else {
-                    continue;
-                };
-                let lag = topology
-                    .lag(life, common.board.now_us())
-                    .unwrap_or_default();
-                let metrics = &common.metrics;
-                metrics
-                    .lag_bytes
-                    .with_label_values(&[&*node.name])
-                    .set(lag.bytes as i64);
-                metrics
-                    .lag_seconds
-                    .with_label_values(&[&*node.name])
-                    .set(lag.us as f64 / 1e6);
-            }
         }
     };
     tokio::select! {

@@ -1,8 +1,11 @@
-//! What can go wrong towards a client: one kind gives the SQLSTATE and the metric label.
+//! What can go wrong towards a client: one kind gives the SQLSTATE, which is the metric's label as well, and the
+//! level of the log line.
 //!
 //! The message is safe to show: it never holds a secret nor another session's data.
 
 use std::fmt;
+
+use tracing::Level;
 
 /// Kinds of trouble that Causeway itself reports (PostgreSQL manual, "PostgreSQL Error Codes").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,6 +88,39 @@ impl Kind {
             Self::ObjectInUse => "55006",
             Self::AdminShutdown => "57P01",
             Self::Internal => "XX000",
+        }
+    }
+}
+
+impl Kind {
+    /// How loudly it is told to operators: what they can do something about is a warning, what only
+    /// clients can is for debugging.
+    pub fn level(self) -> Level {
+        match self {
+            Self::Internal => Level::ERROR,
+            Self::TooManyConnections
+            | Self::CannotConnectNow
+            | Self::ConnectionFailure
+            | Self::TransactionResolutionUnknown
+            | Self::LostWrites => Level::WARN,
+            Self::ProtocolViolation
+            | Self::InvalidPassword
+            | Self::InvalidAuthorization
+            | Self::InsufficientPrivilege
+            | Self::SerializationFailure
+            | Self::AdminShutdown => Level::INFO,
+            Self::FeatureNotSupported
+            | Self::ProgramLimitExceeded
+            | Self::InvalidParameterValue
+            | Self::UndefinedObject
+            | Self::InvalidSqlStatementName
+            | Self::DuplicatePreparedStatement
+            | Self::CantChangeRuntimeParam
+            | Self::NoActiveTransaction
+            | Self::InFailedTransaction
+            | Self::SyntaxError
+            | Self::NotInPrerequisiteState
+            | Self::ObjectInUse => Level::DEBUG,
         }
     }
 }

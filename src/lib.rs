@@ -19,6 +19,7 @@ pub mod core;
 pub mod desk;
 pub mod error;
 pub mod ledger;
+pub mod logging;
 pub mod metrics;
 pub mod process;
 pub mod rig;

@@ -7,6 +7,7 @@
 
 use std::fmt::Write as _;
 
+use pgcauseway::core::failover::candidate::promotable;
 use pgcauseway::core::failover::command::Act;
 use pgcauseway::core::failover::observation::{
     AgentAnswer, Answer, Attempt, Job, Leadership, NodeFacts, Observation, Part, Postmaster,
@@ -849,4 +850,48 @@ fn a_record_that_names_a_removed_node_is_not_guessed_at() {
     fewer.nodes.remove(0);
     assert_eq!(case.record.renumbered(&fewer), Err("pg1".to_owned()));
     assert_eq!(plan(&case.seen, &fewer, &case.record).commands, []);
+}
+
+#[test]
+fn a_lease_of_an_older_epoch_is_none_to_lead_by() {
+    let mut case = Case::new().stopped(PG1, None).detached().phase(promoting());
+    let renews = |case: &Case| {
+        let acts = case.plan().commands.into_iter().map(|command| command.act);
+        let acts: Vec<_> = acts.collect();
+        assert!(acts.contains(&Act::Promote(PG2)), "{acts:?}");
+        acts.contains(&Act::RenewLease(PG2))
+    };
+    assert!(!renews(&case), "one was asked for a moment ago");
+    case.node(PG2).agent.as_mut().unwrap().epoch = 3;
+    assert!(renews(&case), "it led a moment ago, in another epoch");
+}
+
+#[test]
+fn promotable_is_who_an_election_would_choose() {
+    let able = |case: &Case| promotable(&case.seen, &case.policy, &case.record);
+    let healthy = Case::new;
+    assert_eq!(able(&healthy()), [PG2, PG3]);
+    assert_eq!(able(&healthy().silent(PG2, 9 * SECOND)), [PG3]);
+    let unfit = healthy().with(|case| case.policy.nodes[1].promote_priority = 0);
+    assert_eq!(able(&unfit), [PG3]);
+    let without_agent = healthy().with(|case| case.node(PG3).agent.as_mut().unwrap().at_us = 0);
+    assert_eq!(able(&without_agent), [PG2]);
+    let behind = healthy().with(|case| {
+        case.policy.durability = Durability::Async {
+            max_lost_bytes: Some(0),
+        };
+    });
+    assert_eq!(able(&behind), [PG2], "pg3 would lose 0x100 bytes");
+    let astray = healthy().with(|case| *case.answer(PG2) = standby(2, PG1, 0x4000));
+    assert_eq!(able(&astray), [PG3]);
+    assert_eq!(able(&Case::quorum()), [PG2], "pg3 lacks what pg2 holds");
+    let missing = Case::quorum().silent(PG2, 9 * SECOND).with(|case| {
+        let rule = rule(&[PG2]);
+        case.record.sync.rules = vec![Some(rule)];
+    });
+    assert_eq!(
+        able(&missing),
+        [],
+        "pg2 alone may hold what was acknowledged"
+    );
 }

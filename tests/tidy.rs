@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wire", &["core", "error"]),
     ("board", &["core", "sql"]),
     ("ledger", &["core"]),
+    ("logging", &["config"]),
     ("console", &["error"]),
     (
         "backend",
@@ -52,7 +53,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "cli",
-        &["agent", "app", "config", "control", "core", "rig", "verify"],
+        &[
+            "agent", "app", "config", "control", "core", "logging", "rig", "verify",
+        ],
     ),
 ];
 

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{State, events, orders, page, sampler, status};
+use super::{State, events, gauges, orders, page, sampler, status};
 
 /// Serves until `shutdown`.
 pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) {
@@ -37,12 +37,14 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
                 tracing::error!(%error, "serve HTTP");
             }
         }
-        () = sampler::run(state) => {}
+        () = sampler::run(state.clone()) => {}
+        () = gauges::sample(state) => {}
         () = shutdown.cancelled() => {}
     }
 }
 
 async fn metrics(Held(state): Held<State>) -> Response {
+    gauges::refresh(&state);
     match state.metrics.render() {
         Ok(text) => (
             [(

@@ -4,6 +4,7 @@
 mod command;
 mod console;
 mod events;
+mod gauges;
 pub mod http;
 mod orders;
 mod page;

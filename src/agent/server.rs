@@ -114,6 +114,7 @@ async fn authenticate(State(agent): State<Arc<Agent>>, request: Request, next: N
         return next.run(request).await;
     }
     let text = "the secret is missing or wrong";
+    tracing::warn!(code = ?RefusalCode::Unauthorized, reason = text, "refused");
     let refusal = Refusal {
         code: RefusalCode::Unauthorized,
         text: text.to_owned(),
@@ -169,7 +170,7 @@ fn answer<T: Serialize>(agent: &Agent, outcome: Result<T, Failure>) -> Response 
         Ok(value) => return Json(value).into_response(),
         Err(failure) => failure,
     };
-    tracing::info!(?code, %text, "refused");
+    tracing::info!(?code, reason = %text, "refused");
     let refusal = Refusal {
         code,
         text,

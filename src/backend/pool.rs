@@ -162,6 +162,8 @@ impl Pools {
                 closed.extend(close);
             }
             state.open -= closed.len();
+            // Who has given up would otherwise be counted until a connection comes back.
+            state.waiting.retain(|waiter| !waiter.is_closed());
             pool.hand_out_permits(&mut state);
             let idle: usize = state.idle.iter().map(Vec::len).sum();
             let total = totals.entry(*node).or_default();
@@ -283,10 +285,10 @@ impl Pool {
         let mut waiting = Waiting { pool: self, waiter };
         let granted = tokio::time::timeout(self.shared.wait_timeout, &mut waiting.waiter).await;
         drop(waiting);
-        self.shared
-            .metrics
-            .pool_wait
-            .observe(began.elapsed().as_secs_f64());
+        let node = &*self.target.node;
+        let metrics = &self.shared.metrics;
+        let waits = metrics.pool_wait.with_label_values(&[node]);
+        waits.observe(began.elapsed().as_secs_f64());
         match granted {
             Ok(Ok(Grant::Server(server))) => match self.lease(server, worker) {
                 Some(lease) => Ok(lease),
@@ -295,10 +297,13 @@ impl Pool {
                 }),
             },
             Ok(Ok(Grant::Permit)) => Permit { pool: self }.open(worker).await,
-            Ok(Err(_)) | Err(_) => Err(AcquireError::Exhausted {
-                node: Arc::clone(&self.target.node),
-                waited: began.elapsed(),
-            }),
+            Ok(Err(_)) | Err(_) => {
+                metrics.pool_timeouts.with_label_values(&[node]).inc();
+                Err(AcquireError::Exhausted {
+                    node: Arc::clone(&self.target.node),
+                    waited: began.elapsed(),
+                })
+            }
         }
     }
 

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
 
-use super::serve::{cancel_on_signal, start_logging};
+use super::serve::cancel_on_signal;
 use super::sysexits;
 use crate::agent;
 use crate::config::Agent;
+use crate::logging;
 
 /// Runs the agent of one PostgreSQL server.
 #[derive(Debug, clap::Args)]
@@ -34,7 +35,7 @@ pub fn run(args: &Args) -> ExitCode {
         println!("{}: no fault found", args.config.display());
         return ExitCode::SUCCESS;
     }
-    start_logging(&config.log);
+    let log = logging::start(&config.log);
     let shutdown = CancellationToken::new();
     // Before there is a runtime: the change of user, and the threads that keep the lease.
     let prepared = match agent::prepare(config, shutdown.clone()) {
@@ -44,6 +45,7 @@ pub fn run(args: &Args) -> ExitCode {
             return ExitCode::from(sysexits::UNAVAILABLE);
         }
     };
+    let _log = log.count();
     super::with_runtime(async {
         let stop = tokio::spawn(cancel_on_signal(shutdown));
         let outcome = prepared.run().await;

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
 
-use super::serve::{cancel_on_signal, start_logging};
+use super::serve::cancel_on_signal;
 use super::sysexits;
 use crate::app::{self, Listeners};
 use crate::config::{Config, Faults};
+use crate::logging;
 use crate::rig::{self, DemoCluster};
 
 /// Starts a primary, standbys and the proxy.
@@ -81,7 +82,7 @@ async fn demonstrate(args: Args, shutdown: CancellationToken) -> ExitCode {
             return ExitCode::from(sysexits::USAGE);
         }
     };
-    start_logging(&config.log);
+    let _log = logging::start(&config.log).count();
     let listeners = match Listeners::bind(&config).await {
         Ok(listeners) => listeners,
         Err(error) => {

@@ -1,16 +1,15 @@
 //! `causeway serve`: the proxy, until SIGTERM or SIGINT.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use super::sysexits;
 use crate::app::{self, Listeners};
-use crate::config::{Config, Log, LogFormat};
+use crate::config::Config;
+use crate::logging;
 
 /// Runs the proxy.
 #[derive(Debug, clap::Args)]
@@ -29,7 +28,7 @@ pub fn run(args: &Args) -> ExitCode {
             return ExitCode::from(sysexits::USAGE);
         }
     };
-    start_logging(&config.log);
+    let _log = logging::start(&config.log).count();
     config
         .advice()
         .iter()
@@ -88,22 +87,5 @@ pub(super) async fn cancel_on_signal(token: CancellationToken) {
         }
         first = false;
         token.cancel();
-    }
-}
-
-/// Sends log lines to standard error, as configured.
-pub(super) fn start_logging(log: &Log) {
-    let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match log.format {
-        LogFormat::Text => {
-            builder
-                .with_target(false)
-                .with_ansi(std::io::stderr().is_terminal())
-                .init();
-        }
-        LogFormat::Json => builder.json().flatten_event(true).init(),
     }
 }

@@ -4,7 +4,8 @@
 use super::aborted::Aborted;
 use super::batch::{Batch, End};
 use super::place::Failure;
-use super::session::{Ending, Session};
+use super::session::{Ending, OWN_BOUND, Session};
+use super::told::{Fate, told};
 use crate::config::PoolMode;
 use crate::core::commit::Verdict;
 use crate::core::exchange::TransactionStatus;
@@ -86,7 +87,7 @@ impl Session {
         self.names.failed();
         let reply = match failure {
             Failure::Problem(problem) => {
-                tracing::debug!(%problem, "refuse a batch");
+                self.told(Fate::StatementRefused, &problem);
                 Reply::new().error(&problem)
             }
             Failure::Said(frame) => Reply::new().raw(&frame),
@@ -124,6 +125,22 @@ impl Session {
             }
         };
         self.tell(reply.as_bytes()).await
+    }
+
+    /// Ends the session with an error.
+    pub(super) async fn dismiss(&mut self, problem: Problem) {
+        self.told(Fate::Closed, &problem);
+        let fatal = Problem {
+            fatal: true,
+            ..problem
+        };
+        let reply = Reply::new().error(&fatal);
+        let told = self.client.socket.write_all(reply.as_bytes());
+        let _ = tokio::time::timeout(OWN_BOUND, told).await;
+    }
+
+    fn told(&self, fate: Fate, problem: &Problem) {
+        told(&self.worker.common, fate, problem, &self.client.socket);
     }
 
     /// Gives up on a statement whose client is gone.

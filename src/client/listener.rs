@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::login;
+use super::told::{Fate, told};
 use super::worker::{Common, Worker};
 use crate::error::{Kind, Problem};
 use crate::wire::reply::Reply;
@@ -74,7 +75,7 @@ pub async fn accept(
             .sum();
         if total >= common.config.max_clients {
             common.metrics.clients_refused.inc();
-            tokio::spawn(turn_away(stream));
+            tokio::spawn(turn_away(stream, Arc::clone(&common)));
             continue;
         }
         let fewest = doors
@@ -91,12 +92,13 @@ pub async fn accept(
     }
 }
 
-async fn turn_away(stream: TcpStream) {
+async fn turn_away(stream: TcpStream, common: Arc<Common>) {
     let Ok(mut socket) = Socket::new(stream) else {
         return;
     };
     let problem = Problem::fatal(Kind::TooManyConnections, "sorry, too many clients already")
         .with_hint("Raise max_clients in causeway's configuration.");
+    told(&common, Fate::Refused, &problem, &socket);
     let reply = Reply::new().error(&problem);
     // A client that asked for encryption first reads the E as a refusal, too.
     let _ = tokio::time::timeout(Duration::from_secs(1), socket.write_all(reply.as_bytes())).await;

@@ -16,6 +16,7 @@ use super::own;
 use super::place::Places;
 use super::relay::{Client, LookAfter};
 use super::session::{Session, Unit};
+use super::told::{Fate, told};
 use super::track::Track;
 use super::worker::{Greeting, Worker};
 use crate::backend::own_query::OwnQueryError;
@@ -69,7 +70,7 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
             worker.common.metrics.clients_refused.inc();
             let reply = match refusal {
                 Refusal::Problem(problem) => {
-                    tracing::info!(%problem, "refuse a client");
+                    told(&worker.common, Fate::Refused, &problem, &login.socket);
                     Reply::new().error(&problem)
                 }
                 Refusal::Frame(frame) => Reply::new().raw(&frame),

@@ -19,5 +19,6 @@ mod resolve;
 mod session;
 mod shapes;
 mod timing;
+mod told;
 mod track;
 pub mod worker;

@@ -15,6 +15,7 @@ use crate::core::session::{Broken, Level, Seen, Upper};
 use crate::core::statement::{Access, WriteReason};
 use crate::core::topology::{NodeId, Topology};
 use crate::error::{Kind, Problem};
+use crate::metrics::Metrics;
 
 /// Different nodes are tried for one batch at most this often.
 pub(super) const MAX_ATTEMPTS: usize = 8;
@@ -155,6 +156,7 @@ impl Places {
         began_us: u64,
     ) -> Result<LastRoute, Failure> {
         let board = &*common.board;
+        let mut held: Option<Held<'_>> = None;
         let mut stale_prevented = false;
         let mut asked_at_us = began_us;
         let mut asked_before = false;
@@ -217,8 +219,10 @@ impl Places {
                     let waited = Duration::from_micros(asked_at_us - began_us);
                     let left = common.config.hold_timeout.saturating_sub(waited);
                     if left.is_zero() {
+                        common.metrics.hold_timeouts.inc();
                         return Err(no_primary(waited, &board.why()).into());
                     }
+                    held.get_or_insert_with(|| Held::new(&common.metrics));
                     (NodeSet::default(), left)
                 }
             };
@@ -229,6 +233,22 @@ impl Places {
             board.demand(probe);
             let _ = tokio::time::timeout(left, changed).await;
         }
+    }
+}
+
+/// Counts a statement while it waits for a primary.
+struct Held<'a>(&'a Metrics);
+
+impl<'a> Held<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.statements_held.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.statements_held.dec();
     }
 }
 

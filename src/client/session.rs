@@ -94,13 +94,7 @@ impl Session {
         let ending = self.serve().await;
         self.let_go().await;
         if let Ending::Problem(problem) = ending {
-            tracing::info!(%problem, "close a client connection");
-            let reply = Reply::new().error(&Problem {
-                fatal: true,
-                ..problem
-            });
-            let _ = tokio::time::timeout(OWN_BOUND, self.client.socket.write_all(reply.as_bytes()))
-                .await;
+            self.dismiss(problem).await;
         }
     }
 

@@ -52,6 +52,7 @@ impl NodeMonitor {
         let name = self.node.name.as_str();
         let mut reported = String::new();
         self.metrics.node_up.with_label_values(&[name]).set(0);
+        self.show_role(None);
         loop {
             let error = match Probe::open(&self.node, &self.monitor).await {
                 Ok(probe) => {
@@ -61,6 +62,10 @@ impl NodeMonitor {
                 }
                 Err(error) => error,
             };
+            if !matches!(error, ProbeError::Changed(_)) {
+                let failures = &self.metrics.probe_failures;
+                failures.with_label_values(&[name]).inc();
+            }
             // Once for each different reason, not once for each attempt.
             let reason = error.to_string();
             if reason != reported {
@@ -91,7 +96,8 @@ impl NodeMonitor {
                 Ok(answer) => answer,
                 Err(error) => return error,
             };
-            self.metrics.probe.observe(sent.elapsed().as_secs_f64());
+            let took = self.metrics.probe.with_label_values(&[&self.node.name]);
+            took.observe(sent.elapsed().as_secs_f64());
             let latest = Measurement {
                 probe: number,
                 position: answer.position,
@@ -165,11 +171,15 @@ impl NodeMonitor {
             "node is available"
         );
         self.metrics.node_up.with_label_values(&[name]).set(1);
+        self.show_role(Some(role));
+    }
+
+    fn show_role(&self, role: Option<&str>) {
         for known in ["primary", "standby"] {
             let roles = &self.metrics.node_role;
             roles
-                .with_label_values(&[name, known])
-                .set(i64::from(known == role));
+                .with_label_values(&[self.node.name.as_str(), known])
+                .set(i64::from(Some(known) == role));
         }
     }
 
@@ -184,5 +194,6 @@ impl NodeMonitor {
             }
         });
         self.metrics.node_up.with_label_values(&[name]).set(0);
+        self.show_role(None);
     }
 }

@@ -19,9 +19,11 @@ use crate::board::Board;
 use crate::config::{Config, Failover};
 use crate::control::agent::AgentClient;
 use crate::control::store::{Claim, Leader, OpenError, SaveError, Store, Stored, Version};
+use crate::core::failover::candidate::promotable;
 use crate::core::failover::command::{Act, Command};
 use crate::core::failover::detect::{Health, judge};
 use crate::core::failover::observation::{Leadership, Observation};
+use crate::core::failover::policy::Mode;
 use crate::core::failover::record::{Phase, Record, Request, RequestKind};
 use crate::core::failover::{Policy, plan};
 use crate::core::route::NodeSet;
@@ -137,6 +139,7 @@ impl Controller {
             if let Some(Some(agent)) = self.hands.agents.get(usize::from(id.0)) {
                 let tend = Tend {
                     id,
+                    name: self.policy.name(id),
                     agent: Arc::clone(agent),
                     facts: Arc::clone(&self.facts),
                 };
@@ -237,6 +240,7 @@ impl Controller {
         self.facts.want_open(false);
         // Asked before the record is looked at, so that it is not older than this says.
         let current_us = micros(self.store.current_for());
+        self.metrics.failover.coordination(current_us > 0);
         let stored = self.store.watch().borrow().clone();
         self.turn_away();
         let Some(record) = stored.and_then(|stored| self.read(&stored)) else {
@@ -287,7 +291,9 @@ impl Controller {
 
     /// Reads the record before the first decision; false when that is not possible now.
     async fn load(&mut self) -> bool {
-        let loaded = match self.store.load().await {
+        let loaded = self.store.load().await;
+        self.metrics.failover.coordination(loaded.is_ok());
+        let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
                 self.reporter
@@ -355,6 +361,10 @@ impl Controller {
             true => self.facts.now_us().saturating_add(micros(left)),
             false => u64::MAX,
         };
+        let observes = self.policy.mode == Mode::Observe;
+        let able = promotable(&observation, &self.policy, &plan.next).len();
+        let shown = &self.metrics.failover;
+        shown.promotable((!observes).then_some(able));
         self.publish(Ruling::of(&plan.next), until_us);
         self.ruled_by.store(term, Ordering::Release);
         self.stand(&plan.next, plan.why.to_string());
@@ -441,6 +451,7 @@ impl Controller {
             }
             Err(SaveError::Unavailable(error)) => {
                 self.known = None;
+                self.metrics.failover.coordination(false);
                 self.reporter
                     .fail("store the failover record", &error.to_string());
                 false

@@ -8,12 +8,15 @@ use crate::board::Board;
 use crate::core::failover::Policy;
 use crate::core::failover::command::Event;
 use crate::core::failover::policy::Durability;
-use crate::core::failover::record::{Phase, Record};
+use crate::core::failover::record::{Cause, Phase, Record};
 use crate::core::lsn::Timeline;
 use crate::core::route::NodeSet;
 use crate::core::topology::NodeId;
 use crate::desk::{Desk, Outcome, Standing};
 use crate::metrics::Metrics;
+
+/// The kind of the event that tells who leads now.
+const PROMOTED: &str = "promoted";
 
 /// Speaks for the controller.
 pub(super) struct Reporter {
@@ -70,6 +73,10 @@ impl Reporter {
         let after = self.began.map(|began| began.elapsed());
         self.desk.tell_of(tell::kind(event), text, &by, after);
         match event {
+            Event::Promoted {
+                cause: Cause::Switchover,
+                ..
+            } => self.metrics.failover_ended("switched_over"),
             Event::Promoted { .. } => self.metrics.failover_ended("promoted"),
             Event::Restored(_) => self.metrics.failover_ended("restored"),
             Event::CalledOff { .. } => self.metrics.failover_ended("called_off"),
@@ -98,6 +105,8 @@ impl Reporter {
         } else {
             self.tell_what_another_decided(record, leader.as_deref());
         }
+        let shown = &self.metrics.failover;
+        shown.stand(record.phase.label(), record.epoch, leads);
         let name = |node: &NodeId| self.policy.name(*node);
         let quarantine = record.quarantine.iter();
         let quarantine = quarantine.map(|(node, why)| (name(node), why.describe()));
@@ -150,15 +159,12 @@ impl Reporter {
         };
         let now = Some((primary, record.timeline));
         if self.followed.is_some() && self.followed != now {
-            let event = Event::Promoted {
-                node: primary,
-                timeline: record.timeline,
-                fork: None,
-            };
-            let text = tell::log(&event, &self.policy);
+            let name = self.policy.name(primary);
+            let text = format!("{name} leads on timeline {}", record.timeline);
             let after = self.began.map(|began| began.elapsed());
             let by = leader.unwrap_or_default();
-            self.desk.tell_of(tell::kind(&event), text, by, after);
+            tracing::info!(event = PROMOTED, by, "{text}");
+            self.desk.tell_of(PROMOTED, text, by, after);
         }
         self.followed = now;
     }
@@ -168,7 +174,7 @@ impl Reporter {
         let failure = format!("{doing}: {error}");
         self.board.explain(&failure);
         if failure != self.failure {
-            tracing::warn!(reason = error, "{doing}");
+            tracing::warn!(doing, reason = error, "a step of the failover failed");
             self.failure = failure;
         }
     }

@@ -17,6 +17,7 @@ const BOUND: Duration = Duration::from_secs(1);
 /// What the task works with.
 pub(super) struct Tend {
     pub(super) id: NodeId,
+    pub(super) name: String,
     pub(super) agent: Arc<AgentClient>,
     pub(super) facts: Arc<Facts>,
 }
@@ -34,7 +35,7 @@ impl Tend {
                 }
                 Err(error) => {
                     if !failing {
-                        tracing::warn!(%error, "agent does not answer");
+                        tracing::warn!(node = self.name, %error, "agent does not answer");
                     }
                     failing = true;
                 }

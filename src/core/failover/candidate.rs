@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::fence::parted;
+use super::lineage::written;
 use super::observation::{Answer, Attempt, Observation, Postmaster};
 use super::policy::{Durability, Policy};
 use super::promote::accepted_loss;
@@ -42,13 +43,59 @@ pub fn elect(
     {
         return Election::Wait { why: waiting };
     }
-    let fallen = policy.name(fall.node);
     let seen = discovered(observation, policy, record, fall, proof);
-    let ids: BTreeSet<NodeId> = seen.iter().map(|standby| standby.node).collect();
     let asked = record
         .request
         .filter(|_| accepted_loss(record))
         .and_then(|request| request.to);
+    choose(observation, policy, record, fall, &seen, asked)
+}
+
+/// The standbys of which each would be promoted without an operator if the primary failed now, by the
+/// same rules as in an election; none when no primary is known.
+pub fn promotable(observation: &Observation, policy: &Policy, record: &Record) -> Vec<NodeId> {
+    let Some(primary) = record.primary else {
+        return Vec::new();
+    };
+    let fall = Fall {
+        node: primary,
+        cause: Cause::Dead,
+        written: written(observation, primary, record.timeline),
+    };
+    let others = policy.ids().filter(|node| *node != primary);
+    let seen = others.filter_map(|node| {
+        let answer = observation.answer(node, policy.timeout_us)?;
+        let ours = record.system.is_none_or(|system| system == answer.system);
+        (ours && answer.standby().is_some()).then_some(Seen { node, answer })
+    });
+    let seen: Vec<Seen<'_>> = seen.collect();
+    // An operator who named one is not asked again.
+    let record = Record {
+        request: None,
+        ..record.clone()
+    };
+    let chosen = |standby: &&Seen<'_>| {
+        let only = Some(standby.node);
+        let election = choose(observation, policy, &record, &fall, &seen, only);
+        matches!(election, Election::Choose { .. })
+    };
+    seen.iter()
+        .filter(chosen)
+        .map(|standby| standby.node)
+        .collect()
+}
+
+/// Elects among these standbys; the one that is asked for, if one is.
+fn choose(
+    observation: &Observation,
+    policy: &Policy,
+    record: &Record,
+    fall: &Fall,
+    seen: &[Seen<'_>],
+    asked: Option<NodeId>,
+) -> Election {
+    let fallen = policy.name(fall.node);
+    let ids: BTreeSet<NodeId> = seen.iter().map(|standby| standby.node).collect();
     let forced = accepted_loss(record);
     if let Durability::Quorum { .. } = policy.durability {
         // An operator who asks for a failover accepts losses only where none can be excluded.
@@ -73,7 +120,7 @@ pub fn elect(
         .filter(|standby| asked.is_none_or(|to| to == standby.node))
         .max_by_key(|standby| standby.rank(policy));
     let Some(best) = best else {
-        let why = nobody(observation, policy, record, &seen);
+        let why = nobody(observation, policy, record, seen);
         return Election::Wait { why };
     };
     let candidate = Candidate {

@@ -149,6 +149,8 @@ pub enum Event {
         timeline: Timeline,
         /// Where that left the old timeline; none while the history has not been read.
         fork: Option<Lsn>,
+        /// Why the old one was replaced.
+        cause: Cause,
     },
     /// The old primary serves again, because nobody could take over.
     Restored(NodeId),

@@ -116,6 +116,7 @@ impl Event {
                 node,
                 timeline,
                 fork,
+                ..
             } => match fork {
                 Some(fork) => format!("{} leads on timeline {timeline}, from {fork}", name(*node)),
                 None => format!("{} leads on timeline {timeline}", name(*node)),

@@ -180,6 +180,19 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// Has a node's agent grant a lease before its server is to lead: also when one was asked for just
+    /// now in an older epoch, in which it led or stood by, and which says nothing of this one.
+    pub(super) fn grant(&mut self, node: crate::core::topology::NodeId) {
+        let (observation, policy) = (self.observation, self.policy);
+        let agent = observation.agent(node, policy.timeout_us);
+        let untold = agent.is_some_and(|agent| agent.epoch < self.next.epoch);
+        if untold && policy.has_agent(node) {
+            self.act(Act::RenewLease(node));
+        } else {
+            self.renew(node);
+        }
+    }
+
     /// Ends the operator's request, carried out or not.
     pub(super) fn answer_request(&mut self, outcome: Result<(), String>) {
         if let Some(request) = self.next.request.take() {

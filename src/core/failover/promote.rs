@@ -123,7 +123,7 @@ pub(super) fn promote(step: &mut Step<'_>, fall: &Fall, proof: Proof, candidate:
             return promoted(step, fall, candidate);
         }
         step.say(format!("promoting {name}"));
-        step.renew(node);
+        step.grant(node);
         if let Durability::Quorum { .. } = policy.durability {
             let wanted = step.next.sync.wanted().cloned();
             let settled_us = observation.now_us.saturating_sub(answer.rule_since_us);
@@ -170,7 +170,7 @@ pub(super) fn restore(step: &mut Step<'_>, fall: &Fall) {
     step.say(format!("starting {name} again: nobody can take over"));
     match observation.agent(node, policy.timeout_us) {
         Some(agent) if agent.epoch <= step.next.epoch => {
-            step.renew(node);
+            step.grant(node);
             if let Postmaster::Stopped { .. } = agent.postmaster {
                 step.act(Act::StartAsPrimary(node));
             }
@@ -208,6 +208,7 @@ fn promoted(step: &mut Step<'_>, fall: &Fall, candidate: Candidate) {
         node,
         timeline,
         fork,
+        cause: fall.cause,
     });
     step.answer_request(Ok(()));
     step.renew(node);
@@ -383,7 +384,7 @@ pub(super) fn go_back(step: &mut Step<'_>, fall: &Fall) {
         return step.act(Act::StartAsStandby { node, primary });
     }
     step.enter(Phase::Restoring(fall.clone()));
-    step.renew(fall.node);
+    step.grant(fall.node);
     step.act(Act::StartAsPrimary(fall.node));
 }
 

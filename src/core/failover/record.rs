@@ -265,6 +265,20 @@ impl Record {
 }
 
 impl Phase {
+    /// All short names.
+    pub const LABELS: [&'static str; 10] = [
+        "looking",
+        "steady",
+        "fencing",
+        "discovering",
+        "promoting",
+        "following",
+        "restoring",
+        "draining",
+        "stopping",
+        "catching_up",
+    ];
+
     /// A short name for status and metrics.
     pub fn label(&self) -> &'static str {
         match self {

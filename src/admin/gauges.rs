@@ -1,0 +1,72 @@
+//! What `/metrics` shows of the board: gauges are brought up to date for each scrape, and lag is
+//! sampled at a steady pace, so that its histogram does not depend on who scrapes.
+
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+
+use super::State;
+use crate::core::topology::Lag;
+
+/// Between samples of lag.
+const PACE: Duration = Duration::from_millis(100);
+
+/// Brings the gauges up to date.
+pub(super) fn refresh(state: &State) {
+    let topology = state.board.topology();
+    let metrics = &state.metrics;
+    let primary = topology.primary().is_some();
+    metrics.primary_available.set(i64::from(primary));
+    let loads = state.board.loads();
+    for (node, load) in topology.nodes.iter().zip(loads) {
+        let name: &[&str] = &[&*node.name];
+        let barred = metrics.node_barred.with_label_values(name);
+        barred.set(i64::from(node.barred));
+        let transactions = metrics.node_transactions.with_label_values(name);
+        transactions.set(i64::from(load));
+    }
+    drop(topology);
+    for (node, lag) in lags(state) {
+        let name: &[&str] = &[node.as_str()];
+        match lag {
+            Some(lag) => {
+                let bytes = metrics.lag_bytes.with_label_values(name);
+                bytes.set(i64::try_from(lag.bytes).unwrap_or(i64::MAX));
+                let seconds = metrics.lag_seconds.with_label_values(name);
+                seconds.set(lag.us as f64 / 1e6);
+            }
+            // Not a standby, or nobody to compare with: an old figure would be a wrong one.
+            None => {
+                let _ = metrics.lag_bytes.remove_label_values(name);
+                let _ = metrics.lag_seconds.remove_label_values(name);
+            }
+        }
+    }
+}
+
+/// Samples lag for ever.
+pub(super) async fn sample(state: State) {
+    let mut ticks = tokio::time::interval(PACE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for (node, lag) in lags(&state) {
+            if let Some(lag) = lag {
+                let sampled = state.metrics.lag_sampled.with_label_values(&[&node]);
+                sampled.observe(lag.us as f64 / 1e6);
+            }
+        }
+    }
+}
+
+/// Each node with its lag; none where it is no standby in service, or there is no primary.
+fn lags(state: &State) -> Vec<(String, Option<Lag>)> {
+    let topology = state.board.topology();
+    let now_us = state.board.now_us();
+    let lags = topology.nodes.iter().map(|node| {
+        let standby = node.as_standby();
+        let lag = standby.and_then(|(life, _)| topology.lag(life, now_us));
+        (node.name.to_string(), lag)
+    });
+    lags.collect()
+}
