@@ -44,6 +44,8 @@ have etcd || wished+=(etcd-server)
 # For partitions, in network namespaces.
 have ip || wished+=(iproute2)
 have nft || wished+=(nftables)
+# A terminal for the test of `causeway top`.
+have tmux || wished+=(tmux)
 have_python_driver || wished+=(python3-psycopg2)
 
 if ! have cargo; then

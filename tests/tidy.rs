@@ -42,6 +42,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("rig", &["core", "config", "process"]),
+    ("top", &[]),
     ("verify", &[]),
     (
         "app",
@@ -52,7 +53,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "cli",
-        &["agent", "app", "config", "control", "core", "rig", "verify"],
+        &[
+            "agent", "app", "config", "control", "core", "rig", "top", "verify",
+        ],
     ),
 ];
 
