@@ -115,16 +115,16 @@ fn summary(status: &Value) -> String {
     let failover = &status["failover"];
     if failover.is_null() {
         let _ = writeln!(out, "\nfailover: not configured; roles are followed");
-        return out;
+    } else {
+        let _ = writeln!(
+            out,
+            "\nfailover: {}, {}, epoch {}, primary {}",
+            text(&failover["mode"]),
+            text(&failover["phase"]),
+            failover["epoch"],
+            text(&failover["primary"]),
+        );
     }
-    let _ = writeln!(
-        out,
-        "\nfailover: {}, {}, epoch {}, primary {}",
-        text(&failover["mode"]),
-        text(&failover["phase"]),
-        failover["epoch"],
-        text(&failover["primary"]),
-    );
     if let Some(why) = failover["why"].as_str().filter(|why| !why.is_empty()) {
         let _ = writeln!(out, "  {why}");
     }
@@ -135,6 +135,10 @@ fn summary(status: &Value) -> String {
             text(&entry[0]),
             text(&entry[1])
         );
+    }
+    for trouble in status["troubles"].as_array().into_iter().flatten() {
+        let (node, kind, what) = (&trouble["node"], &trouble["kind"], &trouble["text"]);
+        let _ = writeln!(out, "  {} ({}): {}", text(node), text(kind), text(what));
     }
     let events: Vec<_> = status["events"].as_array().into_iter().flatten().collect();
     if !events.is_empty() {

@@ -10,7 +10,7 @@ use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Table, Wrap};
 
 use super::model::{Link, Model, View, Weight};
-use super::said::{Node, Status, Told};
+use super::said::{Node, Standing, Status, Told};
 use super::words::{NONE, bars, bytes, count, long, span, time_of_day};
 
 /// Below this lag in milliseconds a bar is not full.
@@ -100,7 +100,7 @@ fn overview(frame: &mut Frame<'_>, area: Rect, model: &Model, status: &Status) {
         draw_latency(frame, right, model, status);
     }
     if standing_high > 0 {
-        let block = Block::bordered().title(" Failover ");
+        let block = Block::bordered().title(" Failover, and what is wrong ");
         let text = Paragraph::new(standing).wrap(Wrap { trim: true });
         frame.render_widget(text.block(block), bottom);
     }
@@ -236,11 +236,35 @@ fn draw_latency(frame: &mut Frame<'_>, area: Rect, model: &Model, status: &Statu
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-/// The lines of the part about failover, in a width.
+/// The lines of the part about failover, and what is wrong, in a width.
 fn standing(status: &Status, wide: usize) -> Vec<Line<'_>> {
-    let Some(failover) = &status.failover else {
-        return vec![Line::from("not configured; roles are followed")];
-    };
+    let mut lines = Vec::new();
+    let mut more = Vec::new();
+    match &status.failover {
+        None => lines.push(Line::from("not configured; roles are followed")),
+        Some(failover) => {
+            lines.push(decision(failover));
+            if !failover.why.is_empty() {
+                more.push(failover.why.clone());
+            }
+            for (node, why) in &failover.quarantine {
+                more.push(format!("{node} serves nobody: {why}"));
+            }
+        }
+    }
+    for trouble in &status.troubles {
+        more.push(format!(
+            "{} ({}): {}",
+            trouble.node, trouble.kind, trouble.text
+        ));
+    }
+    for text in more {
+        lines.extend(wrapped(&text, wide).into_iter().map(Line::from));
+    }
+    lines
+}
+
+fn decision(failover: &Standing) -> Line<'_> {
     let weight = match failover.phase.as_str() {
         "steady" => Weight::Good,
         _ => Weight::Warn,
@@ -250,28 +274,17 @@ fn standing(status: &Status, wide: usize) -> Vec<Line<'_>> {
         (false, Some(leader)) => format!("{leader} decides"),
         (false, None) => "another proxy decides".to_owned(),
     };
-    let mut lines = vec![Line::from(vec![
+    let text = format!(
+        ", epoch {}, primary {}, {}, {}, {decides}",
+        failover.epoch,
+        failover.primary.as_deref().unwrap_or("none"),
+        failover.mode,
+        failover.durability
+    );
+    Line::from(vec![
         Span::styled(failover.phase.as_str(), style(weight)),
-        format!(
-            ", epoch {}, primary {}, {}, {}, {decides}",
-            failover.epoch,
-            failover.primary.as_deref().unwrap_or("none"),
-            failover.mode,
-            failover.durability
-        )
-        .into(),
-    ])];
-    let mut more = Vec::new();
-    if !failover.why.is_empty() {
-        more.push(failover.why.clone());
-    }
-    for (node, why) in &failover.quarantine {
-        more.push(format!("{node} serves nobody: {why}"));
-    }
-    for text in more {
-        lines.extend(wrapped(&text, wide).into_iter().map(Line::from));
-    }
-    lines
+        text.into(),
+    ])
 }
 
 fn events(frame: &mut Frame<'_>, area: Rect, model: &Model, whole: bool) {

@@ -29,6 +29,7 @@ pub(super) struct Status {
     pub(super) primary: Option<String>,
     pub(super) nodes: Vec<Node>,
     pub(super) failover: Option<Standing>,
+    pub(super) troubles: Vec<Trouble>,
     pub(super) events: Vec<Told>,
 }
 
@@ -65,6 +66,15 @@ pub(super) struct Standing {
     pub(super) leads: bool,
     pub(super) leader: Option<String>,
     pub(super) quarantine: Vec<(String, String)>,
+}
+
+/// Something that is wrong at present.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Trouble {
+    pub(super) node: String,
+    pub(super) kind: String,
+    pub(super) text: String,
 }
 
 /// Something that happened.

@@ -30,6 +30,7 @@ fn status(events: Value) -> Value {
             "durability": "quorum", "why": "pg1 leads on timeline 3", "leads": true, "leader": null,
             "quarantine": [["pg3", "it led before; it is rewound"]],
         },
+        "troubles": [{ "node": "pg3", "kind": "down", "text": "Connection refused" }],
         "events": events,
     })
 }
@@ -104,7 +105,7 @@ fn screen(model: &Model, width: u16, height: u16, at: u64) -> String {
 
 #[test]
 fn everything_is_on_the_screen() {
-    let shown = screen(&loaded(), 80, 27, 1);
+    let shown = screen(&loaded(), 80, 28, 1);
     let expected = "\
 causeway 127.0.0.1:9432  9.9.9, up 61 s, 4 clients  live
 pg1 leads; pg3 is down
@@ -122,10 +123,11 @@ pg1 leads; pg3 is down
 │                                      ││waits for a standby 20/s, 2.0 ms each │
 │                                      ││clients waiting for a connection 1    │
 └──────────────────────────────────────┘└──────────────────────────────────────┘
-┌ Failover ────────────────────────────────────────────────────────────────────┐
+┌ Failover, and what is wrong ─────────────────────────────────────────────────┐
 │steady, epoch 7, primary pg1, automatic, quorum, this proxy decides           │
 │pg1 leads on timeline 3                                                       │
 │pg3 serves nobody: it led before; it is rewound                               │
+│pg3 (down): Connection refused                                                │
 └──────────────────────────────────────────────────────────────────────────────┘
 ┌ Events (UTC) ────────────────────────────────────────────────────────────────┐
 │08:00:01 promoted         pg1 leads on timeline 3, which begins at 0/4FFFF00  │

@@ -18,7 +18,7 @@ pub(super) struct Reporter {
     metrics: Arc<Metrics>,
     policy: Arc<Policy>,
     mode: &'static str,
-    /// Said last.
+    /// Said last, without its figures.
     why: String,
     /// Said last.
     failure: String,
@@ -87,11 +87,13 @@ impl Reporter {
             why: why.clone(),
         });
         let quiet = matches!(record.phase, Phase::Steady);
-        if why != self.why {
+        // A wait that counts down is one wait.
+        let without_figures = why.replace(|c: char| c.is_ascii_digit(), "");
+        if without_figures != self.why {
             if !quiet && !why.is_empty() {
                 tracing::info!(phase = record.phase.label(), %why, "failover waits");
             }
-            self.why = why;
+            self.why = without_figures;
         }
     }
 
