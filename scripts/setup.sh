@@ -59,6 +59,8 @@ have ip || wished+=(iproute2)
 have nft || wished+=(nftables)
 have_compose || wished+=(docker-compose)
 have_base_image || wished+=(debootstrap)
+# A terminal for the test of `causeway top`.
+have tmux || wished+=(tmux)
 have_python_driver || wished+=(python3-psycopg2)
 
 if ! have cargo; then

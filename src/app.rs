@@ -155,6 +155,7 @@ pub async fn run(
             monitor: config.monitor.clone(),
             board: Arc::clone(&board),
             metrics: Arc::clone(&metrics),
+            desk: Arc::clone(&desk),
         };
         tracker.spawn(monitor.run(stop_control.clone()));
     }

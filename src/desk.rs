@@ -1,7 +1,7 @@
 //! The operator's desk: what is asked of the failover controller, and what it reports. Neither side
 //! knows the other.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -90,6 +90,17 @@ pub struct Told {
     pub after_ms: Option<u64>,
 }
 
+/// Something that is wrong at present, with one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Trouble {
+    /// The node.
+    pub node: String,
+    /// A short name, such as `agent`.
+    pub kind: &'static str,
+    /// In words.
+    pub text: String,
+}
+
 /// The desk.
 #[derive(Debug)]
 pub struct Desk {
@@ -105,6 +116,8 @@ struct State {
     ended: VecDeque<(u64, Outcome)>,
     events: VecDeque<Told>,
     next_event: u64,
+    /// By node and kind.
+    troubles: BTreeMap<(String, &'static str), String>,
 }
 
 impl Default for Desk {
@@ -227,6 +240,29 @@ impl Desk {
         if state.events.len() > EVENTS {
             state.events.pop_front();
         }
+    }
+
+    /// Says what is wrong with a node, or that nothing of this kind is any more. Whether that is news:
+    /// the same kind of trouble is told once, though its words may change.
+    pub fn trouble(&self, node: &str, kind: &'static str, text: Option<String>) -> bool {
+        let mut state = self.state.lock();
+        let key = (node.to_owned(), kind);
+        match text {
+            Some(text) => state.troubles.insert(key, text).is_none(),
+            None => state.troubles.remove(&key).is_some(),
+        }
+    }
+
+    /// What is wrong at present, by node.
+    pub fn troubles(&self) -> Vec<Trouble> {
+        let state = self.state.lock();
+        let troubles = state.troubles.iter();
+        let troubles = troubles.map(|((node, kind), text)| Trouble {
+            node: node.clone(),
+            kind,
+            text: text.clone(),
+        });
+        troubles.collect()
     }
 
     /// What people were told, oldest first.

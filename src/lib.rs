@@ -24,5 +24,6 @@ pub mod metrics;
 pub mod process;
 pub mod rig;
 pub mod sql;
+pub mod top;
 pub mod verify;
 pub mod wire;

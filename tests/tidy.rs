@@ -43,6 +43,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("rig", &["core", "config", "process"]),
+    ("top", &[]),
     ("verify", &[]),
     (
         "app",
@@ -54,7 +55,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "agent", "app", "config", "control", "core", "logging", "rig", "verify",
+            "agent", "app", "config", "control", "core", "logging", "rig", "top", "verify",
         ],
     ),
 ];

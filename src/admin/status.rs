@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::State;
 use crate::core::topology::{NodeView, Role};
-use crate::desk::{Standing, Told};
+use crate::desk::{Standing, Told, Trouble};
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
@@ -18,6 +18,8 @@ pub(super) struct Status {
     pub(super) clients: i64,
     /// None without a failover section.
     failover: Option<Standing>,
+    /// What is wrong at present, by node.
+    troubles: Vec<Trouble>,
     /// What happened, oldest first.
     pub(super) events: Vec<Told>,
 }
@@ -119,6 +121,7 @@ pub(super) fn take(state: &State) -> Status {
         clients: metrics.client_connections.get(),
         failover: Some(Standing::clone(&state.desk.standing()))
             .filter(|standing| !standing.mode.is_empty()),
+        troubles: state.desk.troubles(),
         events: state.desk.events(),
     }
 }

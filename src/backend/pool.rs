@@ -18,6 +18,9 @@ use crate::core::topology::{NodeId, NodeView};
 use crate::ledger::{Ledger, PoolEntry};
 use crate::metrics::Metrics;
 
+/// Between two log lines about one exhausted pool.
+const EXHAUSTED_PAUSE: Duration = Duration::from_secs(10);
+
 /// Why no server connection was to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum AcquireError {
@@ -137,6 +140,7 @@ impl Pools {
                     open: 0,
                     waiting: VecDeque::new(),
                 }),
+                exhausted_told: Mutex::default(),
             })
         });
         Some(Arc::clone(pool))
@@ -208,6 +212,8 @@ pub struct Pool {
     target: Target,
     shared: Arc<Shared>,
     state: Mutex<State>,
+    /// When it was last said that nothing came free.
+    exhausted_told: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -299,12 +305,33 @@ impl Pool {
             Ok(Ok(Grant::Permit)) => Permit { pool: self }.open(worker).await,
             Ok(Err(_)) | Err(_) => {
                 metrics.pool_timeouts.with_label_values(&[node]).inc();
+                self.tell_exhausted();
                 Err(AcquireError::Exhausted {
                     node: Arc::clone(&self.target.node),
                     waited: began.elapsed(),
                 })
             }
         }
+    }
+
+    /// Says now and then that clients get no connection here: each of them is told by itself.
+    fn tell_exhausted(&self) {
+        let mut told = self.exhausted_told.lock();
+        if told.is_some_and(|told| told.elapsed() < EXHAUSTED_PAUSE) {
+            return;
+        }
+        *told = Some(Instant::now());
+        drop(told);
+        let waiting = self.state.lock().waiting.len();
+        tracing::warn!(
+            node = %self.target.node,
+            database = %self.target.database,
+            user = %self.target.user,
+            size = self.shared.size,
+            waiting,
+            "pool is exhausted: no server connection came free within {:?}",
+            self.shared.wait_timeout
+        );
     }
 
     fn lease(self: &Arc<Self>, mut server: Box<Server>, worker: usize) -> Option<Lease> {

@@ -9,7 +9,9 @@ pub mod check;
 mod check_failover;
 pub mod demo;
 pub mod order;
+mod proxy;
 pub mod serve;
+pub mod top;
 pub mod verify;
 
 /// A PostgreSQL replication proxy: reads go to standbys, and no session sees stale data.
@@ -30,6 +32,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Shows how the cluster and its failover stand.
     Status(order::StatusArgs),
+    /// Shows the dashboard in this terminal.
+    Top(top::Args),
     /// Lets another node lead, without an error to a client or a lost write.
     Switchover(order::OrderArgs),
     /// Replaces the primary now, and accepts the loss that `causeway status` has spoken of.
@@ -47,6 +51,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Agent(args) => agent::run(&args),
         Command::Demo(args) => with_runtime(demo::run(args)),
         Command::Status(args) => with_runtime(order::status(args)),
+        Command::Top(args) => with_runtime(top::run(args)),
         Command::Switchover(args) => with_runtime(order::order(args, "switchover")),
         Command::Failover(args) => with_runtime(order::order(args, "failover")),
         Command::Check(args) => with_runtime(check::run(args)),

@@ -4,33 +4,11 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
+use hyper::Method;
 use serde_json::Value;
-use tokio::net::TcpStream;
 
+use super::proxy::Proxy;
 use super::sysexits;
-
-/// More than any answer.
-const ANSWER_BYTES: usize = 4 << 20;
-
-/// Which proxy is spoken to.
-#[derive(Debug, clap::Args)]
-struct Proxy {
-    /// Where the proxy serves HTTP (`admin.http`).
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9432")]
-    http: String,
-    /// The proxy's `admin.secret`, if it has one.
-    #[arg(
-        long,
-        value_name = "SECRET",
-        env = "CAUSEWAY_ADMIN_SECRET",
-        hide_env_values = true
-    )]
-    secret: Option<String>,
-}
 
 /// Shows how the cluster stands.
 #[derive(Debug, clap::Args)]
@@ -106,38 +84,6 @@ fn unavailable(proxy: &Proxy, error: &str) -> ExitCode {
     ExitCode::from(sysexits::UNAVAILABLE)
 }
 
-impl Proxy {
-    /// Whether it was done, and what the proxy says.
-    async fn ask(&self, method: Method, path: &str) -> Result<(bool, Value), String> {
-        let words = |error: &dyn std::fmt::Display| error.to_string();
-        let stream = TcpStream::connect(&self.http).await;
-        let stream = stream.map_err(|error| words(&error))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| words(&error))?;
-        let driver = tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(hyper::header::HOST, &self.http);
-        if let Some(secret) = &self.secret {
-            request = request.header(hyper::header::AUTHORIZATION, format!("Bearer {secret}"));
-        }
-        let request = request.body(Empty::<Bytes>::new());
-        let request = request.map_err(|error| words(&error))?;
-        let answer = sender.send_request(request).await;
-        let answer = answer.map_err(|error| words(&error))?;
-        let ok = answer.status().is_success();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES)
-            .collect()
-            .await;
-        driver.abort();
-        let body = body.map_err(|error| words(&error))?.to_bytes();
-        let body = serde_json::from_slice(&body).map_err(|error| words(&error))?;
-        Ok((ok, body))
-    }
-}
-
 fn summary(status: &Value) -> String {
     use std::fmt::Write;
     let mut out = String::new();
@@ -169,16 +115,16 @@ fn summary(status: &Value) -> String {
     let failover = &status["failover"];
     if failover.is_null() {
         let _ = writeln!(out, "\nfailover: not configured; roles are followed");
-        return out;
+    } else {
+        let _ = writeln!(
+            out,
+            "\nfailover: {}, {}, epoch {}, primary {}",
+            text(&failover["mode"]),
+            text(&failover["phase"]),
+            failover["epoch"],
+            text(&failover["primary"]),
+        );
     }
-    let _ = writeln!(
-        out,
-        "\nfailover: {}, {}, epoch {}, primary {}",
-        text(&failover["mode"]),
-        text(&failover["phase"]),
-        failover["epoch"],
-        text(&failover["primary"]),
-    );
     if let Some(why) = failover["why"].as_str().filter(|why| !why.is_empty()) {
         let _ = writeln!(out, "  {why}");
     }
@@ -192,6 +138,10 @@ fn summary(status: &Value) -> String {
             text(&entry[0]),
             text(&entry[1])
         );
+    }
+    for trouble in status["troubles"].as_array().into_iter().flatten() {
+        let (node, kind, what) = (&trouble["node"], &trouble["kind"], &trouble["text"]);
+        let _ = writeln!(out, "  {} ({}): {}", text(node), text(kind), text(what));
     }
     let events: Vec<_> = status["events"].as_array().into_iter().flatten().collect();
     if !events.is_empty() {

@@ -16,6 +16,7 @@ use crate::config::{Monitor, Node};
 use crate::core::gauge::{Gauge, Measurement};
 use crate::core::lsn::Timeline;
 use crate::core::topology::{Incarnation, Life, NodeId, NodeView, Role};
+use crate::desk::Desk;
 use crate::metrics::Metrics;
 
 /// Pause before a lost node is tried again.
@@ -37,6 +38,8 @@ pub struct NodeMonitor {
     pub board: Arc<Board>,
     /// What to count.
     pub metrics: Arc<Metrics>,
+    /// Where to say why the node is down.
+    pub desk: Arc<Desk>,
 }
 
 impl NodeMonitor {
@@ -68,6 +71,7 @@ impl NodeMonitor {
             }
             // Once for each different reason, not once for each attempt.
             let reason = error.to_string();
+            self.desk.trouble(name, "down", Some(reason.clone()));
             if reason != reported {
                 tracing::warn!(node = name, %reason, "node is not available");
                 reported = reason;
@@ -130,6 +134,7 @@ impl NodeMonitor {
             if !began {
                 began = true;
                 reported.clear();
+                self.desk.trouble(&self.node.name, "down", None);
                 self.report_begin(&life);
             }
             self.board.publish(self.id, |view| view.life = Some(life));

@@ -152,6 +152,7 @@ function standing() {
       ["Decides", failover.leads ? "this proxy" : "another proxy"], ["Why", failover.why || "nothing to do"],
       ...failover.quarantine.map(([node, why]) => [`Quarantine`, `${node}: ${why}`])]
     : [["Primary", status.primary ?? "none"]];
+  pairs.push(...status.troubles.map(({ node, kind, text }) => ["Wrong", `${node} (${kind}): ${text}`]));
   $("standing").replaceChildren(...pairs.flatMap(([name, text]) => [html("dt", "", name), html("dd", "", String(text))]));
 }
 

@@ -3,11 +3,11 @@
 mod agent;
 mod failover;
 mod faults;
+mod reference;
 mod secrets;
 
 use std::time::Duration;
 
-use super::raw::{self, Content, Raw};
 use super::*;
 use crate::core::session::Level;
 
@@ -78,88 +78,6 @@ fn the_shipped_file_is_valid_and_shows_the_defaults() {
         demo.server_password.as_ref().map(Secret::reveal),
         Some("demo")
     );
-}
-
-/// An unknown key makes each section list the keys it knows; all must be in the shipped file.
-#[test]
-fn the_shipped_file_shows_every_key() {
-    let off = |line: &str| {
-        let rest = line.trim_start();
-        match rest.strip_prefix('#') {
-            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => {
-                format!("{}{key}\n", &line[..line.len() - rest.len()])
-            }
-            _ => format!("{line}\n"),
-        }
-    };
-    let shown = raw::read(&SHIPPED.lines().map(off).collect::<String>()).unwrap();
-
-    let mut sections = 0;
-    for (path, text) in [
-        ("", "zzz: 1"),
-        ("admin", "admin: { zzz: 1 }"),
-        ("nodes", "nodes: [{ zzz: 1 }]"),
-        ("agents", "agents: { zzz: 1 }"),
-        ("monitor", "monitor: { zzz: 1 }"),
-        ("pool", "pool: { zzz: 1 }"),
-        ("auth", "auth: { zzz: 1 }"),
-        ("auth.users.demo", "auth: { users: { demo: { zzz: 1 } } }"),
-        ("routing", "routing: { zzz: 1 }"),
-        (
-            "routing.databases.reports",
-            "routing: { databases: { reports: { zzz: 1 } } }",
-        ),
-        (
-            "routing.users.accounting",
-            "routing: { users: { accounting: { zzz: 1 } } }",
-        ),
-        ("failover", "failover: { zzz: 1 }"),
-        ("failover.etcd", "failover: { etcd: { zzz: 1 } }"),
-        (
-            "failover.replication",
-            "failover: { replication: { zzz: 1 } }",
-        ),
-        ("log", "log: { zzz: 1 }"),
-    ] {
-        let faults = parse(text).unwrap_err();
-        let fault = faults
-            .iter()
-            .find(|fault| fault.text.contains("`zzz`"))
-            .expect(path);
-        let (_, known) = fault.text.split_once("valid keys: ").unwrap();
-        let section = at(&shown, path);
-        for key in known.split(", ") {
-            let entry = section.iter().find(|entry| entry.key == key);
-            let entry = entry.unwrap_or_else(|| panic!("config.yaml lacks {path}.{key}"));
-            sections += usize::from(matches!(entry.value.content, Content::Map(_)));
-        }
-        assert_eq!(section.len(), known.split(", ").count(), "{path}");
-    }
-    // admin, agents, monitor, pool, auth, auth.users, routing, routing.databases, routing.users,
-    // failover, failover.etcd, failover.replication, log
-    assert_eq!(sections, 13, "a section that the table above does not know");
-}
-
-/// The entries of the mapping at a path; of a list its first item counts.
-fn at<'a>(raw: &'a Raw, path: &str) -> &'a [raw::Entry] {
-    let mut raw = raw;
-    for step in path.split('.').filter(|step| !step.is_empty()) {
-        let Content::Map(entries) = &raw.content else {
-            panic!("{path}")
-        };
-        raw = &entries
-            .iter()
-            .find(|entry| entry.key == step)
-            .expect(path)
-            .value;
-        if let Content::List(items) = &raw.content {
-            raw = &items[0];
-        }
-    }
-    let Content::Map(entries) = &raw.content else {
-        panic!("{path}")
-    };
-    entries
 }
 
 #[test]

@@ -134,14 +134,16 @@ impl Controller {
                 monitor: self.hands.config.monitor.clone(),
                 policy: Arc::clone(&self.policy),
                 facts: Arc::clone(&self.facts),
+                desk: Arc::clone(&self.desk),
             };
             watchers.spawn(watch.run());
             if let Some(Some(agent)) = self.hands.agents.get(usize::from(id.0)) {
                 let tend = Tend {
                     id,
-                    name: self.policy.name(id),
                     agent: Arc::clone(agent),
                     facts: Arc::clone(&self.facts),
+                    node: self.policy.name(id),
+                    desk: Arc::clone(&self.desk),
                 };
                 watchers.spawn(tend.run());
             }

@@ -6,6 +6,7 @@
 mod conninfo;
 pub mod controller;
 mod facts;
+mod flow;
 mod hands;
 pub mod policy;
 mod reporter;

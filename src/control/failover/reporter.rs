@@ -33,7 +33,7 @@ pub(super) struct Reporter {
     busy: bool,
     /// What was found when another proxy decided: who leads, on which timeline.
     followed: Option<(NodeId, Timeline)>,
-    /// Said last.
+    /// Said last, without its figures.
     why: String,
     /// Said last.
     failure: String,
@@ -132,11 +132,13 @@ impl Reporter {
         });
         self.board.explain(&why);
         let quiet = matches!(record.phase, Phase::Steady);
-        if why != self.why {
+        // A wait that counts down is one wait.
+        let without_figures = why.replace(|c: char| c.is_ascii_digit(), "");
+        if without_figures != self.why {
             if !quiet && !why.is_empty() {
                 tracing::info!(phase = record.phase.label(), %why, "failover waits");
             }
-            self.why = why;
+            self.why = without_figures;
         }
     }
 

@@ -8,6 +8,7 @@ use crate::agent::api::{JobState, Role, Status};
 use crate::control::agent::AgentClient;
 use crate::core::failover::observation::{AgentAnswer, Job, Postmaster};
 use crate::core::topology::NodeId;
+use crate::desk::Desk;
 
 /// Between questions.
 const PACE: Duration = Duration::from_millis(100);
@@ -17,27 +18,31 @@ const BOUND: Duration = Duration::from_secs(1);
 /// What the task works with.
 pub(super) struct Tend {
     pub(super) id: NodeId,
-    pub(super) name: String,
     pub(super) agent: Arc<AgentClient>,
     pub(super) facts: Arc<Facts>,
+    pub(super) node: String,
+    pub(super) desk: Arc<Desk>,
 }
 
 impl Tend {
     /// Asks until it is dropped. No answer is not told: the last one grows old.
     pub(super) async fn run(self) {
-        let mut failing = false;
         loop {
             let at_us = self.facts.now_us();
             match self.agent.status(BOUND).await {
                 Ok(status) => {
-                    failing = false;
                     self.note(at_us, &status);
+                    if self.desk.trouble(&self.node, "agent", None) {
+                        tracing::info!(node = self.node, "agent answers again");
+                    }
                 }
                 Err(error) => {
-                    if !failing {
-                        tracing::warn!(node = self.name, %error, "agent does not answer");
+                    if self
+                        .desk
+                        .trouble(&self.node, "agent", Some(error.to_string()))
+                    {
+                        tracing::warn!(node = self.node, %error, "agent does not answer");
                     }
-                    failing = true;
                 }
             }
             let wanted = self.facts.agent_wanted(self.id);

@@ -10,6 +10,7 @@ use tokio_postgres::{Client, NoTls, Row, Statement};
 
 use super::conninfo;
 use super::facts::{Facts, OpenTransactions};
+use super::flow::Flow;
 use super::sync_names;
 use crate::config::{self, Node};
 use crate::core::failover::Policy;
@@ -19,6 +20,7 @@ use crate::core::failover::observation::{
 use crate::core::history::History;
 use crate::core::lsn::{Lsn, Timeline};
 use crate::core::topology::NodeId;
+use crate::desk::Desk;
 
 /// Between questions.
 const PACE: Duration = Duration::from_millis(50);
@@ -40,6 +42,7 @@ SELECT pg_is_in_recovery() AS standby,
        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END AS flush,
        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() END AS received,
        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() END AS replayed,
+       CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END AS paused,
        r.status, r.received_tli, r.latest_end_lsn, r.sender_host, r.sender_port,
        ARRAY(SELECT concat_ws(' ', state, COALESCE(flush_lsn, '0/0'), application_name)
                FROM pg_stat_replication) AS attached
@@ -63,6 +66,7 @@ pub(super) struct Watch {
     pub(super) monitor: config::Monitor,
     pub(super) policy: Arc<Policy>,
     pub(super) facts: Arc<Facts>,
+    pub(super) desk: Arc<Desk>,
 }
 
 /// A connection, and what was asked once on it.
@@ -70,6 +74,7 @@ struct Session {
     client: Client,
     question: Statement,
     history: Option<(Timeline, Vec<Switch>)>,
+    flow: Flow,
 }
 
 impl Watch {
@@ -83,17 +88,23 @@ impl Watch {
             match asked {
                 Ok(Ok(answer)) => self.facts.answered(self.id, answer),
                 Ok(Err(error)) => {
-                    session = None;
+                    self.forget(&mut session);
                     self.facts.attempted(self.id, attempt(&error));
                 }
                 Err(_) => {
-                    session = None;
+                    self.forget(&mut session);
                     self.facts.attempted(self.id, Attempt::TimedOut);
                 }
             }
             let took = self.facts.now_us().saturating_sub(sent_us);
             tokio::time::sleep(PACE.saturating_sub(Duration::from_micros(took))).await;
         }
+    }
+
+    /// Nothing is known of a node that does not answer but that.
+    fn forget(&self, session: &mut Option<Session>) {
+        *session = None;
+        Flow::forget(&self.desk, &self.nodes[usize::from(self.id.0)].name);
     }
 
     /// Several attempts fit into the time after which a silent node counts as hung.
@@ -115,6 +126,11 @@ impl Watch {
         let timeline = Timeline(row.try_get::<_, Option<i32>>("timeline")?.unwrap_or(0) as u32);
         let history = session.history(timeline).await;
         let answer = self.read(&row, timeline, history, (sent_us, received_us))?;
+        let name = &self.nodes[usize::from(self.id.0)].name;
+        let paused = row.try_get::<_, Option<bool>>("paused")?.unwrap_or(false);
+        session
+            .flow
+            .see(&self.desk, name, &answer, paused, received_us);
         if answer.primary().is_some() && self.facts.wants_open() {
             self.ask_open(&session.client).await?;
         }
@@ -142,6 +158,7 @@ impl Watch {
             client,
             question,
             history: None,
+            flow: Flow::default(),
         })
     }
 
