@@ -51,6 +51,10 @@ pub enum Kind {
     NotInPrerequisiteState,
     /// Another order is being worked on.
     ObjectInUse,
+    /// The configuration file has faults.
+    ConfigFileError,
+    /// A command was given up by its client.
+    QueryCanceled,
     /// The proxy is being shut down.
     AdminShutdown,
     /// A fault of ours.
@@ -83,6 +87,8 @@ impl Kind {
             Self::InsufficientPrivilege => "42501",
             Self::NotInPrerequisiteState => "55000",
             Self::ObjectInUse => "55006",
+            Self::ConfigFileError => "F0000",
+            Self::QueryCanceled => "57014",
             Self::AdminShutdown => "57P01",
             Self::Internal => "XX000",
         }

@@ -20,6 +20,7 @@ pub mod desk;
 pub mod error;
 pub mod ledger;
 pub mod metrics;
+pub mod operations;
 pub mod process;
 pub mod rig;
 pub mod sql;

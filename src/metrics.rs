@@ -99,6 +99,11 @@ pub struct Metrics {
     failovers: IntCounterVec,
     /// WAL of old primaries that a promotion left behind, in bytes.
     pub lost_write_bytes: IntCounter,
+    reloads: IntCounterVec,
+    /// When the configuration in force was read, in seconds of the Unix epoch.
+    pub config_read: prometheus::Gauge,
+    /// 1 while the node takes no new reads by an operator's word.
+    pub node_drained: IntGaugeVec,
     /// Texts that had to be parsed.
     pub statements_parsed: IntCounter,
 }
@@ -163,6 +168,11 @@ impl Metrics {
             "Rises with every decision about who leads.",
         )?;
         registry.register(Box::new(failover_epoch.clone()))?;
+        let config_read = prometheus::Gauge::new(
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was read, in seconds of the Unix epoch.",
+        )?;
+        registry.register(Box::new(config_read.clone()))?;
         gauges("build_info", "The version that runs.", &["version"])?
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
@@ -258,6 +268,17 @@ impl Metrics {
                 "lost_write_bytes_total",
                 "WAL of old primaries that a promotion left behind.",
             )?,
+            reloads: counters(
+                "config_reloads_total",
+                "Reloads of the configuration, by whether it was taken over.",
+                &["outcome"],
+            )?,
+            config_read,
+            node_drained: gauges(
+                "node_drained",
+                "1 while the node takes no new reads by an operator's word.",
+                &["node"],
+            )?,
             statements_parsed: counter(
                 "statements_parsed_total",
                 "Statement texts whose shape had not been seen before.",
@@ -318,6 +339,11 @@ impl Metrics {
     /// Counts a replacement of the primary that has ended.
     pub fn failover_ended(&self, outcome: &str) {
         self.failovers.with_label_values(&[outcome]).inc();
+    }
+
+    /// Counts a reload of the configuration: `applied` or `refused`.
+    pub fn reloaded(&self, outcome: &str) {
+        self.reloads.with_label_values(&[outcome]).inc();
     }
 
     /// Counts a unit that is run again.

@@ -16,10 +16,11 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
-use crate::config::{Config, Secret};
+use crate::config::Live;
 use crate::desk::Desk;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::operations::Operations;
 use sampler::Sampler;
 
 /// What the pages are made from.
@@ -28,14 +29,12 @@ pub struct State {
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     desk: Arc<Desk>,
-    /// What operators must show; without it only this machine's may give orders.
-    secret: Option<Secret>,
-    /// Host, port and zone by node, in configuration order.
-    nodes: Arc<[crate::config::Node]>,
     /// What all viewers of the dashboard are shown.
     sampler: Arc<Sampler>,
     ledger: Arc<Ledger>,
-    config: Arc<Config>,
+    /// The configuration in force; its nodes keep their order.
+    live: Arc<Live>,
+    operations: Arc<dyn Operations>,
     /// Cancelled, it ends the proxy.
     shutdown: CancellationToken,
 }
@@ -43,7 +42,8 @@ pub struct State {
 impl State {
     /// Reads from these, and puts orders on the desk.
     pub fn new(
-        config: &Config,
+        live: Arc<Live>,
+        operations: Arc<dyn Operations>,
         board: Arc<Board>,
         metrics: Arc<Metrics>,
         desk: Arc<Desk>,
@@ -54,11 +54,10 @@ impl State {
             board,
             metrics,
             desk,
-            secret: config.admin_secret.clone(),
-            nodes: Arc::from(config.nodes.as_slice()),
             sampler: Arc::default(),
             ledger,
-            config: Arc::new(config.clone()),
+            live,
+            operations,
             shutdown,
         }
     }

@@ -97,7 +97,7 @@ fn refuse(code: StatusCode, text: String) -> Answered {
 /// What a viewer must do to give orders: `open`, nothing; `secret`, show admin.secret; `closed`, come
 /// from this machine.
 pub(super) fn access(state: &State, peer: SocketAddr) -> &'static str {
-    match &state.secret {
+    match &state.live.load().admin_secret {
         Some(_) => "secret",
         None if peer.ip().to_canonical().is_loopback() => "open",
         None => "closed",
@@ -105,7 +105,8 @@ pub(super) fn access(state: &State, peer: SocketAddr) -> &'static str {
 }
 
 fn may_order(state: &State, peer: SocketAddr, headers: &HeaderMap) -> bool {
-    let Some(secret) = &state.secret else {
+    let config = state.live.load();
+    let Some(secret) = &config.admin_secret else {
         return peer.ip().to_canonical().is_loopback() && !from_a_strange_page(headers);
     };
     let shown = headers.get(header::AUTHORIZATION);

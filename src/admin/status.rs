@@ -78,7 +78,8 @@ pub(super) fn take(state: &State) -> Status {
     let topology = state.board.topology();
     let now_us = state.board.now_us();
     let loads = state.board.loads();
-    let nodes = topology.nodes.iter().zip(state.nodes.iter()).zip(loads);
+    let config = state.live.load();
+    let nodes = topology.nodes.iter().zip(config.nodes.iter()).zip(loads);
     let nodes = nodes.map(|((view, node), load)| NodeStatus {
         transactions_in_flight: load,
         statements: state.metrics.node_statements(view.id.0),

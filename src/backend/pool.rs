@@ -5,15 +5,17 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::connect::{self, ConnectError, Target};
 use super::server::{Origin, Server};
 use crate::board::Board;
-use crate::config::{Config, Secret};
+use crate::config::{self, Config, Secret};
 use crate::core::topology::{NodeId, NodeView};
 use crate::ledger::{Ledger, PoolEntry};
 use crate::metrics::Metrics;
@@ -51,14 +53,9 @@ pub struct Shared {
     pub ledger: Arc<Ledger>,
     /// Number of workers.
     pub workers: usize,
-    /// Connections per pool.
-    pub size: usize,
-    /// Longest wait for a connection to come free.
-    pub wait_timeout: Duration,
-    /// Bound on connecting and logging in.
-    pub connect_timeout: Duration,
-    /// Idle connections are closed after this.
-    pub idle_timeout: Duration,
+    /// Connections per pool; apart from the other limits, as it is asked for whenever one comes back.
+    size: AtomicUsize,
+    limits: ArcSwap<config::Pool>,
     nodes: Vec<NodeAddress>,
 }
 
@@ -99,10 +96,8 @@ impl Pools {
                 metrics,
                 ledger,
                 workers,
-                size: config.pool.size,
-                wait_timeout: config.pool.wait_timeout,
-                connect_timeout: config.pool.connect_timeout,
-                idle_timeout: config.pool.idle_timeout,
+                size: AtomicUsize::new(config.pool.size),
+                limits: ArcSwap::from_pointee(config.pool.clone()),
                 nodes: nodes.collect(),
             }),
             by_key: Mutex::default(),
@@ -115,7 +110,7 @@ impl Pools {
         node: NodeId,
         database: &Arc<str>,
         user: &Arc<str>,
-        password: Option<&Secret>,
+        password: impl FnOnce() -> Option<Secret>,
     ) -> Option<Arc<Pool>> {
         let address = self.shared.nodes.get(usize::from(node.0))?;
         let mut pools = self.by_key.lock();
@@ -123,14 +118,16 @@ impl Pools {
         let pool = pools.entry(key).or_insert_with(|| {
             Arc::new(Pool {
                 node,
-                target: Target {
+                name: Arc::clone(&address.name),
+                target: ArcSwap::from_pointee(Target {
                     node: Arc::clone(&address.name),
                     host: address.host.clone(),
                     port: address.port,
                     database: Arc::clone(database),
                     user: Arc::clone(user),
-                    password: password.cloned(),
-                },
+                    // Asked under the lock: what a reload brings next, it finds here.
+                    password: password(),
+                }),
                 shared: Arc::clone(&self.shared),
                 state: Mutex::new(State {
                     idle: (0..self.shared.workers).map(|_| Vec::new()).collect(),
@@ -142,10 +139,46 @@ impl Pools {
         Some(Arc::clone(pool))
     }
 
+    /// Other limits, and other passwords for the servers, are in force from now on; `password` gives
+    /// none for a user whose password stays. Connections above the size are closed as they come back.
+    pub fn adopt(&self, limits: &config::Pool, password: impl Fn(&str) -> Option<Option<Secret>>) {
+        self.shared.size.store(limits.size, Ordering::Relaxed);
+        self.shared.limits.store(Arc::new(limits.clone()));
+        for ((_, _, user), pool) in self.by_key.lock().iter() {
+            let target = pool.target.load();
+            if let Some(password) = password(user)
+                && target.password != password
+            {
+                pool.target.store(Arc::new(Target {
+                    password,
+                    ..Target::clone(&target)
+                }));
+            }
+            // It may have grown.
+            pool.hand_out_permits(&mut pool.state.lock());
+        }
+    }
+
+    /// Connections that are in use or being opened at this moment, for a database or for all.
+    pub fn in_use(&self, database: Option<&str>) -> usize {
+        let pools = self.by_key.lock();
+        let pools = pools.iter();
+        let asked = pools.filter(|((_, name, _), _)| database.is_none_or(|asked| asked == &**name));
+        asked.map(|(_, pool)| pool.count().in_use).sum()
+    }
+
+    /// Connections to a node that exist or are being opened at this moment.
+    pub fn open_on(&self, node: NodeId) -> usize {
+        let pools = self.by_key.lock();
+        let pools = pools.iter().filter(|((of, _, _), _)| *of == node);
+        pools.map(|(_, pool)| pool.count().open).sum()
+    }
+
     /// Closes what has been idle for too long or belongs to a life that is over, drops pools that
     /// nobody uses, and brings the gauges up to date.
     pub fn tidy(&self) {
         let topology = self.shared.board.topology();
+        let idle_timeout = self.shared.limits.load().idle_timeout;
         let mut pools = self.by_key.lock();
         let mut totals: HashMap<NodeId, (i64, i64, i64)> = HashMap::new();
         let mut entries = Vec::with_capacity(pools.len());
@@ -154,12 +187,18 @@ impl Pools {
             let mut closed = Vec::new();
             for idle in &mut state.idle {
                 let (keep, close): (Vec<_>, _) = idle.drain(..).partition(|server| {
-                    server.idle_since.elapsed() < self.shared.idle_timeout
+                    server.idle_since.elapsed() < idle_timeout
                         && server.is_current(&topology)
                         && !server.socket.has_something_to_say()
                 });
                 *idle = keep;
                 closed.extend(close);
+            }
+            let mut excess = state.open.saturating_sub(closed.len() + pool.size());
+            for idle in &mut state.idle {
+                let least = idle.len().saturating_sub(excess);
+                excess -= idle.len() - least;
+                closed.extend(idle.drain(least..));
             }
             state.open -= closed.len();
             pool.hand_out_permits(&mut state);
@@ -203,7 +242,8 @@ impl Pools {
 #[derive(Debug)]
 pub struct Pool {
     node: NodeId,
-    target: Target,
+    name: Arc<str>,
+    target: ArcSwap<Target>,
     shared: Arc<Shared>,
     state: Mutex<State>,
 }
@@ -217,6 +257,14 @@ struct State {
     open: usize,
     /// First come, first served.
     waiting: VecDeque<oneshot::Sender<Grant>>,
+}
+
+/// A pool's connections at one moment.
+struct Count {
+    /// They exist or are being opened.
+    open: usize,
+    /// Of those, the ones that are not idle.
+    in_use: usize,
 }
 
 #[derive(Debug)]
@@ -235,7 +283,7 @@ impl Pool {
 
     /// The node's name.
     pub fn node_name(&self) -> &Arc<str> {
-        &self.target.node
+        &self.name
     }
 
     /// Takes an idle connection of the node's present life if there is one: the hot path.
@@ -264,7 +312,7 @@ impl Pool {
         }
         let waiter = {
             let mut state = self.state.lock();
-            if state.open < self.shared.size {
+            if state.open < self.size() {
                 state.open += 1;
                 None
             } else {
@@ -281,7 +329,8 @@ impl Pool {
 
         let began = Instant::now();
         let mut waiting = Waiting { pool: self, waiter };
-        let granted = tokio::time::timeout(self.shared.wait_timeout, &mut waiting.waiter).await;
+        let bound = self.shared.limits.load().wait_timeout;
+        let granted = tokio::time::timeout(bound, &mut waiting.waiter).await;
         drop(waiting);
         self.shared
             .metrics
@@ -291,12 +340,12 @@ impl Pool {
             Ok(Ok(Grant::Server(server))) => match self.lease(server, worker) {
                 Some(lease) => Ok(lease),
                 None => Err(AcquireError::Gone {
-                    node: Arc::clone(&self.target.node),
+                    node: Arc::clone(&self.name),
                 }),
             },
             Ok(Ok(Grant::Permit)) => Permit { pool: self }.open(worker).await,
             Ok(Err(_)) | Err(_) => Err(AcquireError::Exhausted {
-                node: Arc::clone(&self.target.node),
+                node: Arc::clone(&self.name),
                 waited: began.elapsed(),
             }),
         }
@@ -330,6 +379,11 @@ impl Pool {
             return self.closed();
         }
         let mut state = self.state.lock();
+        if state.open > self.size() {
+            // A reload has made the pool smaller.
+            state.open -= 1;
+            return;
+        }
         while let Some(waiter) = state.waiting.pop_front() {
             match waiter.send(Grant::Server(server)) {
                 Ok(()) => return,
@@ -345,6 +399,19 @@ impl Pool {
         }
     }
 
+    fn count(&self) -> Count {
+        let state = self.state.lock();
+        let idle: usize = state.idle.iter().map(Vec::len).sum();
+        Count {
+            open: state.open,
+            in_use: state.open - idle,
+        }
+    }
+
+    fn size(&self) -> usize {
+        self.shared.size.load(Ordering::Relaxed)
+    }
+
     /// One connection fewer exists: whoever waits first may open another.
     fn closed(&self) {
         let mut state = self.state.lock();
@@ -353,7 +420,7 @@ impl Pool {
     }
 
     fn hand_out_permits(&self, state: &mut State) {
-        while state.open < self.shared.size {
+        while state.open < self.size() {
             let Some(waiter) = state.waiting.pop_front() else {
                 return;
             };
@@ -390,7 +457,7 @@ impl Permit<'_> {
     async fn open(self, worker: usize) -> Result<Lease, AcquireError> {
         let pool = self.pool;
         let shared = &pool.shared;
-        let node = Arc::clone(&pool.target.node);
+        let node = Arc::clone(&pool.name);
         let origin = {
             let topology = shared.board.topology();
             let life = topology.node(pool.node).and_then(NodeView::usable);
@@ -404,8 +471,8 @@ impl Permit<'_> {
             return Err(AcquireError::Gone { node });
         };
         let board = Arc::clone(&shared.board);
-        let opened =
-            connect::connect(&pool.target, origin, worker, board, shared.connect_timeout).await;
+        let (target, bound) = (pool.target.load_full(), shared.limits.load().connect_timeout);
+        let opened = connect::connect(&target, origin, worker, board, bound).await;
         let outcome = if opened.is_ok() { "ok" } else { "failed" };
         shared
             .metrics

@@ -1,15 +1,18 @@
-//! `causeway serve`: the proxy, until SIGTERM or SIGINT.
+//! `causeway serve`: the proxy, until SIGTERM or SIGINT; SIGHUP has the configuration read again.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::Handle;
 
 use super::sysexits;
-use crate::app::{self, Listeners};
+use crate::app::{self, Listeners, LogSwitch, Signals};
 use crate::config::{Config, Log, LogFormat};
 
 /// Runs the proxy.
@@ -29,7 +32,7 @@ pub fn run(args: &Args) -> ExitCode {
             return ExitCode::from(sysexits::USAGE);
         }
     };
-    start_logging(&config.log);
+    let log = start_logging(&config.log);
     config
         .advice()
         .iter()
@@ -54,10 +57,15 @@ pub fn run(args: &Args) -> ExitCode {
                 return ExitCode::from(sysexits::UNAVAILABLE);
             }
         };
-        let shutdown = CancellationToken::new();
-        let stop = tokio::spawn(cancel_on_signal(shutdown.clone()));
-        let result = app::run(config, listeners, shutdown).await;
+        let signals = Signals {
+            log: Some(log),
+            ..Signals::default()
+        };
+        let stop = tokio::spawn(cancel_on_signal(signals.shutdown.clone()));
+        let reload = tokio::spawn(reload_on_hangup(Arc::clone(&signals.reload)));
+        let result = app::run(config, listeners, signals).await;
         stop.abort();
+        reload.abort();
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -91,19 +99,45 @@ pub(super) async fn cancel_on_signal(token: CancellationToken) {
     }
 }
 
-/// Sends log lines to standard error, as configured.
-pub(super) fn start_logging(log: &Log) {
+/// Asks for a reload at each SIGHUP; several that come during one are one.
+async fn reload_on_hangup(reload: Arc<Notify>) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        tracing::error!("cannot listen for SIGHUP");
+        return;
+    };
+    while hangup.recv().await.is_some() {
+        reload.notify_one();
+    }
+}
+
+/// Sends log lines to standard error, as configured. Returns what changes the filter.
+pub(super) fn start_logging(log: &Log) -> LogSwitch {
     let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     match log.format {
         LogFormat::Text => {
-            builder
+            let builder = builder
                 .with_target(false)
                 .with_ansi(std::io::stderr().is_terminal())
-                .init();
+                .with_filter_reloading();
+            let switch = log_switch(builder.reload_handle());
+            builder.init();
+            switch
         }
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let switch = log_switch(builder.reload_handle());
+            builder.init();
+            switch
+        }
     }
+}
+
+fn log_switch<S: 'static>(handle: Handle<EnvFilter, S>) -> LogSwitch {
+    Arc::new(move |filter| {
+        let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    })
 }

@@ -126,7 +126,7 @@ impl Session {
         lease.discard();
         if busy && reads_only {
             // Nobody will read the answer; a write is left to end as it would without us.
-            let bound = self.worker.common.config.pool.connect_timeout;
+            let bound = self.worker.common.rules.load().config.pool.connect_timeout;
             let _ = crate::backend::cancel::send(&target, bound).await;
         }
     }

@@ -132,7 +132,8 @@ impl Login<'_> {
             self.socket.write_all(reply.as_bytes()).await?;
         }
         let password = self.authenticate(&hello.user).await?;
-        let admins = &self.worker.common.config.admin_users;
+        let rules = self.worker.common.rules.load_full();
+        let admins = &rules.config.admin_users;
         if hello.database == crate::console::DATABASE && !admins.is_empty() {
             console::admit(admins, &hello.user)?;
             return Ok(Some(Welcome::Console { user: hello.user }));
@@ -150,7 +151,8 @@ impl Login<'_> {
                 Startup::Ssl | Startup::GssEncryption => self.socket.write_all(b"N").await?,
                 Startup::Cancel { process, key } => {
                     if let Some(target) = self.worker.common.cancels.request(process, &key) {
-                        let bound = self.worker.common.config.pool.connect_timeout;
+                        let rules = self.worker.common.rules.load_full();
+                        let bound = rules.config.pool.connect_timeout;
                         if let Err(error) = crate::backend::cancel::send(&target, bound).await {
                             tracing::info!(%error, server = %target.address, "deliver a cancel request");
                         }
@@ -182,17 +184,17 @@ impl Login<'_> {
     }
 
     async fn authenticate(&mut self, user: &str) -> Result<Option<Secret>, Refusal> {
-        let common = Arc::clone(&self.worker.common);
-        let account = common.users.get(user);
+        let rules = self.worker.common.rules.load_full();
+        let account = rules.users.get(user);
         let wrong = || {
             Problem::fatal(
                 Kind::InvalidPassword,
                 format!("password authentication failed for user \"{user}\""),
             )
         };
-        match common.config.auth.method {
+        match rules.config.auth.method {
             AuthMethod::Trust => {
-                if account.is_none() && !common.users.is_empty() {
+                if account.is_none() && !rules.users.is_empty() {
                     let what = format!("role \"{user}\" is not known to causeway");
                     return Err(Problem::fatal(Kind::InvalidAuthorization, what).into());
                 }
@@ -264,12 +266,19 @@ impl Login<'_> {
         let (database, user): (Arc<str>, Arc<str>) =
             (hello.database.as_str().into(), hello.user.as_str().into());
         let salt = rand::random();
-        let mut places = Places::new(Arc::clone(&database), Arc::clone(&user), password, salt);
+        let mut places = Places::new(
+            Arc::clone(&database),
+            Arc::clone(&user),
+            password,
+            salt,
+            &common.rules,
+        );
         let mut parameters = greeting(worker, &mut places, &database, &user)
             .await?
             .to_vec();
 
-        let routing = &common.config.routing;
+        let rules = common.rules.load_full();
+        let routing = &rules.config.routing;
         let configured = routing
             .users
             .get(&*user)
@@ -438,7 +447,7 @@ async fn best_node(
             changed.await;
         }
     };
-    let bound = worker.common.config.hold_timeout;
+    let bound = worker.common.rules.load().bounds.hold_timeout;
     tokio::time::timeout(bound, wait).await.map_err(|_| {
         let what = format!(
             "no node is available: waited {:.1} s for one",

@@ -15,6 +15,7 @@ mod own;
 mod place;
 mod relay;
 mod render;
+pub mod rules;
 mod session;
 mod shapes;
 mod timing;

@@ -4,6 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::Cache;
+
+use super::rules::{Bounds, LiveRules, Rules};
 use super::worker::{Common, Worker};
 use crate::backend::pool::{AcquireError, Lease, Pool};
 use crate::board::Board;
@@ -24,7 +27,9 @@ pub(super) const MAX_ATTEMPTS: usize = 8;
 pub(super) struct Places {
     database: Arc<str>,
     user: Arc<str>,
+    /// For the servers, as of the login; for a user whom a reload has removed since.
     password: Option<Secret>,
+    rules: Cache<LiveRules, Arc<Rules>>,
     by_node: Vec<Option<Arc<Pool>>>,
     /// Breaks ties between standbys, differently for each session.
     salt: u64,
@@ -56,11 +61,13 @@ impl Places {
         user: Arc<str>,
         password: Option<Secret>,
         salt: u64,
+        rules: &LiveRules,
     ) -> Self {
         Self {
             database,
             user,
             password,
+            rules: Cache::new(Arc::clone(rules)),
             by_node: Vec::new(),
             salt,
             warning: None,
@@ -75,11 +82,23 @@ impl Places {
         }
         let slot = self.by_node.get_mut(index)?;
         if slot.is_none() {
+            let password = || {
+                let rules = common.rules.load();
+                match rules.users.get(&*self.user) {
+                    Some(account) => account.server_password.clone(),
+                    None => self.password.clone(),
+                }
+            };
             *slot = common
                 .pools
-                .get(node, &self.database, &self.user, self.password.as_ref());
+                .get(node, &self.database, &self.user, password);
         }
         slot.clone()
+    }
+
+    /// What the configuration in force says to every batch.
+    pub(super) fn bounds(&mut self) -> Bounds {
+        self.rules.load().bounds
     }
 
     /// Finds a node and takes a server connection to it.
@@ -92,9 +111,10 @@ impl Places {
         let common = &*worker.common;
         let board = &*common.board;
         let began_us = board.now_us();
+        let bounds = self.bounds();
         let mut attempts = 0;
         loop {
-            let last = self.route(common, seen, &need, began_us).await?;
+            let last = self.route(common, bounds, seen, &need, began_us).await?;
             let route = last.route;
             let Some(pool) = self.pool(common, route.node) else {
                 return Err(Problem::error(Kind::Internal, "a route to an unknown node").into());
@@ -112,7 +132,7 @@ impl Places {
                         continue;
                     }
                     if route.primary
-                        || prove(board, &mut lease, common.policy.visibility_wait_us).await
+                        || prove(board, &mut lease, bounds.policy.visibility_wait_us).await
                     {
                         return Ok((lease, last));
                     }
@@ -128,7 +148,7 @@ impl Places {
                     tracing::debug!(%error, "take a server connection");
                     if route.primary {
                         let waited = Duration::from_micros(board.now_us() - began_us);
-                        if waited >= common.config.hold_timeout {
+                        if waited >= bounds.hold_timeout {
                             return Err(unavailable(&error).into());
                         }
                         wait_for_change(board, Duration::from_millis(50)).await;
@@ -150,6 +170,7 @@ impl Places {
     async fn route(
         &mut self,
         common: &Common,
+        bounds: Bounds,
         seen: &mut Seen,
         need: &Need,
         began_us: u64,
@@ -179,7 +200,7 @@ impl Places {
                     load: &loads,
                     salt: self.salt,
                 };
-                let decision = route::decide(&question, seen, &topology, &common.policy);
+                let decision = route::decide(&question, seen, &topology, &bounds.policy);
                 let last = match &decision {
                     Decision::Go(route) => Some(last_route(*route, seen, &topology)),
                     _ => None,
@@ -207,7 +228,7 @@ impl Places {
                     stale_prevented |= need.access == Access::Read;
                     (probe, Duration::from_micros(left_us))
                 }
-                Decision::Broken(broken) if common.warns_of_lost_writes() => {
+                Decision::Broken(broken) if bounds.warns_of_lost_writes => {
                     // Asked again, it goes on from the present history.
                     self.warning = Some(lost_writes(&broken));
                     continue;
@@ -215,7 +236,7 @@ impl Places {
                 Decision::Broken(broken) => return Err(lost_writes(&broken).into()),
                 Decision::NoPrimary => {
                     let waited = Duration::from_micros(asked_at_us - began_us);
-                    let left = common.config.hold_timeout.saturating_sub(waited);
+                    let left = bounds.hold_timeout.saturating_sub(waited);
                     if left.is_zero() {
                         return Err(no_primary(waited).into());
                     }

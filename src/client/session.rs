@@ -406,7 +406,7 @@ impl Session {
                 .routed(route.node.0, route.primary, route.reason);
         }
 
-        let max_prepared = self.worker.common.config.pool.max_prepared;
+        let max_prepared = self.places.bounds().max_prepared;
         let rendered = render(batch, &self.client.inbox, server, max_prepared);
         let bytes = match &rendered {
             Rendered::Verbatim => &self.client.inbox[..batch.length],

@@ -8,7 +8,7 @@ use super::statement::{Access, WriteReason};
 use super::topology::{Incarnation, Life, NodeId, NodeView, Topology};
 
 /// What the operator configured about routing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Policy {
     /// Longest wait of a read for a standby to catch up, in microseconds.
     pub catchup_wait_us: u64,

@@ -11,7 +11,7 @@ use crate::config::PoolMode;
 use crate::console::Answer;
 
 fn pool_mode(state: &State) -> &'static str {
-    match state.config.pool.mode {
+    match state.live.load().pool.mode {
         PoolMode::Transaction => "transaction",
         PoolMode::Session => "session",
     }
@@ -92,8 +92,9 @@ pub(super) fn clients(state: &State) -> Answer {
 /// One row for each pool of a node: connections are counted, not named.
 pub(super) fn servers(state: &State) -> Answer {
     let pools = state.ledger.pools();
+    let config = state.live.load();
     let rows = pools.iter().filter_map(|pool| {
-        let node = state.nodes.get(usize::from(pool.node.0))?;
+        let node = config.nodes.get(usize::from(pool.node.0))?;
         Some(vec![
             text("S"),
             text(&pool.user),
@@ -123,8 +124,9 @@ pub(super) fn servers(state: &State) -> Answer {
 /// Every database that has been asked for; host and port are the primary's.
 pub(super) fn databases(state: &State) -> Answer {
     let topology = state.board.topology();
+    let config = state.live.load();
     let primary = topology.primary();
-    let primary = primary.and_then(|node| state.nodes.get(usize::from(node.id.0)));
+    let primary = primary.and_then(|node| config.nodes.get(usize::from(node.id.0)));
     let pools = state.ledger.pools();
     let names: BTreeSet<Arc<str>> = state.board.databases().into_iter().collect();
     let rows = names.into_iter().map(|name| {
@@ -136,7 +138,7 @@ pub(super) fn databases(state: &State) -> Answer {
             maybe(primary.map(|node| node.port)),
             text(&name),
             None,
-            text(state.config.pool.size),
+            text(config.pool.size),
             text(pool_mode(state)),
             text(open),
             text(0),
@@ -183,13 +185,14 @@ pub(super) fn stats(state: &State) -> Answer {
 pub(super) fn lists(state: &State) -> Answer {
     let pools = state.ledger.pools();
     let clients = state.ledger.clients().len();
+    let config = state.live.load();
     let pairs = [
         ("databases", state.board.databases().len()),
-        ("users", state.config.auth.users.len()),
+        ("users", config.auth.users.len()),
         ("pools", pools.len()),
         (
             "free_clients",
-            state.config.max_clients.saturating_sub(clients),
+            config.max_clients.saturating_sub(clients),
         ),
         ("used_clients", clients),
         ("free_servers", pools.iter().map(|pool| pool.idle).sum()),
@@ -202,7 +205,7 @@ pub(super) fn lists(state: &State) -> Answer {
 /// The configuration in force, without secrets. Two keys have PgBouncer's names beside ours, since its
 /// exporters look for them.
 pub(super) fn config(state: &State) -> Answer {
-    let config = &state.config;
+    let config = state.live.load();
     let ms = |span: std::time::Duration| text(format!("{}ms", span.as_secs_f64() * 1000.0));
     let mut pairs = vec![
         ("listen", text(config.listen)),

@@ -3,6 +3,7 @@
 mod agent;
 mod failover;
 mod faults;
+mod reload;
 mod secrets;
 
 use std::time::Duration;

@@ -16,7 +16,7 @@ use super::tell;
 use super::tend::Tend;
 use super::watch::Watch;
 use crate::board::Board;
-use crate::config::{Config, Failover};
+use crate::config::{Failover, Live};
 use crate::control::agent::AgentClient;
 use crate::control::store::{Claim, Leader, OpenError, SaveError, Store, Stored, Version};
 use crate::core::failover::command::{Act, Command};
@@ -40,6 +40,7 @@ pub struct Controller {
     board: Arc<Board>,
     desk: Arc<Desk>,
     metrics: Arc<Metrics>,
+    live: Arc<Live>,
     policy: Arc<Policy>,
     facts: Arc<Facts>,
     hands: Arc<Hands>,
@@ -72,16 +73,17 @@ struct Known {
 impl Controller {
     /// Opens the store and prepares everything; nothing is watched before `run`.
     pub async fn open(
-        config: &Config,
+        live: Arc<Live>,
         failover: &Failover,
         agents: Vec<Option<Arc<AgentClient>>>,
         board: Arc<Board>,
         desk: Arc<Desk>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
+        let config = live.current();
         let holder = format!("{}-{:016x}", config.listen, rand::random::<u64>());
         let store = Store::open(&failover.coordination, &failover.cluster, &holder).await?;
-        let policy = Arc::new(policy::policy(config, failover));
+        let policy = Arc::new(policy::policy(&config, failover));
         let facts = Arc::new(Facts::new(Arc::clone(&board), config.nodes.len()));
         let reporter = Reporter::new(
             Arc::clone(&desk),
@@ -90,7 +92,7 @@ impl Controller {
             failover.mode.name(),
         );
         let hands = Hands {
-            config: config.clone(),
+            config,
             failover: failover.clone(),
             policy: Arc::clone(&policy),
             facts: Arc::clone(&facts),
@@ -104,6 +106,7 @@ impl Controller {
             board,
             desk,
             metrics,
+            live,
             policy,
             facts,
             hands: Arc::new(hands),
@@ -127,7 +130,7 @@ impl Controller {
             let watch = Watch {
                 id,
                 nodes: self.hands.config.nodes.clone(),
-                monitor: self.hands.config.monitor.clone(),
+                live: Arc::clone(&self.live),
                 policy: Arc::clone(&self.policy),
                 facts: Arc::clone(&self.facts),
             };
@@ -164,6 +167,7 @@ impl Controller {
     }
 
     async fn turn(&mut self) {
+        self.adopt();
         let claim = self.store.claim();
         let term = claim.term().filter(|_| claim.holds());
         let Some(term) = term else {
@@ -182,6 +186,29 @@ impl Controller {
             return;
         }
         self.lead().await;
+    }
+
+    /// Goes by what a reload has changed. A plan follows from facts and record alone, so that this is
+    /// what a restart would bring.
+    fn adopt(&mut self) {
+        let config = self.live.current();
+        let Some(failover) = config.failover.as_ref() else {
+            return;
+        };
+        if Arc::ptr_eq(&config, &self.hands.config) {
+            return;
+        }
+        self.policy = Arc::new(policy::policy(&config, failover));
+        let policy = Arc::clone(&self.policy);
+        self.reporter.adopt(policy, failover.mode.name());
+        self.hands = Arc::new(Hands {
+            config: Arc::clone(&config),
+            failover: failover.clone(),
+            policy: Arc::clone(&self.policy),
+            facts: Arc::clone(&self.facts),
+            agents: self.hands.agents.clone(),
+            holder: self.hands.holder.clone(),
+        });
     }
 
     /// Raises the epoch: what another proxy, or this one before a restart, has under way is refused by
