@@ -33,8 +33,8 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::wire::auth::Verifier;
-use operator::Operator;
 pub use operator::LogSwitch;
+use operator::Operator;
 
 /// Longest wait for proof that the primary shows what a standby has shown.
 const VISIBILITY_WAIT: Duration = Duration::from_secs(1);

@@ -471,7 +471,10 @@ impl Permit<'_> {
             return Err(AcquireError::Gone { node });
         };
         let board = Arc::clone(&shared.board);
-        let (target, bound) = (pool.target.load_full(), shared.limits.load().connect_timeout);
+        let (target, bound) = (
+            pool.target.load_full(),
+            shared.limits.load().connect_timeout,
+        );
         let opened = connect::connect(&target, origin, worker, board, bound).await;
         let outcome = if opened.is_ok() { "ok" } else { "failed" };
         shared

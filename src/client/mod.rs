@@ -2,6 +2,7 @@
 //! server, relaying the answer.
 
 mod aborted;
+mod attach;
 pub mod batch;
 pub mod cancels;
 mod console;

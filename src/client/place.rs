@@ -89,9 +89,7 @@ impl Places {
                     None => self.password.clone(),
                 }
             };
-            *slot = common
-                .pools
-                .get(node, &self.database, &self.user, password);
+            *slot = common.pools.get(node, &self.database, &self.user, password);
         }
         slot.clone()
     }

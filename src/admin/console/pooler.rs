@@ -190,10 +190,7 @@ pub(super) fn lists(state: &State) -> Answer {
         ("databases", state.board.databases().len()),
         ("users", config.auth.users.len()),
         ("pools", pools.len()),
-        (
-            "free_clients",
-            config.max_clients.saturating_sub(clients),
-        ),
+        ("free_clients", config.max_clients.saturating_sub(clients)),
         ("used_clients", clients),
         ("free_servers", pools.iter().map(|pool| pool.idle).sum()),
         ("used_servers", pools.iter().map(|pool| pool.active).sum()),

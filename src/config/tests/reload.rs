@@ -91,7 +91,10 @@ log: { format: json }
     );
     let running = parse(RUNNING).unwrap();
     assert_eq!(config.listen, running.listen);
-    assert_eq!(config.auth, running.auth, "no user is let in by another method");
+    assert_eq!(
+        config.auth, running.auth,
+        "no user is let in by another method"
+    );
     assert_eq!(config.nodes, running.nodes);
     let again = reload(&config, parse(wanted).unwrap());
     assert_eq!((again.applied, again.restart), (vec![], restart));

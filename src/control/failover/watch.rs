@@ -78,7 +78,8 @@ impl Watch {
         let mut session: Option<Session> = None;
         loop {
             let sent_us = self.facts.now_us();
-            let asked = tokio::time::timeout(self.deadline(), self.ask(&mut session, sent_us)).await;
+            let asked =
+                tokio::time::timeout(self.deadline(), self.ask(&mut session, sent_us)).await;
             match asked {
                 Ok(Ok(answer)) => self.facts.answered(self.id, answer),
                 Ok(Err(error)) => {
