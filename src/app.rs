@@ -29,6 +29,7 @@ use crate::control::{catalogs, monitor::NodeMonitor};
 use crate::core::route::Policy;
 use crate::core::topology::{NodeId, NodeView};
 use crate::desk::Desk;
+use crate::gate::Gate;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::operations::Operations;
@@ -143,6 +144,7 @@ pub async fn run(
     let metrics = Arc::new(Metrics::new(&names)?);
     let board = Arc::new(Board::new(node_views(&config)));
     let (desk, ledger) = (Arc::new(Desk::default()), Arc::new(Ledger::default()));
+    let gate = Arc::new(Gate::default());
     let live = Arc::new(Live::new(config.clone()));
     let rules = Arc::new(ArcSwap::from_pointee(rules(live.current(), None)?));
     let pools = Arc::new(Pools::new(
@@ -166,6 +168,7 @@ pub async fn run(
     let state = admin::State::new(
         Arc::clone(&live),
         Arc::clone(&operator),
+        Arc::clone(&gate),
         Arc::clone(&board),
         Arc::clone(&metrics),
         Arc::clone(&desk),
@@ -175,6 +178,7 @@ pub async fn run(
     let common = Arc::new(Common {
         rules,
         pools,
+        gate,
         console: Arc::new(state.clone()),
         ledger,
         cancels: Cancels::default(),
@@ -356,6 +360,7 @@ fn node_views(config: &Config) -> Vec<NodeView> {
             near: is_near(config, node),
             life: None,
             barred: false,
+            drained: false,
             previous: Arc::default(),
         });
     views.collect()

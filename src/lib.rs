@@ -18,6 +18,7 @@ pub mod control;
 pub mod core;
 pub mod desk;
 pub mod error;
+pub mod gate;
 pub mod ledger;
 pub mod metrics;
 pub mod operations;

@@ -12,8 +12,9 @@ pub trait Operations: Send + Sync + fmt::Debug {
     /// who asked. Ends within a bound.
     fn reload<'a>(&'a self, from: &'a str) -> Reloading<'a>;
 
-    /// Server connections in use at this moment for a database, or for all.
-    fn in_use(&self, database: Option<&str>) -> usize;
+    /// Closes the idle server connections of a database, or all; gives the number of those that are in
+    /// use at this moment.
+    fn close_idle(&self, database: Option<&str>) -> usize;
 
     /// Server connections to a node at this moment, in use or not.
     fn open_on(&self, node: NodeId) -> usize;

@@ -128,6 +128,7 @@ fn facts(answer: Answer, postmaster: Postmaster) -> NodeFacts {
         }),
         renewal_us: Some(NOW - SECOND / 10),
         job: Job::None,
+        drained: false,
         stale_connections: 0,
     }
 }

@@ -8,8 +8,10 @@ pub mod http;
 mod orders;
 mod page;
 mod point;
+mod requests;
 mod sampler;
 mod status;
+mod upkeep;
 
 use std::sync::Arc;
 
@@ -18,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::board::Board;
 use crate::config::Live;
 use crate::desk::Desk;
+use crate::gate::Gate;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::operations::Operations;
@@ -35,6 +38,8 @@ pub struct State {
     /// The configuration in force; its nodes keep their order.
     live: Arc<Live>,
     operations: Arc<dyn Operations>,
+    /// Closed by PAUSE.
+    gate: Arc<Gate>,
     /// Cancelled, it ends the proxy.
     shutdown: CancellationToken,
 }
@@ -44,6 +49,7 @@ impl State {
     pub fn new(
         live: Arc<Live>,
         operations: Arc<dyn Operations>,
+        gate: Arc<Gate>,
         board: Arc<Board>,
         metrics: Arc<Metrics>,
         desk: Arc<Desk>,
@@ -58,6 +64,7 @@ impl State {
             ledger,
             live,
             operations,
+            gate,
             shutdown,
         }
     }

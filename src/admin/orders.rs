@@ -32,6 +32,10 @@ pub(super) struct Answer {
     stall_ms: Option<f64>,
 }
 
+/// Why an order is not taken from somebody.
+pub(super) const NOT_ALLOWED: &str = "orders need `Authorization: Bearer` with admin.secret; without \
+    that setting they are taken from this machine only";
+
 type Answered = (StatusCode, Json<Answer>);
 
 pub(super) async fn switchover(
@@ -60,9 +64,7 @@ async fn order(
     ask: Ask,
 ) -> Answered {
     if !may_order(&state, peer, headers) {
-        let text = "orders need `Authorization: Bearer` with admin.secret; without that setting they \
-            are taken from this machine only";
-        return refuse(StatusCode::UNAUTHORIZED, text.to_owned());
+        return refuse(StatusCode::UNAUTHORIZED, NOT_ALLOWED.to_owned());
     }
     let from = peer.to_string();
     match carry_out(&state, ask, wanted.to.as_deref(), &from).await {
@@ -104,7 +106,7 @@ pub(super) fn access(state: &State, peer: SocketAddr) -> &'static str {
     }
 }
 
-fn may_order(state: &State, peer: SocketAddr, headers: &HeaderMap) -> bool {
+pub(super) fn may_order(state: &State, peer: SocketAddr, headers: &HeaderMap) -> bool {
     let config = state.live.load();
     let Some(secret) = &config.admin_secret else {
         return peer.ip().to_canonical().is_loopback() && !from_a_strange_page(headers);

@@ -57,8 +57,8 @@ impl Operations for Operator {
         })
     }
 
-    fn in_use(&self, database: Option<&str>) -> usize {
-        self.pools.in_use(database)
+    fn close_idle(&self, database: Option<&str>) -> usize {
+        self.pools.close_idle(database)
     }
 
     fn open_on(&self, node: NodeId) -> usize {

@@ -159,19 +159,31 @@ impl Pools {
         }
     }
 
-    /// Connections that are in use or being opened at this moment, for a database or for all.
-    pub fn in_use(&self, database: Option<&str>) -> usize {
+    /// Closes the idle connections of a database, or all; gives the number of those that are in use or
+    /// being opened at this moment.
+    pub fn close_idle(&self, database: Option<&str>) -> usize {
         let pools = self.by_key.lock();
-        let pools = pools.iter();
-        let asked = pools.filter(|((_, name, _), _)| database.is_none_or(|asked| asked == &**name));
-        asked.map(|(_, pool)| pool.count().in_use).sum()
+        let asked = |name: &str| database.is_none_or(|asked| asked == name);
+        let pools = pools.iter().filter(|((_, name, _), _)| asked(name));
+        let in_use = pools.map(|(_, pool)| {
+            let mut state = pool.state.lock();
+            let idle: Vec<_> = state
+                .idle
+                .iter_mut()
+                .flat_map(|idle| idle.drain(..))
+                .collect();
+            state.open -= idle.len();
+            pool.hand_out_permits(&mut state);
+            state.open
+        });
+        in_use.sum()
     }
 
     /// Connections to a node that exist or are being opened at this moment.
     pub fn open_on(&self, node: NodeId) -> usize {
         let pools = self.by_key.lock();
         let pools = pools.iter().filter(|((of, _, _), _)| *of == node);
-        pools.map(|(_, pool)| pool.count().open).sum()
+        pools.map(|(_, pool)| pool.state.lock().open).sum()
     }
 
     /// Closes what has been idle for too long or belongs to a life that is over, drops pools that
@@ -188,7 +200,7 @@ impl Pools {
             for idle in &mut state.idle {
                 let (keep, close): (Vec<_>, _) = idle.drain(..).partition(|server| {
                     server.idle_since.elapsed() < idle_timeout
-                        && server.is_current(&topology)
+                        && server.is_wanted(&topology)
                         && !server.socket.has_something_to_say()
                 });
                 *idle = keep;
@@ -259,14 +271,6 @@ struct State {
     waiting: VecDeque<oneshot::Sender<Grant>>,
 }
 
-/// A pool's connections at one moment.
-struct Count {
-    /// They exist or are being opened.
-    open: usize,
-    /// Of those, the ones that are not idle.
-    in_use: usize,
-}
-
 #[derive(Debug)]
 enum Grant {
     /// A connection, perhaps of another worker's event loop.
@@ -296,7 +300,7 @@ impl Pool {
                 Some(server) => server,
                 None => state.idle.iter_mut().find_map(Vec::pop)?,
             };
-            if server.is_current(&topology) && !server.socket.has_something_to_say() {
+            if server.is_wanted(&topology) && !server.socket.has_something_to_say() {
                 drop(state);
                 return self.lease(server, worker);
             }
@@ -373,8 +377,8 @@ impl Pool {
     fn give_back(&self, mut server: Box<Server>) {
         server.set_busy(false);
         server.idle_since = Instant::now();
-        let current = server.is_current(&self.shared.board.topology());
-        if !current || !server.is_reusable() {
+        let wanted = server.is_wanted(&self.shared.board.topology());
+        if !wanted || !server.is_reusable() {
             drop(server);
             return self.closed();
         }
@@ -396,15 +400,6 @@ impl Pool {
         match state.idle.get_mut(worker) {
             Some(idle) => idle.push(server),
             None => state.open -= 1,
-        }
-    }
-
-    fn count(&self) -> Count {
-        let state = self.state.lock();
-        let idle: usize = state.idle.iter().map(Vec::len).sum();
-        Count {
-            open: state.open,
-            in_use: state.open - idle,
         }
     }
 

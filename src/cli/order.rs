@@ -18,7 +18,7 @@ const ANSWER_BYTES: usize = 4 << 20;
 
 /// Which proxy is spoken to.
 #[derive(Debug, clap::Args)]
-struct Proxy {
+pub(super) struct Proxy {
     /// Where the proxy serves HTTP (`admin.http`).
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9432")]
     http: String,
@@ -75,7 +75,7 @@ pub async fn status(args: StatusArgs) -> ExitCode {
 /// Gives an order and prints how it ended.
 pub async fn order(args: OrderArgs, what: &str) -> ExitCode {
     let to = args.to.as_deref().unwrap_or_default();
-    if to.contains(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))) {
+    if !may_be_a_node(to) {
         eprintln!("causeway {what}: {to:?} is not the name of a node");
         return ExitCode::from(sysexits::USAGE);
     }
@@ -101,14 +101,20 @@ pub async fn order(args: OrderArgs, what: &str) -> ExitCode {
     }
 }
 
-fn unavailable(proxy: &Proxy, error: &str) -> ExitCode {
+/// Whether a text can stand in a request as a node's name.
+pub(super) fn may_be_a_node(name: &str) -> bool {
+    name.chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
+pub(super) fn unavailable(proxy: &Proxy, error: &str) -> ExitCode {
     eprintln!("causeway: {}: {error}", proxy.http);
     ExitCode::from(sysexits::UNAVAILABLE)
 }
 
 impl Proxy {
     /// Whether it was done, and what the proxy says.
-    async fn ask(&self, method: Method, path: &str) -> Result<(bool, Value), String> {
+    pub(super) async fn ask(&self, method: Method, path: &str) -> Result<(bool, Value), String> {
         let words = |error: &dyn std::fmt::Display| error.to_string();
         let stream = TcpStream::connect(&self.http).await;
         let stream = stream.map_err(|error| words(&error))?;
@@ -159,7 +165,7 @@ fn summary(status: &Value) -> String {
             out,
             "{:<12} {:<8} {:<8} {:>8} {:>14} {:>12} {lag_ms:>10}",
             text(&node["name"]),
-            text(&node["state"]),
+            text(node["drain"].get("state").unwrap_or(&node["state"])),
             text(&node["role"]),
             text(&node["timeline"]),
             text(&node["position"]),

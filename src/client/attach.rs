@@ -37,10 +37,17 @@ impl Session {
             level,
             exclude,
         };
-        let (mut lease, last) = self
-            .places
-            .place(&self.worker, &mut self.seen, need)
-            .await?;
+        let (mut lease, last) = loop {
+            if !self.may_go_on() {
+                self.wait_at_gate().await?;
+            }
+            let (places, seen) = (&mut self.places, &mut self.seen);
+            let placed = places.place(&self.worker, seen, need).await?;
+            // Whoever has closed the gate meanwhile may have counted this one as given back.
+            if self.may_go_on() {
+                break placed;
+            }
+        };
         if let Some(warning) = self.places.take_warning() {
             let reply = Reply::new().warning(&warning);
             // A client that is gone shows when its answer is due.
@@ -86,5 +93,33 @@ impl Session {
         };
         self.held = Some(lease);
         Ok(())
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.worker.common.gate.is_open(&self.database.name)
+    }
+
+    /// Waits until its database is paused no longer, for as long as the client does.
+    async fn wait_at_gate(&mut self) -> Result<(), Failure> {
+        let common = &self.worker.common;
+        self.entry.pause(true);
+        let waited = tokio::select! {
+            () = common.gate.opened(&self.database.name) => Ok(()),
+            () = self.slot.cancelled() => Err(Problem::error(
+                Kind::QueryCanceled,
+                "canceling statement due to user request",
+            )),
+            // Nobody will read it.
+            () = self.client.socket.closed() => Err(Problem::error(
+                Kind::ConnectionFailure,
+                "the client is gone",
+            )),
+            () = common.draining.cancelled() => Err(Problem::error(
+                Kind::AdminShutdown,
+                "the database was paused, and causeway is shutting down",
+            )),
+        };
+        self.entry.pause(false);
+        Ok(waited?)
     }
 }

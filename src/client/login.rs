@@ -19,7 +19,7 @@ use super::session::{Session, Unit};
 use super::track::Track;
 use super::worker::{Greeting, Worker};
 use crate::backend::own_query::OwnQueryError;
-use crate::backend::pool::AcquireError;
+use crate::backend::pool::{AcquireError, Lease, Pool};
 use crate::backend::settings::Settings;
 use crate::config::{AuthMethod, Secret};
 use crate::core::exchange::TransactionStatus;
@@ -312,7 +312,7 @@ impl Login<'_> {
             }
         }
         if must_ask {
-            for (name, value) in ask_server(worker, &mut places, &settings).await? {
+            for (name, value) in ask_server(worker, &mut places, &database, &settings).await? {
                 match parameters.iter_mut().find(|(known, _)| *known == name) {
                     Some((_, known)) => *known = value,
                     None => parameters.push((name, value)),
@@ -404,7 +404,7 @@ async fn greeting(
     let Some(pool) = places.pool(common, node) else {
         return Err(Refusal::Silent);
     };
-    let mut lease = pool.acquire(worker.index).await.map_err(refusal)?;
+    let mut lease = acquire(worker, &pool, database).await?;
     let parameters: Arc<[_]> = lease
         .server()
         .parameters
@@ -429,7 +429,10 @@ async fn best_node(
     let board = &worker.common.board;
     let find = || {
         let topology = board.topology();
-        let mut standbys = topology.nodes.iter().filter(|node| node.usable().is_some());
+        let mut standbys = topology
+            .nodes
+            .iter()
+            .filter(|node| node.usable().is_some() && !node.drained);
         // At first the primary may just not have answered yet, and a standby may not know the
         // database yet.
         let any = || standbys.next().filter(|_| board.now_us() >= FIRST_LOOK_US);
@@ -457,17 +460,30 @@ async fn best_node(
     })
 }
 
+/// A server connection for a login, which a paused database holds up as it does statements.
+async fn acquire(worker: &Worker, pool: &Arc<Pool>, database: &Arc<str>) -> Result<Lease, Refusal> {
+    let gate = &worker.common.gate;
+    loop {
+        gate.opened(database).await;
+        let lease = pool.acquire(worker.index).await.map_err(refusal)?;
+        if gate.is_open(database) {
+            return Ok(lease);
+        }
+    }
+}
+
 /// Has a server check the settings of a startup packet, and report them in its own spelling.
 async fn ask_server(
     worker: &Worker,
     places: &mut Places,
+    database: &Arc<str>,
     settings: &Settings,
 ) -> Result<Vec<(String, String)>, Refusal> {
     let (node, _) = best_node(worker).await?;
     let Some(pool) = places.pool(&worker.common, node) else {
         return Err(Refusal::Silent);
     };
-    let mut lease = pool.acquire(worker.index).await.map_err(refusal)?;
+    let mut lease = acquire(worker, &pool, database).await?;
     let server = lease.server();
     let sql = settings.sync_sql(server.applied.as_deref());
     match server.run_own(&sql, OWN_BOUND).await {

@@ -16,7 +16,7 @@ use crate::core::lsn::Lsn;
 use crate::core::route::{self, Decision, NodeSet, Question, Reason, Route};
 use crate::core::session::{Broken, Level, Seen, Upper};
 use crate::core::statement::{Access, WriteReason};
-use crate::core::topology::{NodeId, Topology};
+use crate::core::topology::{NodeId, NodeView, Topology};
 use crate::error::{Kind, Problem};
 
 /// Different nodes are tried for one batch at most this often.
@@ -129,13 +129,16 @@ impl Places {
                         // connection is good, and goes back.
                         continue;
                     }
-                    if route.primary
-                        || prove(board, &mut lease, bounds.policy.visibility_wait_us).await
-                    {
+                    if route.primary {
                         return Ok((lease, last));
                     }
-                    // Its node was restarted under our hands.
-                    lease.discard();
+                    match prove(board, &mut lease, bounds.policy.visibility_wait_us).await {
+                        Proof::Given => return Ok((lease, last)),
+                        // Since it was chosen; given back, the connection is closed.
+                        Proof::Drained => continue,
+                        // Its node was restarted under our hands.
+                        Proof::Missing => lease.discard(),
+                    }
                     if attempts >= MAX_ATTEMPTS {
                         need.exclude.insert(route.node);
                     }
@@ -251,8 +254,17 @@ impl Places {
     }
 }
 
-/// Waits until measurements speak for a new connection; false when its node's life is over.
-async fn prove(board: &Board, lease: &mut Lease, wait_us: u64) -> bool {
+/// Whether a connection to a standby may serve a read.
+enum Proof {
+    Given,
+    /// Its node's life is over, or no measurement came in time.
+    Missing,
+    /// An operator keeps new reads from its node.
+    Drained,
+}
+
+/// Waits until measurements speak for a new connection to a standby.
+async fn prove(board: &Board, lease: &mut Lease, wait_us: u64) -> Proof {
     let began_us = board.now_us();
     loop {
         let changed = board.changed();
@@ -260,20 +272,24 @@ async fn prove(board: &Board, lease: &mut Lease, wait_us: u64) -> bool {
         let server = lease.server();
         {
             let topology = board.topology();
+            let node = topology.node(server.origin.node);
+            if node.is_some_and(NodeView::is_drained) {
+                return Proof::Drained;
+            }
             if server.is_proven(&topology) {
-                return true;
+                return Proof::Given;
             }
             if !server.is_current(&topology) {
-                return false;
+                return Proof::Missing;
             }
         }
         changed.as_mut().enable();
         if server.is_proven(&board.topology()) {
-            return true;
+            return Proof::Given;
         }
         let left_us = wait_us.saturating_sub(board.now_us() - began_us);
         if left_us == 0 {
-            return false;
+            return Proof::Missing;
         }
         let mut probe = NodeSet::default();
         probe.insert(server.origin.node);

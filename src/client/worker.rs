@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::console::Console;
 use crate::core::statement::Statement;
 use crate::core::topology::Incarnation;
+use crate::gate::Gate;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::sql::Classifier;
@@ -42,6 +43,8 @@ pub struct Common {
     pub pools: Arc<Pools>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Closed while operators pause clients.
+    pub gate: Arc<Gate>,
     /// Who is connected.
     pub ledger: Arc<Ledger>,
     /// Who answers on the console.

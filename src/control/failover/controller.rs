@@ -414,6 +414,7 @@ impl Controller {
                 own.max(self.open_elsewhere(primary, known.phase_since_us))
             }),
             stale_connections: stale.collect(),
+            drained: topology.nodes.iter().map(|node| node.drained).collect(),
         }
     }
 

@@ -123,6 +123,9 @@ pub(super) fn fitness(
     if record.quarantine.contains_key(&node) {
         return Err(format!("{name} is quarantined"));
     }
+    if observation.node(node).is_some_and(|facts| facts.drained) {
+        return Err(format!("{name} is drained; UNDRAIN {name} lets it lead"));
+    }
     // Its agent would stop it for want of a lease.
     if policy.has_agent(node) {
         let agent = observation.agent(node, policy.timeout_us);
