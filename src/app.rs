@@ -153,6 +153,7 @@ pub async fn run(
         Arc::clone(&board),
         Arc::clone(&metrics),
         Arc::clone(&ledger),
+        Arc::clone(&gate),
     ));
     let operator: Arc<dyn Operations> = Arc::new(Operator {
         live: Arc::clone(&live),

@@ -1,9 +1,9 @@
 //! The gate in front of the servers: operators close it with PAUSE, sessions wait at it before they take
 //! a server connection. Neither side knows the other.
 //!
-//! A session looks once more after it has taken a connection, and gives it back at a closed gate. Since
-//! taking and counting connections happen under the same lock, whoever closes the gate and then counts
-//! none in use can rely on it.
+//! A pool opens no connection at a closed gate, and looks under the lock under which connections are
+//! counted: whoever closes the gate and then counts none can rely on it. A session that has waited for one
+//! in a queue looks once more.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

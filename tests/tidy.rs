@@ -17,15 +17,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("board", &["core", "sql"]),
     ("ledger", &["core"]),
     ("console", &["error"]),
+    ("gate", &[]),
+    ("operations", &["core"]),
     (
         "backend",
-        &["wire", "core", "board", "config", "ledger", "metrics"],
+        &[
+            "wire", "core", "board", "config", "gate", "ledger", "metrics",
+        ],
     ),
     (
         "client",
         &[
-            "backend", "sql", "wire", "core", "board", "config", "console", "ledger", "metrics",
-            "error",
+            "backend", "sql", "wire", "core", "board", "config", "console", "gate", "ledger",
+            "metrics", "error",
         ],
     ),
     (
@@ -38,7 +42,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
-            "core", "board", "config", "console", "desk", "error", "ledger", "metrics",
+            "core",
+            "board",
+            "config",
+            "console",
+            "desk",
+            "error",
+            "gate",
+            "ledger",
+            "metrics",
+            "operations",
         ],
     ),
     ("rig", &["core", "config", "process"]),
@@ -46,8 +59,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "admin", "backend", "board", "client", "config", "control", "core", "desk", "ledger",
-            "metrics", "wire",
+            "admin",
+            "backend",
+            "board",
+            "client",
+            "config",
+            "control",
+            "core",
+            "desk",
+            "gate",
+            "ledger",
+            "metrics",
+            "operations",
+            "wire",
         ],
     ),
     (

@@ -17,6 +17,7 @@ use super::server::{Origin, Server};
 use crate::board::Board;
 use crate::config::{self, Config, Secret};
 use crate::core::topology::{NodeId, NodeView};
+use crate::gate::Gate;
 use crate::ledger::{Ledger, PoolEntry};
 use crate::metrics::Metrics;
 
@@ -37,6 +38,12 @@ pub enum AcquireError {
         /// Which node.
         node: Arc<str>,
     },
+    /// Operators have paused the database.
+    #[error("database \"{database}\" is paused")]
+    Paused {
+        /// Which database.
+        database: Arc<str>,
+    },
     /// A new one could not be opened.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -49,6 +56,8 @@ pub struct Shared {
     pub board: Arc<Board>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Closed while operators pause clients.
+    pub gate: Arc<Gate>,
     /// Where the pools are entered.
     pub ledger: Arc<Ledger>,
     /// Number of workers.
@@ -84,6 +93,7 @@ impl Pools {
         board: Arc<Board>,
         metrics: Arc<Metrics>,
         ledger: Arc<Ledger>,
+        gate: Arc<Gate>,
     ) -> Self {
         let nodes = config.nodes.iter().map(|node| NodeAddress {
             name: Arc::from(node.name.as_str()),
@@ -95,6 +105,7 @@ impl Pools {
                 board,
                 metrics,
                 ledger,
+                gate,
                 workers,
                 size: AtomicUsize::new(config.pool.size),
                 limits: ArcSwap::from_pointee(config.pool.clone()),
@@ -119,6 +130,7 @@ impl Pools {
             Arc::new(Pool {
                 node,
                 name: Arc::clone(&address.name),
+                database: Arc::clone(database),
                 target: ArcSwap::from_pointee(Target {
                     node: Arc::clone(&address.name),
                     host: address.host.clone(),
@@ -255,6 +267,7 @@ impl Pools {
 pub struct Pool {
     node: NodeId,
     name: Arc<str>,
+    database: Arc<str>,
     target: ArcSwap<Target>,
     shared: Arc<Shared>,
     state: Mutex<State>,
@@ -316,6 +329,11 @@ impl Pool {
         }
         let waiter = {
             let mut state = self.state.lock();
+            // Under the lock: whoever has closed the gate and then counted none may rely on it.
+            if !self.shared.gate.is_open(&self.database) {
+                let database = Arc::clone(&self.database);
+                return Err(AcquireError::Paused { database });
+            }
             if state.open < self.size() {
                 state.open += 1;
                 None

@@ -42,10 +42,12 @@ impl Session {
                 self.wait_at_gate().await?;
             }
             let (places, seen) = (&mut self.places, &mut self.seen);
-            let placed = places.place(&self.worker, seen, need).await?;
-            // Whoever has closed the gate meanwhile may have counted this one as given back.
-            if self.may_go_on() {
-                break placed;
+            match places.place(&self.worker, seen, need).await {
+                Ok(placed) if self.may_go_on() => break placed,
+                // It was waited for in a queue.
+                Ok((lease, _)) => lease.discard(),
+                Err(Failure::Paused) => {}
+                Err(failure) => return Err(failure),
             }
         };
         if let Some(warning) = self.places.take_warning() {

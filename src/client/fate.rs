@@ -78,6 +78,11 @@ impl Session {
                 Reply::new().error(&problem)
             }
             Failure::Said(frame) => Reply::new().raw(&frame),
+            // Placing waits until it is let go on.
+            Failure::Paused => Reply::new().error(&Problem::error(
+                Kind::CannotConnectNow,
+                "the database is paused",
+            )),
             Failure::Unfit(_) => Reply::new().error(&Problem::error(
                 Kind::CannotConnectNow,
                 "no node accepts this session's settings",

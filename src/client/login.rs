@@ -465,9 +465,11 @@ async fn acquire(worker: &Worker, pool: &Arc<Pool>, database: &Arc<str>) -> Resu
     let gate = &worker.common.gate;
     loop {
         gate.opened(database).await;
-        let lease = pool.acquire(worker.index).await.map_err(refusal)?;
-        if gate.is_open(database) {
-            return Ok(lease);
+        match pool.acquire(worker.index).await {
+            Ok(lease) if gate.is_open(database) => return Ok(lease),
+            Ok(lease) => lease.discard(),
+            Err(AcquireError::Paused { .. }) => {}
+            Err(error) => return Err(refusal(error)),
         }
     }
 }

@@ -324,6 +324,8 @@ pub(super) enum Failure {
     Said(Vec<u8>),
     /// This standby refuses the session's settings: another node may know what they speak of.
     Unfit(NodeId),
+    /// Operators have paused the database: it is to be placed again when they let it go on.
+    Paused,
 }
 
 impl From<Problem> for Failure {
@@ -337,6 +339,7 @@ impl From<AcquireError> for Failure {
         use crate::backend::connect::ConnectError;
         match error {
             AcquireError::Connect(ConnectError::Refused { frame, .. }) => Self::Refused(frame),
+            AcquireError::Paused { .. } => Self::Paused,
             AcquireError::Exhausted { .. } => Self::Problem(
                 Problem::error(Kind::TooManyConnections, error.to_string())
                     .with_hint("Raise pool.size, or look for transactions that stay open."),
@@ -348,7 +351,7 @@ impl From<AcquireError> for Failure {
 
 fn another_node_may_do(error: &AcquireError, primary: bool) -> bool {
     match error {
-        AcquireError::Exhausted { .. } => false,
+        AcquireError::Exhausted { .. } | AcquireError::Paused { .. } => false,
         AcquireError::Gone { .. } => true,
         AcquireError::Connect(error) => {
             error.is_about_the_node() || !primary && error.is_about_what_is_not_replayed()

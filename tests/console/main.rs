@@ -157,7 +157,8 @@ fn what_is_not_known_is_refused_and_the_session_goes_on() {
         ("SHOW NOTHING", "42601"),
         ("SWITCHOVER pg2", "42601"),
         ("SWITCHOVER", "55000"),
-        ("PAUSE", "42601"),
+        ("RESUME", "55000"),
+        ("DRAIN", "42601"),
     ] {
         let error = rows(&console, command).unwrap_err();
         assert_eq!(sqlstate(&error), expected, "{command}: {error:?}");
