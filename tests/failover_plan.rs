@@ -180,6 +180,10 @@ impl Case {
         case
     }
 
+    fn drained(self, node: NodeId) -> Self {
+        self.with(|case| case.node(node).drained = true)
+    }
+
     fn node(&mut self, node: NodeId) -> &mut NodeFacts {
         &mut self.seen.nodes[usize::from(node.0)]
     }
@@ -509,6 +513,20 @@ fn discovering() -> Vec<(&'static str, Case)> {
             }),
         ),
         (
+            "an operator has drained the one that is furthest",
+            discovering(Case::new()).drained(PG2),
+        ),
+        (
+            "an operator has drained the only one that answers",
+            discovering(Case::new())
+                .silent(PG3, 2 * SECOND)
+                .drained(PG2),
+        ),
+        (
+            "quorum: an operator has drained the one that is furthest",
+            discovering(Case::quorum()).drained(PG2),
+        ),
+        (
             "a standby has not answered yet",
             discovering(Case::new()).silent(PG3, SECOND),
         ),
@@ -640,6 +658,18 @@ fn switching() -> Vec<(&'static str, Case)> {
             Case::new()
                 .detached()
                 .asked(RequestKind::Switchover, Some(PG3)),
+        ),
+        (
+            "an operator asks for SWITCHOVER, and has drained pg2",
+            Case::new()
+                .drained(PG2)
+                .asked(RequestKind::Switchover, None),
+        ),
+        (
+            "an operator asks for SWITCHOVER TO a drained standby",
+            Case::new()
+                .drained(PG2)
+                .asked(RequestKind::Switchover, Some(PG2)),
         ),
         (
             "an operator asks for SWITCHOVER TO the primary",

@@ -85,8 +85,15 @@ pub fn elect(
     let name = policy.name(best.node);
     let refusal = match policy.durability {
         _ if forced => None,
-        Durability::Quorum { .. } => (best.end() < furthest)
-            .then(|| format!("{name} may be promoted but lacks writes that another standby holds")),
+        Durability::Quorum { .. } => (best.end() < furthest).then(|| {
+            // What keeps that one away may be in an operator's power, and costs no write.
+            let why = |standby: &Seen<'_>| fitness(observation, policy, record, standby.node).err();
+            let holders = seen.iter().filter(present);
+            let mut holders = holders.filter(|standby| standby.end() == furthest);
+            let why = holders.find_map(why).map(|why| format!(" ({why})"));
+            let why = why.unwrap_or_default();
+            format!("{name} may be promoted but lacks writes that another standby holds{why}")
+        }),
         Durability::Async { max_lost_bytes } => {
             let most = max_lost_bytes.filter(|most| lost_bytes > *most);
             most.map(|most| {
