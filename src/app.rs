@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin;
+use crate::admin::{self, Sources};
 use crate::backend::pool::Pools;
 use crate::board::{Board, MAX_NODES};
 use crate::client::cancels::Cancels;
@@ -166,16 +166,16 @@ pub async fn run(
         one_at_a_time: Default::default(),
     });
     operator::note_time(&metrics);
-    let state = admin::State::new(
-        Arc::clone(&live),
-        Arc::clone(&operator),
-        Arc::clone(&gate),
-        Arc::clone(&board),
-        Arc::clone(&metrics),
-        Arc::clone(&desk),
-        Arc::clone(&ledger),
-        shutdown.clone(),
-    );
+    let state = admin::State::new(Sources {
+        live: Arc::clone(&live),
+        operations: Arc::clone(&operator),
+        gate: Arc::clone(&gate),
+        board: Arc::clone(&board),
+        metrics: Arc::clone(&metrics),
+        desk: Arc::clone(&desk),
+        ledger: Arc::clone(&ledger),
+        shutdown: shutdown.clone(),
+    });
     let common = Arc::new(Common {
         rules,
         pools,

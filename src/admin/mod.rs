@@ -13,6 +13,7 @@ mod sampler;
 mod status;
 mod upkeep;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -26,46 +27,48 @@ use crate::metrics::Metrics;
 use crate::operations::Operations;
 use sampler::Sampler;
 
-/// What the pages are made from.
+/// What the pages are made from, and whom orders go to.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The configuration in force; its nodes keep their order.
+    pub live: Arc<Live>,
+    /// Who carries out what concerns the whole proxy.
+    pub operations: Arc<dyn Operations>,
+    /// Closed by PAUSE.
+    pub gate: Arc<Gate>,
+    /// The topology.
+    pub board: Arc<Board>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// Where orders for the failover controller are put.
+    pub desk: Arc<Desk>,
+    /// Who is connected.
+    pub ledger: Arc<Ledger>,
+    /// Cancelled, it ends the proxy.
+    pub shutdown: CancellationToken,
+}
+
+/// The sources, with what all viewers of the dashboard are shown.
 #[derive(Clone, Debug)]
 pub struct State {
-    board: Arc<Board>,
-    metrics: Arc<Metrics>,
-    desk: Arc<Desk>,
-    /// What all viewers of the dashboard are shown.
+    sources: Arc<Sources>,
     sampler: Arc<Sampler>,
-    ledger: Arc<Ledger>,
-    /// The configuration in force; its nodes keep their order.
-    live: Arc<Live>,
-    operations: Arc<dyn Operations>,
-    /// Closed by PAUSE.
-    gate: Arc<Gate>,
-    /// Cancelled, it ends the proxy.
-    shutdown: CancellationToken,
 }
 
 impl State {
     /// Reads from these, and puts orders on the desk.
-    pub fn new(
-        live: Arc<Live>,
-        operations: Arc<dyn Operations>,
-        gate: Arc<Gate>,
-        board: Arc<Board>,
-        metrics: Arc<Metrics>,
-        desk: Arc<Desk>,
-        ledger: Arc<Ledger>,
-        shutdown: CancellationToken,
-    ) -> Self {
+    pub fn new(sources: Sources) -> Self {
         Self {
-            board,
-            metrics,
-            desk,
+            sources: Arc::new(sources),
             sampler: Arc::default(),
-            ledger,
-            live,
-            operations,
-            gate,
-            shutdown,
         }
+    }
+}
+
+impl Deref for State {
+    type Target = Sources;
+
+    fn deref(&self) -> &Sources {
+        &self.sources
     }
 }

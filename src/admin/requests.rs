@@ -104,6 +104,10 @@ fn set_drain(
                     state,
                     connections: 0,
                 }) => format!("{node} is {state}"),
+                Some(Drain {
+                    state,
+                    connections: 1,
+                }) => format!("{node} is {state}: 1 connection is left"),
                 Some(Drain { state, connections }) => {
                     format!("{node} is {state}: {connections} connections are left")
                 }
