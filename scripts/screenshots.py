@@ -206,6 +206,43 @@ def main():
         checks.that(f"another leads in the picture: {leader()}", leader() not in ("", old))
         time.sleep(8)
 
+        print("drain and undrain by the buttons")
+        status = lambda: browser.run("fetch('/api/status').then(r => r.json())")
+        standby = next(node["name"] for node in status()["nodes"] if node["role"] == "standby")
+        drain = lambda: next(node["drain"] for node in status()["nodes"] if node["name"] == standby)
+        button = f"document.querySelector('[data-drain={standby}]')"
+        checks.that("the primary has no such button", browser.run(
+            f"document.querySelector('[data-drain={leader()}]').hidden"))
+
+        def press(script, title):
+            browser.run(f"{script}.focus(); {script}.click()")
+            checks.that("it is confirmed first", text("#order-title") == title and browser.run(
+                "document.querySelector('#order').open && document.querySelector('#order-to-row').hidden"))
+            browser.run("document.querySelector('#order-go').click()")
+            wait_until("the order is answered", lambda: browser.run(
+                "/good|bad/.test(document.querySelector('#order-result').className)"))
+            answer = text("#order-result")
+            browser.run("document.querySelector('#order-cancel').click()")
+            return answer
+
+        answer = press(button, f"Drain {standby}")
+        checks.that(f"answered: {answer}", answer.startswith(f"{standby[0].upper()}{standby[1:]} is drain"))
+        wait_until("it is drained", lambda: (drain() or {}).get("state") == "drained")
+        wait_until("the table says so", lambda: browser.run(f"{button}.closest('tr').textContent").find("drained") > 0)
+        wait_until("the button has changed", lambda: browser.run(f"{button}.textContent") == "Undrain…")
+        wait_until("the picture says so", lambda: "DRAINED" in text("#topology"))
+        checks.that("the button keeps the focus while the table is renewed", browser.run(
+            f"{button}.focus(), new Promise(done => setTimeout(() => done(document.activeElement === {button}), 1500))"))
+        answer = press(button, f"Undrain {standby}")
+        checks.that(f"answered: {answer}", answer.endswith("takes reads."))
+        checks.that("it is drained no longer", drain() is None)
+
+        print("reload by the button")
+        # The demo has no file that could be read again.
+        answer = press("document.querySelector('#reload')", "Reload the configuration")
+        checks.that(f"answered: {answer!r}", "nothing has changed" in answer and "cannot be read" in answer)
+        browser.complaints = [one for one in browser.complaints if "/api/reload" not in one]
+
         print("a foreign page's order")
         answer = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", "-H",
                                  "Origin: http://evil.example", f"{url}api/switchover"], capture_output=True, text=True)

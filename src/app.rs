@@ -1,21 +1,27 @@
 //! Wiring: the only file that knows everyone. Starts the planes, and takes them down again.
 
+mod operator;
+
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin;
+use crate::admin::{self, Sources};
 use crate::backend::pool::Pools;
 use crate::board::{Board, MAX_NODES};
 use crate::client::cancels::Cancels;
 use crate::client::listener::{self, Door};
-use crate::client::worker::{Account, Common, Worker};
-use crate::config::{AuthMethod, Config, Durability, Secret};
+use crate::client::rules::{Account, Bounds, Rules};
+use crate::client::worker::{Common, Worker};
+use crate::config::{AuthMethod, Config, Durability, Live, Node, OnLostWrites, Secret};
 use crate::control::agent::AgentClient;
 use crate::control::failover::controller::Controller;
 use crate::control::store::OpenError;
@@ -23,9 +29,13 @@ use crate::control::{catalogs, monitor::NodeMonitor};
 use crate::core::route::Policy;
 use crate::core::topology::{NodeId, NodeView};
 use crate::desk::Desk;
+use crate::gate::Gate;
 use crate::ledger::Ledger;
+use crate::logging::Switch;
 use crate::metrics::Metrics;
+use crate::operations::Operations;
 use crate::wire::auth::Verifier;
+use operator::Operator;
 
 /// Longest wait for proof that the primary shows what a standby has shown.
 const VISIBILITY_WAIT: Duration = Duration::from_secs(1);
@@ -97,13 +107,35 @@ impl Listeners {
     }
 }
 
+/// What reaches the proxy from outside while it runs.
+#[derive(Clone, Default)]
+pub struct Signals {
+    /// Cancelled, it ends the proxy.
+    pub shutdown: CancellationToken,
+    /// Notified, it has the configuration read again.
+    pub reload: Arc<Notify>,
+    /// Changes what is logged, if that can be changed.
+    pub log: Option<Switch>,
+}
+
+impl From<CancellationToken> for Signals {
+    fn from(shutdown: CancellationToken) -> Self {
+        Self {
+            shutdown,
+            ..Self::default()
+        }
+    }
+}
+
 /// Runs the proxy until `shutdown`: then it accepts no more clients, closes the idle sessions, lets
 /// the others end their transactions within `SHUTDOWN_GRACE`, and ends.
 pub async fn run(
     config: Config,
     listeners: Listeners,
-    shutdown: CancellationToken,
+    signals: impl Into<Signals>,
 ) -> Result<(), AppError> {
+    let signals = signals.into();
+    let shutdown = signals.shutdown;
     if config.nodes.len() > MAX_NODES {
         return Err(AppError::TooManyNodes(config.nodes.len()));
     }
@@ -116,28 +148,46 @@ pub async fn run(
         .set(config.max_clients as i64);
     let board = Arc::new(Board::new(node_views(&config)));
     let (desk, ledger) = (Arc::new(Desk::default()), Arc::new(Ledger::default()));
-    let state = admin::State::new(
+    let gate = Arc::new(Gate::default());
+    let live = Arc::new(Live::new(config.clone()));
+    let rules = Arc::new(ArcSwap::from_pointee(rules(live.current(), None)?));
+    let pools = Arc::new(Pools::new(
         &config,
+        workers,
         Arc::clone(&board),
         Arc::clone(&metrics),
-        Arc::clone(&desk),
         Arc::clone(&ledger),
-        shutdown.clone(),
-    );
+        Arc::clone(&gate),
+    ));
+    let operator: Arc<dyn Operations> = Arc::new(Operator {
+        live: Arc::clone(&live),
+        rules: Arc::clone(&rules),
+        pools: Arc::clone(&pools),
+        board: Arc::clone(&board),
+        metrics: Arc::clone(&metrics),
+        desk: Arc::clone(&desk),
+        log: signals.log,
+        one_at_a_time: Default::default(),
+    });
+    operator::note_time(&metrics);
+    let state = admin::State::new(Sources {
+        live: Arc::clone(&live),
+        operations: Arc::clone(&operator),
+        gate: Arc::clone(&gate),
+        board: Arc::clone(&board),
+        metrics: Arc::clone(&metrics),
+        desk: Arc::clone(&desk),
+        ledger: Arc::clone(&ledger),
+        shutdown: shutdown.clone(),
+    });
     let common = Arc::new(Common {
-        policy: policy(&config),
-        pools: Pools::new(
-            &config,
-            workers,
-            Arc::clone(&board),
-            Arc::clone(&metrics),
-            Arc::clone(&ledger),
-        ),
+        rules,
+        pools,
+        gate,
         console: Arc::new(state.clone()),
         ledger,
         cancels: Cancels::default(),
         draining: CancellationToken::new(),
-        users: accounts(&config)?,
         greetings: Default::default(),
         workers,
         board: Arc::clone(&board),
@@ -152,7 +202,7 @@ pub async fn run(
         let monitor = NodeMonitor {
             id: NodeId(index as u16),
             node: node.clone(),
-            monitor: config.monitor.clone(),
+            live: Arc::clone(&live),
             board: Arc::clone(&board),
             metrics: Arc::clone(&metrics),
             desk: Arc::clone(&desk),
@@ -160,13 +210,13 @@ pub async fn run(
         tracker.spawn(monitor.run(stop_control.clone()));
     }
     tracker.spawn(catalogs::run(
-        config.clone(),
+        Arc::clone(&live),
         Arc::clone(&board),
         stop_control.clone(),
     ));
     if let Some(failover) = &config.failover {
         let controller = Controller::open(
-            &config,
+            Arc::clone(&live),
             failover,
             agents(&config)?,
             Arc::clone(&board),
@@ -176,6 +226,7 @@ pub async fn run(
         .await?;
         tracker.spawn(controller.run(stop_control.clone()));
     }
+    tracker.spawn(reload(operator, signals.reload, stop_control.clone()));
     tracker.spawn(tidy(Arc::clone(&common), stop_control.clone()));
     if let Some(http) = listeners.http {
         tracker.spawn(admin::http::serve(http, state, stop_control.clone()));
@@ -243,6 +294,21 @@ fn start_workers(
     Ok((doors, threads))
 }
 
+/// Reloads whenever a signal asks for it.
+async fn reload(operator: Arc<dyn Operations>, asked: Arc<Notify>, shutdown: CancellationToken) {
+    let work = async {
+        loop {
+            asked.notified().await;
+            // How it went is in the log.
+            let _ = operator.reload("SIGHUP").await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
 async fn tidy(common: Arc<Common>, shutdown: CancellationToken) {
     let work = async {
         loop {
@@ -271,7 +337,6 @@ fn agents(config: &Config) -> Result<Vec<Option<Arc<AgentClient>>>, AppError> {
 }
 
 fn node_views(config: &Config) -> Vec<NodeView> {
-    let zone = config.routing.zone.as_ref();
     let views = config
         .nodes
         .iter()
@@ -280,12 +345,37 @@ fn node_views(config: &Config) -> Vec<NodeView> {
             id: NodeId(index as u16),
             name: Arc::from(node.name.as_str()),
             weight: node.weight,
-            near: zone.is_none() || node.zone.as_ref() == zone,
+            near: is_near(config, node),
             life: None,
             barred: false,
+            drained: false,
             previous: Arc::default(),
         });
     views.collect()
+}
+
+/// Whether a node stands in this proxy's zone, or zones are not in use.
+fn is_near(config: &Config, node: &Node) -> bool {
+    let zone = &config.routing.zone;
+    zone.is_none() || node.zone == *zone
+}
+
+/// What sessions go by. Accounts that have not changed are taken from the rules before: to derive one
+/// from a password costs thousands of hashes.
+fn rules(config: Arc<Config>, before: Option<&Rules>) -> Result<Rules, AppError> {
+    let failover = config.failover.as_ref();
+    let warns = |on_lost_writes| on_lost_writes == OnLostWrites::Warn;
+    Ok(Rules {
+        bounds: Bounds {
+            policy: policy(&config),
+            hold_timeout: config.hold_timeout,
+            max_prepared: config.pool.max_prepared,
+            warns_of_lost_writes: failover.is_some_and(|f| warns(f.on_lost_writes)),
+            resolves_commits: failover.is_some_and(|f| f.resolve_commits),
+        },
+        users: accounts(&config, before)?,
+        config,
+    })
 }
 
 fn policy(config: &Config) -> Policy {
@@ -301,9 +391,18 @@ fn policy(config: &Config) -> Policy {
     }
 }
 
-fn accounts(config: &Config) -> Result<std::collections::HashMap<String, Account>, AppError> {
-    let mut accounts = std::collections::HashMap::new();
+fn accounts(
+    config: &Config,
+    before: Option<&Rules>,
+) -> Result<HashMap<String, Arc<Account>>, AppError> {
+    let mut accounts = HashMap::new();
     for (name, user) in &config.auth.users {
+        // The method stays for the proxy's life.
+        let same = before.filter(|before| before.config.auth.users.get(name) == Some(user));
+        if let Some(account) = same.and_then(|before| before.users.get(name)) {
+            accounts.insert(name.clone(), Arc::clone(account));
+            continue;
+        }
         let password = user.password.as_ref().map(Secret::reveal);
         let verifier = match (config.auth.method, password) {
             (AuthMethod::Trust, _) => Some(Verifier::Trust),
@@ -316,7 +415,7 @@ fn accounts(config: &Config) -> Result<std::collections::HashMap<String, Account
             verifier,
             server_password: user.server_password.clone(),
         };
-        accounts.insert(name.clone(), account);
+        accounts.insert(name.clone(), Arc::new(account));
     }
     Ok(accounts)
 }

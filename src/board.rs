@@ -125,6 +125,17 @@ impl Board {
         self.changed.notify_waiters();
     }
 
+    /// Publishes a change to all nodes at once.
+    pub fn change_all(&self, change: impl FnMut(&mut NodeView)) {
+        {
+            let _one_at_a_time = self.publishing.lock();
+            let mut next = Topology::clone(&self.topology.load());
+            next.nodes.iter_mut().for_each(change);
+            self.topology.store(Arc::new(next));
+        }
+        self.changed.notify_waiters();
+    }
+
     /// Publishes the failover controller's ruling: who may be written to, and from whom clients are kept
     /// away, until `until_us` by this board's clock. A ruling of an earlier epoch than the one in force
     /// is ignored.

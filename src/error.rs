@@ -54,6 +54,10 @@ pub enum Kind {
     NotInPrerequisiteState,
     /// Another order is being worked on.
     ObjectInUse,
+    /// The configuration file has faults.
+    ConfigFileError,
+    /// A command was given up by its client.
+    QueryCanceled,
     /// The proxy is being shut down.
     AdminShutdown,
     /// A fault of ours.
@@ -86,6 +90,8 @@ impl Kind {
             Self::InsufficientPrivilege => "42501",
             Self::NotInPrerequisiteState => "55000",
             Self::ObjectInUse => "55006",
+            Self::ConfigFileError => "F0000",
+            Self::QueryCanceled => "57014",
             Self::AdminShutdown => "57P01",
             Self::Internal => "XX000",
         }
@@ -108,6 +114,7 @@ impl Kind {
             | Self::InvalidAuthorization
             | Self::InsufficientPrivilege
             | Self::SerializationFailure
+            | Self::ConfigFileError
             | Self::AdminShutdown => Level::INFO,
             Self::FeatureNotSupported
             | Self::ProgramLimitExceeded
@@ -119,6 +126,7 @@ impl Kind {
             | Self::NoActiveTransaction
             | Self::InFailedTransaction
             | Self::SyntaxError
+            | Self::QueryCanceled
             | Self::NotInPrerequisiteState
             | Self::ObjectInUse => Level::DEBUG,
         }

@@ -36,6 +36,8 @@ pub struct Client {
     pub connected: SystemTime,
     /// A statement of it is being worked on.
     busy: AtomicBool,
+    /// It waits for a paused database.
+    paused: AtomicBool,
     traffic: Arc<Traffic>,
 }
 
@@ -98,6 +100,7 @@ impl Ledger {
             address,
             connected: SystemTime::now(),
             busy: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             traffic,
         });
         self.clients.lock().insert(client.id, Arc::clone(&client));
@@ -148,12 +151,22 @@ impl Client {
     pub fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed)
     }
+
+    /// Whether it waits for a paused database.
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
 }
 
 impl Entry {
     /// A unit has arrived.
     pub fn begin(&self) {
         self.client.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// It waits for a paused database, or does so no longer.
+    pub fn pause(&self, paused: bool) {
+        self.client.paused.store(paused, Ordering::Relaxed);
     }
 
     /// It has been answered, and with it perhaps the transaction has ended.

@@ -18,7 +18,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{Log, LogFormat};
 use limit::{Limit, More};
@@ -35,7 +35,13 @@ const MOST_BYTES: usize = 200;
 
 /// Lines are being written.
 #[derive(Debug)]
-pub struct Lines(Limited);
+pub struct Lines {
+    limited: Limited,
+    filter: reload::Handle<EnvFilter, Registry>,
+}
+
+/// Changes what is logged: takes a filter as `log.filter` has it.
+pub type Switch = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// Lines are being written and counted; dropped, it tells what has not been told yet.
 #[derive(Debug)]
@@ -52,6 +58,7 @@ pub fn start(log: &Log) -> Lines {
         started: Instant::now(),
     };
     let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let (filter, handle) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match log.format {
         LogFormat::Text => lines
@@ -65,18 +72,30 @@ pub fn start(log: &Log) -> Lines {
         .with(limited.clone())
         .with(lines)
         .init();
-    Lines(limited)
+    Lines {
+        limited,
+        filter: handle,
+    }
 }
 
 impl Lines {
+    /// What changes the filter while lines are being written.
+    pub fn switch(&self) -> Switch {
+        let handle = self.filter.clone();
+        Arc::new(move |filter| {
+            let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+            handle.reload(filter).map_err(|error| error.to_string())
+        })
+    }
+
     /// Tells from now on how many lines were held back, from a thread of its own.
     pub fn count(self) -> Counted {
         let (stop, stopped) = mpsc::channel();
         let tell = move || {
             while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-                self.0.tell(Limit::due);
+                self.limited.tell(Limit::due);
             }
-            self.0.tell(Limit::rest);
+            self.limited.tell(Limit::rest);
         };
         let thread = std::thread::Builder::new()
             .name("causeway-log".to_owned())

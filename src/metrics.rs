@@ -138,6 +138,11 @@ pub struct Metrics {
     failovers: IntCounterVec,
     /// WAL of old primaries that a promotion left behind, in bytes.
     pub lost_write_bytes: IntCounter,
+    reloads: IntCounterVec,
+    /// When the configuration in force was read, in seconds of the Unix epoch.
+    pub config_read: prometheus::Gauge,
+    /// 1 while the node takes no new reads by an operator's word.
+    pub node_drained: IntGaugeVec,
     /// Texts that had to be parsed.
     pub statements_parsed: IntCounter,
 }
@@ -341,6 +346,20 @@ impl Metrics {
                 "lost_write_bytes_total",
                 "WAL of old primaries that a promotion left behind.",
             )?,
+            reloads: make.counters(
+                "config_reloads_total",
+                "Reloads of the configuration, by whether it was taken over.",
+                &["outcome"],
+            )?,
+            config_read: make.fraction(
+                "config_last_reload_success_timestamp_seconds",
+                "When the configuration in force was read, in seconds of the Unix epoch.",
+            )?,
+            node_drained: make.gauges(
+                "node_drained",
+                "1 while the node takes no new reads by an operator's word.",
+                &["node"],
+            )?,
             statements_parsed: make.counter(
                 "statements_parsed_total",
                 "Statement texts whose shape had not been seen before.",
@@ -401,6 +420,11 @@ impl Metrics {
     /// Counts a replacement of the primary that has ended.
     pub fn failover_ended(&self, outcome: &str) {
         self.failovers.with_label_values(&[outcome]).inc();
+    }
+
+    /// Counts a reload of the configuration: `applied` or `refused`.
+    pub fn reloaded(&self, outcome: &str) {
+        self.reloads.with_label_values(&[outcome]).inc();
     }
 
     /// Counts a unit that is run again.

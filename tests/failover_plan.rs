@@ -130,6 +130,7 @@ fn facts(answer: Answer, postmaster: Postmaster) -> NodeFacts {
         renewal_us: Some(NOW - SECOND / 10),
         start_us: None,
         job: Job::None,
+        drained: false,
         stale_connections: 0,
     }
 }
@@ -187,6 +188,10 @@ impl Case {
         };
         case.answer(PG1).rule = Some(rule);
         case
+    }
+
+    fn drained(self, node: NodeId) -> Self {
+        self.with(|case| case.node(node).drained = true)
     }
 
     fn node(&mut self, node: NodeId) -> &mut NodeFacts {
@@ -539,6 +544,20 @@ fn discovering() -> Vec<(&'static str, Case)> {
             }),
         ),
         (
+            "an operator has drained the one that is furthest",
+            discovering(Case::new()).drained(PG2),
+        ),
+        (
+            "an operator has drained the only one that answers",
+            discovering(Case::new())
+                .silent(PG3, 2 * SECOND)
+                .drained(PG2),
+        ),
+        (
+            "quorum: an operator has drained the one that is furthest",
+            discovering(Case::quorum()).drained(PG2),
+        ),
+        (
             "a standby has not answered yet",
             discovering(Case::new()).silent(PG3, SECOND),
         ),
@@ -670,6 +689,18 @@ fn switching() -> Vec<(&'static str, Case)> {
             Case::new()
                 .detached()
                 .asked(RequestKind::Switchover, Some(PG3)),
+        ),
+        (
+            "an operator asks for SWITCHOVER, and has drained pg2",
+            Case::new()
+                .drained(PG2)
+                .asked(RequestKind::Switchover, None),
+        ),
+        (
+            "an operator asks for SWITCHOVER TO a drained standby",
+            Case::new()
+                .drained(PG2)
+                .asked(RequestKind::Switchover, Some(PG2)),
         ),
         (
             "an operator asks for SWITCHOVER TO the primary",

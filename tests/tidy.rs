@@ -18,15 +18,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ledger", &["core"]),
     ("logging", &["config"]),
     ("console", &["error"]),
+    ("gate", &[]),
+    ("operations", &["core"]),
     (
         "backend",
-        &["wire", "core", "board", "config", "ledger", "metrics"],
+        &[
+            "wire", "core", "board", "config", "gate", "ledger", "metrics",
+        ],
     ),
     (
         "client",
         &[
-            "backend", "sql", "wire", "core", "board", "config", "console", "ledger", "metrics",
-            "error",
+            "backend", "sql", "wire", "core", "board", "config", "console", "gate", "ledger",
+            "metrics", "error",
         ],
     ),
     (
@@ -39,7 +43,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
-            "core", "board", "config", "console", "desk", "error", "ledger", "metrics",
+            "core",
+            "board",
+            "config",
+            "console",
+            "desk",
+            "error",
+            "gate",
+            "ledger",
+            "logging",
+            "metrics",
+            "operations",
         ],
     ),
     ("rig", &["core", "config", "process"]),
@@ -48,8 +62,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "admin", "backend", "board", "client", "config", "control", "core", "desk", "ledger",
-            "metrics", "wire",
+            "admin",
+            "backend",
+            "board",
+            "client",
+            "config",
+            "control",
+            "core",
+            "desk",
+            "gate",
+            "ledger",
+            "logging",
+            "metrics",
+            "operations",
+            "wire",
         ],
     ),
     (

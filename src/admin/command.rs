@@ -51,7 +51,12 @@ pub(super) async fn carry_out(
         return Err(Refused::NoFailover);
     }
     let find = |name: &str| {
-        let index = state.nodes.iter().position(|node| node.name == name);
+        let index = state
+            .live
+            .load()
+            .nodes
+            .iter()
+            .position(|node| node.name == name);
         let id = index.map(|index| NodeId(index as u16));
         id.ok_or_else(|| Refused::NoSuchNode(name.to_owned()))
     };

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{State, events, gauges, orders, page, sampler, status};
+use super::{State, events, gauges, orders, page, requests, sampler, status};
 
 /// Serves until `shutdown`.
 pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) {
@@ -27,6 +27,9 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
         .route("/api/events", get(events::stream))
         .route("/api/switchover", post(orders::switchover))
         .route("/api/failover", post(orders::failover))
+        .route("/api/reload", post(requests::reload))
+        .route("/api/drain", post(requests::drain))
+        .route("/api/undrain", post(requests::undrain))
         .with_state(state.clone())
         .into_make_service_with_connect_info::<SocketAddr>();
     let served = axum::serve(listener, pages);

@@ -9,58 +9,67 @@ pub mod http;
 mod orders;
 mod page;
 mod point;
+mod requests;
 mod sampler;
 mod status;
+mod upkeep;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
-use crate::config::{Config, Secret};
+use crate::config::Live;
 use crate::desk::Desk;
+use crate::gate::Gate;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::operations::Operations;
 use sampler::Sampler;
 
-/// What the pages are made from.
+/// What the pages are made from, and whom orders go to.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The configuration in force; its nodes keep their order.
+    pub live: Arc<Live>,
+    /// Who carries out what concerns the whole proxy.
+    pub operations: Arc<dyn Operations>,
+    /// Closed by PAUSE.
+    pub gate: Arc<Gate>,
+    /// The topology.
+    pub board: Arc<Board>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// Where orders for the failover controller are put.
+    pub desk: Arc<Desk>,
+    /// Who is connected.
+    pub ledger: Arc<Ledger>,
+    /// Cancelled, it ends the proxy.
+    pub shutdown: CancellationToken,
+}
+
+/// The sources, with what all viewers of the dashboard are shown.
 #[derive(Clone, Debug)]
 pub struct State {
-    board: Arc<Board>,
-    metrics: Arc<Metrics>,
-    desk: Arc<Desk>,
-    /// What operators must show; without it only this machine's may give orders.
-    secret: Option<Secret>,
-    /// Host, port and zone by node, in configuration order.
-    nodes: Arc<[crate::config::Node]>,
-    /// What all viewers of the dashboard are shown.
+    sources: Arc<Sources>,
     sampler: Arc<Sampler>,
-    ledger: Arc<Ledger>,
-    config: Arc<Config>,
-    /// Cancelled, it ends the proxy.
-    shutdown: CancellationToken,
 }
 
 impl State {
     /// Reads from these, and puts orders on the desk.
-    pub fn new(
-        config: &Config,
-        board: Arc<Board>,
-        metrics: Arc<Metrics>,
-        desk: Arc<Desk>,
-        ledger: Arc<Ledger>,
-        shutdown: CancellationToken,
-    ) -> Self {
+    pub fn new(sources: Sources) -> Self {
         Self {
-            board,
-            metrics,
-            desk,
-            secret: config.admin_secret.clone(),
-            nodes: Arc::from(config.nodes.as_slice()),
+            sources: Arc::new(sources),
             sampler: Arc::default(),
-            ledger,
-            config: Arc::new(config.clone()),
-            shutdown,
         }
+    }
+}
+
+impl Deref for State {
+    type Target = Sources;
+
+    fn deref(&self) -> &Sources {
+        &self.sources
     }
 }

@@ -32,6 +32,10 @@ pub(super) struct Answer {
     stall_ms: Option<f64>,
 }
 
+/// Why an order is not taken from somebody.
+pub(super) const NOT_ALLOWED: &str = "orders need `Authorization: Bearer` with admin.secret; without \
+    that setting they are taken from this machine only";
+
 type Answered = (StatusCode, Json<Answer>);
 
 pub(super) async fn switchover(
@@ -60,9 +64,7 @@ async fn order(
     ask: Ask,
 ) -> Answered {
     if !may_order(&state, peer, headers) {
-        let text = "orders need `Authorization: Bearer` with admin.secret; without that setting they \
-            are taken from this machine only";
-        return refuse(StatusCode::UNAUTHORIZED, text.to_owned());
+        return refuse(StatusCode::UNAUTHORIZED, NOT_ALLOWED.to_owned());
     }
     let from = peer.to_string();
     match carry_out(&state, ask, wanted.to.as_deref(), &from).await {
@@ -97,15 +99,16 @@ fn refuse(code: StatusCode, text: String) -> Answered {
 /// What a viewer must do to give orders: `open`, nothing; `secret`, show admin.secret; `closed`, come
 /// from this machine.
 pub(super) fn access(state: &State, peer: SocketAddr) -> &'static str {
-    match &state.secret {
+    match &state.live.load().admin_secret {
         Some(_) => "secret",
         None if peer.ip().to_canonical().is_loopback() => "open",
         None => "closed",
     }
 }
 
-fn may_order(state: &State, peer: SocketAddr, headers: &HeaderMap) -> bool {
-    let Some(secret) = &state.secret else {
+pub(super) fn may_order(state: &State, peer: SocketAddr, headers: &HeaderMap) -> bool {
+    let config = state.live.load();
+    let Some(secret) = &config.admin_secret else {
         return peer.ip().to_canonical().is_loopback() && !from_a_strange_page(headers);
     };
     let shown = headers.get(header::AUTHORIZATION);

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::State;
+use super::upkeep::{Drain, drain_of};
 use crate::core::topology::{NodeView, Role};
 use crate::desk::{Standing, Told, Trouble};
 
@@ -16,12 +17,23 @@ pub(super) struct Status {
     pub(super) nodes: Vec<NodeStatus>,
     pub(super) routing: Routing,
     pub(super) clients: i64,
+    /// Whose clients wait by an operator's word, if any do.
+    paused: Option<Paused>,
     /// None without a failover section.
     failover: Option<Standing>,
     /// What is wrong at present, by node.
     troubles: Vec<Trouble>,
     /// What happened, oldest first.
     pub(super) events: Vec<Told>,
+}
+
+/// What PAUSE holds.
+#[derive(Debug, Serialize)]
+struct Paused {
+    /// Everybody.
+    all: bool,
+    /// The clients of these databases.
+    databases: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -32,6 +44,8 @@ pub(super) struct NodeStatus {
     pub(super) zone: Option<String>,
     /// `up` while it answers probes, `barred` while clients are kept away from it, else `down`.
     pub(super) state: &'static str,
+    /// How far a DRAIN has come, if there was one.
+    pub(super) drain: Option<Drain>,
     pub(super) role: Option<&'static str>,
     pub(super) timeline: Option<u32>,
     pub(super) incarnation: Option<u64>,
@@ -80,11 +94,13 @@ pub(super) fn take(state: &State) -> Status {
     let topology = state.board.topology();
     let now_us = state.board.now_us();
     let loads = state.board.loads();
-    let nodes = topology.nodes.iter().zip(state.nodes.iter()).zip(loads);
+    let config = state.live.load();
+    let nodes = topology.nodes.iter().zip(config.nodes.iter()).zip(loads);
     let nodes = nodes.map(|((view, node), load)| NodeStatus {
         transactions_in_flight: load,
         statements: state.metrics.node_statements(view.id.0),
         pool: pool(state, &view.name),
+        drain: drain_of(state, view),
         host: node.host.clone(),
         port: node.port,
         zone: node.zone.clone(),
@@ -119,6 +135,7 @@ pub(super) fn take(state: &State) -> Status {
             catchup_wait_seconds: metrics.catchup_wait.get_sample_sum(),
         },
         clients: metrics.client_connections.get(),
+        paused: paused(state),
         failover: Some(Standing::clone(&state.desk.standing()))
             .filter(|standing| !standing.mode.is_empty()),
         troubles: state.desk.troubles(),
@@ -145,6 +162,7 @@ fn node_status(
             (Some(_), true) => "barred",
             (None, _) => "down",
         },
+        drain: None,
         role: life.map(|life| match life.role {
             Role::Primary(_) => "primary",
             Role::Standby(_) => "standby",
@@ -159,6 +177,15 @@ fn node_status(
         statements: 0,
         pool: PoolStatus::default(),
     }
+}
+
+fn paused(state: &State) -> Option<Paused> {
+    let held = state.gate.held();
+    let paused = Paused {
+        all: held.all,
+        databases: held.databases.into_iter().collect(),
+    };
+    (paused.all || !paused.databases.is_empty()).then_some(paused)
 }
 
 fn pool(state: &State, node: &str) -> PoolStatus {

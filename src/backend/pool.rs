@@ -5,16 +5,19 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::connect::{self, ConnectError, Target};
 use super::server::{Origin, Server};
 use crate::board::Board;
-use crate::config::{Config, Secret};
+use crate::config::{self, Config, Secret};
 use crate::core::topology::{NodeId, NodeView};
+use crate::gate::Gate;
 use crate::ledger::{Ledger, PoolEntry};
 use crate::metrics::Metrics;
 
@@ -38,6 +41,12 @@ pub enum AcquireError {
         /// Which node.
         node: Arc<str>,
     },
+    /// Operators have paused the database.
+    #[error("database \"{database}\" is paused")]
+    Paused {
+        /// Which database.
+        database: Arc<str>,
+    },
     /// A new one could not be opened.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -50,18 +59,15 @@ pub struct Shared {
     pub board: Arc<Board>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Closed while operators pause clients.
+    pub gate: Arc<Gate>,
     /// Where the pools are entered.
     pub ledger: Arc<Ledger>,
     /// Number of workers.
     pub workers: usize,
-    /// Connections per pool.
-    pub size: usize,
-    /// Longest wait for a connection to come free.
-    pub wait_timeout: Duration,
-    /// Bound on connecting and logging in.
-    pub connect_timeout: Duration,
-    /// Idle connections are closed after this.
-    pub idle_timeout: Duration,
+    /// Connections per pool; apart from the other limits, as it is asked for whenever one comes back.
+    size: AtomicUsize,
+    limits: ArcSwap<config::Pool>,
     nodes: Vec<NodeAddress>,
 }
 
@@ -90,6 +96,7 @@ impl Pools {
         board: Arc<Board>,
         metrics: Arc<Metrics>,
         ledger: Arc<Ledger>,
+        gate: Arc<Gate>,
     ) -> Self {
         let nodes = config.nodes.iter().map(|node| NodeAddress {
             name: Arc::from(node.name.as_str()),
@@ -101,11 +108,10 @@ impl Pools {
                 board,
                 metrics,
                 ledger,
+                gate,
                 workers,
-                size: config.pool.size,
-                wait_timeout: config.pool.wait_timeout,
-                connect_timeout: config.pool.connect_timeout,
-                idle_timeout: config.pool.idle_timeout,
+                size: AtomicUsize::new(config.pool.size),
+                limits: ArcSwap::from_pointee(config.pool.clone()),
                 nodes: nodes.collect(),
             }),
             by_key: Mutex::default(),
@@ -118,7 +124,7 @@ impl Pools {
         node: NodeId,
         database: &Arc<str>,
         user: &Arc<str>,
-        password: Option<&Secret>,
+        password: impl FnOnce() -> Option<Secret>,
     ) -> Option<Arc<Pool>> {
         let address = self.shared.nodes.get(usize::from(node.0))?;
         let mut pools = self.by_key.lock();
@@ -126,14 +132,17 @@ impl Pools {
         let pool = pools.entry(key).or_insert_with(|| {
             Arc::new(Pool {
                 node,
-                target: Target {
+                name: Arc::clone(&address.name),
+                database: Arc::clone(database),
+                target: ArcSwap::from_pointee(Target {
                     node: Arc::clone(&address.name),
                     host: address.host.clone(),
                     port: address.port,
                     database: Arc::clone(database),
                     user: Arc::clone(user),
-                    password: password.cloned(),
-                },
+                    // Asked under the lock: what a reload brings next, it finds here.
+                    password: password(),
+                }),
                 shared: Arc::clone(&self.shared),
                 state: Mutex::new(State {
                     idle: (0..self.shared.workers).map(|_| Vec::new()).collect(),
@@ -146,10 +155,58 @@ impl Pools {
         Some(Arc::clone(pool))
     }
 
+    /// Other limits, and other passwords for the servers, are in force from now on; `password` gives
+    /// none for a user whose password stays. Connections above the size are closed as they come back.
+    pub fn adopt(&self, limits: &config::Pool, password: impl Fn(&str) -> Option<Option<Secret>>) {
+        self.shared.size.store(limits.size, Ordering::Relaxed);
+        self.shared.limits.store(Arc::new(limits.clone()));
+        for ((_, _, user), pool) in self.by_key.lock().iter() {
+            let target = pool.target.load();
+            if let Some(password) = password(user)
+                && target.password != password
+            {
+                pool.target.store(Arc::new(Target {
+                    password,
+                    ..Target::clone(&target)
+                }));
+            }
+            // It may have grown.
+            pool.hand_out_permits(&mut pool.state.lock());
+        }
+    }
+
+    /// Closes the idle connections of a database, or all; gives the number of those that are in use or
+    /// being opened at this moment.
+    pub fn close_idle(&self, database: Option<&str>) -> usize {
+        let pools = self.by_key.lock();
+        let asked = |name: &str| database.is_none_or(|asked| asked == name);
+        let pools = pools.iter().filter(|((_, name, _), _)| asked(name));
+        let in_use = pools.map(|(_, pool)| {
+            let mut state = pool.state.lock();
+            let idle: Vec<_> = state
+                .idle
+                .iter_mut()
+                .flat_map(|idle| idle.drain(..))
+                .collect();
+            state.open -= idle.len();
+            pool.hand_out_permits(&mut state);
+            state.open
+        });
+        in_use.sum()
+    }
+
+    /// Connections to a node that exist or are being opened at this moment.
+    pub fn open_on(&self, node: NodeId) -> usize {
+        let pools = self.by_key.lock();
+        let pools = pools.iter().filter(|((of, _, _), _)| *of == node);
+        pools.map(|(_, pool)| pool.state.lock().open).sum()
+    }
+
     /// Closes what has been idle for too long or belongs to a life that is over, drops pools that
     /// nobody uses, and brings the gauges up to date.
     pub fn tidy(&self) {
         let topology = self.shared.board.topology();
+        let idle_timeout = self.shared.limits.load().idle_timeout;
         let mut pools = self.by_key.lock();
         let mut totals: HashMap<NodeId, (i64, i64, i64)> = HashMap::new();
         let mut entries = Vec::with_capacity(pools.len());
@@ -158,12 +215,18 @@ impl Pools {
             let mut closed = Vec::new();
             for idle in &mut state.idle {
                 let (keep, close): (Vec<_>, _) = idle.drain(..).partition(|server| {
-                    server.idle_since.elapsed() < self.shared.idle_timeout
-                        && server.is_current(&topology)
+                    server.idle_since.elapsed() < idle_timeout
+                        && server.is_wanted(&topology)
                         && !server.socket.has_something_to_say()
                 });
                 *idle = keep;
                 closed.extend(close);
+            }
+            let mut excess = state.open.saturating_sub(closed.len() + pool.size());
+            for idle in &mut state.idle {
+                let least = idle.len().saturating_sub(excess);
+                excess -= idle.len() - least;
+                closed.extend(idle.drain(least..));
             }
             state.open -= closed.len();
             // Who has given up would otherwise be counted until a connection comes back.
@@ -209,7 +272,9 @@ impl Pools {
 #[derive(Debug)]
 pub struct Pool {
     node: NodeId,
-    target: Target,
+    name: Arc<str>,
+    database: Arc<str>,
+    target: ArcSwap<Target>,
     shared: Arc<Shared>,
     state: Mutex<State>,
     /// When it was last said that nothing came free.
@@ -243,7 +308,7 @@ impl Pool {
 
     /// The node's name.
     pub fn node_name(&self) -> &Arc<str> {
-        &self.target.node
+        &self.name
     }
 
     /// Takes an idle connection of the node's present life if there is one: the hot path.
@@ -256,7 +321,7 @@ impl Pool {
                 Some(server) => server,
                 None => state.idle.iter_mut().find_map(Vec::pop)?,
             };
-            if server.is_current(&topology) && !server.socket.has_something_to_say() {
+            if server.is_wanted(&topology) && !server.socket.has_something_to_say() {
                 drop(state);
                 return self.lease(server, worker);
             }
@@ -272,7 +337,12 @@ impl Pool {
         }
         let waiter = {
             let mut state = self.state.lock();
-            if state.open < self.shared.size {
+            // Under the lock: whoever has closed the gate and then counted none may rely on it.
+            if !self.shared.gate.is_open(&self.database) {
+                let database = Arc::clone(&self.database);
+                return Err(AcquireError::Paused { database });
+            }
+            if state.open < self.size() {
                 state.open += 1;
                 None
             } else {
@@ -289,9 +359,10 @@ impl Pool {
 
         let began = Instant::now();
         let mut waiting = Waiting { pool: self, waiter };
-        let granted = tokio::time::timeout(self.shared.wait_timeout, &mut waiting.waiter).await;
+        let bound = self.shared.limits.load().wait_timeout;
+        let granted = tokio::time::timeout(bound, &mut waiting.waiter).await;
         drop(waiting);
-        let node = &*self.target.node;
+        let node = &*self.name;
         let metrics = &self.shared.metrics;
         let waits = metrics.pool_wait.with_label_values(&[node]);
         waits.observe(began.elapsed().as_secs_f64());
@@ -299,15 +370,15 @@ impl Pool {
             Ok(Ok(Grant::Server(server))) => match self.lease(server, worker) {
                 Some(lease) => Ok(lease),
                 None => Err(AcquireError::Gone {
-                    node: Arc::clone(&self.target.node),
+                    node: Arc::clone(&self.name),
                 }),
             },
             Ok(Ok(Grant::Permit)) => Permit { pool: self }.open(worker).await,
             Ok(Err(_)) | Err(_) => {
                 metrics.pool_timeouts.with_label_values(&[node]).inc();
-                self.tell_exhausted();
+                self.tell_exhausted(bound);
                 Err(AcquireError::Exhausted {
-                    node: Arc::clone(&self.target.node),
+                    node: Arc::clone(&self.name),
                     waited: began.elapsed(),
                 })
             }
@@ -315,7 +386,7 @@ impl Pool {
     }
 
     /// Says now and then that clients get no connection here: each of them is told by itself.
-    fn tell_exhausted(&self) {
+    fn tell_exhausted(&self, bound: Duration) {
         let mut told = self.exhausted_told.lock();
         if told.is_some_and(|told| told.elapsed() < EXHAUSTED_PAUSE) {
             return;
@@ -324,13 +395,13 @@ impl Pool {
         drop(told);
         let waiting = self.state.lock().waiting.len();
         tracing::warn!(
-            node = %self.target.node,
-            database = %self.target.database,
-            user = %self.target.user,
-            size = self.shared.size,
+            node = %self.name,
+            database = %self.database,
+            user = %self.target.load().user,
+            size = self.size(),
             waiting,
             "pool is exhausted: no server connection came free within {:?}",
-            self.shared.wait_timeout
+            bound
         );
     }
 
@@ -356,12 +427,17 @@ impl Pool {
     fn give_back(&self, mut server: Box<Server>) {
         server.set_busy(false);
         server.idle_since = Instant::now();
-        let current = server.is_current(&self.shared.board.topology());
-        if !current || !server.is_reusable() {
+        let wanted = server.is_wanted(&self.shared.board.topology());
+        if !wanted || !server.is_reusable() {
             drop(server);
             return self.closed();
         }
         let mut state = self.state.lock();
+        if state.open > self.size() {
+            // A reload has made the pool smaller.
+            state.open -= 1;
+            return;
+        }
         while let Some(waiter) = state.waiting.pop_front() {
             match waiter.send(Grant::Server(server)) {
                 Ok(()) => return,
@@ -377,6 +453,10 @@ impl Pool {
         }
     }
 
+    fn size(&self) -> usize {
+        self.shared.size.load(Ordering::Relaxed)
+    }
+
     /// One connection fewer exists: whoever waits first may open another.
     fn closed(&self) {
         let mut state = self.state.lock();
@@ -385,7 +465,7 @@ impl Pool {
     }
 
     fn hand_out_permits(&self, state: &mut State) {
-        while state.open < self.shared.size {
+        while state.open < self.size() {
             let Some(waiter) = state.waiting.pop_front() else {
                 return;
             };
@@ -422,7 +502,7 @@ impl Permit<'_> {
     async fn open(self, worker: usize) -> Result<Lease, AcquireError> {
         let pool = self.pool;
         let shared = &pool.shared;
-        let node = Arc::clone(&pool.target.node);
+        let node = Arc::clone(&pool.name);
         let origin = {
             let topology = shared.board.topology();
             let life = topology.node(pool.node).and_then(NodeView::usable);
@@ -436,8 +516,11 @@ impl Permit<'_> {
             return Err(AcquireError::Gone { node });
         };
         let board = Arc::clone(&shared.board);
-        let opened =
-            connect::connect(&pool.target, origin, worker, board, shared.connect_timeout).await;
+        let (target, bound) = (
+            pool.target.load_full(),
+            shared.limits.load().connect_timeout,
+        );
+        let opened = connect::connect(&target, origin, worker, board, bound).await;
         let outcome = if opened.is_ok() { "ok" } else { "failed" };
         shared
             .metrics

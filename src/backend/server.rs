@@ -147,6 +147,14 @@ impl Server {
             .is_some_and(|life| life.incarnation == self.origin.incarnation)
     }
 
+    /// Whether anybody may be given it: not on a node that is drained.
+    pub fn is_wanted(&self, topology: &Topology) -> bool {
+        let drained = topology
+            .node(self.origin.node)
+            .is_some_and(NodeView::is_drained);
+        !drained && self.is_current(topology)
+    }
+
     /// The oldest Parse on its way succeeded.
     pub fn parsed(&mut self) {
         self.parsing.pop_front();

@@ -12,6 +12,7 @@ pub mod order;
 mod proxy;
 pub mod serve;
 pub mod top;
+pub mod upkeep;
 pub mod verify;
 
 /// A PostgreSQL replication proxy: reads go to standbys, and no session sees stale data.
@@ -38,6 +39,12 @@ enum Command {
     Switchover(order::OrderArgs),
     /// Replaces the primary now, and accepts the loss that `causeway status` has spoken of.
     Failover(order::OrderArgs),
+    /// Has a running proxy read its configuration again; a file with faults changes nothing.
+    Reload(upkeep::ReloadArgs),
+    /// Keeps new reads from a standby, so that it can be stopped without an error to a client.
+    Drain(upkeep::DrainArgs),
+    /// Lets a drained standby have reads again.
+    Undrain(upkeep::UndrainArgs),
     /// Starts a real primary, standbys and the proxy on this machine, until Ctrl-C.
     Demo(demo::Args),
     /// Checks the consistency of any PostgreSQL endpoint.
@@ -54,6 +61,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Top(args) => with_runtime(top::run(args)),
         Command::Switchover(args) => with_runtime(order::order(args, "switchover")),
         Command::Failover(args) => with_runtime(order::order(args, "failover")),
+        Command::Reload(args) => with_runtime(upkeep::reload(args)),
+        Command::Drain(args) => with_runtime(upkeep::drain(args)),
+        Command::Undrain(args) => with_runtime(upkeep::undrain(args)),
         Command::Check(args) => with_runtime(check::run(args)),
         Command::Verify(args) => with_runtime(async {
             match verify::run(*args).await {

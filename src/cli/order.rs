@@ -53,7 +53,7 @@ pub async fn status(args: StatusArgs) -> ExitCode {
 /// Gives an order and prints how it ended.
 pub async fn order(args: OrderArgs, what: &str) -> ExitCode {
     let to = args.to.as_deref().unwrap_or_default();
-    if to.contains(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))) {
+    if !may_be_a_node(to) {
         eprintln!("causeway {what}: {to:?} is not the name of a node");
         return ExitCode::from(sysexits::USAGE);
     }
@@ -79,7 +79,13 @@ pub async fn order(args: OrderArgs, what: &str) -> ExitCode {
     }
 }
 
-fn unavailable(proxy: &Proxy, error: &str) -> ExitCode {
+/// Whether a text can stand in a request as a node's name.
+pub(super) fn may_be_a_node(name: &str) -> bool {
+    name.chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
+pub(super) fn unavailable(proxy: &Proxy, error: &str) -> ExitCode {
     eprintln!("causeway: {}: {error}", proxy.http);
     ExitCode::from(sysexits::UNAVAILABLE)
 }
@@ -105,7 +111,7 @@ fn summary(status: &Value) -> String {
             out,
             "{:<12} {:<8} {:<8} {:>8} {:>14} {:>12} {lag_ms:>10}",
             text(&node["name"]),
-            text(&node["state"]),
+            text(node["drain"].get("state").unwrap_or(&node["state"])),
             text(&node["role"]),
             text(&node["timeline"]),
             text(&node["position"]),

@@ -1,13 +1,15 @@
-//! `causeway serve`: the proxy, until SIGTERM or SIGINT.
+//! `causeway serve`: the proxy, until SIGTERM or SIGINT; SIGHUP has the configuration read again.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::sysexits;
-use crate::app::{self, Listeners};
+use crate::app::{self, Listeners, Signals};
 use crate::config::Config;
 use crate::logging;
 
@@ -28,7 +30,9 @@ pub fn run(args: &Args) -> ExitCode {
             return ExitCode::from(sysexits::USAGE);
         }
     };
-    let _log = logging::start(&config.log).count();
+    let lines = logging::start(&config.log);
+    let log = lines.switch();
+    let _log = lines.count();
     config
         .advice()
         .iter()
@@ -53,10 +57,15 @@ pub fn run(args: &Args) -> ExitCode {
                 return ExitCode::from(sysexits::UNAVAILABLE);
             }
         };
-        let shutdown = CancellationToken::new();
-        let stop = tokio::spawn(cancel_on_signal(shutdown.clone()));
-        let result = app::run(config, listeners, shutdown).await;
+        let signals = Signals {
+            log: Some(log),
+            ..Signals::default()
+        };
+        let stop = tokio::spawn(cancel_on_signal(signals.shutdown.clone()));
+        let reload = tokio::spawn(reload_on_hangup(Arc::clone(&signals.reload)));
+        let result = app::run(config, listeners, signals).await;
         stop.abort();
+        reload.abort();
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -87,5 +96,16 @@ pub(super) async fn cancel_on_signal(token: CancellationToken) {
         }
         first = false;
         token.cancel();
+    }
+}
+
+/// Asks for a reload at each SIGHUP; several that come during one are one.
+async fn reload_on_hangup(reload: Arc<Notify>) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        tracing::error!("cannot listen for SIGHUP");
+        return;
+    };
+    while hangup.recv().await.is_some() {
+        reload.notify_one();
     }
 }

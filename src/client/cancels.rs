@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use crate::backend::server::CancelTarget;
 
@@ -21,6 +22,8 @@ pub struct Slot {
     process: i32,
     key: Vec<u8>,
     current: Mutex<Current>,
+    /// Told of a request that finds no server connection.
+    unattached: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +48,7 @@ impl Cancels {
             process,
             key,
             current: Mutex::default(),
+            unattached: Notify::new(),
         });
         slots.insert(process, Arc::clone(&slot));
         slot
@@ -63,7 +67,10 @@ impl Cancels {
             return None;
         }
         let mut current = slot.current.lock();
-        let target = current.target.clone()?;
+        let Some(target) = current.target.clone() else {
+            slot.unattached.notify_waiters();
+            return None;
+        };
         current.requested = true;
         Some(target)
     }
@@ -78,6 +85,11 @@ impl Slot {
     /// The key that the client was told.
     pub fn key(&self) -> &[u8] {
         &self.key
+    }
+
+    /// Resolves at the next cancel request while it holds no server connection.
+    pub async fn cancelled(&self) {
+        self.unattached.notified().await;
     }
 
     /// The session now holds this server connection.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pgwire::messages::startup::Authentication;
 
+use super::cancels::Slot;
 use super::worker::Worker;
 use crate::console::Console;
 use crate::core::exchange::TransactionStatus;
@@ -17,6 +18,8 @@ use crate::wire::socket::Socket;
 const LONGEST: usize = 16_384;
 /// Bound on writing an answer.
 const WRITE_BOUND: Duration = Duration::from_secs(10);
+/// Bytes in a cancel key.
+const KEY: usize = 4;
 /// EmptyQueryResponse.
 const EMPTY: &[u8] = &[b'I', 0, 0, 0, 4];
 
@@ -32,31 +35,49 @@ pub(super) fn admit(admins: &[String], user: &str) -> Result<(), Problem> {
 
 /// Serves the console until the client leaves or the proxy shuts down.
 pub(super) async fn serve(worker: &Arc<Worker>, mut socket: Socket, user: &str) {
+    let slot = worker.common.cancels.register(KEY);
+    converse(worker, &mut socket, user, &slot).await;
+    worker.common.cancels.unregister(&slot);
+}
+
+async fn converse(worker: &Arc<Worker>, socket: &mut Socket, user: &str, slot: &Slot) {
     let common = &worker.common;
     let mut skipping = false;
-    let mut reply = greeting();
+    let mut reply = greeting(slot);
+    // What came while a command was carried out.
+    let mut ahead = None;
     loop {
         let written = tokio::time::timeout(WRITE_BOUND, socket.write_all(reply.as_bytes())).await;
         if !matches!(written, Ok(Ok(()))) {
             return;
         }
-        let message = tokio::select! {
-            message = next(&mut socket) => message,
-            () = common.draining.cancelled() => {
-                let problem = Problem::fatal(
-                    Kind::AdminShutdown,
-                    "terminating connection due to administrator command",
-                );
-                let farewell = Reply::new().error(&problem);
-                let _ = tokio::time::timeout(WRITE_BOUND, socket.write_all(farewell.as_bytes())).await;
-                return;
-            }
+        let message = match ahead.take() {
+            Some(message) => Some(message),
+            None => tokio::select! {
+                message = next(socket) => message,
+                () = common.draining.cancelled() => return farewell(socket).await,
+            },
         };
         reply = match message {
             Some((b'Q', body)) => {
                 skipping = false;
                 let text = frame::cstr(&body).map_or(&body[..], |(text, _)| text);
-                answer(&*common.console, user, &String::from_utf8_lossy(text)).await
+                let text = String::from_utf8_lossy(text);
+                let answering = answer(&*common.console, user, &text);
+                tokio::pin!(answering);
+                // Given up, a command is dropped: a PAUSE takes itself back.
+                loop {
+                    tokio::select! {
+                        biased;
+                        reply = &mut answering => break reply,
+                        message = next(socket), if ahead.is_none() => match message {
+                            Some((b'X', _)) | None => return,
+                            Some(message) => ahead = Some(message),
+                        },
+                        () = slot.cancelled() => break canceled(),
+                        () = common.draining.cancelled() => return farewell(socket).await,
+                    }
+                }
             }
             Some((b'S', _)) => {
                 skipping = false;
@@ -76,6 +97,24 @@ pub(super) async fn serve(worker: &Arc<Worker>, mut socket: Socket, user: &str) 
     }
 }
 
+async fn farewell(socket: &mut Socket) {
+    let problem = Problem::fatal(
+        Kind::AdminShutdown,
+        "terminating connection due to administrator command",
+    );
+    let farewell = Reply::new().error(&problem);
+    let _ = tokio::time::timeout(WRITE_BOUND, socket.write_all(farewell.as_bytes())).await;
+}
+
+fn canceled() -> Reply {
+    let problem = Problem::error(
+        Kind::QueryCanceled,
+        "canceling statement due to user request",
+    )
+    .with_detail("A PAUSE is taken back; a switchover or failover that was ordered goes on.");
+    Reply::new().error(&problem).ready(TransactionStatus::Idle)
+}
+
 /// The next message; none when the client is gone, or sends what is none.
 async fn next(socket: &mut Socket) -> Option<(u8, Vec<u8>)> {
     let read = socket.read_buffered(|bytes| match frame::peek(bytes) {
@@ -89,7 +128,7 @@ async fn next(socket: &mut Socket) -> Option<(u8, Vec<u8>)> {
     read.await.ok().flatten().flatten()
 }
 
-fn greeting() -> Reply {
+fn greeting(slot: &Slot) -> Reply {
     // PgBouncer, too, puts its own version where a server's is expected.
     let version = concat!(env!("CARGO_PKG_VERSION"), "/causeway");
     let parameters = [
@@ -105,7 +144,9 @@ fn greeting() -> Reply {
     let reply = parameters
         .into_iter()
         .fold(reply, |reply, (name, value)| reply.parameter(name, value));
-    reply.ready(TransactionStatus::Idle)
+    reply
+        .key_data(slot.process(), slot.key())
+        .ready(TransactionStatus::Idle)
 }
 
 /// Answers one message, in which several commands may stand; the first that fails ends it.

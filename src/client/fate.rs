@@ -91,6 +91,11 @@ impl Session {
                 Reply::new().error(&problem)
             }
             Failure::Said(frame) => Reply::new().raw(&frame),
+            // Placing waits until it is let go on.
+            Failure::Paused => Reply::new().error(&Problem::error(
+                Kind::CannotConnectNow,
+                "the database is paused",
+            )),
             Failure::Unfit(_) | Failure::Lost => Reply::new().error(&Problem::error(
                 Kind::CannotConnectNow,
                 "no node accepts this session's settings",
@@ -155,7 +160,7 @@ impl Session {
         lease.discard();
         if busy && reads_only {
             // Nobody will read the answer; a write is left to end as it would without us.
-            let bound = self.worker.common.config.pool.connect_timeout;
+            let bound = self.worker.common.rules.load().config.pool.connect_timeout;
             let _ = crate::backend::cancel::send(&target, bound).await;
         }
     }

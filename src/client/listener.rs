@@ -73,7 +73,7 @@ pub async fn accept(
             .iter()
             .map(|door| door.clients.load(Ordering::Relaxed))
             .sum();
-        if total >= common.config.max_clients {
+        if total >= common.rules.load().config.max_clients {
             common.metrics.clients_refused.inc();
             tokio::spawn(turn_away(stream, Arc::clone(&common)));
             continue;

@@ -20,7 +20,7 @@ use super::told::{Fate, told};
 use super::track::Track;
 use super::worker::{Greeting, Worker};
 use crate::backend::own_query::OwnQueryError;
-use crate::backend::pool::AcquireError;
+use crate::backend::pool::{AcquireError, Lease, Pool};
 use crate::backend::settings::Settings;
 use crate::config::{AuthMethod, Secret};
 use crate::core::exchange::TransactionStatus;
@@ -133,7 +133,8 @@ impl Login<'_> {
             self.socket.write_all(reply.as_bytes()).await?;
         }
         let password = self.authenticate(&hello.user).await?;
-        let admins = &self.worker.common.config.admin_users;
+        let rules = self.worker.common.rules.load_full();
+        let admins = &rules.config.admin_users;
         if hello.database == crate::console::DATABASE && !admins.is_empty() {
             console::admit(admins, &hello.user)?;
             return Ok(Some(Welcome::Console { user: hello.user }));
@@ -151,7 +152,8 @@ impl Login<'_> {
                 Startup::Ssl | Startup::GssEncryption => self.socket.write_all(b"N").await?,
                 Startup::Cancel { process, key } => {
                     if let Some(target) = self.worker.common.cancels.request(process, &key) {
-                        let bound = self.worker.common.config.pool.connect_timeout;
+                        let rules = self.worker.common.rules.load_full();
+                        let bound = rules.config.pool.connect_timeout;
                         if let Err(error) = crate::backend::cancel::send(&target, bound).await {
                             tracing::info!(%error, server = %target.address, "deliver a cancel request");
                         }
@@ -183,17 +185,17 @@ impl Login<'_> {
     }
 
     async fn authenticate(&mut self, user: &str) -> Result<Option<Secret>, Refusal> {
-        let common = Arc::clone(&self.worker.common);
-        let account = common.users.get(user);
+        let rules = self.worker.common.rules.load_full();
+        let account = rules.users.get(user);
         let wrong = || {
             Problem::fatal(
                 Kind::InvalidPassword,
                 format!("password authentication failed for user \"{user}\""),
             )
         };
-        match common.config.auth.method {
+        match rules.config.auth.method {
             AuthMethod::Trust => {
-                if account.is_none() && !common.users.is_empty() {
+                if account.is_none() && !rules.users.is_empty() {
                     let what = format!("role \"{user}\" is not known to causeway");
                     return Err(Problem::fatal(Kind::InvalidAuthorization, what).into());
                 }
@@ -265,12 +267,19 @@ impl Login<'_> {
         let (database, user): (Arc<str>, Arc<str>) =
             (hello.database.as_str().into(), hello.user.as_str().into());
         let salt = rand::random();
-        let mut places = Places::new(Arc::clone(&database), Arc::clone(&user), password, salt);
+        let mut places = Places::new(
+            Arc::clone(&database),
+            Arc::clone(&user),
+            password,
+            salt,
+            &common.rules,
+        );
         let mut parameters = greeting(worker, &mut places, &database, &user)
             .await?
             .to_vec();
 
-        let routing = &common.config.routing;
+        let rules = common.rules.load_full();
+        let routing = &rules.config.routing;
         let configured = routing
             .users
             .get(&*user)
@@ -304,7 +313,7 @@ impl Login<'_> {
             }
         }
         if must_ask {
-            for (name, value) in ask_server(worker, &mut places, &settings).await? {
+            for (name, value) in ask_server(worker, &mut places, &database, &settings).await? {
                 match parameters.iter_mut().find(|(known, _)| *known == name) {
                     Some((_, known)) => *known = value,
                     None => parameters.push((name, value)),
@@ -396,7 +405,7 @@ async fn greeting(
     let Some(pool) = places.pool(common, node) else {
         return Err(Refusal::Silent);
     };
-    let mut lease = pool.acquire(worker.index).await.map_err(refusal)?;
+    let mut lease = acquire(worker, &pool, database).await?;
     let parameters: Arc<[_]> = lease
         .server()
         .parameters
@@ -421,7 +430,10 @@ async fn best_node(
     let board = &worker.common.board;
     let find = || {
         let topology = board.topology();
-        let mut standbys = topology.nodes.iter().filter(|node| node.usable().is_some());
+        let mut standbys = topology
+            .nodes
+            .iter()
+            .filter(|node| node.usable().is_some() && !node.drained);
         // At first the primary may just not have answered yet, and a standby may not know the
         // database yet.
         let any = || standbys.next().filter(|_| board.now_us() >= FIRST_LOOK_US);
@@ -439,7 +451,7 @@ async fn best_node(
             changed.await;
         }
     };
-    let bound = worker.common.config.hold_timeout;
+    let bound = worker.common.rules.load().bounds.hold_timeout;
     tokio::time::timeout(bound, wait).await.map_err(|_| {
         let what = format!(
             "no node is available: waited {:.1} s for one",
@@ -449,17 +461,32 @@ async fn best_node(
     })
 }
 
+/// A server connection for a login, which a paused database holds up as it does statements.
+async fn acquire(worker: &Worker, pool: &Arc<Pool>, database: &Arc<str>) -> Result<Lease, Refusal> {
+    let gate = &worker.common.gate;
+    loop {
+        gate.opened(database).await;
+        match pool.acquire(worker.index).await {
+            Ok(lease) if gate.is_open(database) => return Ok(lease),
+            Ok(lease) => lease.discard(),
+            Err(AcquireError::Paused { .. }) => {}
+            Err(error) => return Err(refusal(error)),
+        }
+    }
+}
+
 /// Has a server check the settings of a startup packet, and report them in its own spelling.
 async fn ask_server(
     worker: &Worker,
     places: &mut Places,
+    database: &Arc<str>,
     settings: &Settings,
 ) -> Result<Vec<(String, String)>, Refusal> {
     let (node, _) = best_node(worker).await?;
     let Some(pool) = places.pool(&worker.common, node) else {
         return Err(Refusal::Silent);
     };
-    let mut lease = pool.acquire(worker.index).await.map_err(refusal)?;
+    let mut lease = acquire(worker, &pool, database).await?;
     let server = lease.server();
     let sql = settings.sync_sql(server.applied.as_deref());
     match server.run_own(&sql, OWN_BOUND).await {

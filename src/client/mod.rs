@@ -2,6 +2,7 @@
 //! server, relaying the answer.
 
 mod aborted;
+mod attach;
 pub mod batch;
 pub mod cancels;
 mod console;
@@ -16,6 +17,7 @@ mod place;
 mod relay;
 mod render;
 mod resolve;
+pub mod rules;
 mod session;
 mod shapes;
 mod timing;

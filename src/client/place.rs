@@ -4,6 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::Cache;
+
+use super::rules::{Bounds, LiveRules, Rules};
 use super::worker::{Common, Worker};
 use crate::backend::pool::{AcquireError, Lease, Pool};
 use crate::board::Board;
@@ -13,7 +16,7 @@ use crate::core::lsn::Lsn;
 use crate::core::route::{self, Decision, NodeSet, Question, Reason, Route};
 use crate::core::session::{Broken, Level, Seen, Upper};
 use crate::core::statement::{Access, WriteReason};
-use crate::core::topology::{NodeId, Topology};
+use crate::core::topology::{NodeId, NodeView, Topology};
 use crate::error::{Kind, Problem};
 use crate::metrics::Metrics;
 
@@ -25,7 +28,9 @@ pub(super) const MAX_ATTEMPTS: usize = 8;
 pub(super) struct Places {
     database: Arc<str>,
     user: Arc<str>,
+    /// For the servers, as of the login; for a user whom a reload has removed since.
     password: Option<Secret>,
+    rules: Cache<LiveRules, Arc<Rules>>,
     by_node: Vec<Option<Arc<Pool>>>,
     /// Breaks ties between standbys, differently for each session.
     salt: u64,
@@ -57,11 +62,13 @@ impl Places {
         user: Arc<str>,
         password: Option<Secret>,
         salt: u64,
+        rules: &LiveRules,
     ) -> Self {
         Self {
             database,
             user,
             password,
+            rules: Cache::new(Arc::clone(rules)),
             by_node: Vec::new(),
             salt,
             warning: None,
@@ -76,11 +83,21 @@ impl Places {
         }
         let slot = self.by_node.get_mut(index)?;
         if slot.is_none() {
-            *slot = common
-                .pools
-                .get(node, &self.database, &self.user, self.password.as_ref());
+            let password = || {
+                let rules = common.rules.load();
+                match rules.users.get(&*self.user) {
+                    Some(account) => account.server_password.clone(),
+                    None => self.password.clone(),
+                }
+            };
+            *slot = common.pools.get(node, &self.database, &self.user, password);
         }
         slot.clone()
+    }
+
+    /// What the configuration in force says to every batch.
+    pub(super) fn bounds(&mut self) -> Bounds {
+        self.rules.load().bounds
     }
 
     /// Finds a node and takes a server connection to it.
@@ -93,9 +110,10 @@ impl Places {
         let common = &*worker.common;
         let board = &*common.board;
         let began_us = board.now_us();
+        let bounds = self.bounds();
         let mut attempts = 0;
         loop {
-            let last = self.route(common, seen, &need, began_us).await?;
+            let last = self.route(common, bounds, seen, &need, began_us).await?;
             let route = last.route;
             let Some(pool) = self.pool(common, route.node) else {
                 return Err(Problem::error(Kind::Internal, "a route to an unknown node").into());
@@ -112,13 +130,16 @@ impl Places {
                         // connection is good, and goes back.
                         continue;
                     }
-                    if route.primary
-                        || prove(board, &mut lease, common.policy.visibility_wait_us).await
-                    {
+                    if route.primary {
                         return Ok((lease, last));
                     }
-                    // Its node was restarted under our hands.
-                    lease.discard();
+                    match prove(board, &mut lease, bounds.policy.visibility_wait_us).await {
+                        Proof::Given => return Ok((lease, last)),
+                        // Since it was chosen; given back, the connection is closed.
+                        Proof::Drained => continue,
+                        // Its node was restarted under our hands.
+                        Proof::Missing => lease.discard(),
+                    }
                     if attempts >= MAX_ATTEMPTS {
                         need.exclude.insert(route.node);
                     }
@@ -129,7 +150,7 @@ impl Places {
                     tracing::debug!(%error, "take a server connection");
                     if route.primary {
                         let waited = Duration::from_micros(board.now_us() - began_us);
-                        if waited >= common.config.hold_timeout {
+                        if waited >= bounds.hold_timeout {
                             return Err(unavailable(&error).into());
                         }
                         wait_for_change(board, Duration::from_millis(50)).await;
@@ -151,6 +172,7 @@ impl Places {
     async fn route(
         &mut self,
         common: &Common,
+        bounds: Bounds,
         seen: &mut Seen,
         need: &Need,
         began_us: u64,
@@ -181,7 +203,7 @@ impl Places {
                     load: &loads,
                     salt: self.salt,
                 };
-                let decision = route::decide(&question, seen, &topology, &common.policy);
+                let decision = route::decide(&question, seen, &topology, &bounds.policy);
                 let last = match &decision {
                     Decision::Go(route) => Some(last_route(*route, seen, &topology)),
                     _ => None,
@@ -209,7 +231,7 @@ impl Places {
                     stale_prevented |= need.access == Access::Read;
                     (probe, Duration::from_micros(left_us))
                 }
-                Decision::Broken(broken) if common.warns_of_lost_writes() => {
+                Decision::Broken(broken) if bounds.warns_of_lost_writes => {
                     // Asked again, it goes on from the present history.
                     self.warning = Some(lost_writes(&broken));
                     continue;
@@ -217,7 +239,7 @@ impl Places {
                 Decision::Broken(broken) => return Err(lost_writes(&broken).into()),
                 Decision::NoPrimary => {
                     let waited = Duration::from_micros(asked_at_us - began_us);
-                    let left = common.config.hold_timeout.saturating_sub(waited);
+                    let left = bounds.hold_timeout.saturating_sub(waited);
                     if left.is_zero() {
                         common.metrics.hold_timeouts.inc();
                         return Err(no_primary(waited, &board.why()).into());
@@ -252,8 +274,17 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Waits until measurements speak for a new connection; false when its node's life is over.
-async fn prove(board: &Board, lease: &mut Lease, wait_us: u64) -> bool {
+/// Whether a connection to a standby may serve a read.
+enum Proof {
+    Given,
+    /// Its node's life is over, or no measurement came in time.
+    Missing,
+    /// An operator keeps new reads from its node.
+    Drained,
+}
+
+/// Waits until measurements speak for a new connection to a standby.
+async fn prove(board: &Board, lease: &mut Lease, wait_us: u64) -> Proof {
     let began_us = board.now_us();
     loop {
         let changed = board.changed();
@@ -261,20 +292,24 @@ async fn prove(board: &Board, lease: &mut Lease, wait_us: u64) -> bool {
         let server = lease.server();
         {
             let topology = board.topology();
+            let node = topology.node(server.origin.node);
+            if node.is_some_and(NodeView::is_drained) {
+                return Proof::Drained;
+            }
             if server.is_proven(&topology) {
-                return true;
+                return Proof::Given;
             }
             if !server.is_current(&topology) {
-                return false;
+                return Proof::Missing;
             }
         }
         changed.as_mut().enable();
         if server.is_proven(&board.topology()) {
-            return true;
+            return Proof::Given;
         }
         let left_us = wait_us.saturating_sub(board.now_us() - began_us);
         if left_us == 0 {
-            return false;
+            return Proof::Missing;
         }
         let mut probe = NodeSet::default();
         probe.insert(server.origin.node);
@@ -311,6 +346,8 @@ pub(super) enum Failure {
     Unfit(NodeId),
     /// The held server connection broke before anything of the batch was sent.
     Lost,
+    /// Operators have paused the database: it is to be placed again when they let it go on.
+    Paused,
 }
 
 impl From<Problem> for Failure {
@@ -324,6 +361,7 @@ impl From<AcquireError> for Failure {
         use crate::backend::connect::ConnectError;
         match error {
             AcquireError::Connect(ConnectError::Refused { frame, .. }) => Self::Refused(frame),
+            AcquireError::Paused { .. } => Self::Paused,
             AcquireError::Exhausted { .. } => Self::Problem(
                 Problem::error(Kind::TooManyConnections, error.to_string())
                     .with_hint("Raise pool.size, or look for transactions that stay open."),
@@ -335,7 +373,7 @@ impl From<AcquireError> for Failure {
 
 fn another_node_may_do(error: &AcquireError, primary: bool) -> bool {
     match error {
-        AcquireError::Exhausted { .. } => false,
+        AcquireError::Exhausted { .. } | AcquireError::Paused { .. } => false,
         AcquireError::Gone { .. } => true,
         AcquireError::Connect(error) => {
             error.is_about_the_node() || !primary && error.is_about_what_is_not_replayed()

@@ -33,9 +33,8 @@ impl Session {
         if !batch.effects.contains(&Effect::End) || self.unit.access != Some(Access::Write) {
             return Ok(());
         }
-        let failover = self.worker.common.config.failover.as_ref();
         let primary = self.last_route.is_some_and(|last| last.route.primary);
-        if !primary || !failover.is_some_and(|failover| failover.resolve_commits) {
+        if !primary || !self.places.bounds().resolves_commits {
             return Ok(());
         }
         let Some(lease) = &mut self.held else {
@@ -67,7 +66,7 @@ impl Session {
 
     /// After the loss of the server connection: asks the primary that is there then.
     pub(super) async fn resolve(&mut self, pending: Pending) -> Verdict {
-        let bound = self.worker.common.config.hold_timeout;
+        let bound = self.places.bounds().hold_timeout;
         let asking = self.ask_until_known(pending);
         tokio::time::timeout(bound, asking)
             .await

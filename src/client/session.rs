@@ -10,14 +10,12 @@ use super::aborted::Aborted;
 use super::batch::{Batch, End, Gathered, Gatherer};
 use super::cancels::Slot;
 use super::names::Names;
-use super::place::{Failure, LastRoute, MAX_ATTEMPTS, Need, Places};
+use super::place::{Failure, LastRoute, MAX_ATTEMPTS, Places};
 use super::relay::{Client, LookAfter, Outcome, Relay};
 use super::render::{Rendered, render};
 use super::track::Track;
 use super::worker::{Database, Worker};
-use crate::backend::own_query::OwnQueryError;
 use crate::backend::pool::Lease;
-use crate::backend::settings;
 use crate::config::PoolMode;
 use crate::core::commit::Pending;
 use crate::core::exchange::{Exchange, TransactionStatus};
@@ -70,7 +68,7 @@ pub(super) struct Unit {
     /// The transaction whose COMMIT is on its way, if it is known.
     pub(super) pending: Option<Pending>,
     /// The connection was placed for the batch at hand, which is counted already.
-    just_placed: bool,
+    pub(super) just_placed: bool,
 }
 
 /// How a session ends.
@@ -282,80 +280,6 @@ impl Session {
         self.identify(batch).await
     }
 
-    /// Places a batch and makes the server connection ready for this session.
-    async fn attach(&mut self, batch: &Batch, exclude: NodeSet) -> Result<(), Failure> {
-        let level = batch.level.unwrap_or_else(|| self.track.level());
-        let (mut access, mut write_reason) = (batch.access, batch.write_reason);
-        if let Some(read_only) = batch.read_only_transaction()
-            && (write_reason.is_none() || write_reason == Some(WriteReason::Transaction))
-        {
-            (access, write_reason) = if read_only {
-                (Access::Read, None)
-            } else {
-                (Access::Write, Some(WriteReason::Transaction))
-            };
-        }
-        if self.worker.common.config.pool.mode == PoolMode::Session {
-            // The connection is kept for good, so it must be able to do everything.
-            access = Access::Write;
-        }
-        let need = Need {
-            access,
-            write_reason,
-            level,
-            exclude,
-        };
-        let (mut lease, last) = self
-            .places
-            .place(&self.worker, &mut self.seen, need)
-            .await?;
-        if let Some(warning) = self.places.take_warning() {
-            let reply = Reply::new().warning(&warning);
-            // A client that is gone shows when its answer is due.
-            let _ = self.tell(reply.as_bytes()).await;
-        }
-        let server = lease.server();
-        let applied = server.applied.as_ref();
-        if !applied.is_some_and(|applied| settings::same(applied, &self.track.settings)) {
-            let sql = self
-                .track
-                .settings
-                .sync_sql(applied.map(|applied| &**applied));
-            match server.run_own(&sql, OWN_BOUND).await {
-                Ok(_) => server.applied = Some(Arc::clone(&self.track.settings)),
-                Err(OwnQueryError::Refused(frame)) => {
-                    let node = server.origin.node;
-                    lease.discard();
-                    return Err(if last.route.primary {
-                        Failure::Refused(frame)
-                    } else {
-                        // It may not have replayed yet what they name, such as a new role.
-                        Failure::Unfit(node)
-                    });
-                }
-                Err(OwnQueryError::Io(error)) => {
-                    let node = lease.pool().node_name().clone();
-                    lease.discard();
-                    let what = format!("cannot prepare a connection to node {node}: {error}");
-                    return Err(Problem::error(Kind::CannotConnectNow, what).into());
-                }
-            }
-        }
-        self.slot.attach(&lease.server().cancel);
-        self.worker
-            .common
-            .metrics
-            .routed(last.route.node.0, last.route.primary, last.route.reason);
-        self.last_route = Some(last);
-        self.unit = Unit {
-            level,
-            just_placed: true,
-            ..Unit::default()
-        };
-        self.held = Some(lease);
-        Ok(())
-    }
-
     async fn relay_once(&mut self, batch: &mut Batch) -> Outcome {
         let Some(lease) = &mut self.held else {
             return Outcome::ServerLost;
@@ -394,7 +318,7 @@ impl Session {
                 .routed(route.node.0, route.primary, route.reason);
         }
 
-        let max_prepared = self.worker.common.config.pool.max_prepared;
+        let max_prepared = self.places.bounds().max_prepared;
         let rendered = render(batch, &self.client.inbox, server, max_prepared);
         let bytes = match &rendered {
             Rendered::Verbatim => &self.client.inbox[..batch.length],

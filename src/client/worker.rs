@@ -9,19 +9,19 @@ use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use super::cancels::Cancels;
+use super::rules::LiveRules;
 use crate::backend::pool::Pools;
 use crate::backend::prepared::{Prepared, Registry};
 use crate::board::Board;
-use crate::config::{Config, OnLostWrites, Secret};
+use crate::config::Config;
 use crate::console::Console;
-use crate::core::route::Policy;
 use crate::core::statement::Statement;
 use crate::core::topology::Incarnation;
+use crate::gate::Gate;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::sql::Classifier;
 use crate::sql::catalog::Catalog;
-use crate::wire::auth::Verifier;
 use crate::wire::frame;
 
 /// Shapes and parameterised texts that are remembered per worker and database.
@@ -33,47 +33,30 @@ type UserName = Arc<str>;
 /// What all workers share.
 #[derive(Debug)]
 pub struct Common {
-    /// The configuration.
+    /// The configuration at the start, for what no reload changes, such as `pool.mode`.
     pub config: Config,
+    /// What a reload changes.
+    pub rules: LiveRules,
     /// The board.
     pub board: Arc<Board>,
     /// The pools.
-    pub pools: Pools,
+    pub pools: Arc<Pools>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Closed while operators pause clients.
+    pub gate: Arc<Gate>,
     /// Who is connected.
     pub ledger: Arc<Ledger>,
     /// Who answers on the console.
     pub console: Arc<dyn Console>,
-    /// The routing policy.
-    pub policy: Policy,
     /// The cancel registry.
     pub cancels: Cancels,
-    /// By user name: how to check a client, and what to show the servers.
-    pub users: HashMap<String, Account>,
     /// ParameterStatus as the servers give it, by database and user.
     pub greetings: RwLock<HashMap<(DatabaseName, UserName), Greeting>>,
     /// Number of workers.
     pub workers: usize,
     /// Cancelled when idle sessions are to end.
     pub draining: CancellationToken,
-}
-
-impl Common {
-    /// Whether a session whose writes may be lost is warned, rather than refused a statement.
-    pub fn warns_of_lost_writes(&self) -> bool {
-        let failover = self.config.failover.as_ref();
-        failover.is_some_and(|failover| failover.on_lost_writes == OnLostWrites::Warn)
-    }
-}
-
-/// A user who may log in.
-#[derive(Debug)]
-pub struct Account {
-    /// Checks the client's proof.
-    pub verifier: Verifier,
-    /// For the servers.
-    pub server_password: Option<Secret>,
 }
 
 /// What a server says to a user at login.

@@ -8,7 +8,7 @@ use super::types::Secret;
 use super::values::host;
 
 /// How agents are trusted, and how the proxy proves itself to them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agents {
     /// Who signs the agents' certificates.
     pub ca: Certificates,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::agents::{AgentUrl, agent_url, agents};
@@ -67,6 +68,7 @@ pub(super) fn config(section: &mut Section<'_>) -> Read<Config> {
     admins(section, &admin_users, &auth, listen)?;
     let (failover, hold_timeout) = failover?;
     Ok(Config {
+        file: PathBuf::new(),
         listen: listen?,
         workers: workers?,
         max_clients: max_clients?,

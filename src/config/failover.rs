@@ -17,7 +17,7 @@ const MAX_LOST_BYTES: u64 = 16 << 20;
 
 /// What happens when the primary fails. There is none of this without a `failover` section: roles
 /// are followed, and a statement that needs a primary waits for one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failover {
     /// Who promotes.
     pub mode: FailoverMode,
@@ -99,7 +99,7 @@ pub enum OnLostWrites {
 }
 
 /// Where the record of a failover and the leadership among proxies are kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Coordination {
     /// In a file, for one proxy.
     File {
@@ -111,7 +111,7 @@ pub enum Coordination {
 }
 
 /// How etcd is reached.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Etcd {
     /// URLs, such as `http://10.0.0.1:2379`; all `http` or all `https`.
     pub endpoints: Vec<String>,
@@ -128,7 +128,7 @@ pub struct Etcd {
 }
 
 /// A login that may replicate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replication {
     /// The role.
     pub user: String,

@@ -10,8 +10,10 @@ mod auth;
 mod check;
 mod failover;
 mod faults;
+mod live;
 mod pem;
 mod raw;
+mod reload;
 mod secrets;
 mod section;
 #[cfg(test)]
@@ -20,7 +22,7 @@ mod types;
 mod units;
 mod values;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use agent::{Agent, Login};
 pub use agents::{AgentUrl, Agents};
@@ -28,7 +30,9 @@ pub use failover::{
     Coordination, Durability, Etcd, Failover, FailoverMode, Fencing, OnLostWrites, Replication,
 };
 pub use faults::{Fault, Faults};
+pub use live::Live;
 pub use pem::{Certificates, Identity};
+pub use reload::{Reload, reload};
 pub use types::{
     Auth, AuthMethod, Config, Log, LogFormat, Monitor, Node, Pool, PoolMode, Routing, Secret, User,
 };
@@ -106,7 +110,11 @@ impl Config {
         text: &str,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Faults> {
-        document(name, text, env, "`nodes` and `auth`", check::config)
+        let config = document(name, text, env, "`nodes` and `auth`", check::config)?;
+        Ok(Self {
+            file: PathBuf::from(name),
+            ..config
+        })
     }
 
     /// What is allowed and yet probably not meant, one sentence each.

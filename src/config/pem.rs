@@ -15,7 +15,7 @@ use super::section::{Read, Section};
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Certificates, at least one, and the file they came from.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Certificates(Arc<[CertificateDer<'static>]>);
 
 impl Certificates {
@@ -32,7 +32,7 @@ impl fmt::Debug for Certificates {
 }
 
 /// A certificate with what leads up to its authority, and its private key.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The certificate in front.
     pub chain: Certificates,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::agents::{AgentUrl, Agents};
@@ -12,6 +13,8 @@ use crate::core::session::Level;
 /// A whole, valid configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The file that it was read from, and is read from again at a reload.
+    pub file: PathBuf,
     /// Where clients connect.
     pub listen: SocketAddr,
     /// Worker threads, each with its own event loop; none means one for every two cores.
@@ -45,7 +48,7 @@ pub struct Config {
 }
 
 /// One PostgreSQL server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Unique short name, shown wherever the node is spoken of.
     pub name: String,
@@ -65,7 +68,7 @@ pub struct Node {
 }
 
 /// The monitoring role and its pace.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Monitor {
     /// Role to log in as; needs `pg_monitor`.
     pub user: String,
@@ -91,7 +94,7 @@ pub enum PoolMode {
 }
 
 /// The pool of server connections kept for each node, database and user.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// When a server connection is given back.
     pub mode: PoolMode,
@@ -119,7 +122,7 @@ pub enum AuthMethod {
 }
 
 /// Who may connect, and how they prove it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {
     /// Method asked of clients.
     pub method: AuthMethod,
@@ -128,7 +131,7 @@ pub struct Auth {
 }
 
 /// One user: what a client must prove and what is shown to the servers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// Plain password, `SCRAM-SHA-256$…` verifier or `md5…` hash; none only under `trust`.
     pub password: Option<Secret>,
@@ -137,7 +140,7 @@ pub struct User {
 }
 
 /// Where reads may go.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routing {
     /// Level of a session that asks for none.
     pub consistency: Level,
@@ -154,7 +157,7 @@ pub struct Routing {
 }
 
 /// What is logged, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// Filter in `tracing` syntax, such as `info` or `pgcauseway=debug`.
     pub filter: String,

@@ -9,7 +9,7 @@ use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
-use crate::config::{Config, Node};
+use crate::config::{Live, Node};
 use crate::sql::{Catalog, FunctionRow, catalog};
 
 /// The catalogue is read again this often, for changes made past the proxy.
@@ -20,9 +20,9 @@ const GAP: Duration = Duration::from_millis(200);
 const BOUND: Duration = Duration::from_secs(10);
 
 /// Keeps the catalogues on the board up to date until `shutdown`.
-pub async fn run(config: Config, board: Arc<Board>, shutdown: CancellationToken) {
+pub async fn run(live: Arc<Live>, board: Arc<Board>, shutdown: CancellationToken) {
     let keeper = Keeper {
-        config,
+        live,
         board,
         hasher: RandomState::new(),
     };
@@ -33,7 +33,7 @@ pub async fn run(config: Config, board: Arc<Board>, shutdown: CancellationToken)
 }
 
 struct Keeper {
-    config: Config,
+    live: Arc<Live>,
     board: Arc<Board>,
     hasher: RandomState,
 }
@@ -77,7 +77,7 @@ impl Keeper {
 
     async fn read(&self, database: &str) -> Result<Vec<FunctionRow>, ReadError> {
         let node = self.primary().ok_or(ReadError::NoPrimary)?;
-        let monitor = &self.config.monitor;
+        let monitor = self.live.load().monitor.clone();
         let mut config = tokio_postgres::Config::new();
         config
             .host(&node.host)
@@ -124,9 +124,9 @@ impl Keeper {
         hasher.finish()
     }
 
-    fn primary(&self) -> Option<&Node> {
+    fn primary(&self) -> Option<Node> {
         let id = self.board.topology().primary()?.id;
-        self.config.nodes.get(usize::from(id.0))
+        self.live.load().nodes.get(usize::from(id.0)).cloned()
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::pace::Pace;
 use super::probe::{Probe, ProbeError};
 use crate::board::Board;
-use crate::config::{Monitor, Node};
+use crate::config::{Live, Monitor, Node};
 use crate::core::gauge::{Gauge, Measurement};
 use crate::core::lsn::Timeline;
 use crate::core::topology::{Incarnation, Life, NodeId, NodeView, Role};
@@ -33,7 +33,7 @@ pub struct NodeMonitor {
     /// The node.
     pub node: Node,
     /// How to monitor.
-    pub monitor: Monitor,
+    pub live: Arc<Live>,
     /// Where to publish.
     pub board: Arc<Board>,
     /// What to count.
@@ -51,13 +51,17 @@ impl NodeMonitor {
         }
     }
 
+    fn monitor(&self) -> Monitor {
+        self.live.load().monitor.clone()
+    }
+
     async fn lives(&self) {
         let name = self.node.name.as_str();
         let mut reported = String::new();
         self.metrics.node_up.with_label_values(&[name]).set(0);
         self.show_role(None);
         loop {
-            let error = match Probe::open(&self.node, &self.monitor).await {
+            let error = match Probe::open(&self.node, &self.monitor()).await {
                 Ok(probe) => {
                     let error = self.live(probe, &mut reported).await;
                     self.end_life();
@@ -96,7 +100,8 @@ impl NodeMonitor {
             let running = self.running_on_primary();
             let number = gauge.next_probe();
             let sent = Instant::now();
-            let answer = match probe.ask(&running).await {
+            let bound = self.live.load().monitor.timeout;
+            let answer = match probe.ask(&running, bound).await {
                 Ok(answer) => answer,
                 Err(error) => return error,
             };
@@ -145,11 +150,15 @@ impl NodeMonitor {
 
     /// Until the next probe is due, or one is asked for, but never less than the gap.
     async fn rest(&self, sent: Instant, pace: &mut Pace) {
+        let (interval, busy_interval) = {
+            let config = self.live.load();
+            (config.monitor.interval, config.monitor.busy_interval)
+        };
         if !self.board.is_demanded(self.id) {
-            let pause = self.monitor.interval.saturating_sub(sent.elapsed());
+            let pause = interval.saturating_sub(sent.elapsed());
             let _ = tokio::time::timeout(pause, self.board.demanded(self.id)).await;
         }
-        pace.sleep(self.monitor.busy_interval.saturating_sub(sent.elapsed()))
+        pace.sleep(busy_interval.saturating_sub(sent.elapsed()))
             .await;
     }
 

@@ -90,7 +90,6 @@ pub(super) struct Probe {
     history: Option<Arc<History>>,
     standby: bool,
     wal: WalGeometry,
-    timeout: Duration,
     /// The position that the latest answer gave.
     replayed: Lsn,
 }
@@ -114,7 +113,6 @@ impl Probe {
     }
 
     async fn login(node: &config::Node, monitor: &config::Monitor) -> Result<Self, ProbeError> {
-        let timeout = monitor.timeout;
         let mut config = tokio_postgres::Config::new();
         config
             .host(&node.host)
@@ -165,7 +163,6 @@ impl Probe {
             history,
             standby,
             wal,
-            timeout,
             replayed,
         })
     }
@@ -181,8 +178,12 @@ impl Probe {
     }
 
     /// Asks for the position. On a standby also which of `running` it holds to be running still.
-    pub(super) async fn ask(&mut self, running: &[u64]) -> Result<Answer, ProbeError> {
-        let row = tokio::time::timeout(self.timeout, async {
+    pub(super) async fn ask(
+        &mut self,
+        running: &[u64],
+        timeout: Duration,
+    ) -> Result<Answer, ProbeError> {
+        let row = tokio::time::timeout(timeout, async {
             if self.standby {
                 let running: Vec<String> =
                     running.iter().take(MAX_ASKED).map(u64::to_string).collect();
@@ -192,7 +193,7 @@ impl Probe {
             }
         })
         .await
-        .map_err(|_| ProbeError::TimedOut(self.timeout))??;
+        .map_err(|_| ProbeError::TimedOut(timeout))??;
         if row.try_get::<_, bool>("standby")? != self.standby {
             return Err(ProbeError::Changed(if self.standby {
                 "it was promoted"

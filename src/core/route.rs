@@ -8,7 +8,7 @@ use super::statement::{Access, WriteReason};
 use super::topology::{Incarnation, Life, NodeId, NodeView, Topology};
 
 /// What the operator configured about routing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Policy {
     /// Longest wait of a read for a standby to catch up, in microseconds.
     pub catchup_wait_us: u64,
@@ -207,7 +207,7 @@ fn neutral(question: &Question<'_>, topology: &Topology) -> Decision {
         topology
             .nodes
             .iter()
-            .find(|n| n.usable().is_some() && !question.exclude.contains(n.id))
+            .find(|n| n.usable().is_some() && !n.drained && !question.exclude.contains(n.id))
     };
     match topology.primary().or_else(any) {
         Some(node) => go(question, node, Reason::Neutral, false),
@@ -353,7 +353,7 @@ fn standbys<'a>(
                 .lag(life, question.now_us)
                 .is_none_or(|lag| lag.us <= bound)
         });
-        node.weight > 0 && !question.exclude.contains(node.id) && near_enough
+        node.weight > 0 && !node.drained && !question.exclude.contains(node.id) && near_enough
     })
 }
 

@@ -35,6 +35,7 @@ impl Cluster {
                 near: true,
                 life: None,
                 barred: false,
+                drained: false,
                 previous: Arc::default(),
             });
         }

@@ -65,6 +65,8 @@ pub struct NodeView {
     pub life: Option<Life>,
     /// The failover controller keeps clients away from it: it was fenced, or stands on another history.
     pub barred: bool,
+    /// By an operator's word it takes no new reads.
+    pub drained: bool,
     /// The incarnations before, latest first, for marks that still refer to them.
     pub previous: Arc<[(Incarnation, Arc<Gauge>)]>,
 }
@@ -73,6 +75,11 @@ impl NodeView {
     /// The present incarnation, if clients may use it.
     pub fn usable(&self) -> Option<&Life> {
         self.life.as_ref().filter(|_| !self.barred)
+    }
+
+    /// Whether an operator's word keeps new work from it, which holds while it is no primary.
+    pub fn is_drained(&self) -> bool {
+        self.drained && self.as_primary().is_none()
     }
 
     /// The gauge of an incarnation that is present or has just ended.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Read at once at most; also the largest frame that is ever looked at whole, with room to spare.
@@ -146,6 +146,18 @@ impl Socket {
     pub fn has_something_to_say(&self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         !self.carry.is_empty() || self.stream.poll_read_ready(&mut cx).is_ready()
+    }
+
+    /// Resolves once the other end is gone, also while what it sent before has not been read; noticed
+    /// within a second.
+    pub async fn closed(&self) {
+        loop {
+            match self.stream.ready(Interest::READABLE).await {
+                Ok(ready) if !ready.is_read_closed() => {}
+                Ok(_) | Err(_) => return,
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 
     /// Writes what can be written at once; gives the number of bytes written.

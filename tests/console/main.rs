@@ -133,6 +133,12 @@ fn pools_and_counters_follow_what_clients_do() {
         ours.first()
             .is_some_and(|row| row["sv_active"] == "1" && row["cl_active"] == "1")
     });
+    // What PgBouncer's exporters ask for under another name.
+    let totals = rows(&console, "SHOW STATS_TOTALS").unwrap();
+    let row = totals.iter().find(|row| row["database"] == *database);
+    for column in ["xact_count", "query_count", "query_time"] {
+        assert!(row.unwrap()[column].parse::<u64>().is_ok(), "{totals:?}");
+    }
     let clients = rows(&console, "SHOW CLIENTS").unwrap();
     assert_eq!(clients.len(), 1, "{clients:?}");
     assert_eq!(clients[0]["addr"], "127.0.0.1");
@@ -157,7 +163,8 @@ fn what_is_not_known_is_refused_and_the_session_goes_on() {
         ("SHOW NOTHING", "42601"),
         ("SWITCHOVER pg2", "42601"),
         ("SWITCHOVER", "55000"),
-        ("PAUSE", "42601"),
+        ("RESUME", "55000"),
+        ("DRAIN", "42601"),
     ] {
         let error = rows(&console, command).unwrap_err();
         assert_eq!(sqlstate(&error), expected, "{command}: {error:?}");

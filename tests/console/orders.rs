@@ -28,6 +28,13 @@ fn a_switchover_is_carried_out() {
     let names = status["nodes"].as_array().unwrap().iter();
     let mut names = names.map(|node| node["name"].as_str().unwrap());
     let new = names.find(|name| *name != old).unwrap().to_owned();
+    // A drained standby may be about to be stopped: it does not lead, not even by name.
+    rows(&console, &format!("DRAIN {new}")).unwrap();
+    let error = rows(&console, &format!("SWITCHOVER TO {new}")).unwrap_err();
+    assert_eq!(sqlstate(&error), "55000", "{error:?}");
+    assert!(format!("{error:?}").contains("UNDRAIN"), "{error:?}");
+    assert_eq!(http::status(proxy.http)["primary"], old.as_str());
+    rows(&console, &format!("UNDRAIN {new}")).unwrap();
     let done = rows(&console, &format!("SWITCHOVER TO {new}")).unwrap();
     assert_eq!(done[0]["result"], "done");
     eventually("the new primary leads", || {

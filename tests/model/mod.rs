@@ -136,6 +136,7 @@ impl Monitor {
             near: true,
             life: None,
             barred: false,
+            drained: false,
             previous: Arc::default(),
         });
         Self {

@@ -9,6 +9,7 @@
 pub mod check;
 pub mod frames;
 pub mod http;
+pub mod load;
 pub mod panics;
 pub mod proxy;
 pub mod wire;
@@ -20,7 +21,7 @@ use pgcauseway::rig::Cluster;
 use tokio::runtime::Runtime;
 
 pub use frames::{Frame, summary};
-pub use proxy::Proxy;
+pub use proxy::{ConfigFile, Proxy};
 pub use wire::Wire;
 
 /// Whatever is awaited in a test has happened by then.

@@ -1,6 +1,7 @@
 //! The proxy in this process, on free ports, in front of a cluster; gone when dropped.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use pgcauseway::app::{self, Listeners};
@@ -31,35 +32,41 @@ impl Proxy {
     /// Starts it with exactly these sections.
     pub fn with_yaml(cluster: &Cluster, yaml: &str) -> Self {
         let proxy = Self::unready(cluster, yaml);
+        proxy.ready();
+        proxy
+    }
+
+    fn ready(&self) {
         eventually("every node is up", || {
-            let status = http::status(proxy.http);
+            let status = http::status(self.http);
             let nodes = status["nodes"].as_array().unwrap();
             nodes.iter().all(|node| node["state"] == "up")
         });
         eventually("the functions are known", || {
-            let mut wire = proxy.wire();
+            let mut wire = self.wire();
             wire.ask("SELECT abs(1)");
             let route = wire.value("SHOW causeway.last_route");
             !route.contains("has not been read yet")
         });
-        proxy
     }
 
     /// Starts it without waiting for anything but its sockets.
     pub fn unready(cluster: &Cluster, yaml: &str) -> Self {
+        let config = Config::parse("test", &whole(yaml), &|_| None);
+        Self::run(cluster, config.unwrap_or_else(|faults| panic!("{faults}")))
+    }
+
+    /// Starts it from a file, so that it can be reloaded; returns once every node is up.
+    pub fn with_file(cluster: &Cluster, file: &ConfigFile) -> Self {
+        let config = Config::load(file.path()).unwrap_or_else(|faults| panic!("{faults}"));
+        let proxy = Self::run(cluster, config);
+        proxy.ready();
+        proxy
+    }
+
+    fn run(cluster: &Cluster, config: Config) -> Self {
         panics::watch();
         log();
-        // A busy machine is not a failed node.
-        let yaml = yaml.replacen("monitor:\n", "monitor:\n  timeout: 10s\n", 1);
-        // A test that says more of the section says all of it.
-        let admin = if yaml.contains("\nadmin:") {
-            ""
-        } else {
-            "admin: { http: 127.0.0.1:0 }\n"
-        };
-        let text = format!("listen: 127.0.0.1:0\n{admin}{yaml}");
-        let config =
-            Config::parse("test", &text, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         let (send, addresses) = std::sync::mpsc::channel();
@@ -145,6 +152,41 @@ impl Proxy {
         assert_eq!(self.wire().value("SELECT 40 + 2"), "42");
         assert_eq!(panics::count(), 0, "the proxy panicked");
     }
+}
+
+/// A configuration in a file of the cluster's directory.
+pub struct ConfigFile(PathBuf);
+
+impl ConfigFile {
+    /// Writes it under a name of its own.
+    pub fn new(cluster: &Cluster, name: &str, yaml: &str) -> Self {
+        let file = Self(cluster.directory().join(format!("{name}.yaml")));
+        file.write(yaml);
+        file
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Replaces its sections.
+    pub fn write(&self, yaml: &str) {
+        std::fs::write(&self.0, whole(yaml)).unwrap();
+    }
+}
+
+/// A configuration from the sections that a test names.
+fn whole(yaml: &str) -> String {
+    // A busy machine is not a failed node.
+    let yaml = yaml.replacen("monitor:\n", "monitor:\n  timeout: 10s\n", 1);
+    // A test that says more of the section says all of it.
+    let admin = if yaml.contains("\nadmin:") {
+        ""
+    } else {
+        "admin: { http: 127.0.0.1:0 }\n"
+    };
+    format!("listen: 127.0.0.1:0\n{admin}{yaml}")
 }
 
 /// `RUST_LOG=info` shows what the proxy logs.

@@ -7,15 +7,17 @@ mod tests;
 
 use super::State;
 use super::command::{Refused, carry_out};
+use super::upkeep::{self, Drain};
 use crate::console::{Answer, Answering, Console};
 use crate::desk::Ask;
 use crate::error::{Kind, Problem};
+use crate::operations::{NotReloaded, Reloaded};
 
 /// Makes a table.
 type Show = fn(&State) -> Answer;
 
 /// What can be shown, and by whom.
-const SHOWN: [(&str, Show); 13] = [
+const SHOWN: [(&str, Show); 14] = [
     ("NODES", cluster::nodes),
     ("LAG", cluster::lag),
     ("FAILOVER", cluster::failover),
@@ -25,6 +27,7 @@ const SHOWN: [(&str, Show); 13] = [
     ("SERVERS", pooler::servers),
     ("DATABASES", pooler::databases),
     ("STATS", pooler::stats),
+    ("STATS_TOTALS", pooler::stats_totals),
     ("LISTS", pooler::lists),
     ("CONFIG", pooler::config),
     ("VERSION", version),
@@ -32,7 +35,21 @@ const SHOWN: [(&str, Show); 13] = [
 ];
 
 /// What can be ordered.
-const ORDERS: [(&str, &str); 3] = [
+const ORDERS: [(&str, &str); 8] = [
+    (
+        "RELOAD",
+        "read the configuration again; a file with faults changes nothing",
+    ),
+    (
+        "PAUSE [database]",
+        "let clients wait with their next transaction, until server connections are closed",
+    ),
+    ("RESUME [database]", "let them go on"),
+    (
+        "DRAIN node",
+        "keep new reads from a standby, and close its idle connections",
+    ),
+    ("UNDRAIN node", "let it have reads again"),
     (
         "SWITCHOVER [TO node]",
         "hand the primary's role over, without loss",
@@ -53,6 +70,11 @@ enum Command {
     /// The place in `SHOWN`.
     Show(usize),
     Order(Ask, Option<String>),
+    Reload,
+    Pause(Option<String>),
+    Resume(Option<String>),
+    /// A standby, and whether new reads are to be kept from it.
+    Drain(String, bool),
     Shutdown,
     /// Settings that drivers send of their own accord; they change nothing here.
     Ignored,
@@ -66,8 +88,7 @@ impl Console for State {
                     Ok(SHOWN.get(index).map_or_else(help, |(_, show)| show(self)))
                 }
                 Command::Order(ask, to) => {
-                    let from = format!("{user} on the console");
-                    let stall = carry_out(self, ask, to.as_deref(), &from).await;
+                    let stall = carry_out(self, ask, to.as_deref(), &from(user)).await;
                     stall
                         .map_err(|refused| problem(&refused))
                         .map(|stall| Answer {
@@ -79,20 +100,87 @@ impl Console for State {
                             tag: tag(ask),
                         })
                 }
+                Command::Reload => match upkeep::reload(self, &from(user)).await {
+                    Ok(reloaded) => Ok(told(reloaded)),
+                    Err(not) => Err(not_reloaded(&not)),
+                },
+                Command::Pause(database) => {
+                    let paused = upkeep::pause(self, database.as_deref(), &from(user)).await;
+                    paused.map(|()| done("PAUSE")).map_err(|no| refused(&no))
+                }
+                Command::Resume(database) => {
+                    let resumed = upkeep::resume(self, database.as_deref(), &from(user));
+                    resumed.map(|()| done("RESUME")).map_err(|no| refused(&no))
+                }
+                Command::Drain(node, on) => {
+                    let drained = upkeep::drain(self, &node, on, &from(user));
+                    let drained = drained.map_err(|no| refused(&no))?;
+                    Ok(drain(node, drained, on))
+                }
                 Command::Shutdown => {
                     tracing::info!(user, "shutdown ordered on the console");
                     self.shutdown.cancel();
-                    Ok(Answer {
-                        tag: "SHUTDOWN",
-                        ..Answer::default()
-                    })
+                    Ok(done("SHUTDOWN"))
                 }
-                Command::Ignored => Ok(Answer {
-                    tag: "SET",
-                    ..Answer::default()
-                }),
+                Command::Ignored => Ok(done("SET")),
             }
         })
+    }
+}
+
+/// Who gives an order, for the log.
+fn from(user: &str) -> String {
+    format!("{user} on the console")
+}
+
+/// An answer without rows.
+fn done(tag: &'static str) -> Answer {
+    Answer {
+        tag,
+        ..Answer::default()
+    }
+}
+
+/// What became of each key that differs.
+fn told(reloaded: Reloaded) -> Answer {
+    let row = |outcome: &'static str| move |key: String| vec![Some(key), text(outcome)];
+    let applied = reloaded.applied.into_iter().map(row("applied"));
+    let restart = reloaded.restart.into_iter().map(row("needs a restart"));
+    Answer {
+        columns: vec!["key", "outcome"],
+        rows: applied.chain(restart).collect(),
+        tag: "RELOAD",
+    }
+}
+
+fn not_reloaded(not: &NotReloaded) -> Problem {
+    let what = "the configuration was not reloaded; nothing has changed";
+    Problem::error(Kind::ConfigFileError, what).with_detail(not.to_string())
+}
+
+fn drain(node: String, drain: Option<Drain>, on: bool) -> Answer {
+    let connections = drain.map(|drain| drain.connections);
+    Answer {
+        columns: vec!["node", "state", "connections"],
+        rows: vec![vec![
+            Some(node),
+            text(drain.map_or("takes reads", |drain| drain.state)),
+            maybe(connections),
+        ]],
+        tag: if on { "DRAIN" } else { "UNDRAIN" },
+    }
+}
+
+fn refused(refused: &upkeep::Refused) -> Problem {
+    let kind = match refused {
+        upkeep::Refused::NoSuchNode(_) => Kind::UndefinedObject,
+        upkeep::Refused::IsPrimary(_) | upkeep::Refused::Not(_) => Kind::NotInPrerequisiteState,
+        upkeep::Refused::TooLong(_) => Kind::ObjectInUse,
+    };
+    let problem = Problem::error(kind, refused.text());
+    match refused.hint() {
+        Some(hint) => problem.with_hint(hint),
+        None => problem,
     }
 }
 
@@ -107,12 +195,14 @@ fn parse(text: &str) -> Result<Command, Problem> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let upper: Vec<String> = words.iter().map(|word| word.to_ascii_uppercase()).collect();
     let upper: Vec<&str> = upper.iter().map(String::as_str).collect();
+    // As it was written, without quotes.
+    let name = |index: usize| {
+        let name = words.get(index).copied().unwrap_or_default();
+        name.trim_matches('"').to_owned()
+    };
     let order = |ask, rest: &[&str]| match rest {
         [] => Ok(Command::Order(ask, None)),
-        ["TO", _] => {
-            let name = words.get(2).map(|name| name.trim_matches('"').to_owned());
-            Ok(Command::Order(ask, name))
-        }
+        ["TO", _] => Ok(Command::Order(ask, Some(name(2)))),
         _ => Err(unknown(text)),
     };
     match upper.as_slice() {
@@ -122,6 +212,13 @@ fn parse(text: &str) -> Result<Command, Problem> {
         }
         ["SWITCHOVER", rest @ ..] => order(Ask::Switchover, rest),
         ["FAILOVER", rest @ ..] => order(Ask::Failover, rest),
+        ["RELOAD"] => Ok(Command::Reload),
+        ["PAUSE"] => Ok(Command::Pause(None)),
+        ["PAUSE", _] => Ok(Command::Pause(Some(name(1)))),
+        ["RESUME"] => Ok(Command::Resume(None)),
+        ["RESUME", _] => Ok(Command::Resume(Some(name(1)))),
+        ["DRAIN", _] => Ok(Command::Drain(name(1), true)),
+        ["UNDRAIN", _] => Ok(Command::Drain(name(1), false)),
         ["SHUTDOWN"] => Ok(Command::Shutdown),
         ["SET", _, ..] => Ok(Command::Ignored),
         _ => Err(unknown(text)),

@@ -11,7 +11,7 @@ use crate::config::PoolMode;
 use crate::console::Answer;
 
 fn pool_mode(state: &State) -> &'static str {
-    match state.config.pool.mode {
+    match state.live.load().pool.mode {
         PoolMode::Transaction => "transaction",
         PoolMode::Session => "session",
     }
@@ -29,7 +29,9 @@ pub(super) fn pools(state: &State) -> Answer {
     let mut rows: BTreeMap<(Arc<str>, Arc<str>), Row> = BTreeMap::new();
     for client in state.ledger.clients() {
         let key = (Arc::clone(&client.database), Arc::clone(&client.user));
-        rows.entry(key).or_default().clients += 1;
+        let row = rows.entry(key).or_default();
+        row.clients += 1;
+        row.waiting += usize::from(client.is_paused());
     }
     for pool in state.ledger.pools().iter() {
         let key = (Arc::clone(&pool.database), Arc::clone(&pool.user));
@@ -69,7 +71,11 @@ pub(super) fn clients(state: &State) -> Answer {
             text("C"),
             text(&client.user),
             text(&client.database),
-            text(if client.is_busy() { "active" } else { "idle" }),
+            text(match (client.is_paused(), client.is_busy()) {
+                (true, _) => "waiting",
+                (false, true) => "active",
+                (false, false) => "idle",
+            }),
             maybe(client.address.map(|address| address.ip())),
             maybe(client.address.map(|address| address.port())),
             text(time_of(since.map_or(0, |since| since.as_millis() as u64))),
@@ -92,8 +98,9 @@ pub(super) fn clients(state: &State) -> Answer {
 /// One row for each pool of a node: connections are counted, not named.
 pub(super) fn servers(state: &State) -> Answer {
     let pools = state.ledger.pools();
+    let config = state.live.load();
     let rows = pools.iter().filter_map(|pool| {
-        let node = state.nodes.get(usize::from(pool.node.0))?;
+        let node = config.nodes.get(usize::from(pool.node.0))?;
         Some(vec![
             text("S"),
             text(&pool.user),
@@ -123,9 +130,11 @@ pub(super) fn servers(state: &State) -> Answer {
 /// Every database that has been asked for; host and port are the primary's.
 pub(super) fn databases(state: &State) -> Answer {
     let topology = state.board.topology();
+    let config = state.live.load();
     let primary = topology.primary();
-    let primary = primary.and_then(|node| state.nodes.get(usize::from(node.id.0)));
+    let primary = primary.and_then(|node| config.nodes.get(usize::from(node.id.0)));
     let pools = state.ledger.pools();
+    let held = state.gate.held();
     let names: BTreeSet<Arc<str>> = state.board.databases().into_iter().collect();
     let rows = names.into_iter().map(|name| {
         let open = pools.iter().filter(|pool| pool.database == name);
@@ -136,10 +145,10 @@ pub(super) fn databases(state: &State) -> Answer {
             maybe(primary.map(|node| node.port)),
             text(&name),
             None,
-            text(state.config.pool.size),
+            text(config.pool.size),
             text(pool_mode(state)),
             text(open),
-            text(0),
+            text(u8::from(held.holds(&name))),
             text(0),
         ]
     });
@@ -180,17 +189,30 @@ pub(super) fn stats(state: &State) -> Answer {
     table(columns, rows.collect())
 }
 
+/// The same counters under the names of `SHOW STATS_TOTALS`.
+pub(super) fn stats_totals(state: &State) -> Answer {
+    let traffic = state.ledger.traffic().into_iter();
+    let rows = traffic.map(|(database, done)| {
+        vec![
+            text(database),
+            text(done.transactions),
+            text(done.units),
+            text(done.time_us),
+        ]
+    });
+    let columns = vec!["database", "xact_count", "query_count", "query_time"];
+    table(columns, rows.collect())
+}
+
 pub(super) fn lists(state: &State) -> Answer {
     let pools = state.ledger.pools();
     let clients = state.ledger.clients().len();
+    let config = state.live.load();
     let pairs = [
         ("databases", state.board.databases().len()),
-        ("users", state.config.auth.users.len()),
+        ("users", config.auth.users.len()),
         ("pools", pools.len()),
-        (
-            "free_clients",
-            state.config.max_clients.saturating_sub(clients),
-        ),
+        ("free_clients", config.max_clients.saturating_sub(clients)),
         ("used_clients", clients),
         ("free_servers", pools.iter().map(|pool| pool.idle).sum()),
         ("used_servers", pools.iter().map(|pool| pool.active).sum()),
@@ -199,10 +221,13 @@ pub(super) fn lists(state: &State) -> Answer {
     table(vec!["list", "items"], rows.into())
 }
 
+/// Shown keys that a reload leaves as they are.
+const FIXED: [&str; 3] = ["listen", "admin.http", "pool.mode"];
+
 /// The configuration in force, without secrets. Two keys have PgBouncer's names beside ours, since its
 /// exporters look for them.
 pub(super) fn config(state: &State) -> Answer {
-    let config = &state.config;
+    let config = state.live.load();
     let ms = |span: std::time::Duration| text(format!("{}ms", span.as_secs_f64() * 1000.0));
     let mut pairs = vec![
         ("listen", text(config.listen)),
@@ -236,7 +261,11 @@ pub(super) fn config(state: &State) -> Answer {
     };
     pairs.push(("failover.mode", Some(mode)));
     let rows = pairs.into_iter();
-    let rows = rows.map(|(key, value)| vec![text(key), value, None, text("no")]);
+    let changeable = |key| match FIXED.contains(&key) {
+        true => "no",
+        false => "yes",
+    };
+    let rows = rows.map(|(key, value)| vec![text(key), value, None, text(changeable(key))]);
     table(
         vec!["key", "value", "default", "changeable"],
         rows.collect(),

@@ -2,7 +2,7 @@
 
 import { Chart, clock, html } from "./chart.js";
 import { bytes, ms, topology } from "./topology.js";
-import { setAccess, setStatus } from "./orders.js";
+import { drainButton, setAccess, setStatus } from "./orders.js";
 
 const $ = (id) => document.getElementById(id);
 const KEPT = 600;
@@ -17,6 +17,7 @@ const REASONS = [
 ];
 const KIND = {
   primary_failed: "bad", impostor: "bad", request_refused: "warn", quarantined: "warn", fenced: "warn", called_off: "warn",
+  reload_refused: "bad", drained: "warn", paused: "warn", undrained: "good", resumed: "good", reloaded: "good",
   promoted: "good", primary_found: "good", rejoined: "good", restored: "good", request_done: "good",
 };
 
@@ -126,20 +127,40 @@ function tiles() {
   );
 }
 
+/** The rows of the table, by node: they stay, so that a button keeps its focus and its click. */
+const rows = new Map();
+
+function row(name) {
+  let found = rows.get(name);
+  if (!found) {
+    found = html("tr");
+    for (let cell = 0; cell < 9; cell++) found.append(html("td"));
+    found.lastChild.append(drainButton(name));
+    rows.set(name, found);
+    $("nodes").append(found);
+  }
+  return found.cells;
+}
+
 function nodes() {
-  $("nodes").replaceChildren(...status.nodes.map((node, index) => {
-    const row = html("tr"), name = html("td", "", node.name);
-    name.append(html("small", "", `${node.host}:${node.port}${node.zone ? `, ${node.zone}` : ""}`));
-    const state = html("td");
-    state.append(html("span", `pill ${{ up: "good", barred: "warn" }[node.state] ?? "bad"}`, node.state));
+  for (const [name, gone] of rows) {
+    if (!status.nodes.some((node) => node.name === name)) { gone.remove(); rows.delete(name); }
+  }
+  status.nodes.forEach((node, index) => {
+    const word = node.state === "up" ? node.drain?.state ?? "up" : node.state;
+    const state = html("span", `pill ${{ up: "good", down: "bad" }[word] ?? "warn"}`, word);
+    if (node.drain?.connections > 0) state.title = `${node.drain.connections} connections are left`;
     const standby = node.role === "standby";
-    const cells = [node.role ?? "–", state, node.timeline ?? "–", node.position ?? "–",
-      standby ? `${bytes(node.lag_bytes)} · ${ms(node.lag_ms)}` : "–",
-      `${node.pool.active} / ${node.pool.idle} / ${node.pool.waiting}`,
-      count(recent((point) => point.nodes[index]?.statements ?? 0))];
-    row.append(name, ...cells.map((cell) => (cell instanceof Node ? cell : html("td", "", String(cell)))));
-    return row;
-  }));
+    const contents = [
+      [node.name, html("small", "", `${node.host}:${node.port}${node.zone ? `, ${node.zone}` : ""}`)],
+      [node.role ?? "–"], [state], [String(node.timeline ?? "–")], [node.position ?? "–"],
+      [standby ? `${bytes(node.lag_bytes)} · ${ms(node.lag_ms)}` : "–"],
+      [`${node.pool.active} / ${node.pool.idle} / ${node.pool.waiting}`],
+      [count(recent((point) => point.nodes[index]?.statements ?? 0))],
+    ];
+    const cells = row(node.name);
+    contents.forEach((content, cell) => cells[cell].replaceChildren(...content));
+  });
 }
 
 function standing() {
@@ -174,8 +195,14 @@ function judge() {
     return verdict("warn", `${leader.name} leads; ${list}`, doing);
   }
   if (failover && failover.phase !== "steady") return verdict("warn", `${leader.name} leads; failover is busy`, doing);
-  const standbys = status.nodes.filter((node) => node.role === "standby" && node.timeline === leader.timeline).length;
-  return verdict("good", "All is well", `${leader.name} leads on timeline ${leader.timeline}; ${standbys} of ${status.nodes.length - 1} standbys follow and serve reads.`);
+  if (status.paused) {
+    const whom = status.paused.all ? "All clients are" : `Clients of ${status.paused.databases.join(", ")} are`;
+    return verdict("warn", `${whom} paused`, "Their transactions wait until RESUME on the console.");
+  }
+  const standbys = status.nodes.filter((node) => node.role === "standby" && node.timeline === leader.timeline);
+  const serving = standbys.filter((node) => !node.drain).length;
+  const drained = standbys.filter((node) => node.drain).map((node) => ` ${node.name} is ${node.drain.state}.`).join("");
+  return verdict("good", "All is well", `${leader.name} leads on timeline ${leader.timeline}; ${serving} of ${status.nodes.length - 1} standbys follow and serve reads.${drained}`);
 }
 
 function timeline() {
@@ -195,8 +222,8 @@ function timeline() {
 function show(next) {
   status = next;
   $("version").textContent = `${status.version}${status.failover ? ` · epoch ${status.failover.epoch}` : ""}`;
-  setStatus(status);
   for (const part of [judge, tiles, nodes, standing, draw]) part();
+  setStatus(status);
   topology($("topology"), status);
 }
 

@@ -13,9 +13,25 @@ const WORDS = {
     text: "The primary is replaced now, without waiting for it. Use this when it is broken and automatic failover has not acted; otherwise switch over.",
     go: "Fail over",
   },
+  drain: {
+    title: "Drain",
+    text: "The standby takes no new reads through this proxy; those that run there end by themselves, and its idle connections are closed. It is not promoted while it is drained. This lasts until it is undrained or this proxy restarts.",
+    go: "Drain",
+  },
+  undrain: { title: "Undrain", text: "The standby takes reads again, and may be promoted.", go: "Undrain" },
+  reload: {
+    title: "Reload the configuration",
+    text: "The configuration file is read again. A file with faults changes nothing, and its faults are shown here; keys that need a restart are named.",
+    go: "Reload",
+  },
 };
 
-let status = null, access = "closed", asked = "switchover", busy = false;
+/** Those that change who leads, and need the failover section. */
+const LEADS = ["switchover", "failover"];
+
+let status = null, access = "closed", asked = "switchover", about = "", busy = false;
+/** By node: its button in the table. */
+const drains = new Map();
 
 export function setAccess(word) { access = word; buttons(); }
 export function setStatus(next) { status = next; buttons(); }
@@ -28,16 +44,43 @@ function buttons() {
   $("switchover").disabled = $("failover-now").disabled = why !== "" || busy;
   note.hidden = why === "";
   note.textContent = why;
+  const closed = access === "closed" || busy;
+  $("reload").disabled = closed;
+  for (const node of status?.nodes ?? []) {
+    const button = drains.get(node.name);
+    if (!button) continue;
+    const text = node.drain ? "Undrain…" : "Drain…";
+    if (button.textContent !== text) button.textContent = text;
+    button.setAttribute("aria-label", `${text.slice(0, -1)} ${node.name}`);
+    button.hidden = node.role !== "standby" && !node.drain;
+    button.disabled = closed;
+  }
 }
 
-function ask(kind) {
+/** The button that drains a standby, or undrains it. */
+export function drainButton(name) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "quiet small";
+  button.dataset.drain = name;
+  button.addEventListener("click", () => {
+    const node = status.nodes.find((one) => one.name === name);
+    ask(node?.drain ? "undrain" : "drain", name);
+  });
+  drains.set(name, button);
+  return button;
+}
+
+function ask(kind, node = "") {
   asked = kind;
+  about = node;
   const words = WORDS[kind];
-  $("order-title").textContent = words.title;
+  $("order-title").textContent = node ? `${words.title} ${node}` : words.title;
   $("order-text").textContent = words.text;
   const best = new Option("the best standby", "");
-  const standbys = status.nodes.filter((node) => node.name !== status.primary && node.state === "up");
+  const standbys = status.nodes.filter((node) => node.name !== status.primary && node.state === "up" && !node.drain);
   $("order-to").replaceChildren(best, ...standbys.map((node) => new Option(node.name, node.name)));
+  $("order-to-row").hidden = !LEADS.includes(kind);
   $("order-secret-row").hidden = access !== "secret";
   $("order-accept-row").hidden = kind !== "failover";
   $("order-accept").checked = false;
@@ -62,18 +105,19 @@ function result(kind, text) {
 }
 
 async function give() {
-  const to = $("order-to").value;
+  const to = LEADS.includes(asked) ? $("order-to").value : "";
   const headers = access === "secret" ? { Authorization: `Bearer ${$("order-secret").value}` } : {};
   busy = true;
   ready();
   buttons();
   result("", "Under way…");
   try {
-    const query = to ? `?to=${encodeURIComponent(to)}` : "";
+    const query = to ? `?to=${encodeURIComponent(to)}` : about ? `?node=${encodeURIComponent(about)}` : "";
     const answer = await fetch(`/api/${asked}${query}`, { method: "POST", headers });
     const { done, text, stall_ms: stall } = await answer.json();
     if (done) {
-      result("good", stall >= 1 ? `Done. Statements were held for ${Math.round(stall)} ms.` : "Done.");
+      if (!LEADS.includes(asked)) result("good", `${text[0].toUpperCase()}${text.slice(1)}.`);
+      else result("good", stall >= 1 ? `Done. Statements were held for ${Math.round(stall)} ms.` : "Done.");
       $("order-go").hidden = true;
       $("order-cancel").textContent = "Close";
     } else result("bad", text);
@@ -88,6 +132,7 @@ async function give() {
 
 $("switchover").addEventListener("click", () => ask("switchover"));
 $("failover-now").addEventListener("click", () => ask("failover"));
+$("reload").addEventListener("click", () => ask("reload"));
 $("order-cancel").addEventListener("click", () => $("order").close());
 $("order-accept").addEventListener("change", ready);
 $("order-go").addEventListener("click", give);

@@ -85,11 +85,12 @@ function arrow(d, x, y, state, sideways) {
 function box(x, y, width, node, leader) {
   const kind = node.state === "up" ? node.role : node.state;
   const group = svg("g", { class: `node ${kind}`, transform: `translate(${x} ${y})` });
-  const role = node.state === "up" ? node.role : node.role ? `${node.state} ${node.role}` : node.state;
+  const role = node.state === "up" ? (node.drain ? `${node.drain.state} ${node.role}` : node.role) : node.role ? `${node.state} ${node.role}` : node.state;
   const place = node.timeline ? `timeline ${node.timeline} · ${node.position ?? ""}` : `${node.host}:${node.port}`;
   let last = "not reachable";
   if (node === leader) last = `${node.transactions_in_flight} in flight`;
   else if (node.state === "up" && node.role === "primary") last = "takes no writes from here";
+  else if (node.state === "up" && node.drain?.connections) last = `${node.drain.connections} connections left`;
   else if (node.state === "up") last = `lag ${bytes(node.lag_bytes)} · ${ms(node.lag_ms)}`;
   else if (node.state === "barred") last = "kept away from clients";
   group.append(

@@ -4,6 +4,7 @@ mod agent;
 mod failover;
 mod faults;
 mod reference;
+mod reload;
 mod secrets;
 
 use std::time::Duration;

@@ -1,6 +1,5 @@
 //! The loop: freeze the facts, plan, store, publish, act; again.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,15 +7,17 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::errands::Errands;
 use super::facts::{Facts, Frame};
 use super::hands::Hands;
+use super::holder;
 use super::policy;
 use super::reporter::Reporter;
 use super::ruling::Ruling;
 use super::tend::Tend;
 use super::watch::Watch;
 use crate::board::Board;
-use crate::config::{Config, Failover};
+use crate::config::{Failover, Live};
 use crate::control::agent::AgentClient;
 use crate::control::store::{Claim, Leader, OpenError, SaveError, Store, Stored, Version};
 use crate::core::failover::candidate::promotable;
@@ -42,6 +43,7 @@ pub struct Controller {
     board: Arc<Board>,
     desk: Arc<Desk>,
     metrics: Arc<Metrics>,
+    live: Arc<Live>,
     policy: Arc<Policy>,
     facts: Arc<Facts>,
     hands: Arc<Hands>,
@@ -61,7 +63,7 @@ pub struct Controller {
     last_stall: Duration,
     reporter: Reporter,
     /// Commands that nobody waits for.
-    errands: JoinSet<Result<(), (String, String)>>,
+    errands: Errands,
 }
 
 /// The record as this process knows it.
@@ -74,16 +76,17 @@ struct Known {
 impl Controller {
     /// Opens the store and prepares everything; nothing is watched before `run`.
     pub async fn open(
-        config: &Config,
+        live: Arc<Live>,
         failover: &Failover,
         agents: Vec<Option<Arc<AgentClient>>>,
         board: Arc<Board>,
         desk: Arc<Desk>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
-        let holder = format!("{}-{:016x}", shown(config.listen), rand::random::<u64>());
+        let config = live.current();
+        let holder = holder::name(config.listen);
         let store = Store::open(&failover.coordination, &failover.cluster, &holder).await?;
-        let policy = Arc::new(policy::policy(config, failover));
+        let policy = Arc::new(policy::policy(&config, failover));
         let facts = Arc::new(Facts::new(Arc::clone(&board), config.nodes.len()));
         let reporter = Reporter::new(
             Arc::clone(&board),
@@ -91,10 +94,10 @@ impl Controller {
             Arc::clone(&metrics),
             Arc::clone(&policy),
             failover.mode.name(),
-            address(&holder),
+            holder::address(&holder),
         );
         let hands = Hands {
-            config: config.clone(),
+            config,
             failover: failover.clone(),
             policy: Arc::clone(&policy),
             facts: Arc::clone(&facts),
@@ -108,6 +111,7 @@ impl Controller {
             board,
             desk,
             metrics,
+            live,
             policy,
             facts,
             hands: Arc::new(hands),
@@ -120,7 +124,7 @@ impl Controller {
             held_since: None,
             last_stall: Duration::ZERO,
             reporter,
-            errands: JoinSet::new(),
+            errands: Errands::default(),
         })
     }
 
@@ -131,7 +135,7 @@ impl Controller {
             let watch = Watch {
                 id,
                 nodes: self.hands.config.nodes.clone(),
-                monitor: self.hands.config.monitor.clone(),
+                live: Arc::clone(&self.live),
                 policy: Arc::clone(&self.policy),
                 facts: Arc::clone(&self.facts),
                 desk: Arc::clone(&self.desk),
@@ -160,10 +164,8 @@ impl Controller {
                 () = self.desk.ordered() => {}
                 () = shutdown.cancelled() => break,
             }
-            while let Some(ended) = self.errands.try_join_next() {
-                if let Ok(Err((doing, error))) = ended {
-                    self.reporter.fail(&doing, &error);
-                }
+            for (doing, error) in self.errands.failed() {
+                self.reporter.fail(&doing, &error);
             }
             // A command under way at a shutdown is left; whoever comes next repeats it.
             tokio::select! {
@@ -175,6 +177,7 @@ impl Controller {
     }
 
     async fn turn(&mut self) {
+        self.adopt();
         let claim = self.store.claim();
         let term = claim.term().filter(|_| claim.holds());
         let Some(term) = term else {
@@ -193,6 +196,29 @@ impl Controller {
             return;
         }
         self.lead().await;
+    }
+
+    /// Goes by what a reload has changed. A plan follows from facts and record alone, so that this is
+    /// what a restart would bring.
+    fn adopt(&mut self) {
+        let config = self.live.current();
+        let Some(failover) = config.failover.as_ref() else {
+            return;
+        };
+        if Arc::ptr_eq(&config, &self.hands.config) {
+            return;
+        }
+        self.policy = Arc::new(policy::policy(&config, failover));
+        let policy = Arc::clone(&self.policy);
+        self.reporter.adopt(policy, failover.mode.name());
+        self.hands = Arc::new(Hands {
+            config: Arc::clone(&config),
+            failover: failover.clone(),
+            policy: Arc::clone(&self.policy),
+            facts: Arc::clone(&self.facts),
+            agents: self.hands.agents.clone(),
+            holder: self.hands.holder.clone(),
+        });
     }
 
     /// Raises the epoch: what another proxy, or this one before a restart, has under way is refused by
@@ -267,8 +293,8 @@ impl Controller {
     /// Who decides, as far as is known: an address.
     fn leader(&self) -> Option<String> {
         match &*self.store.leader().borrow() {
-            Leader::Me { .. } => Some(address(&self.hands.holder)),
-            Leader::Other { id, .. } => Some(address(id)),
+            Leader::Me { .. } => Some(holder::address(&self.hands.holder)),
+            Leader::Other { id, .. } => Some(holder::address(id)),
             Leader::Nobody | Leader::Unknown => None,
         }
     }
@@ -405,6 +431,7 @@ impl Controller {
                 own.max(self.open_elsewhere(primary, known.phase_since_us))
             }),
             stale_connections: stale.collect(),
+            drained: topology.nodes.iter().map(|node| node.drained).collect(),
         }
     }
 
@@ -514,18 +541,9 @@ impl Controller {
                     continue;
                 }
                 let (hands, command) = (Arc::clone(&self.hands), command.clone());
-                if is_errand(&command.act) {
+                if Errands::take(&command.act) {
                     let doing = command.act.describe(&self.policy);
-                    self.errands.spawn(async move {
-                        let done = hands.carry_out(&command).await;
-                        let Err(error) = done else { return Ok(()) };
-                        if matches!(command.act, Act::StartAsStandby { .. }) {
-                            return Err((doing, error.to_string()));
-                        }
-                        // What fails with a failed primary is found out and told otherwise.
-                        tracing::debug!(%error, doing, "failover errand");
-                        Ok(())
-                    });
+                    self.errands.send(hands, command, doing);
                 } else {
                     all.spawn(async move { (hands.carry_out(&command).await, command) });
                 }
@@ -563,31 +581,4 @@ async fn prolong(claim: Claim, board: Arc<Board>, ruled_by: Arc<AtomicU64>) {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Where a proxy is found: that it listens everywhere would not tell it from the others.
-fn shown(listen: SocketAddr) -> String {
-    let host = nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok());
-    match host {
-        Some(host) if listen.ip().is_unspecified() => format!("{host}:{}", listen.port()),
-        _ => listen.to_string(),
-    }
-}
-
-/// A proxy's address in its name among the others.
-fn address(holder: &str) -> String {
-    let address = holder.rsplit_once('-').map(|(address, _)| address);
-    address.unwrap_or(holder).to_owned()
-}
-
-/// Whether nobody has to wait for a command: it is repeated at its own pace.
-fn is_errand(act: &Act) -> bool {
-    match act {
-        Act::RenewLease(_) | Act::Heartbeat(_) | Act::Checkpoint(_) => true,
-        // A standby that comes back while others serve.
-        Act::StartAsStandby { primary, .. } => primary.is_some(),
-        _ => false,
-    }
 }

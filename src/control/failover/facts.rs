@@ -54,6 +54,8 @@ pub(super) struct Frame {
     pub(super) open_transactions: u32,
     /// By node: connections in use that belong to an older epoch.
     pub(super) stale_connections: Vec<u32>,
+    /// By node: whether an operator keeps new reads from it.
+    pub(super) drained: Vec<bool>,
 }
 
 impl Facts {
@@ -87,6 +89,9 @@ impl Facts {
         let mut nodes = known.nodes.clone();
         for (facts, stale) in nodes.iter_mut().zip(frame.stale_connections) {
             facts.stale_connections = stale;
+        }
+        for (facts, drained) in nodes.iter_mut().zip(frame.drained) {
+            facts.drained = drained;
         }
         Observation {
             now_us: self.now_us(),

@@ -42,7 +42,7 @@ impl From<tokio_postgres::Error> for Failed {
 
 /// What commands are carried out with.
 pub(super) struct Hands {
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
     pub(super) failover: Failover,
     pub(super) policy: Arc<Policy>,
     pub(super) facts: Arc<Facts>,

@@ -5,9 +5,11 @@
 
 mod conninfo;
 pub mod controller;
+mod errands;
 mod facts;
 mod flow;
 mod hands;
+mod holder;
 pub mod policy;
 mod reporter;
 mod ruling;

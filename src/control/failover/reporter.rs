@@ -63,6 +63,12 @@ impl Reporter {
         }
     }
 
+    /// Speaks by another policy from now on.
+    pub(super) fn adopt(&mut self, policy: Arc<Policy>, mode: &'static str) {
+        self.policy = policy;
+        self.mode = mode;
+    }
+
     /// Something has happened; `stall` is for how long statements were held the last time.
     pub(super) fn event(&self, event: &Event, stall: Duration) {
         let text = tell::log(event, &self.policy);

@@ -12,7 +12,7 @@ use super::conninfo;
 use super::facts::{Facts, OpenTransactions};
 use super::flow::Flow;
 use super::sync_names;
-use crate::config::{self, Node};
+use crate::config::{self, Live, Node};
 use crate::core::failover::Policy;
 use crate::core::failover::observation::{
     Answer, Attached, Attempt, Part, PrimaryFacts, Receiver, StandbyFacts, Switch, Upstream,
@@ -63,7 +63,7 @@ const HISTORY: &str = "SELECT pg_read_file($1, 0, 1000000, true)";
 pub(super) struct Watch {
     pub(super) id: NodeId,
     pub(super) nodes: Vec<Node>,
-    pub(super) monitor: config::Monitor,
+    pub(super) live: Arc<Live>,
     pub(super) policy: Arc<Policy>,
     pub(super) facts: Arc<Facts>,
     pub(super) desk: Arc<Desk>,
@@ -80,11 +80,11 @@ struct Session {
 impl Watch {
     /// Watches until it is dropped.
     pub(super) async fn run(self) {
-        let deadline = self.deadline();
         let mut session: Option<Session> = None;
         loop {
             let sent_us = self.facts.now_us();
-            let asked = tokio::time::timeout(deadline, self.ask(&mut session, sent_us)).await;
+            let asked =
+                tokio::time::timeout(self.deadline(), self.ask(&mut session, sent_us)).await;
             match asked {
                 Ok(Ok(answer)) => self.facts.answered(self.id, answer),
                 Ok(Err(error)) => {
@@ -109,7 +109,10 @@ impl Watch {
 
     /// Several attempts fit into the time after which a silent node counts as hung.
     fn deadline(&self) -> Duration {
-        Duration::from_micros(self.policy.timeout_us / 3).min(self.monitor.timeout)
+        let config = self.live.load();
+        let failover = config.failover.as_ref();
+        let timeout = failover.map_or(Duration::MAX, |failover| failover.timeout);
+        (timeout / 3).min(config.monitor.timeout)
     }
 
     async fn ask(
@@ -152,7 +155,8 @@ impl Watch {
 
     async fn open(&self) -> Result<Session, tokio_postgres::Error> {
         let node = &self.nodes[usize::from(self.id.0)];
-        let client = connect(node, &self.monitor, "causeway failover").await?;
+        let monitor = self.live.load().monitor.clone();
+        let client = connect(node, &monitor, "causeway failover").await?;
         let question = client.prepare(QUESTION).await?;
         Ok(Session {
             client,

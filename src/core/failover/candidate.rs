@@ -132,8 +132,15 @@ fn choose(
     let name = policy.name(best.node);
     let refusal = match policy.durability {
         _ if forced => None,
-        Durability::Quorum { .. } => (best.end() < furthest)
-            .then(|| format!("{name} may be promoted but lacks writes that another standby holds")),
+        Durability::Quorum { .. } => (best.end() < furthest).then(|| {
+            // What keeps that one away may be in an operator's power, and costs no write.
+            let why = |standby: &Seen<'_>| fitness(observation, policy, record, standby.node).err();
+            let holders = seen.iter().filter(present);
+            let mut holders = holders.filter(|standby| standby.end() == furthest);
+            let why = holders.find_map(why).map(|why| format!(" ({why})"));
+            let why = why.unwrap_or_default();
+            format!("{name} may be promoted but lacks writes that another standby holds{why}")
+        }),
         Durability::Async { max_lost_bytes } => {
             let most = max_lost_bytes.filter(|most| lost_bytes > *most);
             most.map(|most| {
@@ -169,6 +176,9 @@ pub(super) fn fitness(
     }
     if record.quarantine.contains_key(&node) {
         return Err(format!("{name} is quarantined"));
+    }
+    if observation.node(node).is_some_and(|facts| facts.drained) {
+        return Err(format!("{name} is drained; UNDRAIN {name} lets it lead"));
     }
     // Its agent would stop it for want of a lease.
     if policy.has_agent(node) {

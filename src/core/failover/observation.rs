@@ -57,6 +57,8 @@ pub struct NodeFacts {
     pub start_us: Option<u64>,
     /// The state of a rejoin, by its agent or by `rejoin_command`.
     pub job: Job,
+    /// An operator keeps new reads from it, and may be about to stop it.
+    pub drained: bool,
     /// This proxy's connections to it that were opened in an older epoch.
     pub stale_connections: u32,
 }

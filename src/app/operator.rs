@@ -1,0 +1,156 @@
+//! Carrying out what operators ask of the proxy as a whole: a reload above all.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::rules;
+use crate::backend::pool::Pools;
+use crate::board::Board;
+use crate::client::rules::{LiveRules, Rules};
+use crate::config::{self, Config, Live};
+use crate::core::topology::NodeId;
+use crate::desk::Desk;
+use crate::logging::Switch;
+use crate::metrics::Metrics;
+use crate::operations::{NotReloaded, Operations, Reloaded, Reloading};
+
+/// Bound on reading the file and what it names.
+const READ_BOUND: Duration = Duration::from_secs(30);
+
+/// Everything that a reload changes.
+pub(super) struct Operator {
+    pub(super) live: Arc<Live>,
+    pub(super) rules: LiveRules,
+    pub(super) pools: Arc<Pools>,
+    pub(super) board: Arc<Board>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) desk: Arc<Desk>,
+    pub(super) log: Option<Switch>,
+    /// Held from the reading to the end of the change.
+    pub(super) one_at_a_time: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operator").finish_non_exhaustive()
+    }
+}
+
+impl Operations for Operator {
+    fn reload<'a>(&'a self, from: &'a str) -> Reloading<'a> {
+        Box::pin(async move {
+            let _one_at_a_time = self.one_at_a_time.lock().await;
+            match self.read().await {
+                Ok(next) => Ok(self.take_over(next, from)),
+                Err(not) => {
+                    self.metrics.reloaded("refused");
+                    for fault in &not.faults {
+                        tracing::error!(from, %fault, "the configuration was not reloaded; nothing has changed");
+                    }
+                    self.desk.tell("reload_refused", not.to_string());
+                    Err(not)
+                }
+            }
+        })
+    }
+
+    fn close_idle(&self, database: Option<&str>) -> usize {
+        self.pools.close_idle(database)
+    }
+
+    fn open_on(&self, node: NodeId) -> usize {
+        self.pools.open_on(node)
+    }
+
+    fn tidy(&self) {
+        self.pools.tidy();
+    }
+}
+
+/// All that can fail is done.
+struct Next {
+    reload: config::Reload,
+    rules: Rules,
+    advice: Vec<String>,
+}
+
+impl Operator {
+    /// Reads and checks the file, and derives what takes time: each new password is hashed.
+    async fn read(&self) -> Result<Next, NotReloaded> {
+        let (running, before) = (self.live.current(), self.rules.load_full());
+        let work = tokio::task::spawn_blocking(move || {
+            let wanted = Config::load(&running.file).map_err(|faults| NotReloaded {
+                faults: faults.iter().map(ToString::to_string).collect(),
+            })?;
+            let advice = wanted.advice();
+            let reload = config::reload(&running, wanted);
+            let config = Arc::new(reload.config.clone());
+            let rules = rules(config, Some(&before)).map_err(|error| not(&error))?;
+            Ok(Next {
+                reload,
+                rules,
+                advice,
+            })
+        });
+        match tokio::time::timeout(READ_BOUND, work).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => Err(not(&error)),
+            Err(_) => Err(not(&format!("the file was not read within {READ_BOUND:?}"))),
+        }
+    }
+
+    fn take_over(&self, next: Next, from: &str) -> Reloaded {
+        let Next {
+            reload,
+            rules,
+            advice,
+        } = next;
+        let (config, rules) = (Arc::clone(&rules.config), Arc::new(rules));
+        let filter = &config.log.filter;
+        if *filter != self.live.load().log.filter
+            && let Some(Err(error)) = self.log.as_ref().map(|switch| switch(filter))
+        {
+            tracing::error!(error, "change the log's filter");
+        }
+        self.live.replace(Arc::clone(&config));
+        self.rules.store(Arc::clone(&rules));
+        self.pools.adopt(&config.pool, |user| {
+            let account = rules.users.get(user);
+            account.map(|account| account.server_password.clone())
+        });
+        self.board.change_all(|view| {
+            if let Some(node) = config.nodes.get(usize::from(view.id.0)) {
+                view.weight = node.weight;
+                view.near = super::is_near(&config, node);
+            }
+        });
+        self.metrics.reloaded("applied");
+        note_time(&self.metrics);
+        let reloaded = Reloaded {
+            applied: reload.applied,
+            restart: reload.restart,
+        };
+        tracing::info!(from, "configuration reloaded; {reloaded}");
+        for key in &reloaded.restart {
+            tracing::warn!(key, "the change needs a restart");
+        }
+        advice.iter().for_each(|advice| tracing::warn!("{advice}"));
+        self.desk
+            .tell("reloaded", format!("configuration reloaded; {reloaded}"));
+        reloaded
+    }
+}
+
+/// The configuration in force was read just now.
+pub(super) fn note_time(metrics: &Metrics) {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = since.map_or(0.0, |since| since.as_secs_f64());
+    metrics.config_read.set(seconds);
+}
+
+fn not(error: &impl ToString) -> NotReloaded {
+    NotReloaded {
+        faults: vec![error.to_string()],
+    }
+}

@@ -1,0 +1,150 @@
+//! What operators do to a running proxy: reload, pause, drain. Clients work meanwhile and notice nothing.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod drain;
+mod pause;
+mod reload;
+mod signal;
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Output};
+
+use parking_lot::{Mutex, MutexGuard};
+use serde_json::Value;
+use support::{PATIENCE, Proxy, block_on, cluster, connect, http};
+use tokio_postgres::SimpleQueryMessage;
+
+/// What clients do all the time: reads, writes, a transaction.
+const WORK: [&str; 5] = [
+    "SELECT count(*) FROM operations_work",
+    "UPDATE operations_work SET n = n + 1 WHERE id = pg_backend_pid() % 8",
+    "SELECT n FROM operations_work WHERE id = 1",
+    "BEGIN; SELECT n FROM operations_work WHERE id = 2; UPDATE operations_work SET n = 0 WHERE id = 2; COMMIT",
+    "SELECT 1",
+];
+
+/// Held by each test: they count connections on the servers that they share.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock()
+}
+
+/// Makes the table that `WORK` speaks of, once.
+fn prepare() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let login = cluster().application();
+        let sql = "CREATE TABLE operations_work AS SELECT id, 0 AS n FROM generate_series(0, 7) id";
+        let client = block_on(cluster().primary().connect(login)).unwrap();
+        block_on(client.batch_execute(sql)).unwrap();
+    });
+}
+
+/// The section that lets the application's user onto the console.
+fn admin() -> String {
+    let user = &cluster().application().user;
+    format!("\nadmin: {{ http: 127.0.0.1:0, users: [{user}] }}\n")
+}
+
+/// The cluster's sections, console included.
+fn yaml(more: &str) -> String {
+    format!("{}{}{more}", cluster().yaml(), admin())
+}
+
+/// A session on the console.
+struct Console(tokio_postgres::Client);
+
+type Row = HashMap<String, String>;
+
+impl Console {
+    fn open(proxy: &Proxy) -> Self {
+        let url = proxy.url();
+        let (front, _) = url.rsplit_once('/').unwrap();
+        Self(block_on(connect(&format!("{front}/causeway"))))
+    }
+
+    /// The rows of a command, each by column; NULL is left out.
+    fn rows(&self, command: &str) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let messages = block_on(self.0.simple_query(command))?;
+        let rows = messages.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let named = rows.map(|row| {
+            let columns = row.columns().iter().enumerate();
+            let value = |(index, column): (usize, &tokio_postgres::SimpleColumn)| {
+                let value = row.get(index)?;
+                Some((column.name().to_owned(), value.to_owned()))
+            };
+            columns.filter_map(value).collect()
+        });
+        Ok(named.collect())
+    }
+
+    /// The rows of a command that must succeed.
+    fn shown(&self, command: &str) -> Vec<Row> {
+        self.rows(command)
+            .unwrap_or_else(|error| panic!("{command}: {error:?}"))
+    }
+
+    /// The value of a key in `SHOW CONFIG`.
+    fn config(&self, key: &str) -> String {
+        let rows = self.shown("SHOW CONFIG");
+        let row = rows.iter().find(|row| row["key"] == key);
+        row.unwrap_or_else(|| panic!("{key}: {rows:?}"))["value"].clone()
+    }
+}
+
+/// The status and the body of the answer to a POST.
+fn post(proxy: &Proxy, path: &str, headers: &str) -> (u16, Value) {
+    let mut stream = TcpStream::connect(proxy.http).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: {}\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n",
+        proxy.http
+    )
+    .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let code = text.split(' ').nth(1).unwrap().parse().unwrap();
+    let (_, body) = text.split_once("\r\n\r\n").unwrap();
+    (code, serde_json::from_str(body).unwrap_or_default())
+}
+
+/// Runs `causeway` against a proxy.
+fn causeway(proxy: &Proxy, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_causeway"))
+        .args(arguments)
+        .args(["--http", &proxy.http.to_string()])
+        .env_remove("CAUSEWAY_ADMIN_SECRET")
+        .output()
+        .unwrap()
+}
+
+/// What `/api/status` says of a node.
+fn node(proxy: &Proxy, name: &str) -> Value {
+    let status = http::status(proxy.http);
+    let nodes = status["nodes"].as_array().unwrap();
+    nodes
+        .iter()
+        .find(|node| node["name"] == name)
+        .unwrap()
+        .clone()
+}
+
+/// The names of the standbys.
+fn standbys(proxy: &Proxy) -> Vec<String> {
+    let status = http::status(proxy.http);
+    let nodes = status["nodes"].as_array().unwrap().iter();
+    let standbys = nodes.filter(|node| node["role"] == "standby");
+    standbys
+        .map(|node| node["name"].as_str().unwrap().to_owned())
+        .collect()
+}
