@@ -25,7 +25,17 @@ use limit::{Limit, More};
 
 /// Fields by which lines from one place differ in kind. None of them takes a value that a client
 /// chooses.
-const TELLING: [&str; 6] = ["node", "sqlstate", "code", "phase", "event", "doing"];
+const TELLING: [&str; 8] = [
+    "node",
+    "sqlstate",
+    "code",
+    "phase",
+    "event",
+    "doing",
+    // The place of a line that a library has written by way of the crate `log`.
+    "log.target",
+    "log.line",
+];
 /// The target of the lines that tell a number; they are not counted themselves.
 const MORE: &str = "pgcauseway::logging::more";
 /// How often it is looked whether a number is due.
@@ -51,7 +61,13 @@ pub fn start(log: &Log) -> Lines {
         limit: Arc::default(),
         started: Instant::now(),
     };
-    let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // What servers have to say on connections of our own, such as that they shut down, is seen by
+    // its effect; a filter that names the target itself is stronger.
+    let filter = match log.filter.as_str() {
+        "off" => "off".to_owned(),
+        given => format!("tokio_postgres=warn,{given}"),
+    };
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match log.format {
         LogFormat::Text => lines

@@ -1,5 +1,7 @@
 //! What the planner reports, in words.
 
+use tracing::Level;
+
 use crate::core::failover::Policy;
 use crate::core::failover::command::{Act, Event};
 use crate::core::failover::record::{Cause, Proof, Quarantined, Reason, Way};
@@ -9,23 +11,26 @@ use crate::core::topology::NodeId;
 pub(super) struct Words {
     pub(super) kind: &'static str,
     pub(super) text: String,
-    /// A human must look.
-    pub(super) grave: bool,
+    /// ERROR: a human must look. WARN: something stands in the way of clients, or of a node.
+    pub(super) level: Level,
 }
 
 /// Puts an event into words.
 pub(super) fn event(event: &Event, policy: &Policy) -> Words {
     let name = |node: &NodeId| policy.name(*node);
-    let mut grave = false;
+    let mut level = Level::INFO;
     let (kind, text) = match event {
         Event::Found { primary, timeline } => (
             "primary_found",
             format!("{} leads on timeline {timeline}", name(primary)),
         ),
-        Event::Fell { node, cause } => (
-            "primary_failed",
-            format!("{} is being replaced: {}", name(node), cause_text(*cause)),
-        ),
+        Event::Fell { node, cause } => {
+            level = Level::WARN;
+            (
+                "primary_failed",
+                format!("{} is being replaced: {}", name(node), cause_text(*cause)),
+            )
+        }
         Event::CalledOff { node, why } => (
             "called_off",
             format!("{} goes on leading: {why}", name(node)),
@@ -48,7 +53,9 @@ pub(super) fn event(event: &Event, policy: &Policy) -> Words {
                 0 => "nothing known is lost".to_owned(),
                 bytes => format!("{bytes} bytes up to {written} are lost"),
             };
-            grave = *lost_bytes > 0;
+            if *lost_bytes > 0 {
+                level = Level::ERROR;
+            }
             (
                 "candidate_chosen",
                 format!("{} is to lead from {end}: {lost}", name(node)),
@@ -66,21 +73,31 @@ pub(super) fn event(event: &Event, policy: &Policy) -> Words {
                 format!("{} leads on timeline {timeline}{fork}", name(node)),
             )
         }
-        Event::Restored(node) => (
-            "restored",
-            format!("{} leads again: nobody could take over", name(node)),
-        ),
-        Event::Quarantined { node, why } => (
-            "quarantined",
-            format!("{} serves nobody: {}", name(node), quarantined(why)),
-        ),
+        Event::Restored(node) => {
+            level = Level::WARN;
+            (
+                "restored",
+                format!("{} leads again: nobody could take over", name(node)),
+            )
+        }
+        Event::Quarantined { node, why } => {
+            level = match why.way {
+                Way::Operator => Level::ERROR,
+                Way::Start => Level::INFO,
+                Way::Rewind | Way::Copy => Level::WARN,
+            };
+            (
+                "quarantined",
+                format!("{} serves nobody: {}", name(node), quarantined(why)),
+            )
+        }
         Event::Rejoined(node) => ("rejoined", format!("{} is in service again", name(node))),
         Event::Impostor {
             node,
             timeline,
             reason,
         } => {
-            grave = true;
+            level = Level::ERROR;
             (
                 "impostor",
                 format!(
@@ -96,16 +113,16 @@ pub(super) fn event(event: &Event, policy: &Policy) -> Words {
             format!("request {request} is refused: {why}"),
         ),
     };
-    Words { kind, text, grave }
+    Words { kind, text, level }
 }
 
 /// Writes the line that an event is worth.
 pub(super) fn log(words: &Words) {
-    let Words { kind, text, grave } = words;
-    if *grave {
-        tracing::error!(event = kind, "{text}");
-    } else {
-        tracing::info!(event = kind, "{text}");
+    let Words { kind, text, level } = words;
+    match *level {
+        Level::ERROR => tracing::error!(event = kind, "{text}"),
+        Level::WARN => tracing::warn!(event = kind, "{text}"),
+        _ => tracing::info!(event = kind, "{text}"),
     }
 }
 
