@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
@@ -25,7 +26,17 @@ use limit::{Limit, More};
 
 /// Fields by which lines from one place differ in kind. None of them takes a value that a client
 /// chooses.
-const TELLING: [&str; 6] = ["node", "sqlstate", "code", "phase", "event", "doing"];
+const TELLING: [&str; 8] = [
+    "node",
+    "sqlstate",
+    "code",
+    "phase",
+    "event",
+    "doing",
+    // The place of a line that a library has written by way of the crate `log`.
+    "log.target",
+    "log.line",
+];
 /// The target of the lines that tell a number; they are not counted themselves.
 const MORE: &str = "pgcauseway::logging::more";
 /// How often it is looked whether a number is due.
@@ -57,7 +68,7 @@ pub fn start(log: &Log) -> Lines {
         limit: Arc::default(),
         started: Instant::now(),
     };
-    let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = filter(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let (filter, handle) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match log.format {
@@ -78,12 +89,21 @@ pub fn start(log: &Log) -> Lines {
     }
 }
 
+/// What servers have to say on connections of our own, such as that they shut down, is seen by its
+/// effect; a filter that names the target itself is stronger.
+fn filter(given: &str) -> Result<EnvFilter, ParseError> {
+    match given {
+        "off" => EnvFilter::try_new("off"),
+        given => EnvFilter::try_new(format!("tokio_postgres=warn,{given}")),
+    }
+}
+
 impl Lines {
     /// What changes the filter while lines are being written.
     pub fn switch(&self) -> Switch {
         let handle = self.filter.clone();
         Arc::new(move |filter| {
-            let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+            let filter = self::filter(filter).map_err(|error| error.to_string())?;
             handle.reload(filter).map_err(|error| error.to_string())
         })
     }

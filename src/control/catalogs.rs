@@ -55,9 +55,14 @@ impl Keeper {
                             tracing::debug!(%database, version, "read the function catalogue");
                         }
                     }
-                    Ok(Err(error)) => {
+                    Ok(Err(error @ ReadError::NoPrimary)) => {
                         failed = true;
                         tracing::debug!(%database, %error, "read the function catalogue");
+                    }
+                    // Without it every read goes to the primary.
+                    Ok(Err(error)) => {
+                        failed = true;
+                        tracing::warn!(%database, %error, "the function catalogue was not read");
                     }
                     Err(_) => {
                         failed = true;

@@ -78,6 +78,13 @@ fn alerts_fire_and_clear_and_every_query_finds_something() {
     let shipped: BTreeSet<String> = rules().into_iter().filter_map(|rule| rule.alert).collect();
     assert_eq!(fired, shipped, "every alert is caused here");
 
+    let log = fs::read_to_string(world.proxy.log()).unwrap();
+    let lines = log.lines().count();
+    println!("{lines} lines of log for all that");
+    assert!(lines < 300, "{log}");
+    // The notices of servers to connections of our own.
+    assert!(!log.contains("WARNING: "), "{log}");
+
     world.load.wait(50);
     let silent = |query: &str| world.prometheus.samples(&faster(query)) == 0;
     let recorded = rules().into_iter().filter(|rule| rule.alert.is_none());
@@ -207,6 +214,16 @@ fn fencing_incomplete(world: &World) {
     primary.freeze().unwrap();
     world.fires("CausewayFencingIncomplete", &labels);
     world.fires("CausewayNoPrimary", &labels);
+    let held = || {
+        !world
+            .prometheus
+            .query("causeway_statements_held > 0")
+            .is_empty()
+    };
+    eventually("statements are held", held);
+    let metrics = world.metrics();
+    let lag = metrics.contains("causeway_replication_lag_seconds{");
+    assert!(!lag, "behind whom? {metrics}");
     // Either it answers first and goes on, or its agent stops it and another is promoted.
     primary.thaw().unwrap();
     agent.thaw().unwrap();

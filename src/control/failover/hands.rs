@@ -10,9 +10,9 @@ use super::conninfo;
 use super::facts::Facts;
 use super::sync_names;
 use super::watch;
-use crate::agent::api::{Role, Source, StopMode};
+use crate::agent::api::{LeaseAnswer, Role, Source, StopMode};
 use crate::config::{Config, Failover, Node};
-use crate::control::agent::AgentClient;
+use crate::control::agent::{AgentClient, AgentError};
 use crate::core::failover::Policy;
 use crate::core::failover::command::{Act, Command, Stop};
 use crate::core::failover::observation::Job;
@@ -66,7 +66,7 @@ impl Hands {
                 let set = alter("synchronous_standby_names", &names);
                 self.run(*node, &[&set, RELOAD]).await
             }
-            Act::Promote(node) => self.promote(*node).await,
+            Act::Promote(node) => self.promote(*node, epoch).await,
             Act::Heartbeat(node) => {
                 self.facts.heartbeat();
                 self.run(*node, &[HEARTBEAT]).await
@@ -103,12 +103,22 @@ impl Hands {
             } => self.rejoin(*node, *primary, *copy, epoch).await,
             Act::RenewLease(node) => {
                 let agent = self.agent(*node)?;
-                // Noted before it leaves: from now on it may have reached the agent.
-                self.facts.renewing(*node);
-                let lease = Duration::from_micros(self.policy.lease_us);
-                asked(agent.lease(epoch, &self.holder, lease, LEASE_BOUND)).await
+                asked(self.lease(*node, agent, epoch)).await
             }
         }
+    }
+
+    async fn lease(
+        &self,
+        node: NodeId,
+        agent: &AgentClient,
+        epoch: u64,
+    ) -> Result<LeaseAnswer, AgentError> {
+        // Noted before it leaves: from now on it may have reached the agent.
+        self.facts.renewing(node);
+        let lease = Duration::from_micros(self.policy.lease_us);
+        let asked = agent.lease(epoch, &self.holder, lease, LEASE_BOUND);
+        asked.await
     }
 
     /// How long a stop or a start may take.
@@ -130,7 +140,15 @@ impl Hands {
         self.run(standby, &[END_OTHERS, &set, RELOAD]).await
     }
 
-    async fn promote(&self, node: NodeId) -> Result<(), Failed> {
+    async fn promote(&self, node: NodeId, epoch: u64) -> Result<(), Failed> {
+        if let Ok(agent) = self.agent(node) {
+            // Its agent stops a primary without a lease, so it is given one first. One that cannot be
+            // reached is not waited for: clients do.
+            match self.lease(node, agent, epoch).await {
+                Err(error @ AgentError::Refused { .. }) => return Err(Failed(error.to_string())),
+                Ok(_) | Err(_) => {}
+            }
+        }
         let client = self.connect(node).await?;
         let promote = "SELECT NOT pg_is_in_recovery() OR pg_promote(false)";
         bounded(async { Ok(client.batch_execute(promote).await?) }).await

@@ -1,8 +1,11 @@
 //! What kind of event the planner reports, for logs, status and scripts; the words are its own
 //! (`core/failover/describe.rs`).
 
+use tracing::Level;
+
 use crate::core::failover::Policy;
 use crate::core::failover::command::Event;
+use crate::core::failover::record::Way;
 
 /// The event's kind: a name that scripts may hold on to.
 pub(super) fn kind(event: &Event) -> &'static str {
@@ -22,18 +25,28 @@ pub(super) fn kind(event: &Event) -> &'static str {
     }
 }
 
+/// ERROR: a human must look. WARN: something stands in the way of clients, or of a node.
+fn level(event: &Event) -> Level {
+    match event {
+        Event::Chosen { lost_bytes, .. } if *lost_bytes > 0 => Level::ERROR,
+        Event::Impostor { .. } => Level::ERROR,
+        Event::Quarantined { why, .. } => match why.way {
+            Way::Operator => Level::ERROR,
+            Way::Start => Level::INFO,
+            Way::Rewind | Way::Copy => Level::WARN,
+        },
+        Event::Fell { .. } | Event::Restored(_) => Level::WARN,
+        _ => Level::INFO,
+    }
+}
+
 /// Writes the line that an event is worth and gives its words.
 pub(super) fn log(event: &Event, policy: &Policy) -> String {
     let (kind, text) = (kind(event), event.describe(policy));
-    let grave = match event {
-        Event::Chosen { lost_bytes, .. } => *lost_bytes > 0,
-        Event::Impostor { .. } => true,
-        _ => false,
-    };
-    if grave {
-        tracing::error!(event = kind, "{text}");
-    } else {
-        tracing::info!(event = kind, "{text}");
+    match level(event) {
+        Level::ERROR => tracing::error!(event = kind, "{text}"),
+        Level::WARN => tracing::warn!(event = kind, "{text}"),
+        _ => tracing::info!(event = kind, "{text}"),
     }
     text
 }
