@@ -82,7 +82,7 @@ pub(crate) const ROWS: &[Row] = &[
             "agent does not answer node=\"{s}\"",
         ],
         never: &["primary_failed", "password authentication"],
-        apart: "Server and agent are both gone. A server that dies alone is started again by its agent within a moment.",
+        apart: "Server and agent are both gone. Where the server alone is gone, `{s} (agent)` is not there; it stays down until somebody starts it.",
         help: "Start the machine, or [replace the standby](operating.md). Under `quorum` nobody waits for it any more.",
     },
     Row {
