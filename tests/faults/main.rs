@@ -315,6 +315,11 @@ fn a_cut_off_primary_is_told_from_a_frozen_one() {
     let index = nodes.position(|node| node.name() == on.primary.name());
     net.isolate(index.unwrap()).unwrap();
     on.told(row("cut off"));
+    net.heal().unwrap();
+    eventually("what was cut off stands by", || {
+        let text = lines(&status(&on.proxy));
+        text.contains(&format!("{} is up, standby", on.primary.name()))
+    });
 }
 
 #[test]
@@ -332,4 +337,9 @@ fn a_lost_etcd_is_told_as_such() {
     let on = Scene::open(&cluster, "p-etcd", None, &failover, "");
     etcd.members()[0].kill().unwrap();
     on.told(row("etcd lost"));
+    block_on(etcd.members()[0].start()).unwrap();
+    eventually("etcd is back, and somebody leads", || {
+        let status = status(&on.proxy);
+        status["failover"]["phase"] == "steady" && status["primary"].is_string()
+    });
 }

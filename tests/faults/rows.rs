@@ -82,15 +82,19 @@ pub(crate) const ROWS: &[Row] = &[
             "agent does not answer node=\"{s}\"",
         ],
         never: &["primary_failed", "password authentication"],
-        apart: "Server and agent are both gone. A server that dies alone is started again by its agent within a moment.",
+        apart: "Server and agent are both gone. Where the server alone is gone, `{s} (agent)` is not there; it stays down until somebody starts it.",
         help: "Start the machine, or [replace the standby](operating.md). Under `quorum` nobody waits for it any more.",
     },
     Row {
         id: "agent dead",
         fault: "An agent is dead, its server lives",
         made: "`kill -9` of a standby's agent",
-        status: &["{s} is up", "{s} (agent): the agent at https://"],
-        log: &["agent does not answer node=\"{s}\""],
+        status: &[
+            "{s} is up",
+            "{s} (agent): the agent at https://",
+            "cannot be reached",
+        ],
+        log: &["agent does not answer node=\"{s}\"", "cannot be reached"],
         never: &[
             "{s} is down",
             "node is not available node=\"{s}\"",
@@ -115,8 +119,13 @@ pub(crate) const ROWS: &[Row] = &[
         made: "its WAL sender is terminated, and the replication role may not log in (NOLOGIN)",
         status: &["{s} is up", "{s} (receiver): receives no WAL"],
         log: &["standby receives no WAL", "node=\"{s}\""],
-        never: &["primary_failed", "has its replay paused"],
-        apart: "Its lag grows as with a paused replay, but it is the receiver that is named.",
+        never: &[
+            "primary_failed",
+            "has its replay paused",
+            "{p} is down",
+            "node is not available node=\"{p}\"",
+        ],
+        apart: "Its lag grows as with a paused replay, but it is the receiver that is named, and the primary is up: without one no standby receives anything.",
         help: "The standby's own log says why its receiver fails: the role's login or password, `pg_hba.conf`, the network between the servers, or WAL that the primary has removed already (then replace it).",
     },
     Row {

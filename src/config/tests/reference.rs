@@ -340,9 +340,9 @@ fn value(document: Document, key: &Key) -> String {
         .filter_map(|wrong| document.fault(&alone(key.path, json!(wrong)), &at))
         .filter_map(|fault| {
             let (text, _) = fault.split_once(", not ")?;
-            let text = text
-                .strip_prefix("must be ")
-                .or(text.strip_prefix("must "))?;
+            let text = ["must be ", "must have ", "must "]
+                .iter()
+                .find_map(|must| text.strip_prefix(must))?;
             Some(text.to_owned())
         });
     let told: Vec<String> = told.collect();
