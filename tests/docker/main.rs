@@ -59,7 +59,7 @@ fn killed(rig: &Rig, writers: &Writers) {
 fn partitioned(rig: &Rig, writers: &Writers) {
     let before = rig.settled();
     rig.chaos(&["partition", &before.primary]);
-    let after = rig.led_by_another(&before);
+    rig.led_by_another(&before);
     writers.acknowledged(20);
     eventually("the agent of the primary that is cut off stops it", || {
         rig.inside(&before.primary, &["pg_isready", "--quiet"])
