@@ -96,22 +96,28 @@ impl Rig {
 
     /// Takes everything down and looks for leftovers.
     pub(crate) fn down(self) {
+        let before = self.left();
+        assert!(before.iter().all(|found| !found.is_empty()), "{before:?}");
         self.script("down", &["--images"]).succeeded();
-        let project = format!("label=com.docker.compose.project={}", self.name);
-        for kind in [&["ps", "--all"][..], &["volume", "ls"], &["network", "ls"]] {
-            let mut look = kind.to_vec();
-            look.extend(["--quiet", "--filter", &project]);
-            assert_eq!(docker(&look), "", "{kind:?}");
-        }
-        let images = docker(&["image", "ls", "--all", "--format", "{{.Repository}}"]);
-        assert!(!images.contains(&self.name), "{images}");
-        let built = format!("label=causeway.images={}", self.name);
-        assert_eq!(
-            docker(&["image", "ls", "--all", "--quiet", "--filter", &built]),
-            ""
-        );
+        let after = self.left();
+        assert!(after.iter().all(String::is_empty), "{after:?}");
         // Nothing is left for dropping.
         std::mem::forget(self);
+    }
+
+    /// Containers, volumes, networks, images, and what building those leaves behind.
+    fn left(&self) -> [String; 5] {
+        let project = format!("label=com.docker.compose.project={}", self.name);
+        let images = format!("reference={}-*", self.name);
+        let built = format!("label=causeway.images={}", self.name);
+        [
+            &["ps", "--all", "--quiet", "--filter", &project][..],
+            &["volume", "ls", "--quiet", "--filter", &project],
+            &["network", "ls", "--quiet", "--filter", &project],
+            &["image", "ls", "--quiet", "--filter", &images],
+            &["image", "ls", "--all", "--quiet", "--filter", &built],
+        ]
+        .map(docker)
     }
 
     pub(crate) fn proxies(&self) -> [Proxy; 2] {
