@@ -238,6 +238,7 @@ impl Pools {
                 active: state.open - idle,
                 idle,
                 waiting: state.waiting.len(),
+                waiting_since: state.longest_waiting(),
             });
             state.open > 0 || Arc::strong_count(pool) > 1
         });
@@ -281,7 +282,15 @@ struct State {
     /// Connections that exist or are being opened.
     open: usize,
     /// First come, first served.
-    waiting: VecDeque<oneshot::Sender<Grant>>,
+    waiting: VecDeque<(Instant, oneshot::Sender<Grant>)>,
+}
+
+impl State {
+    /// Since when somebody has waited who has not given up.
+    fn longest_waiting(&self) -> Option<Instant> {
+        let mut present = self.waiting.iter().filter(|(_, grant)| !grant.is_closed());
+        present.next().map(|(since, _)| *since)
+    }
 }
 
 #[derive(Debug)]
@@ -339,7 +348,7 @@ impl Pool {
                 None
             } else {
                 let (grant, waiter) = oneshot::channel();
-                state.waiting.push_back(grant);
+                state.waiting.push_back((Instant::now(), grant));
                 Some(waiter)
             }
         };
@@ -406,7 +415,7 @@ impl Pool {
             state.open -= 1;
             return;
         }
-        while let Some(waiter) = state.waiting.pop_front() {
+        while let Some((_, waiter)) = state.waiting.pop_front() {
             match waiter.send(Grant::Server(server)) {
                 Ok(()) => return,
                 // That client gave up; the next one.
@@ -434,7 +443,7 @@ impl Pool {
 
     fn hand_out_permits(&self, state: &mut State) {
         while state.open < self.size() {
-            let Some(waiter) = state.waiting.pop_front() else {
+            let Some((_, waiter)) = state.waiting.pop_front() else {
                 return;
             };
             if waiter.send(Grant::Permit).is_ok() {
