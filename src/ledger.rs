@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -36,8 +36,8 @@ pub struct Client {
     pub connected: SystemTime,
     /// A statement of it is being worked on.
     busy: AtomicBool,
-    /// It waits for a paused database.
-    paused: AtomicBool,
+    /// Since when it waits for a paused database.
+    paused: Mutex<Option<Instant>>,
     traffic: Arc<Traffic>,
 }
 
@@ -75,6 +75,8 @@ pub struct PoolEntry {
     pub idle: usize,
     /// Clients that wait for a connection.
     pub waiting: usize,
+    /// Since when the first of them waits.
+    pub waiting_since: Option<Instant>,
 }
 
 /// A client's entry; struck out when dropped.
@@ -100,7 +102,7 @@ impl Ledger {
             address,
             connected: SystemTime::now(),
             busy: AtomicBool::new(false),
-            paused: AtomicBool::new(false),
+            paused: Mutex::default(),
             traffic,
         });
         self.clients.lock().insert(client.id, Arc::clone(&client));
@@ -152,9 +154,9 @@ impl Client {
         self.busy.load(Ordering::Relaxed)
     }
 
-    /// Whether it waits for a paused database.
-    pub fn is_paused(&self) -> bool {
-        self.paused.load(Ordering::Relaxed)
+    /// Since when it waits for a paused database, if it does.
+    pub fn paused_since(&self) -> Option<Instant> {
+        *self.paused.lock()
     }
 }
 
@@ -166,7 +168,7 @@ impl Entry {
 
     /// It waits for a paused database, or does so no longer.
     pub fn pause(&self, paused: bool) {
-        self.client.paused.store(paused, Ordering::Relaxed);
+        *self.client.paused.lock() = paused.then(Instant::now);
     }
 
     /// It has been answered, and with it perhaps the transaction has ended.

@@ -244,6 +244,7 @@ impl Pools {
                 active: state.open - idle,
                 idle,
                 waiting: state.waiting.len(),
+                waiting_since: state.longest_waiting(),
             });
             state.open > 0 || Arc::strong_count(pool) > 1
         });
@@ -289,7 +290,15 @@ struct State {
     /// Connections that exist or are being opened.
     open: usize,
     /// First come, first served.
-    waiting: VecDeque<oneshot::Sender<Grant>>,
+    waiting: VecDeque<(Instant, oneshot::Sender<Grant>)>,
+}
+
+impl State {
+    /// Since when somebody has waited who has not given up.
+    fn longest_waiting(&self) -> Option<Instant> {
+        let mut present = self.waiting.iter().filter(|(_, grant)| !grant.is_closed());
+        present.next().map(|(since, _)| *since)
+    }
 }
 
 #[derive(Debug)]
@@ -347,7 +356,7 @@ impl Pool {
                 None
             } else {
                 let (grant, waiter) = oneshot::channel();
-                state.waiting.push_back(grant);
+                state.waiting.push_back((Instant::now(), grant));
                 Some(waiter)
             }
         };
@@ -438,7 +447,7 @@ impl Pool {
             state.open -= 1;
             return;
         }
-        while let Some(waiter) = state.waiting.pop_front() {
+        while let Some((_, waiter)) = state.waiting.pop_front() {
             match waiter.send(Grant::Server(server)) {
                 Ok(()) => return,
                 // That client gave up; the next one.
@@ -466,7 +475,7 @@ impl Pool {
 
     fn hand_out_permits(&self, state: &mut State) {
         while state.open < self.size() {
-            let Some(waiter) = state.waiting.pop_front() else {
+            let Some((_, waiter)) = state.waiting.pop_front() else {
                 return;
             };
             if waiter.send(Grant::Permit).is_ok() {

@@ -6,6 +6,7 @@
 mod support;
 
 mod drain;
+mod mode;
 mod pause;
 mod reload;
 mod signal;

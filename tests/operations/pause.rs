@@ -51,6 +51,10 @@ fn a_pause_under_load_stops_statements_and_fails_none() {
         });
         let pools = console.shown("SHOW POOLS");
         assert_eq!(pools[0]["cl_waiting"], "6", "{pools:?}");
+        eventually("their wait is shown", || {
+            let pools = console.shown("SHOW POOLS");
+            pools[0]["maxwait"] != "0" || pools[0]["maxwait_us"] != "0"
+        });
         let before = load.answered();
         // So many round trips later nobody has been answered.
         (0..50).for_each(|_| drop(console.shown("SHOW VERSION")));

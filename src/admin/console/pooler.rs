@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::{maybe, table, text};
 use crate::admin::State;
@@ -23,24 +23,35 @@ pub(super) fn pools(state: &State) -> Answer {
     struct Row {
         clients: usize,
         waiting: usize,
+        since: Option<Instant>,
         active: usize,
         idle: usize,
+    }
+    impl Row {
+        fn waits(&mut self, clients: usize, since: Option<Instant>) {
+            self.waiting += clients;
+            self.since = [self.since, since].into_iter().flatten().min();
+        }
     }
     let mut rows: BTreeMap<(Arc<str>, Arc<str>), Row> = BTreeMap::new();
     for client in state.ledger.clients() {
         let key = (Arc::clone(&client.database), Arc::clone(&client.user));
         let row = rows.entry(key).or_default();
         row.clients += 1;
-        row.waiting += usize::from(client.is_paused());
+        row.waits(
+            usize::from(client.paused_since().is_some()),
+            client.paused_since(),
+        );
     }
     for pool in state.ledger.pools().iter() {
         let key = (Arc::clone(&pool.database), Arc::clone(&pool.user));
         let row = rows.entry(key).or_default();
-        row.waiting += pool.waiting;
+        row.waits(pool.waiting, pool.waiting_since);
         row.active += pool.active;
         row.idle += pool.idle;
     }
     let rows = rows.into_iter().map(|((database, user), row)| {
+        let waited = row.since.map_or(Duration::ZERO, |since| since.elapsed());
         vec![
             text(database),
             text(user),
@@ -48,6 +59,8 @@ pub(super) fn pools(state: &State) -> Answer {
             text(row.waiting),
             text(row.active),
             text(row.idle),
+            text(waited.as_secs()),
+            text(waited.subsec_micros()),
             text(pool_mode(state)),
         ]
     });
@@ -58,6 +71,8 @@ pub(super) fn pools(state: &State) -> Answer {
         "cl_waiting",
         "sv_active",
         "sv_idle",
+        "maxwait",
+        "maxwait_us",
         "pool_mode",
     ];
     table(columns, rows.collect())
@@ -71,7 +86,7 @@ pub(super) fn clients(state: &State) -> Answer {
             text("C"),
             text(&client.user),
             text(&client.database),
-            text(match (client.is_paused(), client.is_busy()) {
+            text(match (client.paused_since().is_some(), client.is_busy()) {
                 (true, _) => "waiting",
                 (false, true) => "active",
                 (false, false) => "idle",
@@ -127,7 +142,8 @@ pub(super) fn servers(state: &State) -> Answer {
     table(columns, rows.collect())
 }
 
-/// Every database that has been asked for; host and port are the primary's.
+/// Every database that has been asked for; host and port are the primary's. There is neither a least nor
+/// a reserve nor a bound for a whole database: PgBouncer says 0.
 pub(super) fn databases(state: &State) -> Answer {
     let topology = state.board.topology();
     let config = state.live.load();
@@ -146,7 +162,10 @@ pub(super) fn databases(state: &State) -> Answer {
             text(&name),
             None,
             text(config.pool.size),
+            text(0),
+            text(0),
             text(pool_mode(state)),
+            text(0),
             text(open),
             text(u8::from(held.holds(&name))),
             text(0),
@@ -159,7 +178,10 @@ pub(super) fn databases(state: &State) -> Answer {
         "database",
         "force_user",
         "pool_size",
+        "min_pool_size",
+        "reserve_pool",
         "pool_mode",
+        "max_connections",
         "current_connections",
         "paused",
         "disabled",
