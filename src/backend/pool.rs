@@ -230,7 +230,7 @@ impl Pools {
             }
             state.open -= closed.len();
             // Who has given up would otherwise be counted until a connection comes back.
-            state.waiting.retain(|waiter| !waiter.is_closed());
+            state.waiting.retain(|(_, waiter)| !waiter.is_closed());
             pool.hand_out_permits(&mut state);
             let idle: usize = state.idle.iter().map(Vec::len).sum();
             let total = totals.entry(*node).or_default();

@@ -144,9 +144,9 @@ impl Hands {
         if let Ok(agent) = self.agent(node) {
             // Its agent stops a primary without a lease, so it is given one first. One that cannot be
             // reached is not waited for: clients do.
-            match self.lease(node, agent, epoch).await {
-                Err(error @ AgentError::Refused { .. }) => return Err(Failed(error.to_string())),
-                Ok(_) | Err(_) => {}
+            let granted = self.lease(node, agent, epoch).await;
+            if let Err(error @ AgentError::Refused { .. }) = granted {
+                return Err(Failed(error.to_string()));
             }
         }
         let client = self.connect(node).await?;
