@@ -404,6 +404,13 @@ fn steady() -> Vec<(&'static str, Case)> {
                     .insert(PG1, out(Reason::OldPrimary, Way::Operator));
             }),
         ),
+        (
+            "async, and quorum before: commits still wait",
+            Case::new().with(|case| {
+                case.record.sync_managed = true;
+                case.answer(PG1).rule = Some(rule(&[PG2, PG3]));
+            }),
+        ),
         ("a standby has crashed", crashed()),
         (
             "a standby has crashed, and was asked to start a moment ago",

@@ -12,6 +12,7 @@ mod hung;
 mod killed;
 mod lost;
 mod observe;
+mod record;
 mod resolve;
 mod resume;
 mod switchover;

@@ -82,7 +82,7 @@ pub(crate) const ROWS: &[Row] = &[
             "agent does not answer node=\"{s}\"",
         ],
         never: &["primary_failed", "password authentication"],
-        apart: "Server and agent are both gone. Where the server alone is gone, `{s} (agent)` is not there; it stays down until somebody starts it.",
+        apart: "Server and agent are both gone. Where the server alone is gone, `{s} (agent)` is not there; it is started again after `timeout`.",
         help: "Start the machine, or [replace the standby](operating.md). Under `quorum` nobody waits for it any more.",
     },
     Row {

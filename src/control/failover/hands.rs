@@ -66,6 +66,10 @@ impl Hands {
                 let set = alter("synchronous_standby_names", &names);
                 self.run(*node, &[&set, RELOAD]).await
             }
+            Act::ResetSync(node) => {
+                let reset = "ALTER SYSTEM RESET synchronous_standby_names";
+                self.run(*node, &[reset, RELOAD]).await
+            }
             Act::Promote(node) => self.promote(*node, epoch).await,
             Act::Heartbeat(node) => {
                 self.facts.heartbeat();

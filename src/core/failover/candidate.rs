@@ -62,13 +62,7 @@ pub fn promotable(observation: &Observation, policy: &Policy, record: &Record) -
         cause: Cause::Dead,
         written: written(observation, primary, record.timeline),
     };
-    let others = policy.ids().filter(|node| *node != primary);
-    let seen = others.filter_map(|node| {
-        let answer = observation.answer(node, policy.timeout_us)?;
-        let ours = record.system.is_none_or(|system| system == answer.system);
-        (ours && answer.standby().is_some()).then_some(Seen { node, answer })
-    });
-    let seen: Vec<Seen<'_>> = seen.collect();
+    let seen = standbys(observation, policy, record, primary);
     // An operator who named one is not asked again.
     let record = Record {
         request: None,
@@ -83,6 +77,43 @@ pub fn promotable(observation: &Observation, policy: &Policy, record: &Record) -
         .filter(chosen)
         .map(|standby| standby.node)
         .collect()
+}
+
+/// Whether an operator's `FAILOVER`, which accepts losses, could end with a new primary: the one that is
+/// asked for, if one is. If not, why.
+pub(super) fn replaceable(
+    observation: &Observation,
+    policy: &Policy,
+    record: &Record,
+    primary: NodeId,
+    asked: Option<NodeId>,
+) -> Result<(), String> {
+    let seen = standbys(observation, policy, record, primary);
+    let could = |standby: &Seen<'_>| {
+        standby.answer.timeline == record.timeline
+            && asked.is_none_or(|to| to == standby.node)
+            && fitness(observation, policy, record, standby.node).is_ok()
+    };
+    match seen.iter().any(could) {
+        true => Ok(()),
+        false => Err(nobody(observation, policy, record, &seen)),
+    }
+}
+
+/// The standbys that answer.
+fn standbys<'a>(
+    observation: &'a Observation,
+    policy: &Policy,
+    record: &Record,
+    primary: NodeId,
+) -> Vec<Seen<'a>> {
+    let others = policy.ids().filter(|node| *node != primary);
+    let seen = others.filter_map(|node| {
+        let answer = observation.answer(node, policy.timeout_us)?;
+        let ours = record.system.is_none_or(|system| system == answer.system);
+        (ours && answer.standby().is_some()).then_some(Seen { node, answer })
+    });
+    seen.collect()
 }
 
 /// Elects among these standbys; the one that is asked for, if one is.

@@ -69,6 +69,8 @@ pub enum Act {
         /// Rewinding is out of the question.
         copy: bool,
     },
+    /// Reset `synchronous_standby_names` and reload.
+    ResetSync(NodeId),
     /// Set `synchronous_standby_names` and reload.
     SetSync {
         /// On which server: a primary, or a standby about to be promoted.

@@ -39,6 +39,7 @@ impl Act {
                 let how = if *copy { "copy" } else { "rewind or copy" };
                 format!("rejoin {} to {} ({how})", name(*node), name(*primary))
             }
+            Self::ResetSync(node) => format!("let {} wait for nobody", name(*node)),
             Self::SetSync { node, rule } => {
                 format!("let {} wait for {}", name(*node), rule.describe(policy))
             }

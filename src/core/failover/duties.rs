@@ -1,5 +1,6 @@
 //! While a primary serves: is it well, does everybody follow it, and who claims to be it?
 
+use super::candidate::replaceable;
 use super::command::{Act, Event};
 use super::detect::{Health, judge};
 use super::lineage::{Kin, kin};
@@ -71,8 +72,17 @@ fn take_request(step: &mut Step<'_>, primary: NodeId) -> bool {
     }
     match request.kind {
         RequestKind::Failover => {
-            begin(step, primary, Cause::Operator);
-            true
+            let (observation, policy) = (step.observation, step.policy);
+            match replaceable(observation, policy, &step.next, primary, request.to) {
+                Ok(()) => {
+                    begin(step, primary, Cause::Operator);
+                    true
+                }
+                Err(why) => {
+                    step.answer_request(Err(why));
+                    false
+                }
+            }
         }
         RequestKind::Switchover => match switchover::begin(step, primary, request.to) {
             Ok(()) => true,

@@ -18,12 +18,23 @@ pub(super) fn look(step: &mut Step<'_>) {
         .nodes
         .iter()
         .all(|facts| matches!(facts.attempt, Attempt::Answered | Attempt::Refused));
-    if !asked && step.phase_us() < policy.timeout_us {
+    // What they know decides about the epoch.
+    let heard = policy
+        .ids()
+        .all(|node| !policy.has_agent(node) || observation.agent(node, policy.timeout_us).is_some());
+    if !(asked && heard) && step.phase_us() < policy.timeout_us {
         let name = policy.name(primary);
         return step.say(format!(
             "{name} claims to be the primary; asking the others"
         ));
     }
+    // A record that was lost begins again, and agents refuse what is older than what they know.
+    let agents = observation
+        .nodes
+        .iter()
+        .filter_map(|facts| facts.agent.as_ref());
+    let known = agents.map(|agent| agent.epoch).max().unwrap_or_default();
+    step.next.epoch = step.next.epoch.max(known);
     adopt(step, primary, answer);
     step.enter(Phase::Following);
 }

@@ -360,7 +360,7 @@ fn restorable(step: &Step<'_>, fall: &Fall) -> bool {
         agent.map(|agent| agent.postmaster),
         Some(Postmaster::Stopped { .. })
     );
-    stopped && fall.cause != Cause::Operator
+    stopped
 }
 
 /// Back to the fallen one: a primary is started as such; a lost candidate as a standby, because

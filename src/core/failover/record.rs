@@ -30,6 +30,9 @@ pub struct Record {
     pub phase: Phase,
     /// By which rules commits may have been acknowledged (`durability: quorum`).
     pub sync: SyncState,
+    /// `synchronous_standby_names` is, or was, managed here: without quorum it is reset.
+    #[serde(default)]
+    pub sync_managed: bool,
     /// Nodes that serve nothing and are not promoted until they have been rejoined.
     pub quarantine: BTreeMap<NodeId, Quarantined>,
     /// The operator's request that is being worked on.
@@ -196,6 +199,7 @@ impl Record {
             timeline: Timeline(0),
             phase: Phase::Looking,
             sync: SyncState::default(),
+            sync_managed: false,
             quarantine: BTreeMap::new(),
             request: None,
             answered_request: None,

@@ -7,17 +7,19 @@ use super::duties::follows;
 use super::observation::Answer;
 use super::plan::Step;
 use super::policy::Durability;
-use super::quorum::CommitRule;
+use super::quorum::{CommitRule, SyncState};
 use crate::core::topology::NodeId;
 
 /// Takes the next step towards waiting for the standbys that follow.
 pub(super) fn tend(step: &mut Step<'_>, primary: NodeId, leader: &Answer) {
     let Durability::Quorum { standbys } = step.policy.durability else {
-        if !step.next.sync.rules.is_empty() {
-            step.next.sync = super::quorum::SyncState::default();
+        step.next.sync = SyncState::default();
+        if step.next.sync_managed && leader.rule.is_some() {
+            step.act(Act::ResetSync(primary));
         }
         return;
     };
+    step.next.sync_managed = true;
     // Whatever another hand has set may have acknowledged something.
     step.next.sync.admit(leader.rule.clone());
     let wanted = wanted(step, primary, standbys.max(1));
