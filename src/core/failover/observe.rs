@@ -19,9 +19,9 @@ pub(super) fn look(step: &mut Step<'_>) {
         .iter()
         .all(|facts| matches!(facts.attempt, Attempt::Answered | Attempt::Refused));
     // What they know decides about the epoch.
-    let heard = policy
-        .ids()
-        .all(|node| !policy.has_agent(node) || observation.agent(node, policy.timeout_us).is_some());
+    let heard = policy.ids().all(|node| {
+        !policy.has_agent(node) || observation.agent(node, policy.timeout_us).is_some()
+    });
     if !(asked && heard) && step.phase_us() < policy.timeout_us {
         let name = policy.name(primary);
         return step.say(format!(
