@@ -177,6 +177,22 @@ impl Metrics {
             "When the process started, in seconds of the Unix epoch.",
         )?
         .set(started.map_or(0, |since| since.as_secs() as i64));
+        let reloads = make.counters(
+            "config_reloads_total",
+            "Reloads of the configuration, by whether it was taken over.",
+            &["outcome"],
+        )?;
+        for outcome in ["applied", "refused"] {
+            reloads.with_label_values(&[outcome]);
+        }
+        let node_drained = make.gauges(
+            "node_drained",
+            "1 while the node takes no new reads by an operator's word.",
+            &["node"],
+        )?;
+        for node in nodes {
+            node_drained.with_label_values(&[node.as_str()]).set(0);
+        }
         make.gauges("build_info", "The version that runs.", &["version"])?
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
@@ -346,20 +362,12 @@ impl Metrics {
                 "lost_write_bytes_total",
                 "WAL of old primaries that a promotion left behind.",
             )?,
-            reloads: make.counters(
-                "config_reloads_total",
-                "Reloads of the configuration, by whether it was taken over.",
-                &["outcome"],
-            )?,
+            reloads,
             config_read: make.fraction(
                 "config_last_reload_success_timestamp_seconds",
                 "When the configuration in force was read, in seconds of the Unix epoch.",
             )?,
-            node_drained: make.gauges(
-                "node_drained",
-                "1 while the node takes no new reads by an operator's word.",
-                &["node"],
-            )?,
+            node_drained,
             statements_parsed: make.counter(
                 "statements_parsed_total",
                 "Statement texts whose shape had not been seen before.",

@@ -24,16 +24,16 @@ pub(crate) const ROWS: &[Row] = &[
         fault: "The primary's postmaster is killed",
         made: "`kill -9` of the postmaster",
         status: &[
-            "primary_failed: {p} is being replaced: nothing listens there",
-            "fenced: {p} takes no more writes: its agent has stopped it",
+            "primary_failed: {p} is being replaced: its server is not running",
+            "fenced: {p} takes no more writes: its agent found the server stopped",
             "promoted: ",
         ],
         log: &[
-            "{p} is being replaced: nothing listens there event=\"primary_failed\"",
+            "{p} is being replaced: its server is not running event=\"primary_failed\"",
             "event=\"promoted\"",
         ],
         never: &[],
-        apart: "*Nothing listens there*: the machine and its agent answer, the server does not exist.",
+        apart: "*Its server is not running*: the machine and its agent answer, the server does not exist.",
         help: "Nothing: another leads, and it comes back as a standby. Its own log says why it died.",
     },
     Row {
@@ -41,15 +41,15 @@ pub(crate) const ROWS: &[Row] = &[
         fault: "The primary hangs",
         made: "SIGSTOP to the postmaster and all its children",
         status: &[
-            "primary_failed: {p} is being replaced: neither this proxy nor most standbys hear of it",
-            "fenced: {p} takes no more writes: its agent has stopped it",
+            "primary_failed: {p} is being replaced: neither the proxy nor most standbys hear of it",
+            "fenced: {p} takes no more writes: its agent found the server stopped",
         ],
         log: &[
-            "{p} is being replaced: neither this proxy nor most standbys hear of it",
-            "{p} takes no more writes: its agent has stopped it",
+            "{p} is being replaced: neither the proxy nor most standbys hear of it",
+            "{p} takes no more writes: its agent found the server stopped",
         ],
         never: &[],
-        apart: "Silence, as with a cut cable; but *its agent has stopped it*, so the machine can be reached.",
+        apart: "Silence, as with a cut cable; but *its agent found the server stopped* (it does so itself), so the machine can be reached.",
         help: "Nothing. Look for what held it up: storage, memory, a stopped virtual machine.",
     },
     Row {
@@ -57,13 +57,13 @@ pub(crate) const ROWS: &[Row] = &[
         fault: "The primary is cut off from the network, with its agent",
         made: "nothing arrives any more between its network namespace and the others",
         status: &[
-            "primary_failed: {p} is being replaced: neither this proxy nor most standbys hear of it",
+            "primary_failed: {p} is being replaced: neither the proxy nor most standbys hear of it",
             "fenced: {p} takes no more writes: its lease has run out",
             "{p} (agent): the agent at https://",
             "did not answer within",
         ],
         log: &[
-            "{p} is being replaced: neither this proxy nor most standbys hear of it",
+            "{p} is being replaced: neither the proxy nor most standbys hear of it",
             "{p} takes no more writes: its lease has run out",
             "agent does not answer node=\"{p}\"",
         ],
