@@ -11,7 +11,7 @@ use super::visibility::{Finished, Snapshot};
 
 /// So many ended lives of a node are remembered. A session that slept through a failover would
 /// otherwise have to be told that what it has seen may be lost.
-const LIVES: usize = 8;
+const LIVES: usize = 32;
 
 /// A node's place in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
