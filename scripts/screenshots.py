@@ -107,6 +107,8 @@ class Browser:
         time.sleep(1.2)
 
     def picture(self, path, whole=False):
+        # A button that was pressed may have been scrolled to.
+        self.call("Runtime.evaluate", expression="window.scrollTo(0, 0)")
         options = {"captureBeyondViewport": True} if whole else {}
         if whole:
             size = self.call("Page.getLayoutMetrics")["cssContentSize"]

@@ -116,7 +116,7 @@ async function give() {
     const answer = await fetch(`/api/${asked}${query}`, { method: "POST", headers });
     const { done, text, stall_ms: stall } = await answer.json();
     if (done) {
-      if (!LEADS.includes(asked)) result("good", `${text[0].toUpperCase()}${text.slice(1)}.`);
+      if (!LEADS.includes(asked)) result("good", `${text}.`);
       else result("good", stall >= 1 ? `Done. Statements were held for ${Math.round(stall)} ms.` : "Done.");
       $("order-go").hidden = true;
       $("order-cancel").textContent = "Close";
