@@ -15,8 +15,9 @@ use crate::core::topology::NodeId;
 use crate::desk::{Desk, Outcome, Standing};
 use crate::metrics::Metrics;
 
-/// The kind of the event that tells who leads now.
+/// The kinds of events that tell who leads now: another than before, or the first one seen.
 const PROMOTED: &str = "promoted";
+const FOUND: &str = "primary_found";
 
 /// Speaks for the controller.
 pub(super) struct Reporter {
@@ -31,7 +32,7 @@ pub(super) struct Reporter {
     began: Option<Instant>,
     /// It is still under way.
     busy: bool,
-    /// What was found when another proxy decided: who leads, on which timeline.
+    /// Who leads, on which timeline, as far as it was told.
     followed: Option<(NodeId, Timeline)>,
     /// Said last, without its figures.
     why: String,
@@ -107,7 +108,7 @@ impl Reporter {
     ) {
         self.keep_time(record);
         if leads {
-            self.followed = None;
+            self.followed = record.primary.map(|primary| (primary, record.timeline));
         } else {
             self.tell_what_another_decided(record, leader.as_deref());
         }
@@ -166,13 +167,17 @@ impl Reporter {
             return;
         };
         let now = Some((primary, record.timeline));
-        if self.followed.is_some() && self.followed != now {
+        if self.followed != now {
+            let kind = match self.followed {
+                Some(_) => PROMOTED,
+                None => FOUND,
+            };
             let name = self.policy.name(primary);
             let text = format!("{name} leads on timeline {}", record.timeline);
             let after = self.began.map(|began| began.elapsed());
             let by = leader.unwrap_or_default();
-            tracing::info!(event = PROMOTED, by, "{text}");
-            self.desk.tell_of(PROMOTED, text, by, after);
+            tracing::info!(event = kind, by, "{text}");
+            self.desk.tell_of(kind, text, by, after);
         }
         self.followed = now;
     }
