@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::process::Command;
 
 use pgcauseway::rig::Login;
+use support::console::rows;
 use support::{Proxy, Wire, block_on, cluster, connect, eventually, sqlstate};
-use tokio_postgres::SimpleQueryMessage;
 
 /// A proxy whose application's user may use the console.
 fn proxy() -> Proxy {
@@ -21,27 +21,6 @@ fn proxy() -> Proxy {
         cluster(),
         &format!("\nadmin: {{ http: 127.0.0.1:0, users: [{user}] }}\n"),
     )
-}
-
-/// The rows of a command, each by column; NULL is left out.
-fn rows(
-    client: &tokio_postgres::Client,
-    command: &str,
-) -> Result<Vec<HashMap<String, String>>, tokio_postgres::Error> {
-    let messages = block_on(client.simple_query(command))?;
-    let rows = messages.into_iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let named = rows.map(|row| {
-        let columns = row.columns().iter().enumerate();
-        let value = |(index, column): (usize, &tokio_postgres::SimpleColumn)| {
-            let value = row.get(index)?;
-            Some((column.name().to_owned(), value.to_owned()))
-        };
-        columns.filter_map(value).collect()
-    });
-    Ok(named.collect())
 }
 
 fn console(proxy: &Proxy) -> tokio_postgres::Client {

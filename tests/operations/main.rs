@@ -11,15 +11,14 @@ mod pause;
 mod reload;
 mod signal;
 
-use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Output};
 
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
+use support::console::{Row, rows};
 use support::{PATIENCE, Proxy, block_on, cluster, connect, http};
-use tokio_postgres::SimpleQueryMessage;
 
 /// What clients do all the time: reads, writes, a transaction.
 const WORK: [&str; 5] = [
@@ -61,8 +60,6 @@ fn yaml(more: &str) -> String {
 /// A session on the console.
 struct Console(tokio_postgres::Client);
 
-type Row = HashMap<String, String>;
-
 impl Console {
     fn open(proxy: &Proxy) -> Self {
         let url = proxy.url();
@@ -72,20 +69,7 @@ impl Console {
 
     /// The rows of a command, each by column; NULL is left out.
     fn rows(&self, command: &str) -> Result<Vec<Row>, tokio_postgres::Error> {
-        let messages = block_on(self.0.simple_query(command))?;
-        let rows = messages.into_iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        let named = rows.map(|row| {
-            let columns = row.columns().iter().enumerate();
-            let value = |(index, column): (usize, &tokio_postgres::SimpleColumn)| {
-                let value = row.get(index)?;
-                Some((column.name().to_owned(), value.to_owned()))
-            };
-            columns.filter_map(value).collect()
-        });
-        Ok(named.collect())
+        rows(&self.0, command)
     }
 
     /// The rows of a command that must succeed.

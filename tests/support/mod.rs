@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod check;
+pub mod console;
 pub mod frames;
 pub mod http;
 pub mod load;
