@@ -16,7 +16,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Sources};
 use crate::backend::pool::Pools;
-use crate::board::{Board, MAX_NODES};
 use crate::client::cancels::Cancels;
 use crate::client::listener::{self, Door};
 use crate::client::rules::{Account, Bounds, Rules};
@@ -28,12 +27,13 @@ use crate::control::store::OpenError;
 use crate::control::{catalogs, monitor::NodeMonitor};
 use crate::core::route::Policy;
 use crate::core::topology::{NodeId, NodeView};
-use crate::desk::Desk;
-use crate::gate::Gate;
-use crate::ledger::Ledger;
 use crate::logging::Switch;
 use crate::metrics::Metrics;
-use crate::operations::Operations;
+use crate::shared::cluster::{ClusterState, MAX_NODES};
+use crate::shared::maintenance::Maintenance;
+use crate::shared::operator::Desk;
+use crate::shared::pause::Pause;
+use crate::shared::registry::Connections;
 use crate::wire::auth::Verifier;
 use operator::Operator;
 
@@ -146,24 +146,24 @@ pub async fn run(
     metrics
         .client_connections_max
         .set(config.max_clients as i64);
-    let board = Arc::new(Board::new(node_views(&config)));
-    let (desk, ledger) = (Arc::new(Desk::default()), Arc::new(Ledger::default()));
-    let gate = Arc::new(Gate::default());
+    let cluster = Arc::new(ClusterState::new(node_views(&config)));
+    let (desk, connections) = (Arc::new(Desk::default()), Arc::new(Connections::default()));
+    let gate = Arc::new(Pause::default());
     let live = Arc::new(Live::new(config.clone()));
     let rules = Arc::new(ArcSwap::from_pointee(rules(live.current(), None)?));
     let pools = Arc::new(Pools::new(
         &config,
         workers,
-        Arc::clone(&board),
+        Arc::clone(&cluster),
         Arc::clone(&metrics),
-        Arc::clone(&ledger),
+        Arc::clone(&connections),
         Arc::clone(&gate),
     ));
-    let operator: Arc<dyn Operations> = Arc::new(Operator {
+    let operator: Arc<dyn Maintenance> = Arc::new(Operator {
         live: Arc::clone(&live),
         rules: Arc::clone(&rules),
         pools: Arc::clone(&pools),
-        board: Arc::clone(&board),
+        cluster: Arc::clone(&cluster),
         metrics: Arc::clone(&metrics),
         desk: Arc::clone(&desk),
         log: signals.log,
@@ -174,10 +174,10 @@ pub async fn run(
         live: Arc::clone(&live),
         operations: Arc::clone(&operator),
         gate: Arc::clone(&gate),
-        board: Arc::clone(&board),
+        cluster: Arc::clone(&cluster),
         metrics: Arc::clone(&metrics),
         desk: Arc::clone(&desk),
-        ledger: Arc::clone(&ledger),
+        connections: Arc::clone(&connections),
         shutdown: shutdown.clone(),
     });
     let common = Arc::new(Common {
@@ -185,12 +185,12 @@ pub async fn run(
         pools,
         gate,
         console: Arc::new(state.clone()),
-        ledger,
+        connections,
         cancels: Cancels::default(),
         draining: CancellationToken::new(),
         greetings: Default::default(),
         workers,
-        board: Arc::clone(&board),
+        cluster: Arc::clone(&cluster),
         metrics: Arc::clone(&metrics),
         config: config.clone(),
     });
@@ -203,7 +203,7 @@ pub async fn run(
             id: NodeId(index as u16),
             node: node.clone(),
             live: Arc::clone(&live),
-            board: Arc::clone(&board),
+            cluster: Arc::clone(&cluster),
             metrics: Arc::clone(&metrics),
             desk: Arc::clone(&desk),
         };
@@ -211,7 +211,7 @@ pub async fn run(
     }
     tracker.spawn(catalogs::run(
         Arc::clone(&live),
-        Arc::clone(&board),
+        Arc::clone(&cluster),
         stop_control.clone(),
     ));
     if let Some(failover) = &config.failover {
@@ -219,7 +219,7 @@ pub async fn run(
             Arc::clone(&live),
             failover,
             agents(&config)?,
-            Arc::clone(&board),
+            Arc::clone(&cluster),
             Arc::clone(&desk),
             Arc::clone(&metrics),
         )
@@ -295,7 +295,7 @@ fn start_workers(
 }
 
 /// Reloads whenever a signal asks for it.
-async fn reload(operator: Arc<dyn Operations>, asked: Arc<Notify>, shutdown: CancellationToken) {
+async fn reload(operator: Arc<dyn Maintenance>, asked: Arc<Notify>, shutdown: CancellationToken) {
     let work = async {
         loop {
             asked.notified().await;

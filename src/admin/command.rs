@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::State;
 use crate::core::topology::NodeId;
-use crate::desk::{Ask, Outcome};
+use crate::shared::operator::{Ask, Outcome};
 
 /// Longest wait for the end of an order.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -1,4 +1,4 @@
-//! What `/metrics` shows of the board: gauges are brought up to date for each scrape, and lag is
+//! What `/metrics` shows of the cluster: gauges are brought up to date for each scrape, and lag is
 //! sampled at a steady pace, so that its histogram does not depend on who scrapes.
 
 use std::time::Duration;
@@ -13,11 +13,11 @@ const PACE: Duration = Duration::from_millis(100);
 
 /// Brings the gauges up to date.
 pub(super) fn refresh(state: &State) {
-    let topology = state.board.topology();
+    let topology = state.cluster.topology();
     let metrics = &state.metrics;
     let primary = topology.primary().is_some();
     metrics.primary_available.set(i64::from(primary));
-    let loads = state.board.loads();
+    let loads = state.cluster.loads();
     for (node, load) in topology.nodes.iter().zip(loads) {
         let name: &[&str] = &[&*node.name];
         let barred = metrics.node_barred.with_label_values(name);
@@ -61,8 +61,8 @@ pub(super) async fn sample(state: State) {
 
 /// Each node with its lag; none where it is no standby in service, or there is no primary.
 fn lags(state: &State) -> Vec<(String, Option<Lag>)> {
-    let topology = state.board.topology();
-    let now_us = state.board.now_us();
+    let topology = state.cluster.topology();
+    let now_us = state.cluster.now_us();
     let lags = topology.nodes.iter().map(|node| {
         let standby = node.as_standby();
         let lag = standby.and_then(|(life, _)| topology.lag(life, now_us));

@@ -65,7 +65,7 @@ async fn metrics(Held(state): Held<State>) -> Response {
 }
 
 async fn ready(Held(state): Held<State>) -> Response {
-    if state.board.topology().primary().is_some() {
+    if state.cluster.topology().primary().is_some() {
         "ready\n".into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "no primary is available\n").into_response()

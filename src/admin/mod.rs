@@ -19,13 +19,13 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::board::Board;
 use crate::config::Live;
-use crate::desk::Desk;
-use crate::gate::Gate;
-use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::operations::Operations;
+use crate::shared::cluster::ClusterState;
+use crate::shared::maintenance::Maintenance;
+use crate::shared::operator::Desk;
+use crate::shared::pause::Pause;
+use crate::shared::registry::Connections;
 use sampler::Sampler;
 
 /// What the pages are made from, and whom orders go to.
@@ -34,17 +34,17 @@ pub struct Sources {
     /// The configuration in force; its nodes keep their order.
     pub live: Arc<Live>,
     /// Who carries out what concerns the whole proxy.
-    pub operations: Arc<dyn Operations>,
+    pub operations: Arc<dyn Maintenance>,
     /// Closed by PAUSE.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<Pause>,
     /// The topology.
-    pub board: Arc<Board>,
+    pub cluster: Arc<ClusterState>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Where orders for the failover controller are put.
     pub desk: Arc<Desk>,
     /// Who is connected.
-    pub ledger: Arc<Ledger>,
+    pub connections: Arc<Connections>,
     /// Cancelled, it ends the proxy.
     pub shutdown: CancellationToken,
 }

@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 
 use super::State;
 use super::command::{Refused, carry_out};
-use crate::desk::Ask;
+use crate::shared::operator::Ask;
 
 /// What an order may say.
 #[derive(Debug, Deserialize)]

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::State;
 use super::upkeep::{Drain, drain_of};
 use crate::core::topology::{NodeView, Role};
-use crate::desk::{Standing, Told, Trouble};
+use crate::shared::operator::{Standing, Told, Trouble};
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
@@ -91,9 +91,9 @@ pub(super) struct Count {
 
 /// Takes a snapshot.
 pub(super) fn take(state: &State) -> Status {
-    let topology = state.board.topology();
-    let now_us = state.board.now_us();
-    let loads = state.board.loads();
+    let topology = state.cluster.topology();
+    let now_us = state.cluster.now_us();
+    let loads = state.cluster.loads();
     let config = state.live.load();
     let nodes = topology.nodes.iter().zip(config.nodes.iter()).zip(loads);
     let nodes = nodes.map(|((view, node), load)| NodeStatus {

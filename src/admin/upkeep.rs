@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::State;
 use crate::core::topology::{NodeId, NodeView};
-use crate::gate::Gate;
-use crate::operations::{NotReloaded, Reloaded};
+use crate::shared::maintenance::{NotReloaded, Reloaded};
+use crate::shared::pause::Pause;
 
 /// Longest wait of a PAUSE for connections to be given back.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -82,7 +82,7 @@ pub(super) fn drain(
     from: &str,
 ) -> Result<Option<Drain>, Refused> {
     let unknown = || Refused::NoSuchNode(name.to_owned());
-    let topology = state.board.topology();
+    let topology = state.cluster.topology();
     let node = topology.nodes.iter().find(|node| *node.name == *name);
     let node = node.ok_or_else(unknown)?;
     let (id, before) = (node.id, node.drained);
@@ -90,7 +90,7 @@ pub(super) fn drain(
         return Err(Refused::IsPrimary(name.to_owned()));
     }
     if before != on {
-        state.board.publish(id, |node| node.drained = on);
+        state.cluster.publish(id, |node| node.drained = on);
         let drained = &state.metrics.node_drained;
         drained.with_label_values(&[name]).set(i64::from(on));
         tracing::info!(
@@ -110,7 +110,7 @@ pub(super) fn drain(
 }
 
 fn look(state: &State, id: NodeId) -> Option<Drain> {
-    let topology = state.board.topology();
+    let topology = state.cluster.topology();
     topology.node(id).and_then(|view| drain_of(state, view))
 }
 
@@ -177,7 +177,7 @@ fn whom(database: Option<&str>) -> String {
 
 /// Opens the gate again unless the pause came to its end.
 struct Undo<'a> {
-    gate: Option<&'a Gate>,
+    gate: Option<&'a Pause>,
     database: Option<&'a str>,
 }
 

@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime};
 
 use super::rules;
 use crate::backend::pool::Pools;
-use crate::board::Board;
 use crate::client::rules::{LiveRules, Rules};
 use crate::config::{self, Config, Live};
 use crate::core::topology::NodeId;
-use crate::desk::Desk;
 use crate::logging::Switch;
 use crate::metrics::Metrics;
-use crate::operations::{NotReloaded, Operations, Reloaded, Reloading};
+use crate::shared::cluster::ClusterState;
+use crate::shared::maintenance::{Maintenance, NotReloaded, Reloaded, Reloading};
+use crate::shared::operator::Desk;
 
 /// Bound on reading the file and what it names.
 const READ_BOUND: Duration = Duration::from_secs(30);
@@ -23,7 +23,7 @@ pub(super) struct Operator {
     pub(super) live: Arc<Live>,
     pub(super) rules: LiveRules,
     pub(super) pools: Arc<Pools>,
-    pub(super) board: Arc<Board>,
+    pub(super) cluster: Arc<ClusterState>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) desk: Arc<Desk>,
     pub(super) log: Option<Switch>,
@@ -37,7 +37,7 @@ impl fmt::Debug for Operator {
     }
 }
 
-impl Operations for Operator {
+impl Maintenance for Operator {
     fn reload<'a>(&'a self, from: &'a str) -> Reloading<'a> {
         Box::pin(async move {
             let _one_at_a_time = self.one_at_a_time.lock().await;
@@ -119,7 +119,7 @@ impl Operator {
             let account = rules.users.get(user);
             account.map(|account| account.server_password.clone())
         });
-        self.board.change_all(|view| {
+        self.cluster.change_all(|view| {
             if let Some(node) = config.nodes.get(usize::from(view.id.0)) {
                 view.weight = node.weight;
                 view.near = super::is_near(&config, node);

@@ -10,8 +10,8 @@ use postgres_protocol::message::frontend;
 use tokio::net::TcpStream;
 
 use super::server::{CancelTarget, Origin, Server};
-use crate::board::Board;
 use crate::config::Secret;
+use crate::shared::cluster::ClusterState;
 use crate::wire::frame;
 use crate::wire::reply::error_field;
 use crate::wire::socket::Socket;
@@ -100,11 +100,11 @@ pub async fn connect(
     target: &Target,
     origin: Origin,
     worker: usize,
-    board: Arc<Board>,
+    cluster: Arc<ClusterState>,
     bound: Duration,
 ) -> Result<Server, ConnectError> {
     let node = Arc::clone(&target.node);
-    match tokio::time::timeout(bound, login(target, origin, worker, board)).await {
+    match tokio::time::timeout(bound, login(target, origin, worker, cluster)).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::TimedOut { node, bound }),
     }
@@ -114,7 +114,7 @@ async fn login(
     target: &Target,
     origin: Origin,
     worker: usize,
-    board: Arc<Board>,
+    cluster: Arc<ClusterState>,
 ) -> Result<Server, ConnectError> {
     let io = |source| ConnectError::Io {
         node: Arc::clone(&target.node),
@@ -187,7 +187,7 @@ async fn login(
         parameters,
         commits_async,
         worker,
-        board,
+        cluster,
     ))
 }
 

@@ -14,12 +14,12 @@ use tokio::sync::oneshot;
 
 use super::connect::{self, ConnectError, Target};
 use super::server::{Origin, Server};
-use crate::board::Board;
 use crate::config::{self, Config, Secret};
 use crate::core::topology::{NodeId, NodeView};
-use crate::gate::Gate;
-use crate::ledger::{Ledger, PoolEntry};
 use crate::metrics::Metrics;
+use crate::shared::cluster::ClusterState;
+use crate::shared::pause::Pause;
+use crate::shared::registry::{Connections, PoolEntry};
 
 /// Between two log lines about one exhausted pool.
 const EXHAUSTED_PAUSE: Duration = Duration::from_secs(10);
@@ -55,14 +55,14 @@ pub enum AcquireError {
 /// What every pool needs to know.
 #[derive(Debug)]
 pub struct Shared {
-    /// The board.
-    pub board: Arc<Board>,
+    /// The cluster.
+    pub cluster: Arc<ClusterState>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Closed while operators pause clients.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<Pause>,
     /// Where the pools are entered.
-    pub ledger: Arc<Ledger>,
+    pub connections: Arc<Connections>,
     /// Number of workers.
     pub workers: usize,
     /// Connections per pool; apart from the other limits, as it is asked for whenever one comes back.
@@ -93,10 +93,10 @@ impl Pools {
     pub fn new(
         config: &Config,
         workers: usize,
-        board: Arc<Board>,
+        cluster: Arc<ClusterState>,
         metrics: Arc<Metrics>,
-        ledger: Arc<Ledger>,
-        gate: Arc<Gate>,
+        connections: Arc<Connections>,
+        gate: Arc<Pause>,
     ) -> Self {
         let nodes = config.nodes.iter().map(|node| NodeAddress {
             name: Arc::from(node.name.as_str()),
@@ -105,9 +105,9 @@ impl Pools {
         });
         Self {
             shared: Arc::new(Shared {
-                board,
+                cluster,
                 metrics,
-                ledger,
+                connections,
                 gate,
                 workers,
                 size: AtomicUsize::new(config.pool.size),
@@ -205,7 +205,7 @@ impl Pools {
     /// Closes what has been idle for too long or belongs to a life that is over, drops pools that
     /// nobody uses, and brings the gauges up to date.
     pub fn tidy(&self) {
-        let topology = self.shared.board.topology();
+        let topology = self.shared.cluster.topology();
         let idle_timeout = self.shared.limits.load().idle_timeout;
         let mut pools = self.by_key.lock();
         let mut totals: HashMap<NodeId, (i64, i64, i64)> = HashMap::new();
@@ -249,7 +249,7 @@ impl Pools {
             state.open > 0 || Arc::strong_count(pool) > 1
         });
         drop(pools);
-        self.shared.ledger.set_pools(entries);
+        self.shared.connections.set_pools(entries);
         for (index, node) in self.shared.nodes.iter().enumerate() {
             let (active, idle, waiting) = totals.remove(&NodeId(index as u16)).unwrap_or_default();
             let metrics = &self.shared.metrics;
@@ -323,7 +323,7 @@ impl Pool {
     /// Takes an idle connection of the node's present life if there is one: the hot path.
     pub fn take_idle(self: &Arc<Self>, worker: usize) -> Option<Lease> {
         let mut state = self.state.lock();
-        let topology = self.shared.board.topology();
+        let topology = self.shared.cluster.topology();
         loop {
             let own = state.idle.get_mut(worker).and_then(Vec::pop);
             let server = match own {
@@ -436,7 +436,7 @@ impl Pool {
     fn give_back(&self, mut server: Box<Server>) {
         server.set_busy(false);
         server.idle_since = Instant::now();
-        let wanted = server.is_wanted(&self.shared.board.topology());
+        let wanted = server.is_wanted(&self.shared.cluster.topology());
         if !wanted || !server.is_reusable() {
             drop(server);
             return self.closed();
@@ -513,7 +513,7 @@ impl Permit<'_> {
         let shared = &pool.shared;
         let node = Arc::clone(&pool.name);
         let origin = {
-            let topology = shared.board.topology();
+            let topology = shared.cluster.topology();
             let life = topology.node(pool.node).and_then(NodeView::usable);
             life.map(|life| Origin {
                 node: pool.node,
@@ -524,12 +524,12 @@ impl Permit<'_> {
         let Some(origin) = origin else {
             return Err(AcquireError::Gone { node });
         };
-        let board = Arc::clone(&shared.board);
+        let cluster = Arc::clone(&shared.cluster);
         let (target, bound) = (
             pool.target.load_full(),
             shared.limits.load().connect_timeout,
         );
-        let opened = connect::connect(&target, origin, worker, board, bound).await;
+        let opened = connect::connect(&target, origin, worker, cluster, bound).await;
         let outcome = if opened.is_ok() { "ok" } else { "failed" };
         shared
             .metrics

@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use super::prepared::Held;
 use super::settings::Settings;
-use crate::board::Board;
 use crate::core::exchange::Exchange;
 use crate::core::gauge::Gauge;
 use crate::core::session::LifeAt;
 use crate::core::topology::{Incarnation, NodeId, NodeView, Topology};
+use crate::shared::cluster::ClusterState;
 use crate::wire::frame::Walker;
 use crate::wire::socket::Socket;
 
@@ -73,7 +73,7 @@ pub struct Server {
     busy: bool,
     /// It runs a unit that may commit asynchronously.
     asynchronous: bool,
-    board: Arc<Board>,
+    cluster: Arc<ClusterState>,
 }
 
 impl Server {
@@ -89,7 +89,7 @@ impl Server {
         parameters: Arc<[(String, String)]>,
         commits_async: bool,
         worker: usize,
-        board: Arc<Board>,
+        cluster: Arc<ClusterState>,
     ) -> Self {
         Self {
             socket,
@@ -110,7 +110,7 @@ impl Server {
             proven: false,
             busy: false,
             asynchronous: false,
-            board,
+            cluster,
         }
     }
 
@@ -200,8 +200,8 @@ impl Server {
             self.origin.gauge.asynchronous_ended();
         }
         match (busy, self.busy) {
-            (true, false) => self.board.begin(self.origin.node),
-            (false, true) => self.board.end(self.origin.node),
+            (true, false) => self.cluster.begin(self.origin.node),
+            (false, true) => self.cluster.end(self.origin.node),
             _ => {}
         }
         self.busy = busy;

@@ -7,9 +7,9 @@ use pgwire::messages::startup::Authentication;
 
 use super::cancels::Slot;
 use super::worker::Worker;
-use crate::console::Console;
 use crate::core::exchange::TransactionStatus;
 use crate::error::{Kind, Problem};
+use crate::shared::admin::Console;
 use crate::wire::frame;
 use crate::wire::reply::Reply;
 use crate::wire::socket::Socket;

@@ -32,7 +32,7 @@ impl Session {
                     Poll::Ready(_) => return Poll::Ready(Err(Lost::Server)),
                     Poll::Pending => {}
                 }
-                if look_after.poll(cx) && !server.is_current(&worker.common.board.topology()) {
+                if look_after.poll(cx) && !server.is_current(&worker.common.cluster.topology()) {
                     return Poll::Ready(Err(Lost::Server));
                 }
             }

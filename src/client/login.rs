@@ -119,7 +119,7 @@ struct Ready {
     places: Places,
     track: Track,
     slot: Arc<super::cancels::Slot>,
-    entry: crate::ledger::Entry,
+    entry: crate::shared::registry::Entry,
 }
 
 impl Login<'_> {
@@ -135,7 +135,7 @@ impl Login<'_> {
         let password = self.authenticate(&hello.user).await?;
         let rules = self.worker.common.rules.load_full();
         let admins = &rules.config.admin_users;
-        if hello.database == crate::console::DATABASE && !admins.is_empty() {
+        if hello.database == crate::shared::admin::DATABASE && !admins.is_empty() {
             console::admit(admins, &hello.user)?;
             return Ok(Some(Welcome::Console { user: hello.user }));
         }
@@ -339,7 +339,7 @@ impl Login<'_> {
         parameters.retain(|(name, _)| track.settings.contains(&name.to_ascii_lowercase()));
         track.greeted = parameters;
         let entry = common
-            .ledger
+            .connections
             .enter(&user, &database, self.socket.peer().ok());
         Ok(Ready {
             entry,
@@ -427,22 +427,26 @@ async fn greeting(
 async fn best_node(
     worker: &Worker,
 ) -> Result<(NodeId, crate::core::topology::Incarnation), Refusal> {
-    let board = &worker.common.board;
+    let cluster = &worker.common.cluster;
     let find = || {
-        let topology = board.topology();
+        let topology = cluster.topology();
         let mut standbys = topology
             .nodes
             .iter()
             .filter(|node| node.usable().is_some() && !node.drained);
         // At first the primary may just not have answered yet, and a standby may not know the
         // database yet.
-        let any = || standbys.next().filter(|_| board.now_us() >= FIRST_LOOK_US);
+        let any = || {
+            standbys
+                .next()
+                .filter(|_| cluster.now_us() >= FIRST_LOOK_US)
+        };
         let node = topology.primary().or_else(any)?;
         Some((node.id, node.usable()?.incarnation))
     };
     let wait = async {
         loop {
-            let changed = board.changed();
+            let changed = cluster.changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
             if let Some(found) = find() {

@@ -9,7 +9,6 @@ use arc_swap::Cache;
 use super::rules::{Bounds, LiveRules, Rules};
 use super::worker::{Common, Worker};
 use crate::backend::pool::{AcquireError, Lease, Pool};
-use crate::board::Board;
 use crate::config::Secret;
 use crate::core::gauge::Position;
 use crate::core::lsn::Lsn;
@@ -19,6 +18,7 @@ use crate::core::statement::{Access, WriteReason};
 use crate::core::topology::{NodeId, NodeView, Topology};
 use crate::error::{Kind, Problem};
 use crate::metrics::Metrics;
+use crate::shared::cluster::ClusterState;
 
 /// Different nodes are tried for one batch at most this often.
 pub(super) const MAX_ATTEMPTS: usize = 8;
@@ -108,8 +108,8 @@ impl Places {
         mut need: Need,
     ) -> Result<(Lease, LastRoute), Failure> {
         let common = &*worker.common;
-        let board = &*common.board;
-        let began_us = board.now_us();
+        let cluster = &*common.cluster;
+        let began_us = cluster.now_us();
         let bounds = self.bounds();
         let mut attempts = 0;
         loop {
@@ -133,7 +133,7 @@ impl Places {
                     if route.primary {
                         return Ok((lease, last));
                     }
-                    match prove(board, &mut lease, bounds.policy.visibility_wait_us).await {
+                    match prove(cluster, &mut lease, bounds.policy.visibility_wait_us).await {
                         Proof::Given => return Ok((lease, last)),
                         // Since it was chosen; given back, the connection is closed.
                         Proof::Drained => continue,
@@ -149,11 +149,11 @@ impl Places {
                 {
                     tracing::debug!(%error, "take a server connection");
                     if route.primary {
-                        let waited = Duration::from_micros(board.now_us() - began_us);
+                        let waited = Duration::from_micros(cluster.now_us() - began_us);
                         if waited >= bounds.hold_timeout {
                             return Err(unavailable(&error).into());
                         }
-                        wait_for_change(board, Duration::from_millis(50)).await;
+                        wait_for_change(cluster, Duration::from_millis(50)).await;
                         attempts -= 1;
                     } else {
                         need.exclude.insert(route.node);
@@ -177,22 +177,22 @@ impl Places {
         need: &Need,
         began_us: u64,
     ) -> Result<LastRoute, Failure> {
-        let board = &*common.board;
+        let cluster = &*common.cluster;
         let mut held: Option<Held<'_>> = None;
         let mut stale_prevented = false;
         let mut asked_at_us = began_us;
         let mut asked_before = false;
         loop {
             // Registered before looking, so that no publication falls between look and wait.
-            let changed = board.changed();
+            let changed = cluster.changed();
             tokio::pin!(changed);
             if asked_before {
                 changed.as_mut().enable();
-                asked_at_us = board.now_us();
+                asked_at_us = cluster.now_us();
             }
             let (decision, last) = {
-                let topology = board.topology();
-                let loads = board.loads();
+                let topology = cluster.topology();
+                let loads = cluster.loads();
                 let question = Question {
                     access: need.access,
                     write_reason: need.write_reason,
@@ -242,7 +242,7 @@ impl Places {
                     let left = bounds.hold_timeout.saturating_sub(waited);
                     if left.is_zero() {
                         common.metrics.hold_timeouts.inc();
-                        return Err(no_primary(waited, &board.why()).into());
+                        return Err(no_primary(waited, &cluster.why()).into());
                     }
                     held.get_or_insert_with(|| Held::new(&common.metrics));
                     (NodeSet::default(), left)
@@ -252,7 +252,7 @@ impl Places {
                 asked_before = true;
                 continue;
             }
-            board.demand(probe);
+            cluster.demand(probe);
             let _ = tokio::time::timeout(left, changed).await;
         }
     }
@@ -284,14 +284,14 @@ enum Proof {
 }
 
 /// Waits until measurements speak for a new connection to a standby.
-async fn prove(board: &Board, lease: &mut Lease, wait_us: u64) -> Proof {
-    let began_us = board.now_us();
+async fn prove(cluster: &ClusterState, lease: &mut Lease, wait_us: u64) -> Proof {
+    let began_us = cluster.now_us();
     loop {
-        let changed = board.changed();
+        let changed = cluster.changed();
         tokio::pin!(changed);
         let server = lease.server();
         {
-            let topology = board.topology();
+            let topology = cluster.topology();
             let node = topology.node(server.origin.node);
             if node.is_some_and(NodeView::is_drained) {
                 return Proof::Drained;
@@ -304,16 +304,16 @@ async fn prove(board: &Board, lease: &mut Lease, wait_us: u64) -> Proof {
             }
         }
         changed.as_mut().enable();
-        if server.is_proven(&board.topology()) {
+        if server.is_proven(&cluster.topology()) {
             return Proof::Given;
         }
-        let left_us = wait_us.saturating_sub(board.now_us() - began_us);
+        let left_us = wait_us.saturating_sub(cluster.now_us() - began_us);
         if left_us == 0 {
             return Proof::Missing;
         }
         let mut probe = NodeSet::default();
         probe.insert(server.origin.node);
-        board.demand(probe);
+        cluster.demand(probe);
         let _ = tokio::time::timeout(Duration::from_micros(left_us), changed).await;
     }
 }
@@ -329,8 +329,8 @@ fn lost_writes(broken: &Broken) -> Problem {
     )
 }
 
-async fn wait_for_change(board: &Board, bound: Duration) {
-    let _ = tokio::time::timeout(bound, board.changed()).await;
+async fn wait_for_change(cluster: &ClusterState, bound: Duration) {
+    let _ = tokio::time::timeout(bound, cluster.changed()).await;
 }
 
 /// Why a batch could not be placed.

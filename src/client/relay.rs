@@ -13,10 +13,10 @@ use tokio::time::{Instant, Sleep};
 use super::digest::{Digest, Fault, put_fakes};
 use super::names::Names;
 use crate::backend::server::Server;
-use crate::board::Board;
 use crate::core::exchange::Copy;
 use crate::error::{Kind, Problem};
 use crate::metrics::Replay;
+use crate::shared::cluster::ClusterState;
 use crate::wire::frame::{Piece, Walker};
 use crate::wire::socket::Socket;
 
@@ -115,7 +115,7 @@ pub(super) struct Relay<'a> {
     pub(super) client: &'a mut Client,
     pub(super) server: &'a mut Server,
     pub(super) names: &'a mut Names,
-    pub(super) board: &'a Board,
+    pub(super) cluster: &'a ClusterState,
     pub(super) look_after: &'a mut LookAfter,
     /// Bytes for the server that it could not take yet.
     pub(super) to_server: Vec<u8>,
@@ -181,7 +181,7 @@ impl Relay<'_> {
             }
             if !progress {
                 let look = self.look_after.poll(cx);
-                if look && !self.server.is_current(&self.board.topology()) {
+                if look && !self.server.is_current(&self.cluster.topology()) {
                     return Poll::Ready(self.lost());
                 }
                 return Poll::Pending;

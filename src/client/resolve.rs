@@ -96,7 +96,7 @@ impl Session {
         let (mut lease, _) = placed.ok()?;
         let server = lease.server();
         let credit = {
-            let topology = self.worker.common.board.topology();
+            let topology = self.worker.common.cluster.topology();
             let node = topology.node(server.origin.node)?;
             let life = node.usable()?;
             if life.incarnation != server.origin.incarnation {

@@ -23,8 +23,8 @@ use crate::core::route::NodeSet;
 use crate::core::session::{Cover, Level, Seen};
 use crate::core::statement::{Access, WriteReason};
 use crate::error::{Kind, Problem};
-use crate::ledger::Entry;
 use crate::metrics::Replay;
+use crate::shared::registry::Entry;
 use crate::wire::frame::Walker;
 use crate::wire::reply::Reply;
 
@@ -342,7 +342,7 @@ impl Session {
             client: &mut self.client,
             server,
             names: &mut self.names,
-            board: &self.worker.common.board,
+            cluster: &self.worker.common.cluster,
             look_after: &mut self.look_after,
             to_server,
             large,
@@ -401,7 +401,7 @@ impl Session {
             server.applied = Some(Arc::clone(&self.track.settings));
         }
         if after.ddl {
-            self.worker.common.board.want_catalogs();
+            self.worker.common.cluster.want_catalogs();
         }
         if server.exchange.is_free() {
             self.transaction_ended();
@@ -450,7 +450,7 @@ impl Session {
                 self.seen.ended_on_primary(node, server.life(), cover);
                 let mut owed = NodeSet::default();
                 owed.insert(node);
-                self.worker.common.board.demand(owed);
+                self.worker.common.cluster.demand(owed);
             }
             Some(_) => self.seen.read_on_standby(node, server.life()),
         }

@@ -12,14 +12,14 @@ use super::cancels::Cancels;
 use super::rules::LiveRules;
 use crate::backend::pool::Pools;
 use crate::backend::prepared::{Prepared, Registry};
-use crate::board::Board;
 use crate::config::Config;
-use crate::console::Console;
 use crate::core::statement::Statement;
 use crate::core::topology::Incarnation;
-use crate::gate::Gate;
-use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::shared::admin::Console;
+use crate::shared::cluster::ClusterState;
+use crate::shared::pause::Pause;
+use crate::shared::registry::Connections;
 use crate::sql::Classifier;
 use crate::sql::catalog::Catalog;
 use crate::wire::frame;
@@ -37,16 +37,16 @@ pub struct Common {
     pub config: Config,
     /// What a reload changes.
     pub rules: LiveRules,
-    /// The board.
-    pub board: Arc<Board>,
+    /// The cluster.
+    pub cluster: Arc<ClusterState>,
     /// The pools.
     pub pools: Arc<Pools>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Closed while operators pause clients.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<Pause>,
     /// Who is connected.
-    pub ledger: Arc<Ledger>,
+    pub connections: Arc<Connections>,
     /// Who answers on the console.
     pub console: Arc<dyn Console>,
     /// The cancel registry.
@@ -96,7 +96,7 @@ impl Worker {
         }
         let name: Arc<str> = Arc::from(name);
         let database = Arc::new(Database {
-            catalog: self.common.board.catalog(&name),
+            catalog: self.common.cluster.catalog(&name),
             known: Mutex::new(Known {
                 classifier: Classifier::new(REMEMBERED),
                 registry: Registry::new(

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
-use crate::board::Board;
 use crate::config::{Live, Node};
+use crate::shared::cluster::ClusterState;
 use crate::sql::{Catalog, FunctionRow, catalog};
 
 /// The catalogue is read again this often, for changes made past the proxy.
@@ -19,11 +19,11 @@ const GAP: Duration = Duration::from_millis(200);
 /// Bound on one reading.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// Keeps the catalogues on the board up to date until `shutdown`.
-pub async fn run(live: Arc<Live>, board: Arc<Board>, shutdown: CancellationToken) {
+/// Keeps the catalogues on the cluster up to date until `shutdown`.
+pub async fn run(live: Arc<Live>, cluster: Arc<ClusterState>, shutdown: CancellationToken) {
     let keeper = Keeper {
         live,
-        board,
+        cluster,
         hasher: RandomState::new(),
     };
     tokio::select! {
@@ -34,7 +34,7 @@ pub async fn run(live: Arc<Live>, board: Arc<Board>, shutdown: CancellationToken
 
 struct Keeper {
     live: Arc<Live>,
-    board: Arc<Board>,
+    cluster: Arc<ClusterState>,
     hasher: RandomState,
 }
 
@@ -44,14 +44,14 @@ impl Keeper {
         let mut version = 0;
         loop {
             let mut failed = false;
-            for database in self.board.databases() {
+            for database in self.cluster.databases() {
                 match tokio::time::timeout(BOUND, self.read(&database)).await {
                     Ok(Ok(rows)) => {
                         let hash = self.fingerprint(&rows);
                         if known.insert(Arc::clone(&database), hash) != Some(hash) {
                             version += 1;
                             let catalog = Catalog::from_rows(version, rows);
-                            self.board.catalog(&database).store(Arc::new(catalog));
+                            self.cluster.catalog(&database).store(Arc::new(catalog));
                             tracing::debug!(%database, version, "read the function catalogue");
                         }
                     }
@@ -75,7 +75,7 @@ impl Keeper {
                 tokio::time::sleep(GAP).await;
             }
             if !failed {
-                let _ = tokio::time::timeout(REFRESH, self.board.catalogs_wanted()).await;
+                let _ = tokio::time::timeout(REFRESH, self.cluster.catalogs_wanted()).await;
             }
         }
     }
@@ -130,7 +130,7 @@ impl Keeper {
     }
 
     fn primary(&self) -> Option<Node> {
-        let id = self.board.topology().primary()?.id;
+        let id = self.cluster.topology().primary()?.id;
         self.live.load().nodes.get(usize::from(id.0)).cloned()
     }
 }

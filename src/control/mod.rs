@@ -1,4 +1,4 @@
-//! The control plane: measuring the nodes and reading the catalogue. It publishes on the board.
+//! The control plane: measuring the nodes and reading the catalogue. It publishes on the cluster.
 
 pub mod agent;
 pub mod catalogs;

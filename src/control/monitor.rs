@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::pace::Pace;
 use super::probe::{Probe, ProbeError};
-use crate::board::Board;
 use crate::config::{Live, Monitor, Node};
 use crate::core::gauge::{Gauge, Measurement};
 use crate::core::lsn::Timeline;
 use crate::core::topology::{Incarnation, Life, NodeId, NodeView, Role};
-use crate::desk::Desk;
 use crate::metrics::Metrics;
+use crate::shared::cluster::ClusterState;
+use crate::shared::operator::Desk;
 
 /// Pause before a lost node is tried again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -35,7 +35,7 @@ pub struct NodeMonitor {
     /// How to monitor.
     pub live: Arc<Live>,
     /// Where to publish.
-    pub board: Arc<Board>,
+    pub cluster: Arc<ClusterState>,
     /// What to count.
     pub metrics: Arc<Metrics>,
     /// Where to say why the node is down.
@@ -96,7 +96,7 @@ impl NodeMonitor {
         let mut followed = Timeline::default();
         loop {
             // Taken before the probe leaves, so that whoever asks from now on gets another.
-            self.board.take_demand(self.id);
+            self.cluster.take_demand(self.id);
             let running = self.running_on_primary();
             let number = gauge.next_probe();
             let sent = Instant::now();
@@ -110,7 +110,7 @@ impl NodeMonitor {
             let latest = Measurement {
                 probe: number,
                 position: answer.position,
-                at_us: self.board.now_us(),
+                at_us: self.cluster.now_us(),
                 timeline: probe.timeline(),
             };
             gauge.record(latest);
@@ -142,7 +142,7 @@ impl NodeMonitor {
                 self.desk.trouble(&self.node.name, "down", None);
                 self.report_begin(&life);
             }
-            self.board.publish(self.id, |view| view.life = Some(life));
+            self.cluster.publish(self.id, |view| view.life = Some(life));
 
             self.rest(sent, &mut pace).await;
         }
@@ -154,9 +154,9 @@ impl NodeMonitor {
             let config = self.live.load();
             (config.monitor.interval, config.monitor.busy_interval)
         };
-        if !self.board.is_demanded(self.id) {
+        if !self.cluster.is_demanded(self.id) {
             let pause = interval.saturating_sub(sent.elapsed());
-            let _ = tokio::time::timeout(pause, self.board.demanded(self.id)).await;
+            let _ = tokio::time::timeout(pause, self.cluster.demanded(self.id)).await;
         }
         pace.sleep(busy_interval.saturating_sub(sent.elapsed()))
             .await;
@@ -164,7 +164,7 @@ impl NodeMonitor {
 
     /// Transactions that the primary had running when it was last asked.
     fn running_on_primary(&self) -> Arc<[u64]> {
-        let topology = self.board.topology();
+        let topology = self.cluster.topology();
         match topology.primary().and_then(NodeView::as_primary) {
             Some((_, snapshot)) => Arc::clone(&snapshot.running),
             None => Arc::from([]),
@@ -199,7 +199,7 @@ impl NodeMonitor {
 
     fn end_life(&self) {
         let name = self.node.name.as_str();
-        self.board.publish(self.id, |view| {
+        self.cluster.publish(self.id, |view| {
             if view.end_life() {
                 self.metrics
                     .incarnations_ended

@@ -2,7 +2,7 @@
 
 use super::{maybe, table, text};
 use crate::admin::{State, status};
-use crate::console::Answer;
+use crate::shared::admin::Answer;
 
 pub(super) fn nodes(state: &State) -> Answer {
     let status = status::take(state);

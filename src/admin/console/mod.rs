@@ -8,10 +8,10 @@ mod tests;
 use super::State;
 use super::command::{Refused, carry_out};
 use super::upkeep::{self, Drain};
-use crate::console::{Answer, Answering, Console};
-use crate::desk::Ask;
 use crate::error::{Kind, Problem};
-use crate::operations::{NotReloaded, Reloaded};
+use crate::shared::admin::{Answer, Answering, Console};
+use crate::shared::maintenance::{NotReloaded, Reloaded};
+use crate::shared::operator::Ask;
 
 /// Makes a table.
 type Show = fn(&State) -> Answer;

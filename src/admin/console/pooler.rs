@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use super::{maybe, table, text};
 use crate::admin::State;
 use crate::config::PoolMode;
-use crate::console::Answer;
+use crate::shared::admin::Answer;
 
 fn pool_mode(state: &State) -> &'static str {
     match state.live.load().pool.mode {
@@ -34,7 +34,7 @@ pub(super) fn pools(state: &State) -> Answer {
         }
     }
     let mut rows: BTreeMap<(Arc<str>, Arc<str>), Row> = BTreeMap::new();
-    for client in state.ledger.clients() {
+    for client in state.connections.clients() {
         let key = (Arc::clone(&client.database), Arc::clone(&client.user));
         let row = rows.entry(key).or_default();
         row.clients += 1;
@@ -43,7 +43,7 @@ pub(super) fn pools(state: &State) -> Answer {
             client.paused_since(),
         );
     }
-    for pool in state.ledger.pools().iter() {
+    for pool in state.connections.pools().iter() {
         let key = (Arc::clone(&pool.database), Arc::clone(&pool.user));
         let row = rows.entry(key).or_default();
         row.waits(pool.waiting, pool.waiting_since);
@@ -79,7 +79,7 @@ pub(super) fn pools(state: &State) -> Answer {
 }
 
 pub(super) fn clients(state: &State) -> Answer {
-    let clients = state.ledger.clients().into_iter();
+    let clients = state.connections.clients().into_iter();
     let rows = clients.map(|client| {
         let since = client.connected.duration_since(UNIX_EPOCH);
         vec![
@@ -112,7 +112,7 @@ pub(super) fn clients(state: &State) -> Answer {
 
 /// One row for each pool of a node: connections are counted, not named.
 pub(super) fn servers(state: &State) -> Answer {
-    let pools = state.ledger.pools();
+    let pools = state.connections.pools();
     let config = state.live.load();
     let rows = pools.iter().filter_map(|pool| {
         let node = config.nodes.get(usize::from(pool.node.0))?;
@@ -145,13 +145,13 @@ pub(super) fn servers(state: &State) -> Answer {
 /// Every database that has been asked for; host and port are the primary's. There is neither a least nor
 /// a reserve nor a bound for a whole database: PgBouncer says 0.
 pub(super) fn databases(state: &State) -> Answer {
-    let topology = state.board.topology();
+    let topology = state.cluster.topology();
     let config = state.live.load();
     let primary = topology.primary();
     let primary = primary.and_then(|node| config.nodes.get(usize::from(node.id.0)));
-    let pools = state.ledger.pools();
+    let pools = state.connections.pools();
     let held = state.gate.held();
-    let names: BTreeSet<Arc<str>> = state.board.databases().into_iter().collect();
+    let names: BTreeSet<Arc<str>> = state.cluster.databases().into_iter().collect();
     let rows = names.into_iter().map(|name| {
         let open = pools.iter().filter(|pool| pool.database == name);
         let open: usize = open.map(|pool| pool.active + pool.idle).sum();
@@ -191,7 +191,7 @@ pub(super) fn databases(state: &State) -> Answer {
 
 /// Counters since the start; times in microseconds, as PgBouncer's are.
 pub(super) fn stats(state: &State) -> Answer {
-    let traffic = state.ledger.traffic().into_iter();
+    let traffic = state.connections.traffic().into_iter();
     let rows = traffic.map(|(database, done)| {
         vec![
             text(database),
@@ -213,7 +213,7 @@ pub(super) fn stats(state: &State) -> Answer {
 
 /// The same counters under the names of `SHOW STATS_TOTALS`.
 pub(super) fn stats_totals(state: &State) -> Answer {
-    let traffic = state.ledger.traffic().into_iter();
+    let traffic = state.connections.traffic().into_iter();
     let rows = traffic.map(|(database, done)| {
         vec![
             text(database),
@@ -227,11 +227,11 @@ pub(super) fn stats_totals(state: &State) -> Answer {
 }
 
 pub(super) fn lists(state: &State) -> Answer {
-    let pools = state.ledger.pools();
-    let clients = state.ledger.clients().len();
+    let pools = state.connections.pools();
+    let clients = state.connections.clients().len();
     let config = state.live.load();
     let pairs = [
-        ("databases", state.board.databases().len()),
+        ("databases", state.cluster.databases().len()),
         ("users", config.auth.users.len()),
         ("pools", pools.len()),
         ("free_clients", config.max_clients.saturating_sub(clients)),

@@ -16,7 +16,6 @@ use super::reporter::Reporter;
 use super::ruling::Ruling;
 use super::tend::Tend;
 use super::watch::Watch;
-use crate::board::Board;
 use crate::config::{Failover, Live};
 use crate::control::agent::AgentClient;
 use crate::control::store::{Claim, Leader, OpenError, SaveError, Store, Stored, Version};
@@ -29,8 +28,9 @@ use crate::core::failover::record::{Phase, Record, Request, RequestKind};
 use crate::core::failover::{Policy, plan};
 use crate::core::route::NodeSet;
 use crate::core::topology::{NodeId, Writer};
-use crate::desk::{Ask, Desk, Outcome};
 use crate::metrics::Metrics;
+use crate::shared::cluster::ClusterState;
+use crate::shared::operator::{Ask, Desk, Outcome};
 
 /// The facts are looked at as often as this, and at once when one of weight changes.
 const TICK: Duration = Duration::from_millis(50);
@@ -40,7 +40,7 @@ const HEARD: Duration = Duration::from_millis(100);
 /// The controller of one cluster.
 pub struct Controller {
     store: Store,
-    board: Arc<Board>,
+    cluster: Arc<ClusterState>,
     desk: Arc<Desk>,
     metrics: Arc<Metrics>,
     live: Arc<Live>,
@@ -79,7 +79,7 @@ impl Controller {
         live: Arc<Live>,
         failover: &Failover,
         agents: Vec<Option<Arc<AgentClient>>>,
-        board: Arc<Board>,
+        cluster: Arc<ClusterState>,
         desk: Arc<Desk>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
@@ -87,9 +87,9 @@ impl Controller {
         let holder = holder::name(config.listen);
         let store = Store::open(&failover.coordination, &failover.cluster, &holder).await?;
         let policy = Arc::new(policy::policy(&config, failover));
-        let facts = Arc::new(Facts::new(Arc::clone(&board), config.nodes.len()));
+        let facts = Arc::new(Facts::new(Arc::clone(&cluster), config.nodes.len()));
         let reporter = Reporter::new(
-            Arc::clone(&board),
+            Arc::clone(&cluster),
             Arc::clone(&desk),
             Arc::clone(&metrics),
             Arc::clone(&policy),
@@ -105,10 +105,10 @@ impl Controller {
             holder,
         };
         // Nobody may be written to before the record says who.
-        board.rule(0, Writer::Nobody, Default::default(), u64::MAX);
+        cluster.rule(0, Writer::Nobody, Default::default(), u64::MAX);
         Ok(Self {
             store,
-            board,
+            cluster,
             desk,
             metrics,
             live,
@@ -152,8 +152,8 @@ impl Controller {
                 watchers.spawn(tend.run());
             }
         }
-        let (board, ruled_by) = (Arc::clone(&self.board), Arc::clone(&self.ruled_by));
-        watchers.spawn(prolong(self.store.claim().clone(), board, ruled_by));
+        let (cluster, ruled_by) = (Arc::clone(&self.cluster), Arc::clone(&self.ruled_by));
+        watchers.spawn(prolong(self.store.claim().clone(), cluster, ruled_by));
         let mut record = self.store.watch();
         loop {
             tokio::select! {
@@ -401,8 +401,8 @@ impl Controller {
 
     fn frame(&self, known: &Known) -> Frame {
         let now_us = self.facts.now_us();
-        let loads = self.board.loads();
-        let topology = self.board.topology();
+        let loads = self.cluster.loads();
+        let topology = self.cluster.topology();
         let nodes = topology.nodes.iter();
         let stale = nodes.map(|node| match node.barred {
             true => loads[usize::from(node.id.0)],
@@ -496,12 +496,12 @@ impl Controller {
     }
 
     fn publish(&mut self, ruling: Ruling, until_us: u64) {
-        // The board withdraws a ruling by itself when its time has run out.
-        if ruling.stands_on(&self.board.topology()) && self.published == Some(ruling) {
-            return self.board.prolong(ruling.epoch, until_us);
+        // The cluster withdraws a ruling by itself when its time has run out.
+        if ruling.stands_on(&self.cluster.topology()) && self.published == Some(ruling) {
+            return self.cluster.prolong(ruling.epoch, until_us);
         }
         self.published = Some(ruling);
-        self.board
+        self.cluster
             .rule(ruling.epoch, ruling.writer, ruling.barred, until_us);
         self.metrics.failover_epoch.set(ruling.epoch as i64);
         match ruling.writer {
@@ -518,10 +518,10 @@ impl Controller {
                     // Clients go there once it has been measured in its new life.
                     let mut demanded = NodeSet::default();
                     demanded.insert(node);
-                    self.board.demand(demanded);
+                    self.cluster.demand(demanded);
                 }
                 // Functions may be others, and what a standby refused it may accept now.
-                self.board.want_catalogs();
+                self.cluster.want_catalogs();
             }
         }
     }
@@ -565,16 +565,16 @@ impl Controller {
 
 /// Lets the ruling stand for as long as the claim by which it was made, also while a command is being
 /// carried out.
-async fn prolong(claim: Claim, board: Arc<Board>, ruled_by: Arc<AtomicU64>) {
+async fn prolong(claim: Claim, cluster: Arc<ClusterState>, ruled_by: Arc<AtomicU64>) {
     loop {
         tokio::time::sleep(TICK).await;
         // Looking at it is what withdraws a ruling whose time has run out.
-        let epoch = board.topology().epoch;
+        let epoch = cluster.topology().epoch;
         let (term, left) = (claim.term(), claim.left());
         if let (Some(term), Some(left)) = (term, left)
             && term == ruled_by.load(Ordering::Acquire)
         {
-            board.prolong(epoch, board.now_us().saturating_add(micros(left)));
+            cluster.prolong(epoch, cluster.now_us().saturating_add(micros(left)));
         }
     }
 }

@@ -7,18 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::board::Board;
 use crate::core::failover::observation::{
     AgentAnswer, Answer, Attempt, Job, Leadership, NodeFacts, Observation, Postmaster,
 };
 use crate::core::failover::record::Request;
 use crate::core::route::NodeSet;
 use crate::core::topology::NodeId;
+use crate::shared::cluster::ClusterState;
 
 /// The facts, shared by watchers, executor and controller.
 #[derive(Debug)]
 pub(super) struct Facts {
-    board: Arc<Board>,
+    cluster: Arc<ClusterState>,
     known: Mutex<Known>,
     changed: Notify,
     /// By node: its agent is to be asked at once.
@@ -59,13 +59,13 @@ pub(super) struct Frame {
 }
 
 impl Facts {
-    pub(super) fn new(board: Arc<Board>, nodes: usize) -> Self {
+    pub(super) fn new(cluster: Arc<ClusterState>, nodes: usize) -> Self {
         let known = Known {
             nodes: vec![NodeFacts::default(); nodes],
             ..Known::default()
         };
         Self {
-            board,
+            cluster,
             known: Mutex::new(known),
             changed: Notify::new(),
             agents: (0..nodes).map(|_| Notify::new()).collect(),
@@ -75,7 +75,7 @@ impl Facts {
 
     /// The clock of all facts, in microseconds.
     pub(super) fn now_us(&self) -> u64 {
-        self.board.now_us()
+        self.cluster.now_us()
     }
 
     /// Resolves at the next change of something that can change a plan at once.

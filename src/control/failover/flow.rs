@@ -2,7 +2,7 @@
 //! nothing both look like lag. Said as it is, and once.
 
 use crate::core::failover::observation::{Answer, Part};
-use crate::desk::Desk;
+use crate::shared::operator::Desk;
 
 /// A receiver is replaced within this when its standby is sent after another primary.
 const PATIENCE_US: u64 = 1_000_000;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::tell;
-use crate::board::Board;
 use crate::core::failover::Policy;
 use crate::core::failover::command::Event;
 use crate::core::failover::policy::Durability;
@@ -12,8 +11,9 @@ use crate::core::failover::record::{Cause, Phase, Record};
 use crate::core::lsn::Timeline;
 use crate::core::route::NodeSet;
 use crate::core::topology::NodeId;
-use crate::desk::{Desk, Outcome, Standing};
 use crate::metrics::Metrics;
+use crate::shared::cluster::ClusterState;
+use crate::shared::operator::{Desk, Outcome, Standing};
 
 /// The kinds of events that tell who leads now: another than before, or the first one seen.
 const PROMOTED: &str = "promoted";
@@ -21,7 +21,7 @@ const FOUND: &str = "primary_found";
 
 /// Speaks for the controller.
 pub(super) struct Reporter {
-    board: Arc<Board>,
+    cluster: Arc<ClusterState>,
     desk: Arc<Desk>,
     metrics: Arc<Metrics>,
     policy: Arc<Policy>,
@@ -42,7 +42,7 @@ pub(super) struct Reporter {
 
 impl Reporter {
     pub(super) fn new(
-        board: Arc<Board>,
+        cluster: Arc<ClusterState>,
         desk: Arc<Desk>,
         metrics: Arc<Metrics>,
         policy: Arc<Policy>,
@@ -50,7 +50,7 @@ impl Reporter {
         address: String,
     ) -> Self {
         Self {
-            board,
+            cluster,
             desk,
             metrics,
             policy,
@@ -137,7 +137,7 @@ impl Reporter {
             quarantine: quarantine.collect(),
             why: why.clone(),
         });
-        self.board.explain(&why);
+        self.cluster.explain(&why);
         let quiet = matches!(record.phase, Phase::Steady);
         // A wait that counts down is one wait.
         let without_figures = why.replace(|c: char| c.is_ascii_digit(), "");
@@ -185,7 +185,7 @@ impl Reporter {
     /// Says what went wrong, once for each different reason.
     pub(super) fn fail(&mut self, doing: &str, error: &str) {
         let failure = format!("{doing}: {error}");
-        self.board.explain(&failure);
+        self.cluster.explain(&failure);
         if failure != self.failure {
             tracing::warn!(doing, reason = error, "a step of the failover failed");
             self.failure = failure;

@@ -4,7 +4,7 @@ use crate::core::failover::record::{Phase, Record};
 use crate::core::route::NodeSet;
 use crate::core::topology::{NodeId, Topology, Writer};
 
-/// What the board is to show.
+/// What the cluster is to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ruling {
     pub(super) epoch: u64,
@@ -34,7 +34,7 @@ impl Ruling {
         }
     }
 
-    /// Whether this is what the board shows.
+    /// Whether this is what the cluster shows.
     pub(super) fn stands_on(self, topology: &Topology) -> bool {
         let mut nodes = topology.nodes.iter();
         topology.epoch == self.epoch

@@ -8,7 +8,7 @@ use crate::agent::api::{JobState, Role, Status};
 use crate::control::agent::AgentClient;
 use crate::core::failover::observation::{AgentAnswer, Job, Postmaster};
 use crate::core::topology::NodeId;
-use crate::desk::Desk;
+use crate::shared::operator::Desk;
 
 /// Between questions.
 const PACE: Duration = Duration::from_millis(100);

@@ -20,7 +20,7 @@ use crate::core::failover::observation::{
 use crate::core::history::History;
 use crate::core::lsn::{Lsn, Timeline};
 use crate::core::topology::NodeId;
-use crate::desk::Desk;
+use crate::shared::operator::Desk;
 
 /// Between questions.
 const PACE: Duration = Duration::from_millis(50);

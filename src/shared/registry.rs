@@ -1,4 +1,4 @@
-//! The ledger of who is connected: clients and pools write it, the console reads it. Neither side
+//! The connections of who is connected: clients and pools write it, the console reads it. Neither side
 //! knows the other.
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,7 +14,7 @@ use crate::core::topology::NodeId;
 
 /// Everybody who is connected, and what they have done.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct Connections {
     clients: Mutex<HashMap<u64, Arc<Client>>>,
     next: AtomicU64,
     traffic: Mutex<BTreeMap<Arc<str>, Arc<Traffic>>>,
@@ -83,10 +83,10 @@ pub struct PoolEntry {
 #[derive(Debug)]
 pub struct Entry {
     client: Arc<Client>,
-    ledger: Arc<Ledger>,
+    connections: Arc<Connections>,
 }
 
-impl Ledger {
+impl Connections {
     /// Enters a client.
     pub fn enter(
         self: &Arc<Self>,
@@ -108,7 +108,7 @@ impl Ledger {
         self.clients.lock().insert(client.id, Arc::clone(&client));
         Entry {
             client,
-            ledger: Arc::clone(self),
+            connections: Arc::clone(self),
         }
     }
 
@@ -186,7 +186,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.ledger.clients.lock().remove(&self.client.id);
+        self.connections.clients.lock().remove(&self.client.id);
     }
 }
 
@@ -196,20 +196,20 @@ mod tests {
 
     #[test]
     fn clients_come_and_go_and_leave_what_they_did() {
-        let ledger = Arc::new(Ledger::default());
+        let connections = Arc::new(Connections::default());
         let (user, database) = (Arc::from("u"), Arc::from("d"));
-        let entry = ledger.enter(&user, &database, None);
+        let entry = connections.enter(&user, &database, None);
         entry.begin();
-        assert!(ledger.clients()[0].is_busy());
+        assert!(connections.clients()[0].is_busy());
         entry.end(Duration::from_micros(7), true);
-        assert!(!ledger.clients()[0].is_busy());
+        assert!(!connections.clients()[0].is_busy());
         drop(entry);
-        assert!(ledger.clients().is_empty());
+        assert!(connections.clients().is_empty());
         let done = Done {
             transactions: 1,
             units: 1,
             time_us: 7,
         };
-        assert_eq!(ledger.traffic(), [(database, done)]);
+        assert_eq!(connections.traffic(), [(database, done)]);
     }
 }

@@ -1,4 +1,4 @@
-//! The board between the two planes: control publishes the topology on it, clients read it, wait
+//! The cluster between the two planes: control publishes the topology on it, clients read it, wait
 //! for a newer one and ask for fresher measurements. Neither side knows the other.
 
 use std::collections::HashMap;
@@ -18,12 +18,12 @@ use crate::sql::catalog::Catalog;
 /// As many nodes as a `NodeSet` has bits.
 pub const MAX_NODES: usize = 64;
 
-/// The shared board.
+/// The shared cluster.
 #[derive(Debug)]
-pub struct Board {
+pub struct ClusterState {
     topology: ArcSwap<Topology>,
     publishing: Mutex<()>,
-    /// Until when the ruling may be relied on, by this board's clock.
+    /// Until when the ruling may be relied on, by this cluster's clock.
     ruled_until_us: AtomicU64,
     changed: Notify,
     demands: Vec<Demand>,
@@ -40,8 +40,8 @@ struct Demand {
     wake: Notify,
 }
 
-impl Board {
-    /// A board on which every node is still unknown.
+impl ClusterState {
+    /// A cluster on which every node is still unknown.
     pub fn new(nodes: Vec<NodeView>) -> Self {
         Self {
             publishing: Mutex::new(()),
@@ -137,7 +137,7 @@ impl Board {
     }
 
     /// Publishes the failover controller's ruling: who may be written to, and from whom clients are kept
-    /// away, until `until_us` by this board's clock. A ruling of an earlier epoch than the one in force
+    /// away, until `until_us` by this cluster's clock. A ruling of an earlier epoch than the one in force
     /// is ignored.
     pub fn rule(&self, epoch: u64, writer: Writer, barred: NodeSet, until_us: u64) {
         {

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use crate::core::topology::NodeId;
 
 /// Who carries it out.
-pub trait Operations: Send + Sync + fmt::Debug {
+pub trait Maintenance: Send + Sync + fmt::Debug {
     /// Reads the configuration file again and goes by it, or changes nothing; `from` says in the log
     /// who asked. Ends within a bound.
     fn reload<'a>(&'a self, from: &'a str) -> Reloading<'a>;

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 /// The gate; open at first.
 #[derive(Debug, Default)]
-pub struct Gate {
+pub struct Pause {
     /// Closed for somebody: all that a session has to look at as a rule.
     closed: AtomicBool,
     held: Mutex<Held>,
@@ -40,7 +40,7 @@ impl Held {
     }
 }
 
-impl Gate {
+impl Pause {
     /// Whether clients of a database may go on.
     pub fn is_open(&self, database: &str) -> bool {
         !self.closed.load(Ordering::Acquire) || !self.held.lock().holds(database)
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn it_is_closed_for_those_who_are_named() {
-        let gate = Gate::default();
+        let gate = Pause::default();
         assert!(gate.is_open("a") && !gate.open(Some("a")) && !gate.open(None));
         assert!(gate.close(Some("a")) && !gate.close(Some("a")));
         assert!(!gate.is_open("a") && gate.is_open("b"));

@@ -1,0 +1,9 @@
+//! What the data plane and the control plane share, so that neither knows the other: the cluster as it is
+//! seen, who is connected, who is paused, and what operators ask and are told.
+
+pub mod admin;
+pub mod cluster;
+pub mod maintenance;
+pub mod operator;
+pub mod pause;
+pub mod registry;
