@@ -16,8 +16,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Sources};
 use crate::backend::pool::Pools;
-use crate::client::cancels::Cancels;
-use crate::client::listener::{self, Door};
+use crate::client::accept::cancels::Cancels;
+use crate::client::accept::dispatcher::{self, Door};
 use crate::client::rules::{Account, Bounds, Rules};
 use crate::client::worker::{Common, Worker};
 use crate::config::{AuthMethod, Config, Durability, Live, Node, OnLostWrites, Secret};
@@ -189,6 +189,7 @@ pub async fn run(
         cancels: Cancels::default(),
         draining: CancellationToken::new(),
         greetings: Default::default(),
+        definitions: Default::default(),
         workers,
         cluster: Arc::clone(&cluster),
         metrics: Arc::clone(&metrics),
@@ -235,7 +236,7 @@ pub async fn run(
     let abort = CancellationToken::new();
     let (doors, threads) = start_workers(&common, workers, &abort)?;
     tracing::info!(address = %config.listen, workers, nodes = config.nodes.len(), "causeway is ready for clients");
-    listener::accept(listeners.clients, doors, Arc::clone(&common), shutdown).await;
+    dispatcher::accept(listeners.clients, doors, Arc::clone(&common), shutdown).await;
 
     tracing::info!(clients = metrics.client_connections.get(), "shutting down");
     common.draining.cancel();
@@ -282,11 +283,11 @@ fn start_workers(
             .build()
             .map_err(io("start a worker's event loop"))?;
         let worker = Arc::new(Worker::new(index, Arc::clone(common)));
-        let (door, floor) = listener::door();
+        let (door, floor) = dispatcher::door();
         let abort = abort.clone();
         let thread = std::thread::Builder::new()
             .name(format!("causeway-{index}"))
-            .spawn(move || runtime.block_on(listener::serve(floor, worker, abort)))
+            .spawn(move || runtime.block_on(dispatcher::serve(floor, worker, abort)))
             .map_err(io("start a worker"))?;
         doors.push(door);
         threads.push(thread);

@@ -9,10 +9,12 @@ pub mod gauge;
 pub mod history;
 pub mod lease;
 pub mod lsn;
+pub mod residue;
 pub mod route;
 pub mod session;
 pub mod statement;
 pub mod topology;
+pub mod transaction;
 pub mod visibility;
 
 #[cfg(test)]

@@ -8,25 +8,21 @@ use std::time::Duration;
 use pgwire::messages::startup::Authentication;
 use tokio::net::TcpStream;
 
-use super::aborted::Aborted;
-use super::batch::Batch;
-use super::console;
-use super::names::Names;
-use super::own;
-use super::place::Places;
-use super::relay::{Client, LookAfter};
-use super::session::{Session, Unit};
-use super::told::{Fate, told};
-use super::track::Track;
-use super::worker::{Greeting, Worker};
-use crate::backend::own_query::OwnQueryError;
-use crate::backend::pool::{AcquireError, Lease, Pool};
-use crate::backend::settings::Settings;
+use super::cancels::Slot;
+use super::{console, greeting};
+use crate::client::attachment::routing::Places;
+use crate::client::connection::{Connection, OWN_BOUND};
+use crate::client::outcome::told::{Fate, told};
+use crate::client::relay::LookAfter;
+use crate::client::session::Session;
+use crate::client::session::context::Context;
+use crate::client::session::local;
+use crate::client::session::state::State;
+use crate::client::worker::Worker;
 use crate::config::{AuthMethod, Secret};
 use crate::core::exchange::TransactionStatus;
-use crate::core::session::Seen;
-use crate::core::topology::NodeId;
 use crate::error::{Kind, Problem};
+use crate::shared::registry::Entry;
 use crate::wire::auth::ScramExchange;
 use crate::wire::frame;
 use crate::wire::reply::Reply;
@@ -37,8 +33,10 @@ use crate::wire::startup::{self, Hello, MAX_PACKET, NEWEST_MINOR, Startup};
 const LOGIN_BOUND: Duration = Duration::from_secs(60);
 /// A password or SASL message is never longer, in bytes (PostgreSQL's `PG_MAX_AUTH_TOKEN_LENGTH`).
 const MAX_AUTH_MESSAGE: usize = 65_535;
-/// Bound on statements of our own.
-const OWN_BOUND: Duration = Duration::from_secs(10);
+/// A cancel request can overtake the statement that it means, on another connection: for so long it waits.
+const OVERTAKEN: Duration = Duration::from_millis(2);
+/// A server passes over a request that reaches it before the statement does: it is repeated after this.
+const CANCEL_AGAIN: Duration = Duration::from_millis(30);
 /// Bytes in a cancel key under protocol 3.2.
 const LONG_KEY: usize = 32;
 
@@ -64,7 +62,7 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
         Ok(ready) => {
             let mut session = ready.into_session(login.socket, Arc::clone(&worker));
             session.run().await;
-            worker.common.cancels.unregister(&session.slot);
+            worker.common.cancels.unregister(&session.context.slot);
         }
         Err(refusal) => {
             worker.common.metrics.clients_refused.inc();
@@ -82,7 +80,7 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
 }
 
 /// Why a client gets no session.
-enum Refusal {
+pub(super) enum Refusal {
     Problem(Problem),
     /// In a server's words.
     Frame(Vec<u8>),
@@ -117,9 +115,9 @@ enum Welcome {
 struct Ready {
     database: Arc<str>,
     places: Places,
-    track: Track,
-    slot: Arc<super::cancels::Slot>,
-    entry: crate::shared::registry::Entry,
+    state: State,
+    slot: Arc<Slot>,
+    entry: Entry,
 }
 
 impl Login<'_> {
@@ -151,12 +149,8 @@ impl Login<'_> {
             match startup::decode(&body)? {
                 Startup::Ssl | Startup::GssEncryption => self.socket.write_all(b"N").await?,
                 Startup::Cancel { process, key } => {
-                    if let Some(target) = self.worker.common.cancels.request(process, &key) {
-                        let rules = self.worker.common.rules.load_full();
-                        let bound = rules.config.pool.connect_timeout;
-                        if let Err(error) = crate::backend::cancel::send(&target, bound).await {
-                            tracing::info!(%error, server = %target.address, "deliver a cancel request");
-                        }
+                    if let Some(slot) = self.worker.common.cancels.find(process, &key) {
+                        self.cancel(slot).await;
                     }
                     return Ok(None);
                 }
@@ -164,6 +158,26 @@ impl Login<'_> {
             }
         }
         Err(Problem::fatal(Kind::ProtocolViolation, "too many encryption requests").into())
+    }
+
+    /// Ends what a session is doing at this moment.
+    async fn cancel(&self, slot: Arc<Slot>) {
+        for _ in 0..5 {
+            if slot.batch().is_some() {
+                break;
+            }
+            tokio::time::sleep(OVERTAKEN).await;
+        }
+        let Some(batch) = slot.batch() else { return };
+        let bound = self.worker.common.rules.load().config.pool.connect_timeout;
+        deliver(&slot, bound).await;
+        // Whoever asked need not wait for what follows.
+        tokio::spawn(async move {
+            tokio::time::sleep(CANCEL_AGAIN).await;
+            if slot.batch() == Some(batch) {
+                deliver(&slot, bound).await;
+            }
+        });
     }
 
     async fn startup_packet(&mut self) -> Result<Vec<u8>, Refusal> {
@@ -266,18 +280,6 @@ impl Login<'_> {
         let common = &worker.common;
         let (database, user): (Arc<str>, Arc<str>) =
             (hello.database.as_str().into(), hello.user.as_str().into());
-        let salt = rand::random();
-        let mut places = Places::new(
-            Arc::clone(&database),
-            Arc::clone(&user),
-            password,
-            salt,
-            &common.rules,
-        );
-        let mut parameters = greeting(worker, &mut places, &database, &user)
-            .await?
-            .to_vec();
-
         let rules = common.rules.load_full();
         let routing = &rules.config.routing;
         let configured = routing
@@ -285,40 +287,38 @@ impl Login<'_> {
             .get(&*user)
             .or_else(|| routing.databases.get(&*database));
         let mut level = configured.copied().unwrap_or(routing.consistency);
-        let mut settings = Settings::default();
-        let mut must_ask = false;
+        let mut startup = Vec::new();
+        let mut application_name = None;
         for (name, value) in &hello.settings {
             if let Some(own_name) = name.strip_prefix("causeway.") {
-                let mut track = Track::new(level, Settings::default());
-                own::set(&mut track, own_name, Some(value), false).map_err(|problem| Problem {
+                level = local::startup_level(own_name, value).map_err(|problem| Problem {
                     fatal: true,
                     ..problem
                 })?;
-                level = track.level();
-                continue;
-            }
-            let known = parameters
-                .iter_mut()
-                .find(|(known, _)| known.eq_ignore_ascii_case(name));
-            match known {
-                Some((_, known)) if known == value => {}
-                Some((_, known)) if name == "application_name" && value.is_ascii() => {
-                    known.clone_from(value);
-                    settings.set_value(name, value);
-                }
-                _ => {
-                    settings.set_value(name, value);
-                    must_ask = true;
-                }
+            } else if name.eq_ignore_ascii_case("application_name") && value.is_ascii() {
+                // Every process of an application may have its own: server connections are shared.
+                application_name = Some(value.clone());
+            } else {
+                startup.push((name.clone(), value.clone()));
             }
         }
-        if must_ask {
-            for (name, value) in ask_server(worker, &mut places, &database, &settings).await? {
-                match parameters.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, known)) => *known = value,
-                    None => parameters.push((name, value)),
-                }
-            }
+        let mut places = Places::new(
+            Arc::clone(&database),
+            Arc::clone(&user),
+            password,
+            Arc::from(startup),
+            rand::random(),
+            &common.rules,
+        );
+        let mut parameters = greeting::greeting(worker, &mut places, &database, &user)
+            .await?
+            .to_vec();
+        if let Some(name) = &application_name
+            && let Some((_, known)) = parameters
+                .iter_mut()
+                .find(|(known, _)| known == "application_name")
+        {
+            known.clone_from(name);
         }
 
         let slot = common
@@ -335,9 +335,11 @@ impl Login<'_> {
             common.cancels.unregister(&slot);
             return Err(error.into());
         }
-        let mut track = Track::new(level, settings);
-        parameters.retain(|(name, _)| track.settings.contains(&name.to_ascii_lowercase()));
-        track.greeted = parameters;
+        let standard_strings = parameters
+            .iter()
+            .all(|(name, value)| name != "standard_conforming_strings" || value == "on");
+        let own_meaning = u64::from(slot.process().unsigned_abs()) << 1 | 1 << 63;
+        let state = State::new(level, own_meaning, standard_strings, application_name);
         let entry = common
             .connections
             .enter(&user, &database, self.socket.peer().ok());
@@ -345,200 +347,31 @@ impl Login<'_> {
             entry,
             database,
             places,
-            track,
+            state,
             slot,
         })
     }
 }
 
 impl Ready {
-    fn into_session(self, mut socket: Socket, worker: Arc<Worker>) -> Session {
-        // A client need not wait for its greeting before it goes on.
-        let inbox = socket.take_rest();
-        Session {
-            client: Client {
-                socket,
-                inbox,
-                out: Vec::new(),
-                ended: false,
-            },
+    fn into_session(self, socket: Socket, worker: Arc<Worker>) -> Session {
+        let context = Context {
             database: worker.database(&self.database),
             slot: self.slot,
             entry: self.entry,
             places: self.places,
-            track: self.track,
-            seen: Seen::default(),
-            names: Names::default(),
-            held: None,
-            unit: Unit::default(),
-            aborted: Aborted::default(),
-            last_route: None,
             look_after: LookAfter::new(),
             draining: Box::pin(worker.common.draining.clone().cancelled_owned()),
-            spare: Batch::default(),
-            skipping: false,
-            drop_bytes: 0,
             worker,
-        }
-    }
-}
-
-/// For so long after its start the proxy looks for the primary before a standby may say hello, in
-/// microseconds.
-const FIRST_LOOK_US: u64 = 1_000_000;
-
-/// ParameterStatus as the primary gives it, or any standby while there is no primary.
-async fn greeting(
-    worker: &Worker,
-    places: &mut Places,
-    database: &Arc<str>,
-    user: &Arc<str>,
-) -> Result<Arc<[(String, String)]>, Refusal> {
-    let common = &worker.common;
-    let key = (Arc::clone(database), Arc::clone(user));
-    let (node, incarnation) = best_node(worker).await?;
-    if let Some(known) = common.greetings.read().get(&key)
-        && known.incarnation == incarnation
-    {
-        return Ok(Arc::clone(&known.parameters));
-    }
-    let Some(pool) = places.pool(common, node) else {
-        return Err(Refusal::Silent);
-    };
-    let mut lease = acquire(worker, &pool, database).await?;
-    let parameters: Arc<[_]> = lease
-        .server()
-        .parameters
-        .iter()
-        .map(|(name, value)| match name.as_str() {
-            // Writes are possible here, whichever node said hello.
-            "in_hot_standby" => (name.clone(), "off".to_owned()),
-            _ => (name.clone(), value.clone()),
-        })
-        .collect();
-    let greeting = Greeting {
-        incarnation,
-        parameters: Arc::clone(&parameters),
-    };
-    common.greetings.write().insert(key, greeting);
-    Ok(parameters)
-}
-
-async fn best_node(
-    worker: &Worker,
-) -> Result<(NodeId, crate::core::topology::Incarnation), Refusal> {
-    let cluster = &worker.common.cluster;
-    let find = || {
-        let topology = cluster.topology();
-        let mut standbys = topology
-            .nodes
-            .iter()
-            .filter(|node| node.usable().is_some() && !node.drained);
-        // At first the primary may just not have answered yet, and a standby may not know the
-        // database yet.
-        let any = || {
-            standbys
-                .next()
-                .filter(|_| cluster.now_us() >= FIRST_LOOK_US)
         };
-        let node = topology.primary().or_else(any)?;
-        Some((node.id, node.usable()?.incarnation))
-    };
-    let wait = async {
-        loop {
-            let changed = cluster.changed();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if let Some(found) = find() {
-                return found;
-            }
-            changed.await;
-        }
-    };
-    let bound = worker.common.rules.load().bounds.hold_timeout;
-    tokio::time::timeout(bound, wait).await.map_err(|_| {
-        let what = format!(
-            "no node is available: waited {:.1} s for one",
-            bound.as_secs_f64()
-        );
-        Refusal::Problem(Problem::fatal(Kind::CannotConnectNow, what))
-    })
-}
-
-/// A server connection for a login, which a paused database holds up as it does statements.
-async fn acquire(worker: &Worker, pool: &Arc<Pool>, database: &Arc<str>) -> Result<Lease, Refusal> {
-    let gate = &worker.common.gate;
-    loop {
-        gate.opened(database).await;
-        match pool.acquire(worker.index).await {
-            Ok(lease) if gate.is_open(database) => return Ok(lease),
-            Ok(lease) => lease.discard(),
-            Err(AcquireError::Paused { .. }) => {}
-            Err(error) => return Err(refusal(error)),
-        }
+        Session::new(Connection::new(socket), self.state, context)
     }
 }
 
-/// Has a server check the settings of a startup packet, and report them in its own spelling.
-async fn ask_server(
-    worker: &Worker,
-    places: &mut Places,
-    database: &Arc<str>,
-    settings: &Settings,
-) -> Result<Vec<(String, String)>, Refusal> {
-    let (node, _) = best_node(worker).await?;
-    let Some(pool) = places.pool(&worker.common, node) else {
-        return Err(Refusal::Silent);
-    };
-    let mut lease = acquire(worker, &pool, database).await?;
-    let server = lease.server();
-    let sql = settings.sync_sql(server.applied.as_deref());
-    match server.run_own(&sql, OWN_BOUND).await {
-        Ok(reported) => {
-            server.applied = Some(Arc::new(settings.clone()));
-            Ok(reported)
-        }
-        Err(OwnQueryError::Refused(mut frame)) => {
-            server.applied = None;
-            fatal(&mut frame);
-            Err(Refusal::Frame(frame))
-        }
-        Err(OwnQueryError::Io(_)) => {
-            lease.discard();
-            let what = "a server connection was lost while the session was being set up";
-            Err(Problem::fatal(Kind::CannotConnectNow, what).into())
-        }
-    }
-}
-
-/// At startup an error is fatal. Both words have five letters.
-fn fatal(frame: &mut [u8]) {
-    for at in 0..frame.len().saturating_sub(6) {
-        if matches!(&frame[at..at + 7], b"SERROR\0" | b"VERROR\0") {
-            frame[at + 1..at + 6].copy_from_slice(b"FATAL");
-        }
-    }
-}
-
-fn refusal(error: AcquireError) -> Refusal {
-    use crate::backend::connect::ConnectError;
-    match error {
-        AcquireError::Connect(ConnectError::Refused { frame, .. }) => Refusal::Frame(frame),
-        AcquireError::Exhausted { .. } => {
-            Refusal::Problem(Problem::fatal(Kind::TooManyConnections, error.to_string()))
-        }
-        other => Refusal::Problem(Problem::fatal(Kind::CannotConnectNow, other.to_string())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_at_startup_becomes_fatal() {
-        let mut frame = b"E\0\0\0\x20SERROR\0VERROR\0C22023\0Minvalid\0\0".to_vec();
-        fatal(&mut frame);
-        assert_eq!(frame, b"E\0\0\0\x20SFATAL\0VFATAL\0C22023\0Minvalid\0\0");
+async fn deliver(slot: &Slot, bound: Duration) {
+    if let Some(target) = slot.request()
+        && let Err(error) = crate::backend::cancel::send(&target, bound).await
+    {
+        tracing::info!(%error, server = %target.address, "deliver a cancel request");
     }
 }

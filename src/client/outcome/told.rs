@@ -3,13 +3,13 @@
 
 use tracing::Level;
 
-use super::worker::Common;
+use crate::client::worker::Common;
 use crate::error::Problem;
 use crate::wire::socket::Socket;
 
 /// What a problem comes to for a client.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Fate {
+pub(in crate::client) enum Fate {
     /// It is not let in.
     Refused,
     /// Its statement is not run, or has failed; the session goes on.
@@ -19,7 +19,7 @@ pub(super) enum Fate {
 }
 
 /// A client is told of a problem.
-pub(super) fn told(common: &Common, fate: Fate, problem: &Problem, client: &Socket) {
+pub(in crate::client) fn told(common: &Common, fate: Fate, problem: &Problem, client: &Socket) {
     let sqlstate = problem.kind.sqlstate();
     common.metrics.errors.with_label_values(&[sqlstate]).inc();
     let reason = &problem.message;

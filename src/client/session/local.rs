@@ -1,73 +1,72 @@
 //! Statements that are answered here: `SET`, `RESET` and `SHOW` of `causeway.…`, and `DEALLOCATE` of
 //! what the client has prepared by the protocol.
 
-use super::batch::{Batch, End, Message};
-use super::names::Names;
-use super::session::{Ending, Session};
-use super::track::Track;
+use super::context::Context;
+use super::state::State;
+use crate::client::connection::batch::{Batch, End, Message};
+use crate::client::connection::{Connection, Ending};
 use crate::core::exchange::TransactionStatus;
 use crate::core::session::Level;
 use crate::core::statement::Effect;
 use crate::error::{Kind, Problem};
 use crate::wire::reply::Reply;
 
-pub(super) const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
-pub(super) const BIND_COMPLETE: &[u8] = &[b'2', 0, 0, 0, 4];
-pub(super) const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];
-pub(super) const NO_DATA: &[u8] = &[b'n', 0, 0, 0, 4];
+pub(in crate::client) const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
+pub(in crate::client) const BIND_COMPLETE: &[u8] = &[b'2', 0, 0, 0, 4];
+pub(in crate::client) const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];
+pub(in crate::client) const NO_DATA: &[u8] = &[b'n', 0, 0, 0, 4];
 const NO_PARAMETERS: &[u8] = &[b't', 0, 0, 0, 6, 0, 0];
 
-/// What answering needs of the session.
-pub(super) struct Desk<'a> {
-    pub(super) track: &'a mut Track,
-    pub(super) names: &'a mut Names,
-    /// What `SHOW causeway.last_route` says.
-    pub(super) last_route: &'a str,
-    /// An error here does not abort a transaction: the server knows nothing of it.
-    pub(super) status: TransactionStatus,
-}
-
-impl Session {
-    /// Answers a batch of which everything is answered here.
-    pub(super) async fn answer_own(
-        &mut self,
-        batch: &Batch,
-        status: TransactionStatus,
-    ) -> Result<(), Ending> {
-        let last_route = match &self.last_route {
-            Some(last) => last.describe(&self.node_name(last.route.node.0)),
-            None => "nothing has been routed yet".to_owned(),
-        };
-        let mut desk = Desk {
-            track: &mut self.track,
-            names: &mut self.names,
-            last_route: &last_route,
-            status,
-        };
-        let (reply, failed) = desk.answer(batch);
-        if failed && batch.end == End::Flush {
-            self.skipping = true;
-        }
-        self.client.consume(batch.length);
-        self.names.confirm_all();
-        self.tell(reply.as_bytes()).await
+/// Answers a batch of which everything is answered here.
+pub(super) async fn answer(
+    client: &mut Connection,
+    state: &mut State,
+    context: &Context,
+    batch: &Batch,
+    status: TransactionStatus,
+) -> Result<(), Ending> {
+    let last_route = match &state.last_route {
+        Some(last) => last.describe(&context.node_name(last.route.node.0)),
+        None => "nothing has been routed yet".to_owned(),
+    };
+    let mut local = Local {
+        state,
+        last_route: &last_route,
+        status,
+    };
+    let (reply, failed) = local.answer(batch);
+    if failed && batch.end == End::Flush {
+        client.skipping = true;
     }
+    client.consume(batch.length);
+    state.names.confirm_all();
+    client.tell(reply.as_bytes()).await
 }
 
-impl Desk<'_> {
+/// What answering needs of the session.
+struct Local<'a> {
+    state: &'a mut State,
+    /// What `SHOW causeway.last_route` says.
+    last_route: &'a str,
+    /// An error here does not abort a transaction: the server knows nothing of it.
+    status: TransactionStatus,
+}
+
+impl Local<'_> {
     /// Answers a batch of which everything is answered here. True when it brought an error.
-    pub(super) fn answer(&mut self, batch: &Batch) -> (Reply, bool) {
+    fn answer(&mut self, batch: &Batch) -> (Reply, bool) {
         let mut reply = Reply::new();
         let mut bound: Vec<Effect> = Vec::new();
         for message in &batch.messages {
             let known = message.prepared.as_ref();
             let effects = known.map(|prepared| {
-                let steps = prepared.statement.effects.iter();
+                let statement = prepared.statement();
+                let steps = statement.effects.iter();
                 steps.map(|step| step.effect.clone()).collect::<Vec<_>>()
             });
             let step = match message.tag {
                 b'Q' => self
-                    .run(&batch.effects, true)
+                    .run(&batch.effects().cloned().collect::<Vec<_>>(), true)
                     .map(|rows| rows.ready(self.status)),
                 b'P' => Ok(Reply::new().raw(PARSE_COMPLETE)),
                 b'B' => {
@@ -117,11 +116,11 @@ impl Desk<'_> {
                     reply.warning(&warning).complete("SET")
                 }
                 Effect::SetOwn { name, value, local } => {
-                    set(self.track, name, value.as_deref(), *local)?;
+                    set(self.state, name, value.as_deref(), *local)?;
                     reply.complete(if value.is_some() { "SET" } else { "RESET" })
                 }
                 Effect::ShowOwn(name) => {
-                    let value = show(self.track, name, self.last_route)?;
+                    let value = show(self.state, name, self.last_route)?;
                     let column = format!("causeway.{name}");
                     let reply = if simple {
                         reply.columns(&[&column])
@@ -131,7 +130,7 @@ impl Desk<'_> {
                     reply.row(&[&value]).complete("SHOW")
                 }
                 Effect::Deallocate(Some(name)) => {
-                    self.names.close(name.as_bytes());
+                    self.state.names.close(name.as_bytes());
                     reply.complete("DEALLOCATE")
                 }
                 _ => reply,
@@ -154,39 +153,48 @@ fn describe(message: &Message, effects: &[Effect]) -> Reply {
     }
 }
 
-/// Changes one of our settings.
-pub(super) fn set(
-    track: &mut Track,
-    name: &str,
-    value: Option<&str>,
-    local: bool,
-) -> Result<(), Problem> {
+/// A setting of ours in a startup packet: only the level can be chosen there.
+pub(in crate::client) fn startup_level(name: &str, value: &str) -> Result<Level, Problem> {
     match name {
-        "consistency" => {
-            let level = value.map(str::parse::<Level>).transpose().map_err(|_| {
-                Problem::error(
-                    Kind::InvalidParameterValue,
-                    format!(
-                        "invalid value for parameter \"causeway.consistency\": \"{}\"",
-                        value.unwrap_or_default()
-                    ),
-                )
-                .with_hint("Available values: eventual, session, primary.")
-            })?;
-            track.set_level(level, local);
-            Ok(())
-        }
-        "last_route" => Err(Problem::error(
-            Kind::CantChangeRuntimeParam,
-            "parameter \"causeway.last_route\" cannot be changed",
-        )),
+        "consistency" => level(value),
+        "last_route" => Err(read_only()),
         _ => Err(unknown(name)),
     }
 }
 
-fn show(track: &Track, name: &str, last_route: &str) -> Result<String, Problem> {
+fn level(value: &str) -> Result<Level, Problem> {
+    value.parse::<Level>().map_err(|_| {
+        Problem::error(
+            Kind::InvalidParameterValue,
+            format!("invalid value for parameter \"causeway.consistency\": \"{value}\""),
+        )
+        .with_hint("Available values: eventual, session, primary.")
+    })
+}
+
+fn read_only() -> Problem {
+    Problem::error(
+        Kind::CantChangeRuntimeParam,
+        "parameter \"causeway.last_route\" cannot be changed",
+    )
+}
+
+/// Changes one of our settings.
+fn set(state: &mut State, name: &str, value: Option<&str>, local: bool) -> Result<(), Problem> {
     match name {
-        "consistency" => Ok(track.level().name().to_owned()),
+        "consistency" => {
+            let level = value.map(level).transpose()?;
+            state.set_level(level, local);
+            Ok(())
+        }
+        "last_route" => Err(read_only()),
+        _ => Err(unknown(name)),
+    }
+}
+
+fn show(state: &State, name: &str, last_route: &str) -> Result<String, Problem> {
+    match name {
+        "consistency" => Ok(state.level().name().to_owned()),
         "last_route" => Ok(last_route.to_owned()),
         _ => Err(unknown(name)),
     }

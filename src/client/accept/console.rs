@@ -6,7 +6,7 @@ use std::time::Duration;
 use pgwire::messages::startup::Authentication;
 
 use super::cancels::Slot;
-use super::worker::Worker;
+use crate::client::worker::Worker;
 use crate::core::exchange::TransactionStatus;
 use crate::error::{Kind, Problem};
 use crate::shared::admin::Console;

@@ -6,44 +6,63 @@
 
 use std::sync::Arc;
 
-use super::names::Names;
-use super::worker::Database;
 use crate::backend::prepared::{Prepared, Shape};
+use crate::client::session::names::Names;
+use crate::client::worker::Database;
+use crate::core::exchange::Effects;
 use crate::core::session::Level;
-use crate::core::statement::{Access, Effect, Isolation, Statement, WriteReason};
+use crate::core::statement::{Access, Effect, Isolation, Statement, Step, WriteReason};
 use crate::error::{Kind, Problem};
 use crate::wire::frame::{self, HEADER, WHOLE};
 
 /// An extended batch that grows beyond this without a Sync is sent on in parts, in bytes.
 const MAX_BATCH: usize = 4 * WHOLE;
-/// A named statement's text may be this long, in bytes: it is kept for other server connections.
-const MAX_NAMED_PARSE: usize = 16 * 1024 * 1024;
 
 /// Room for this many messages is kept from batch to batch.
 const KEPT_MESSAGES: usize = 8;
 
 /// One message of a batch.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(in crate::client) struct Message {
     /// Its tag.
-    pub(super) tag: u8,
+    pub(in crate::client) tag: u8,
     /// Where it begins in the inbox.
-    pub(super) start: usize,
+    pub(in crate::client) start: usize,
     /// Where it ends.
-    pub(super) end: usize,
+    pub(in crate::client) end: usize,
     /// The statement that it parses, binds, describes or closes, if it is a known one.
-    pub(super) prepared: Option<Arc<Prepared>>,
+    pub(in crate::client) prepared: Option<Arc<Prepared>>,
     /// It speaks of a named statement.
-    pub(super) named: bool,
+    pub(in crate::client) named: bool,
     /// A Bind of a statement of which the client expects rows of this shape.
-    pub(super) shape: Option<Shape>,
+    pub(in crate::client) shape: Option<Shape>,
     /// A Parse whose name is in use: the server must be made to refuse it.
-    pub(super) taken: bool,
+    pub(in crate::client) taken: bool,
+    /// It speaks of the unnamed statement, and the session has none.
+    pub(in crate::client) unknown: bool,
+    /// What running it does to the session: of a simple query, or of an Execute.
+    pub(in crate::client) effects: Effects,
+}
+
+impl Message {
+    fn new(tag: u8, start: usize, end: usize) -> Self {
+        Self {
+            tag,
+            start,
+            end,
+            prepared: None,
+            named: false,
+            shape: None,
+            taken: false,
+            unknown: false,
+            effects: None,
+        }
+    }
 }
 
 /// What ends a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(in crate::client) enum End {
     /// A simple query or a function call: ReadyForQuery follows.
     Query,
     /// Sync: ReadyForQuery follows.
@@ -58,31 +77,27 @@ pub(super) enum End {
 
 /// A batch under construction, then complete.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(in crate::client) struct Batch {
     /// Its messages.
-    pub(super) messages: Vec<Message>,
+    pub(in crate::client) messages: Vec<Message>,
     /// Where it ends in the inbox.
-    pub(super) length: usize,
+    pub(in crate::client) length: usize,
     /// What ends it.
-    pub(super) end: End,
+    pub(in crate::client) end: End,
     /// The strictest access that it needs.
-    pub(super) access: Access,
+    pub(in crate::client) access: Access,
     /// Why it is a write, if it is one.
-    pub(super) write_reason: Option<WriteReason>,
+    pub(in crate::client) write_reason: Option<WriteReason>,
     /// A commit in it may be acknowledged before it is flushed.
-    pub(super) may_commit_async: bool,
+    pub(in crate::client) may_commit_async: bool,
     /// Level asked for by a comment.
-    pub(super) level: Option<Level>,
+    pub(in crate::client) level: Option<Level>,
     /// What was wrong with that comment.
-    pub(super) hint_fault: Option<Box<str>>,
-    /// What its statements do to the session.
-    pub(super) effects: Vec<Effect>,
+    pub(in crate::client) hint_fault: Option<Box<str>>,
+    /// What its statements do to the session, by text.
+    effects: Vec<Arc<[Step]>>,
     /// How many statements it runs.
-    pub(super) statements: usize,
-    /// It brought an error.
-    pub(super) failed: bool,
-    /// It ended a transaction by rolling it back.
-    pub(super) rolled_back: bool,
+    pub(in crate::client) statements: usize,
 }
 
 impl Default for Batch {
@@ -98,15 +113,13 @@ impl Default for Batch {
             hint_fault: None,
             effects: Vec::new(),
             statements: 0,
-            failed: false,
-            rolled_back: false,
         }
     }
 }
 
 /// What the inbox holds.
 #[derive(Debug)]
-pub(super) enum Gathered {
+pub(in crate::client) enum Gathered {
     /// Not yet a whole batch.
     Incomplete,
     /// A batch.
@@ -118,18 +131,20 @@ pub(super) enum Gathered {
 }
 
 /// What gathering needs of the session.
-pub(super) struct Gatherer<'a> {
+pub(in crate::client) struct Gatherer<'a> {
     /// The session's names.
-    pub(super) names: &'a mut Names,
+    pub(in crate::client) names: &'a mut Names,
     /// The database's statements.
-    pub(super) database: &'a Database,
+    pub(in crate::client) database: &'a Database,
     /// The session's `standard_conforming_strings`.
-    pub(super) standard_strings: bool,
+    pub(in crate::client) standard_strings: bool,
+    /// The settings that decide what a text means, as a number.
+    pub(in crate::client) meaning: u64,
 }
 
 impl Batch {
     /// Takes further messages from the inbox until the batch is complete.
-    pub(super) fn gather(
+    pub(in crate::client) fn gather(
         &mut self,
         inbox: &[u8],
         mut gatherer: Gatherer<'_>,
@@ -162,37 +177,36 @@ impl Batch {
             let body = &rest[HEADER..there];
             let (start, end) = (self.length, self.length + there);
             self.length = end;
-            let mut message = Message {
-                tag,
-                start,
-                end,
-                prepared: None,
-                named: false,
-                shape: None,
-                taken: false,
-            };
+            let mut message = Message::new(tag, start, end);
             match tag {
                 b'X' => return Ok(Gathered::Terminate),
                 b'Q' if size == there => {
                     let (text, _) = frame::cstr(body).ok_or_else(|| malformed("Query"))?;
                     let statement = gatherer.database.classify(text, gatherer.standard_strings);
                     self.runs(&statement, false);
+                    message.effects = shared(&statement);
                 }
-                b'P' if size == there => gatherer.parse(body, &mut message)?,
-                b'Q' | b'P' | b'F' => {
-                    self.runs(&Statement::unexamined(WriteReason::TooLarge), false);
-                    if tag == b'P' {
-                        gatherer.names.parse_unkept();
-                    }
+                b'P' => gatherer.parse(body, &mut message)?,
+                b'Q' | b'F' => {
+                    let statement = Statement::unexamined(WriteReason::TooLarge);
+                    self.runs(&statement, false);
+                    message.effects = shared(&statement);
                 }
                 b'B' => {
-                    let (_portal, names) = frame::cstr(body).ok_or_else(|| malformed("Bind"))?;
+                    let (portal, names) = frame::cstr(body).ok_or_else(|| malformed("Bind"))?;
                     let (name, _) = frame::cstr(names).ok_or_else(|| malformed("Bind"))?;
                     gatherer.refer(name, &mut message);
-                    match &message.prepared {
-                        Some(prepared) => self.runs(&prepared.statement, prepared.is_refused()),
-                        None => self.runs(&Statement::unexamined(WriteReason::Command), false),
+                    // The server refuses a statement that it does not know.
+                    if let Some(prepared) = &message.prepared {
+                        let statement = prepared.statement();
+                        self.runs(&statement, prepared.is_refused());
+                        let effects = &statement.effects;
+                        gatherer.names.bound(portal, effects, effects);
                     }
+                }
+                b'E' => {
+                    let (portal, _) = frame::cstr(body).ok_or_else(|| malformed("Execute"))?;
+                    message.effects = gatherer.names.portal(portal);
                 }
                 b'D' | b'C' => {
                     let (kind, name) = body.split_first().ok_or_else(|| malformed("Describe"))?;
@@ -206,7 +220,7 @@ impl Batch {
                 }
                 // To these the server objects without answering any message in particular.
                 b'S' | b'H' if !body.is_empty() => return Err(malformed("Sync or Flush")),
-                b'E' | b'S' | b'H' => {}
+                b'S' | b'H' => {}
                 _ => {
                     let what = format!("message type \"{}\" is out of order", char::from(tag));
                     return Err(Problem::fatal(Kind::ProtocolViolation, what));
@@ -214,14 +228,17 @@ impl Batch {
             }
             self.messages.push(message);
             self.end = match tag {
-                _ if there < size => End::Large(size - there),
+                _ if there < size => {
+                    // What follows a large Bind is not known yet and may write.
+                    if tag == b'B' {
+                        self.strictest(Access::Write, Some(WriteReason::TooLarge));
+                    }
+                    End::Large(size - there)
+                }
                 b'Q' | b'F' => End::Query,
                 b'S' => End::Sync,
                 b'H' => {
-                    // Until the Sync it is an open transaction, and what follows may write.
-                    if self.access == Access::Read {
-                        self.strictest(Access::Write, Some(WriteReason::Transaction));
-                    }
+                    self.may_go_on_writing();
                     End::Flush
                 }
                 _ if self.length > MAX_BATCH => {
@@ -236,7 +253,7 @@ impl Batch {
     }
 
     /// Whether it was gathered under the simple protocol.
-    pub(super) fn is_simple(&self) -> bool {
+    pub(in crate::client) fn is_simple(&self) -> bool {
         matches!(
             self.messages.first(),
             Some(Message {
@@ -246,20 +263,46 @@ impl Batch {
         )
     }
 
+    /// The client has said nothing more for a while: what there is goes ahead, as a server would have run
+    /// it by now. False when nothing of it runs anything.
+    pub(in crate::client) fn close_early(&mut self) -> bool {
+        let runs = self.runs_something();
+        if runs {
+            self.may_go_on_writing();
+            self.end = End::Part;
+        }
+        runs
+    }
+
+    /// Whether a statement in it is executed.
+    pub(in crate::client) fn runs_something(&self) -> bool {
+        self.messages.iter().any(|message| message.tag == b'E')
+    }
+
+    /// Until the Sync it is an open transaction, and what follows may write.
+    fn may_go_on_writing(&mut self) {
+        if self.access == Access::Read {
+            self.strictest(Access::Write, Some(WriteReason::Transaction));
+        }
+    }
+
+    /// What its statements do to the session.
+    pub(in crate::client) fn effects(&self) -> impl Iterator<Item = &Effect> {
+        self.effects
+            .iter()
+            .flat_map(|steps| steps.iter().map(|step| &step.effect))
+    }
+
+    /// Whether its statements leave the session as it is.
+    pub(in crate::client) fn has_no_effects(&self) -> bool {
+        self.effects.is_empty()
+    }
+
     /// Leaves nothing but the Sync that ends it; gives how many bytes stand before that.
-    pub(super) fn reduce_to_sync(&mut self) -> usize {
+    pub(in crate::client) fn reduce_to_sync(&mut self) -> usize {
         let before = self.length - HEADER;
-        let sync = Message {
-            tag: b'S',
-            start: 0,
-            end: HEADER,
-            prepared: None,
-            named: false,
-            shape: None,
-            taken: false,
-        };
         *self = Self {
-            messages: vec![sync],
+            messages: vec![Message::new(b'S', 0, HEADER)],
             length: HEADER,
             ..Self::default()
         };
@@ -267,19 +310,19 @@ impl Batch {
     }
 
     /// Whether it only prepares, describes or closes.
-    pub(super) fn runs_nothing(&self) -> bool {
-        let harmless = |message: &Message| matches!(message.tag, b'P' | b'D' | b'C' | b'S');
+    pub(in crate::client) fn runs_nothing(&self) -> bool {
+        let harmless = |message: &Message| matches!(message.tag, b'P' | b'D' | b'C' | b'S' | b'H');
         self.messages.iter().all(harmless)
     }
 
     /// Whether it is nothing but a Sync.
-    pub(super) fn is_bare_sync(&self) -> bool {
+    pub(in crate::client) fn is_bare_sync(&self) -> bool {
         matches!(self.messages.as_slice(), [Message { tag: b'S', .. }])
     }
 
     /// Whether it opens a transaction, and if so, whether that may run on a standby.
-    pub(super) fn read_only_transaction(&self) -> Option<bool> {
-        self.effects.iter().find_map(|effect| match effect {
+    pub(in crate::client) fn read_only_transaction(&self) -> Option<bool> {
+        self.effects().find_map(|effect| match effect {
             Effect::Begin {
                 read_only,
                 isolation,
@@ -292,15 +335,15 @@ impl Batch {
     ///
     /// So does `DEALLOCATE` of a statement that the client named by the protocol: on the servers it
     /// has another name.
-    pub(super) fn is_own(&self, names: &Names) -> bool {
+    pub(in crate::client) fn is_own(&self, names: &Names) -> bool {
         let own = |effect: &Effect| match effect {
             Effect::Deallocate(Some(name)) => names.get(name.as_bytes()).is_some(),
             effect => effect.is_own(),
         };
         if self.is_simple() {
             return self.statements > 0
-                && self.statements == self.effects.len()
-                && self.effects.iter().all(own);
+                && self.statements == self.effects().filter(|effect| counts(effect)).count()
+                && self.effects().filter(|effect| counts(effect)).all(own);
         }
         let mut statements = self
             .messages
@@ -313,15 +356,15 @@ impl Batch {
                 .iter()
                 .all(|m| m.prepared.is_some() || !matches!(m.tag, b'P' | b'B'))
             && statements.all(|prepared| {
-                let statement = &prepared.statement;
-                statement.count > 0
-                    && statement.count == statement.effects.len()
-                    && statement.effects.iter().all(|step| own(&step.effect))
+                let statement = prepared.statement();
+                let effects = || statement.effects.iter().map(|step| &step.effect);
+                let counted = || effects().filter(|effect| counts(effect));
+                statement.count > 0 && statement.count == counted().count() && counted().all(own)
             })
     }
 
     /// Empties it for the next, keeping its memory.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::client) fn clear(&mut self) {
         let mut messages = std::mem::take(&mut self.messages);
         let mut effects = std::mem::take(&mut self.effects);
         messages.clear();
@@ -341,8 +384,9 @@ impl Batch {
         self.strictest(statement.access, statement.write_reason);
         self.may_commit_async |= statement.may_commit_async;
         self.statements += statement.count;
-        let effects = statement.effects.iter().map(|step| step.effect.clone());
-        self.effects.extend(effects);
+        if !statement.effects.is_empty() {
+            self.effects.push(Arc::clone(&statement.effects));
+        }
         if let Some(hint) = &statement.hint {
             self.level = self.level.max_strict(hint.consistency);
             self.hint_fault = hint.fault.clone().or_else(|| self.hint_fault.take());
@@ -355,6 +399,15 @@ impl Batch {
             self.write_reason = reason;
         }
     }
+}
+
+/// Whether an effect is what its statement is for, and not something beside it.
+fn counts(effect: &Effect) -> bool {
+    !matches!(effect, Effect::Unpin(_))
+}
+
+fn shared(statement: &Statement) -> Effects {
+    (!statement.effects.is_empty()).then(|| Arc::clone(&statement.effects))
 }
 
 /// Of the levels that the statements of one batch ask for, the strictest counts.
@@ -379,13 +432,13 @@ impl Gatherer<'_> {
             self.names.parse_in_vain(name);
             return Ok(());
         }
-        if message.named && self.names.is_full() {
-            let what = "a session cannot have more than 100000 prepared statements";
+        if message.named && !self.names.has_room(rest.len()) {
+            let what = "a session cannot have more than 100000 prepared statements, or 1 GiB of their texts";
             return Err(Problem::fatal(Kind::ProgramLimitExceeded, what));
         }
         let prepared = self
             .database
-            .prepare(rest, message.named, self.standard_strings)
+            .prepare(rest, message.named, self.standard_strings, self.meaning)
             .ok_or_else(|| malformed("Parse"))?;
         self.names.parse(name, Arc::clone(&prepared));
         message.prepared = Some(prepared);
@@ -395,6 +448,7 @@ impl Gatherer<'_> {
     fn refer(&mut self, name: &[u8], message: &mut Message) {
         message.named = !name.is_empty();
         let Some(known) = self.names.get(name).cloned() else {
+            message.unknown = name.is_empty();
             return;
         };
         message.prepared = Some(Arc::clone(&known));
@@ -404,14 +458,16 @@ impl Gatherer<'_> {
         let shape = self.names.shape(name);
         message.shape = shape.filter(|_| message.tag == b'B');
         // A client that knows the shape of its rows is told when it has changed; it must ask anew.
-        let renewable = known.is_outdated() && shape.is_none();
-        if (renewable || self.database.has_outgrown(&known))
-            && let Some(renewed) = self
-                .database
-                .prepare(known.body(), true, self.standard_strings)
-        {
-            self.names.renew(name, Arc::clone(&renewed));
-            message.prepared = Some(renewed);
+        if known.is_outdated() && shape.is_none() {
+            let renewed =
+                self.database
+                    .prepare(known.body(), true, self.standard_strings, self.meaning);
+            if let Some(renewed) = renewed {
+                self.names.renew(name, Arc::clone(&renewed));
+                message.prepared = Some(renewed);
+            }
+        } else {
+            self.database.keep_up(&known, self.standard_strings);
         }
     }
 }
@@ -435,8 +491,6 @@ fn is_known(tag: u8) -> bool {
 fn may_stream(tag: u8, bytes: &[u8]) -> bool {
     match tag {
         b'Q' | b'F' => bytes.len() >= HEADER,
-        // A named statement's text has to be kept; an unnamed one's is kept by the server.
-        b'P' => bytes.get(HEADER) == Some(&0),
         // Its names must be there, because the statement's is replaced.
         b'B' => frame::cstr(&bytes[HEADER..]).is_some_and(|(_, rest)| frame::cstr(rest).is_some()),
         _ => false,
@@ -445,7 +499,8 @@ fn may_stream(tag: u8, bytes: &[u8]) -> bool {
 
 fn check_size(tag: u8, size: usize, there: usize) -> Result<(), Problem> {
     let limit = match tag {
-        b'P' => MAX_NAMED_PARSE,
+        // A statement's text is kept for other server connections; PostgreSQL's own bound is 1 GiB.
+        b'P' => return Ok(()),
         // It streams as soon as its two names are there, and those are short.
         b'Q' | b'F' | b'B' if there < WHOLE => return Ok(()),
         _ => WHOLE,

@@ -3,22 +3,25 @@
 //! Frames are walked, not decoded. What a standby says before its first row or error is held back
 //! for as long as it could still be repeated on another node.
 
-use std::io;
+pub(super) mod render;
+mod server_reply;
+
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use super::digest::{Digest, Fault, put_fakes};
-use super::names::Names;
+use self::server_reply::{Fault, Progress, ServerReply, put_fakes};
+pub(super) use self::server_reply::{is_farewell, is_fatal, is_hot_standby, own_notification};
+use super::connection::Connection;
+use super::session::state::State;
 use crate::backend::server::Server;
 use crate::core::exchange::Copy;
 use crate::error::{Kind, Problem};
 use crate::metrics::Replay;
 use crate::shared::cluster::ClusterState;
-use crate::wire::frame::{Piece, Walker};
-use crate::wire::socket::Socket;
+use crate::wire::frame::Piece;
 
 /// A client may send ahead this much while its last batch is still being answered, in bytes.
 const SEND_AHEAD: usize = 64 * 1024;
@@ -27,61 +30,19 @@ const LOOK_AFTER: Duration = Duration::from_millis(250);
 
 const FLUSH: &[u8] = &[b'H', 0, 0, 0, 4];
 
-/// The client's side of a session.
-#[derive(Debug)]
-pub(super) struct Client {
-    /// The connection.
-    pub(super) socket: Socket,
-    /// What it has sent and nobody has dealt with yet.
-    pub(super) inbox: Vec<u8>,
-    /// What it is to be sent and could not take yet.
-    pub(super) out: Vec<u8>,
-    /// It has closed its sending side.
-    pub(super) ended: bool,
-}
-
-impl Client {
-    /// Reads what the client has sent into the inbox.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let inbox = &mut self.inbox;
-        let read = self.socket.poll_read(cx, |bytes| {
-            inbox.extend_from_slice(bytes);
-            (bytes.len(), ())
-        });
-        match read {
-            Poll::Ready(Ok(Some(()))) => Poll::Ready(Ok(())),
-            Poll::Ready(Ok(None)) => {
-                self.ended = true;
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    /// Removes what has been dealt with, and the buffer with it when nothing is left.
-    pub(super) fn consume(&mut self, length: usize) {
-        if length >= self.inbox.len() {
-            if self.inbox.capacity() > 4096 {
-                self.inbox = Vec::new();
-            } else {
-                self.inbox.clear();
-            }
-        } else {
-            self.inbox.drain(..length);
-        }
-    }
-}
-
 /// How a batch ended.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(in crate::client) enum Outcome {
     /// Everything owed has arrived.
     Done,
     /// The client has to send more before the server goes on (a Sync behind COPY data).
     Open,
     /// The client has seen nothing yet: repeat it elsewhere.
     Repeat(Replay),
+    /// Everything has come and the server is gone: what is left of the answer is still to be written.
+    Leftover,
+    /// The server has ended this session in its own words: an ErrorResponse frame.
+    Farewell(Vec<u8>),
     /// The server connection is lost, or its node is.
     ServerLost,
     /// The client connection is lost.
@@ -110,11 +71,20 @@ impl LookAfter {
     }
 }
 
+/// A batch's answer is about to begin; `hold` if the batch could be repeated elsewhere.
+pub(super) fn begin(hold: bool, processes: (i32, i32)) -> Progress {
+    Progress {
+        hold,
+        processes,
+        ..Progress::default()
+    }
+}
+
 /// One batch's passage.
 pub(super) struct Relay<'a> {
-    pub(super) client: &'a mut Client,
+    pub(super) client: &'a mut Connection,
+    pub(super) state: &'a mut State,
     pub(super) server: &'a mut Server,
-    pub(super) names: &'a mut Names,
     pub(super) cluster: &'a ClusterState,
     pub(super) look_after: &'a mut LookAfter,
     /// Bytes for the server that it could not take yet.
@@ -125,16 +95,7 @@ pub(super) struct Relay<'a> {
     pub(super) flush_after_large: bool,
     /// Bytes of the batch itself that stay in the inbox because it could be repeated.
     pub(super) kept: usize,
-    /// Nothing decisive has come yet, and the batch could be repeated.
-    pub(super) hold: bool,
-    pub(super) repeat: Option<Replay>,
-    /// An error reached the client, or would have.
-    pub(super) failed: bool,
-    /// A transaction ended by ROLLBACK.
-    pub(super) rolled_back: bool,
-    /// A prepared statement's plan no longer fits its tables.
-    pub(super) plan_outdated: bool,
-    pub(super) copy_walker: Walker,
+    pub(super) progress: Progress,
 }
 
 impl Relay<'_> {
@@ -152,16 +113,17 @@ impl Relay<'_> {
                 // What the server said before it closed may still be there to be read.
                 self.to_server.clear();
             }
-            if !self.client.out.is_empty() && !self.hold {
+            if !self.client.out.is_empty() && !self.progress.hold {
                 match self.client.socket.poll_write(cx, &mut self.client.out) {
                     Poll::Ready(Err(_)) => return Poll::Ready(Outcome::ClientGone),
                     Poll::Ready(Ok(())) | Poll::Pending => {}
                 }
             }
-            let client_waits = self.client.out.is_empty() || self.hold;
+            let client_waits = self.client.out.is_empty() || self.progress.hold;
             if client_waits
                 && self.to_server.is_empty()
                 && self.large == 0
+                && !self.server.talk.upstream.is_inside()
                 && let Some(outcome) = self.ended()
             {
                 return Poll::Ready(outcome);
@@ -190,13 +152,13 @@ impl Relay<'_> {
     }
 
     fn ended(&mut self) -> Option<Outcome> {
-        let exchange = &self.server.exchange;
+        let exchange = &self.server.talk.exchange;
         if exchange.owes_nothing() && exchange.copy() == Copy::No {
-            return Some(match self.repeat.take() {
+            return Some(match self.progress.repeat.take() {
                 Some(why) => Outcome::Repeat(why),
                 None => {
                     // Held back and never decided: a batch without rows, such as Parse and Flush.
-                    self.hold = false;
+                    self.progress.hold = false;
                     if !self.client.out.is_empty() {
                         return None;
                     }
@@ -208,9 +170,24 @@ impl Relay<'_> {
     }
 
     fn lost(&mut self) -> Outcome {
-        match self.repeat.take() {
+        if let Some(frame) = self.progress.farewell.take() {
+            return Outcome::Farewell(frame);
+        }
+        let talk = &self.server.talk;
+        if talk.exchange.owes_nothing()
+            && !talk.walker.is_inside()
+            && self.progress.repeat.is_none()
+        {
+            // Everything has come; what the client has not taken yet goes on to it.
+            self.server.talk.exchange.gone();
+            return match self.client.out.is_empty() {
+                true => Outcome::Done,
+                false => Outcome::Leftover,
+            };
+        }
+        match self.progress.repeat.take() {
             Some(why) => Outcome::Repeat(why),
-            None if self.hold => {
+            None if self.progress.hold => {
                 // It comes again from the next node.
                 self.client.out.clear();
                 Outcome::Repeat(Replay::NodeLost)
@@ -222,41 +199,19 @@ impl Relay<'_> {
     fn poll_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
         let Self {
             client,
+            state,
             server,
-            names,
-            hold,
-            repeat,
-            failed,
-            rolled_back,
-            plan_outdated,
+            progress,
             ..
         } = self;
-        let Server {
-            socket,
-            walker,
-            exchange,
-            parsing,
-            held,
-            describing,
-            unnamed,
-            ..
-        } = &mut **server;
-        let mut digest = Digest {
+        let Server { socket, talk, .. } = &mut **server;
+        let mut reply = ServerReply {
             client,
-            names,
-            walker,
-            exchange,
-            parsing,
-            held,
-            describing,
-            unnamed,
-            hold,
-            repeat,
-            failed,
-            rolled_back,
-            plan_outdated,
+            state,
+            talk,
+            progress,
         };
-        match socket.poll_read(cx, |chunk| digest.take(chunk)) {
+        match socket.poll_read(cx, |chunk| reply.take(chunk)) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(Some(Ok(())))) => Poll::Ready(Ok(())),
             Poll::Ready(Ok(Some(Err(Fault::Client)))) => Poll::Ready(Err(Outcome::ClientGone)),
@@ -267,7 +222,10 @@ impl Relay<'_> {
     }
 
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
-        let copying = self.server.exchange.copy() != Copy::No;
+        // A frame of data that was begun before the COPY failed is owed to the server to its end; it
+        // ignores it. Otherwise its rest would be read as messages.
+        let copying =
+            self.server.talk.exchange.copy() != Copy::No || self.server.talk.upstream.is_inside();
         if self.large > 0 || copying {
             if !self.to_server.is_empty() {
                 return Poll::Pending;
@@ -322,10 +280,16 @@ impl Relay<'_> {
         let mut at = 0;
         let mut ended = false;
         let mut skip = None;
+        let failed = self.server.talk.exchange.copy() == Copy::No;
         loop {
+            if failed && !self.server.talk.upstream.is_inside() {
+                break;
+            }
             let before = at;
             let piece = self
-                .copy_walker
+                .server
+                .talk
+                .upstream
                 .next(&self.client.inbox, &mut at, |tag| tag == b'd')
                 .map_err(|error| Problem::fatal(Kind::ProtocolViolation, error.to_string()))?;
             match piece {
@@ -359,7 +323,7 @@ impl Relay<'_> {
         self.send(pass);
         self.client.consume(at - pass);
         if ended {
-            self.server.exchange.copy_ended();
+            self.server.talk.exchange.copy_ended();
         }
         Ok(true)
     }
@@ -373,6 +337,10 @@ impl Relay<'_> {
     }
 
     fn fakes(&mut self) {
-        put_fakes(&mut self.server.exchange, self.names, &mut self.client.out);
+        put_fakes(
+            &mut self.server.talk.exchange,
+            &mut self.state.names,
+            &mut self.client.out,
+        );
     }
 }

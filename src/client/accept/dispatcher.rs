@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::login;
-use super::told::{Fate, told};
-use super::worker::{Common, Worker};
+use crate::client::outcome::told::{Fate, told};
+use crate::client::worker::{Common, Worker};
 use crate::error::{Kind, Problem};
 use crate::wire::reply::Reply;
 use crate::wire::socket::Socket;

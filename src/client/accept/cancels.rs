@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -22,6 +22,8 @@ pub struct Slot {
     process: i32,
     key: Vec<u8>,
     current: Mutex<Current>,
+    /// The number of the batch that is being worked on, doubled; odd while none is.
+    batch: AtomicU64,
     /// Told of a request that finds no server connection.
     unattached: Notify,
 }
@@ -29,7 +31,8 @@ pub struct Slot {
 #[derive(Debug, Default)]
 struct Current {
     target: Option<CancelTarget>,
-    requested: bool,
+    /// The batch that was to be cancelled.
+    requested: Option<u64>,
 }
 
 impl Cancels {
@@ -48,6 +51,7 @@ impl Cancels {
             process,
             key,
             current: Mutex::default(),
+            batch: AtomicU64::new(1),
             unattached: Notify::new(),
         });
         slots.insert(process, Arc::clone(&slot));
@@ -59,20 +63,10 @@ impl Cancels {
         self.slots.write().remove(&slot.process);
     }
 
-    /// The server connection that a cancel request means now, if its key is right and the session
-    /// holds one. The session then does not pass that connection on to another.
-    pub fn request(&self, process: i32, key: &[u8]) -> Option<CancelTarget> {
+    /// The session that a cancel request means, if its key is right.
+    pub fn find(&self, process: i32, key: &[u8]) -> Option<Arc<Slot>> {
         let slot = self.slots.read().get(&process).cloned()?;
-        if slot.key != key {
-            return None;
-        }
-        let mut current = slot.current.lock();
-        let Some(target) = current.target.clone() else {
-            slot.unattached.notify_waiters();
-            return None;
-        };
-        current.requested = true;
-        Some(target)
+        (slot.key == key).then_some(slot)
     }
 }
 
@@ -87,16 +81,53 @@ impl Slot {
         &self.key
     }
 
-    /// Resolves at the next cancel request while it holds no server connection.
-    pub async fn cancelled(&self) {
-        self.unattached.notified().await;
+    /// A batch is being worked on from now on.
+    pub fn begin(&self) {
+        self.batch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The session now holds this server connection.
-    pub fn attach(&self, target: &CancelTarget) {
+    /// It was answered.
+    pub fn end(&self) {
+        self.batch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The batch that is being worked on; none while the session is idle.
+    pub fn batch(&self) -> Option<u64> {
+        let batch = self.batch.load(Ordering::Acquire);
+        (batch & 1 == 0).then_some(batch)
+    }
+
+    /// A cancel request: the server connection that it means now, if the session holds one, which is then
+    /// not passed on to another session. Otherwise what the session waits for is given up.
+    pub fn request(&self) -> Option<CancelTarget> {
+        let mut current = self.current.lock();
+        current.requested = self.batch();
+        let target = current.target.clone();
+        if target.is_none() {
+            self.unattached.notify_waiters();
+        }
+        target
+    }
+
+    /// Resolves at a cancel request while it holds no server connection.
+    pub async fn cancelled(&self) {
+        let notified = self.unattached.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        let batch = self.batch();
+        if self.current.lock().requested != batch || batch.is_none() {
+            notified.await;
+        }
+    }
+
+    /// The session now holds this server connection. True when a cancel request came before: nothing is
+    /// to be sent.
+    #[must_use]
+    pub fn attach(&self, target: &CancelTarget) -> bool {
         let mut current = self.current.lock();
         current.target = Some(target.clone());
-        current.requested = false;
+        let batch = self.batch();
+        batch.is_some() && std::mem::take(&mut current.requested) == batch
     }
 
     /// The session lets go of it. True when a cancel request may still be on its way to it, so that
@@ -104,7 +135,7 @@ impl Slot {
     pub fn detach(&self) -> bool {
         let mut current = self.current.lock();
         current.target = None;
-        current.requested
+        current.requested.take().is_some()
     }
 }
 
@@ -121,24 +152,25 @@ mod tests {
             process: 42,
             key: 7,
         };
+        assert!(slot.batch().is_none(), "idle");
+        slot.begin();
+        assert!(slot.batch().is_some());
         assert!(
-            cancels.request(slot.process(), slot.key()).is_none(),
-            "idle"
-        );
-        slot.attach(&target);
-        assert!(
-            cancels.request(slot.process(), b"no, no").is_none(),
+            cancels.find(slot.process(), b"no, no").is_none(),
             "wrong key"
         );
-        assert!(!slot.detach());
-        slot.attach(&target);
-        assert_eq!(
-            cancels.request(slot.process(), slot.key()).unwrap().process,
-            42
+        assert!(slot.request().is_none(), "not attached yet");
+        assert!(
+            slot.attach(&target),
+            "what was cancelled before is not sent"
         );
+        assert!(!slot.detach());
+        assert!(!slot.attach(&target));
+        assert_eq!(slot.request().unwrap().process, 42);
         assert!(slot.detach(), "a request is on its way: not to be reused");
-        assert!(cancels.request(slot.process(), slot.key()).is_none());
+        slot.end();
+        assert!(slot.batch().is_none());
         cancels.unregister(&slot);
-        assert!(cancels.request(slot.process(), slot.key()).is_none());
+        assert!(cancels.find(slot.process(), slot.key()).is_none());
     }
 }

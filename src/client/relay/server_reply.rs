@@ -1,14 +1,14 @@
 //! What a server's answer means on its way to the client: every frame is held against what is owed,
 //! and passed on, swallowed, or the reason to repeat the batch elsewhere.
 
-use std::collections::VecDeque;
-
-use super::names::Names;
-use super::relay::Client;
-use crate::backend::prepared::{Held, Shape};
-use crate::core::exchange::{Exchange, Fate, Owed};
+use crate::backend::prepared::Shape;
+use crate::backend::server::Conversation;
+use crate::client::connection::Connection;
+use crate::client::session::names::Names;
+use crate::client::session::state::State;
+use crate::core::exchange::{Exchange, Fate, Owed, TransactionStatus};
 use crate::metrics::Replay;
-use crate::wire::frame::{self, HEADER, Piece, Walker};
+use crate::wire::frame::{self, HEADER, Piece};
 use crate::wire::reply::error_field;
 
 const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
@@ -20,24 +20,32 @@ pub(super) enum Fault {
     Server,
 }
 
-/// Walks one chunk from the server.
-pub(super) struct Digest<'a> {
-    pub(super) client: &'a mut Client,
-    pub(super) names: &'a mut Names,
-    pub(super) walker: &'a mut Walker,
-    pub(super) exchange: &'a mut Exchange,
-    pub(super) parsing: &'a mut VecDeque<Option<u64>>,
-    pub(super) held: &'a mut Held,
-    pub(super) describing: &'a mut VecDeque<(u64, Box<[u8]>)>,
-    pub(super) unnamed: &'a mut Option<u64>,
-    pub(super) hold: &'a mut bool,
-    pub(super) repeat: &'a mut Option<Replay>,
-    pub(super) failed: &'a mut bool,
-    pub(super) rolled_back: &'a mut bool,
-    pub(super) plan_outdated: &'a mut bool,
+/// How far an answer has come.
+#[derive(Debug, Default)]
+pub(in crate::client) struct Progress {
+    /// Nothing decisive has come yet, and the batch could be repeated.
+    pub(in crate::client) hold: bool,
+    /// Why it is to be repeated.
+    pub(in crate::client) repeat: Option<Replay>,
+    /// The client was told of an error.
+    pub(in crate::client) failed: bool,
+    /// A prepared statement's plan no longer fits its tables.
+    pub(in crate::client) plan_outdated: bool,
+    /// The server has ended this session, in its own words.
+    pub(in crate::client) farewell: Option<Vec<u8>>,
+    /// The client's process id, and the server's, which notifications bear.
+    pub(in crate::client) processes: (i32, i32),
 }
 
-impl Digest<'_> {
+/// Walks one chunk from the server.
+pub(super) struct ServerReply<'a> {
+    pub(super) client: &'a mut Connection,
+    pub(super) state: &'a mut State,
+    pub(super) talk: &'a mut Conversation,
+    pub(super) progress: &'a mut Progress,
+}
+
+impl ServerReply<'_> {
     pub(super) fn take(&mut self, chunk: &[u8]) -> (usize, Result<(), Fault>) {
         let mut at = 0;
         // Where the bytes begin that are to be forwarded and have not been put anywhere yet.
@@ -45,6 +53,7 @@ impl Digest<'_> {
         loop {
             let before = at;
             let (tag, bytes) = match self
+                .talk
                 .walker
                 .next(chunk, &mut at, |tag| matches!(tag, b'D' | b'd'))
             {
@@ -53,10 +62,16 @@ impl Digest<'_> {
                 Ok(Some(Piece::More(_))) => continue,
                 Ok(Some(Piece::Frame { tag, bytes } | Piece::Start { tag, bytes })) => (tag, bytes),
             };
+            if tag == b'E' && is_fatal(bytes) && !is_farewell(bytes) {
+                // The session's own doing, such as idle_in_transaction_session_timeout.
+                self.progress.farewell = Some(bytes.to_vec());
+                let told = self.forward(&chunk[run..before]);
+                return (chunk.len(), told.and(Err(Fault::Server)));
+            }
             if tag == b'E' && is_farewell(bytes) {
-                if self.exchange.owes_nothing() {
+                if self.talk.exchange.owes_nothing() {
                     // All is answered: the session need not know that it is on its own again.
-                    self.exchange.gone();
+                    self.talk.exchange.gone();
                     let told = self.forward(&chunk[run..before]);
                     return (chunk.len(), told);
                 }
@@ -64,30 +79,52 @@ impl Digest<'_> {
                 let told = self.forward(&chunk[run..before]);
                 return (chunk.len(), told.and(Err(Fault::Server)));
             }
-            if matches!(tag, b'T' | b'n') && self.exchange.describes_named() {
+            if matches!(tag, b'T' | b'n') && self.talk.exchange.describes_named() {
                 self.described(bytes);
             }
             let mut renamed = None;
             let mut fate = self
+                .talk
                 .exchange
                 .received(tag, bytes.get(HEADER).copied().unwrap_or(0));
             match tag {
                 b'D' | b'd' | b'T' => {}
                 b'1' => {
-                    self.parsing.pop_front();
+                    self.talk.parsing.pop_front();
                     if fate == Fate::Forward {
-                        self.names.confirmed();
+                        self.state.names.confirmed();
                     }
                 }
-                b'C' if bytes
-                    .get(HEADER..)
-                    .is_some_and(|tag| tag.starts_with(b"ROLLBACK")) =>
-                {
-                    *self.rolled_back = true;
-                }
-                b'E' => renamed = self.error(bytes),
-                // Clients are shown the primary's view.
                 b'S' if is_hot_standby(bytes) => fate = Fate::Swallow,
+                b'S' => {
+                    self.talk.note_parameter(&bytes[HEADER..]);
+                    if fate == Fate::Forward
+                        && let Some((name, value)) = frame::parameter(&bytes[HEADER..])
+                    {
+                        self.state.reported(&name, &value);
+                    }
+                }
+                b'A' => renamed = self.notification(bytes),
+                b'E' => renamed = self.error(bytes),
+                _ => {}
+            }
+            if let Some(finished) = self.talk.exchange.take_finished() {
+                let done = bytes.get(HEADER..).unwrap_or_default();
+                self.state.finished(&finished, done, self.talk);
+            }
+            match tag {
+                // What is repeated on another node has not failed.
+                b'E' if self.progress.repeat.is_none() => {
+                    self.progress.failed = true;
+                    self.state.failed();
+                }
+                b'Z' if fate != Fate::OutOfStep => {
+                    let status = bytes
+                        .get(HEADER)
+                        .copied()
+                        .and_then(TransactionStatus::from_byte);
+                    self.state.ready(status.unwrap_or_default(), self.talk);
+                }
                 _ => {}
             }
             if fate == Fate::OutOfStep {
@@ -97,20 +134,24 @@ impl Digest<'_> {
                 self.client.out.extend_from_slice(&chunk[run..before]);
                 self.client.out.extend_from_slice(&renamed);
                 run = at;
-                *self.hold = false;
-            } else if fate == Fate::Swallow || self.repeat.is_some() {
+                self.progress.hold = false;
+            } else if fate == Fate::Swallow || self.progress.repeat.is_some() {
                 self.client.out.extend_from_slice(&chunk[run..before]);
-                if self.repeat.is_some() {
+                if self.progress.repeat.is_some() {
                     self.client.out.clear();
                 }
                 run = at;
-            } else if *self.hold && is_decisive(tag) {
-                *self.hold = false;
+            } else if self.progress.hold && is_decisive(tag) {
+                self.progress.hold = false;
             }
-            if self.exchange.has_fake() && self.repeat.is_none() {
+            if self.talk.exchange.has_fake() && self.progress.repeat.is_none() {
                 self.client.out.extend_from_slice(&chunk[run..at]);
                 run = at;
-                put_fakes(self.exchange, self.names, &mut self.client.out);
+                put_fakes(
+                    &mut self.talk.exchange,
+                    &mut self.state.names,
+                    &mut self.client.out,
+                );
             }
         }
         (at, self.forward(&chunk[run..at]))
@@ -118,9 +159,9 @@ impl Digest<'_> {
 
     fn forward(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let out = &mut self.client.out;
-        if *self.hold || !out.is_empty() {
+        if self.progress.hold || !out.is_empty() {
             out.extend_from_slice(bytes);
-            if *self.hold || out.is_empty() {
+            if self.progress.hold || out.is_empty() {
                 return Ok(());
             }
             let written = self
@@ -145,39 +186,60 @@ impl Digest<'_> {
     }
 
     fn described(&mut self, bytes: &[u8]) {
-        if let Some((id, name)) = self.describing.pop_front() {
+        if let Some((id, name)) = self.talk.describing.pop_front() {
             let shape = Shape::of_frame(bytes);
-            self.held.set_shape(id, shape);
-            self.names.described(&name, id, shape);
+            self.talk.held.set_shape(id, shape);
+            self.state.names.described(&name, id, shape);
         }
     }
 
     /// An error; if it speaks of a statement by the name that only the server knows, in the client's
     /// terms.
     fn error(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
-        *self.failed = true;
-        self.describing.clear();
-        for id in self.parsing.drain(..).flatten() {
-            self.held.remove(id);
+        self.talk.describing.clear();
+        for id in self.talk.parsing.drain(..).flatten() {
+            self.talk.held.remove(id);
         }
-        *self.unnamed = None;
+        self.talk.unnamed = None;
         let field = |code| error_field(bytes, code).unwrap_or_default();
         let sqlstate = field(b'C');
         if sqlstate == b"0A000" && field(b'R') == b"RevalidateCachedQuery" {
-            *self.plan_outdated = true;
-        } else if *self.hold {
-            *self.repeat = repeatable(sqlstate);
+            self.progress.plan_outdated = true;
+        } else if self.progress.hold {
+            self.progress.repeat = repeatable(sqlstate);
         }
-        if self.repeat.is_some() {
+        if self.progress.repeat.is_some() {
             return None;
         }
-        let wanted = self.names.wanted_in_vain();
+        let wanted = self.state.names.wanted_in_vain();
         let renamed = wanted
             .filter(|_| sqlstate == b"42P05")
             .map(|name| with_message(bytes, b"causeway_", name));
-        self.names.failed();
         renamed
     }
+
+    /// A notification of the session's own bears the process id that the client was told at its login.
+    fn notification(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        own_notification(bytes, self.progress.processes)
+    }
+}
+
+/// A NotificationResponse with the client's own process id in place of its server's; none when it is
+/// somebody else's.
+pub(in crate::client) fn own_notification(frame: &[u8], processes: (i32, i32)) -> Option<Vec<u8>> {
+    let (own, server) = processes;
+    let process = frame.get(HEADER..)?.first_chunk::<4>()?;
+    if i32::from_be_bytes(*process) != server {
+        return None;
+    }
+    let mut renamed = frame.to_vec();
+    renamed[HEADER..HEADER + 4].copy_from_slice(&own.to_be_bytes());
+    Some(renamed)
+}
+
+/// Whether a server ends the session.
+pub(in crate::client) fn is_fatal(frame: &[u8]) -> bool {
+    matches!(error_field(frame, b'V'), Some(b"FATAL" | b"PANIC"))
 }
 
 /// An error frame in whose message the word that begins with `prefix` is replaced.
@@ -198,10 +260,10 @@ fn with_message(frame: &[u8], prefix: &[u8], word: &[u8]) -> Vec<u8> {
 }
 
 /// Whether a server takes its leave: it shuts down, crashes, or was told to end this session.
-fn is_farewell(frame: &[u8]) -> bool {
+pub(in crate::client) fn is_farewell(frame: &[u8]) -> bool {
     let field = |code| error_field(frame, code).unwrap_or_default();
     matches!(field(b'V'), b"FATAL" | b"PANIC")
-        && matches!(field(b'C'), b"57P01" | b"57P02" | b"57P03")
+        && matches!(field(b'C'), b"57P01" | b"57P02" | b"57P03" | b"57P05")
 }
 
 /// Whether a standby's error is one that another node would not give (manual, "Hot Standby").
@@ -209,7 +271,7 @@ fn repeatable(sqlstate: &[u8]) -> Option<Replay> {
     match sqlstate {
         // Nothing is serializable on a standby, so that this is always a recovery conflict.
         b"40001" | b"40P01" => Some(Replay::RecoveryConflict),
-        b"57P01" | b"57P02" | b"57P03" => Some(Replay::NodeLost),
+        b"57P01" | b"57P02" | b"57P03" | b"57P05" => Some(Replay::NodeLost),
         // Read-only transaction, feature not supported or object in wrong state during recovery.
         b"25006" | b"0A000" | b"55000" => Some(Replay::ReadOnly),
         _ => None,
@@ -218,11 +280,11 @@ fn repeatable(sqlstate: &[u8]) -> Option<Replay> {
 
 /// Whether the client learns something by this frame that could differ on another node.
 fn is_decisive(tag: u8) -> bool {
-    !matches!(tag, b'1' | b'2' | b'3' | b't' | b'T' | b'n' | b'N' | b'S')
+    !matches!(tag, b'1' | b'2' | b'3' | b't' | b'T' | b'n' | b'S')
 }
 
 /// Whether a ParameterStatus frame is `in_hot_standby`.
-pub(super) fn is_hot_standby(bytes: &[u8]) -> bool {
+pub(in crate::client) fn is_hot_standby(bytes: &[u8]) -> bool {
     frame::cstr(&bytes[HEADER..]).is_some_and(|(name, _)| name == b"in_hot_standby")
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use arc_swap::Cache;
 
-use super::rules::{Bounds, LiveRules, Rules};
-use super::worker::{Common, Worker};
-use crate::backend::pool::{AcquireError, Lease, Pool};
+use crate::backend::pool::{AcquireError, Lease, Pool, Want};
+use crate::backend::server::Startup;
+use crate::client::rules::{Bounds, LiveRules, Rules};
+use crate::client::worker::{Common, Worker};
 use crate::config::Secret;
 use crate::core::gauge::Position;
 use crate::core::lsn::Lsn;
@@ -21,15 +22,19 @@ use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
 
 /// Different nodes are tried for one batch at most this often.
-pub(super) const MAX_ATTEMPTS: usize = 8;
+pub(in crate::client) const MAX_ATTEMPTS: usize = 8;
 
 /// The pools that one session uses, by node, so that none has to be looked up twice.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(in crate::client) struct Places {
     database: Arc<str>,
     user: Arc<str>,
     /// For the servers, as of the login; for a user whom a reload has removed since.
     password: Option<Secret>,
+    /// What the client's startup packet asked for.
+    startup: Startup,
+    /// The session's, as long as it lives.
+    token: Arc<()>,
     rules: Cache<LiveRules, Arc<Rules>>,
     by_node: Vec<Option<Arc<Pool>>>,
     /// Breaks ties between standbys, differently for each session.
@@ -40,27 +45,28 @@ pub(super) struct Places {
 
 /// What is to be placed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Need {
-    pub(super) access: Access,
-    pub(super) write_reason: Option<WriteReason>,
-    pub(super) level: Level,
-    pub(super) exclude: NodeSet,
+pub(in crate::client) struct Need {
+    pub(in crate::client) access: Access,
+    pub(in crate::client) write_reason: Option<WriteReason>,
+    pub(in crate::client) level: Level,
+    pub(in crate::client) exclude: NodeSet,
 }
 
 /// Where the last batch went, for `SHOW causeway.last_route`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct LastRoute {
-    pub(super) route: Route,
+pub(in crate::client) struct LastRoute {
+    pub(in crate::client) route: Route,
     served: Option<Lsn>,
     primary: Option<Position>,
     upper: Option<Upper>,
 }
 
 impl Places {
-    pub(super) fn new(
+    pub(in crate::client) fn new(
         database: Arc<str>,
         user: Arc<str>,
         password: Option<Secret>,
+        startup: Startup,
         salt: u64,
         rules: &LiveRules,
     ) -> Self {
@@ -68,6 +74,8 @@ impl Places {
             database,
             user,
             password,
+            startup,
+            token: Arc::new(()),
             rules: Cache::new(Arc::clone(rules)),
             by_node: Vec::new(),
             salt,
@@ -75,8 +83,21 @@ impl Places {
         }
     }
 
+    /// Which connections the session can use.
+    pub(in crate::client) fn want(&self) -> Want<'_> {
+        Want {
+            startup: &self.startup,
+            session: &self.token,
+        }
+    }
+
+    /// The session's, as long as it lives.
+    pub(in crate::client) fn token(&self) -> &Arc<()> {
+        &self.token
+    }
+
     /// The session's pool on a node.
-    pub(super) fn pool(&mut self, common: &Common, node: NodeId) -> Option<Arc<Pool>> {
+    pub(in crate::client) fn pool(&mut self, common: &Common, node: NodeId) -> Option<Arc<Pool>> {
         let index = usize::from(node.0);
         if self.by_node.len() <= index {
             self.by_node.resize(index + 1, None);
@@ -96,12 +117,12 @@ impl Places {
     }
 
     /// What the configuration in force says to every batch.
-    pub(super) fn bounds(&mut self) -> Bounds {
+    pub(in crate::client) fn bounds(&mut self) -> Bounds {
         self.rules.load().bounds
     }
 
     /// Finds a node and takes a server connection to it.
-    pub(super) async fn place(
+    pub(in crate::client) async fn place(
         &mut self,
         worker: &Worker,
         seen: &mut Seen,
@@ -118,9 +139,9 @@ impl Places {
             let Some(pool) = self.pool(common, route.node) else {
                 return Err(Problem::error(Kind::Internal, "a route to an unknown node").into());
             };
-            let lease = match pool.take_idle(worker.index) {
+            let lease = match pool.take_idle(worker.index, self.want()) {
                 Some(lease) => Ok(lease),
-                None => pool.acquire(worker.index).await,
+                None => pool.acquire(worker.index, self.want()).await,
             };
             attempts += 1;
             match lease {
@@ -165,7 +186,7 @@ impl Places {
     }
 
     /// Takes what the client must be told before the answer to what was placed last.
-    pub(super) fn take_warning(&mut self) -> Option<Problem> {
+    pub(in crate::client) fn take_warning(&mut self) -> Option<Problem> {
         self.warning.take()
     }
 
@@ -335,7 +356,7 @@ async fn wait_for_change(cluster: &ClusterState, bound: Duration) {
 
 /// Why a batch could not be placed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(in crate::client) enum Failure {
     /// In our words.
     Problem(Problem),
     /// In a server's words, which end the session: the ErrorResponse frame.
@@ -346,6 +367,8 @@ pub(super) enum Failure {
     Unfit(NodeId),
     /// The held server connection broke before anything of the batch was sent.
     Lost,
+    /// The client has left meanwhile: nothing is run for it.
+    ClientGone,
     /// Operators have paused the database: it is to be placed again when they let it go on.
     Paused,
 }
@@ -416,7 +439,7 @@ fn last_route(route: Route, seen: &mut Seen, topology: &Topology) -> LastRoute {
 
 impl LastRoute {
     /// A batch that went where its session already was.
-    pub(super) fn held(route: Route) -> Self {
+    pub(in crate::client) fn held(route: Route) -> Self {
         Self {
             route: Route {
                 reason: Reason::Held,
@@ -429,7 +452,7 @@ impl LastRoute {
     }
 
     /// One line for the user: where, how far behind, why.
-    pub(super) fn describe(&self, node: &str) -> String {
+    pub(in crate::client) fn describe(&self, node: &str) -> String {
         let role = if self.route.primary {
             "primary"
         } else {

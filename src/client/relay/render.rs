@@ -1,27 +1,30 @@
 //! Writing a batch for one particular server connection: statement names are replaced by those that
 //! the connection knows, and what is not prepared there yet is prepared on the way.
 
-use super::batch::{Batch, End, Message};
 use crate::backend::prepared::Prepared;
 use crate::backend::server::Server;
-use crate::core::exchange::Owed;
+use crate::client::connection::batch::{Batch, End, Message};
+use crate::core::exchange::{Effects, Owed};
+use crate::core::statement::Effect;
 use crate::wire::frame::{self, HEADER};
 
 /// What to send.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Rendered {
+pub(in crate::client) enum Rendered {
     /// The batch's bytes as the client sent them.
     Verbatim,
     /// Other bytes.
     Rewritten(Vec<u8>),
 }
 
-/// Enters the batch's messages into the server's books and gives the bytes to send.
-pub(super) fn render(
+/// Enters the batch's messages into the server's books and gives the bytes to send. `frees_at_once` puts a
+/// Sync of our own behind a batch that runs nothing and ends with Flush, so that it holds no server.
+pub(in crate::client) fn render(
     batch: &Batch,
     inbox: &[u8],
     server: &mut Server,
     max_prepared: usize,
+    frees_at_once: bool,
 ) -> Rendered {
     if batch
         .messages
@@ -29,6 +32,7 @@ pub(super) fn render(
         .enumerate()
         .all(|(at, message)| is_verbatim(message, &batch.messages[..at], server))
         && batch.end != End::Part
+        && !frees_at_once
     {
         for message in &batch.messages {
             enter(message, server);
@@ -37,12 +41,12 @@ pub(super) fn render(
     }
     let mut out = Vec::with_capacity(batch.length + 64);
     // In front of everything, where no error of the batch can make the server skip it.
-    while let Some(closed) = server.held.evict(max_prepared) {
+    while let Some(closed) = server.talk.held.evict(max_prepared) {
         frame::write(&mut out, b'C', |body| {
             body.push(b'S');
             body.extend_from_slice(format!("causeway_{closed}\0").as_bytes());
         });
-        server.exchange.sent(Owed::OwnClose);
+        server.talk.exchange.sent(Owed::OwnClose);
     }
     for message in &batch.messages {
         write(message, inbox, server, &mut out);
@@ -50,16 +54,20 @@ pub(super) fn render(
     if batch.end == End::Part {
         frame::write(&mut out, b'H', |_| {});
     }
+    if frees_at_once {
+        frame::write(&mut out, b'S', |_| {});
+        server.talk.exchange.sent(Owed::OwnSync);
+    }
     Rendered::Rewritten(out)
 }
 
 fn is_verbatim(message: &Message, before: &[Message], server: &Server) -> bool {
     match message.tag {
         b'B' | b'D' | b'C' if !message.named => match &message.prepared {
-            None => true,
+            None => !message.unknown,
             // The unnamed statement is on this connection, or was parsed just before.
             Some(prepared) => {
-                server.unnamed == Some(prepared.id())
+                server.talk.unnamed == Some(prepared.id())
                     || before.iter().any(|m| m.tag == b'P' && !m.named)
             }
         },
@@ -72,27 +80,34 @@ fn is_verbatim(message: &Message, before: &[Message], server: &Server) -> bool {
 fn enter(message: &Message, server: &mut Server) {
     let owed = match message.tag {
         b'Q' | b'F' => {
-            server.unnamed = None;
-            Owed::Query
+            server.talk.unnamed = None;
+            Owed::Query(message.effects.clone())
         }
         b'P' => {
-            server.unnamed = message.prepared.as_ref().map(|prepared| prepared.id());
-            server.parsing.push_back(None);
+            server.talk.unnamed = message.prepared.as_ref().map(|prepared| prepared.id());
+            server.talk.parsing.push_back(None);
             Owed::Parse
         }
         b'B' => Owed::Bind,
         b'D' => Owed::Describe,
-        b'E' => Owed::Execute,
+        b'E' => {
+            if forgets_statements(&message.effects) {
+                // What follows must not be taken for prepared; if this fails, it still is, under a name
+                // that is then refused, and the connection is not given to anybody else.
+                server.talk.held.clear();
+            }
+            Owed::Execute(message.effects.clone())
+        }
         b'C' => {
             if message.prepared.is_some() {
-                server.unnamed = None;
+                server.talk.unnamed = None;
             }
             Owed::Close
         }
         b'S' => Owed::Sync,
         _ => return,
     };
-    server.exchange.sent(owed);
+    server.talk.exchange.sent(owed);
 }
 
 fn write(message: &Message, inbox: &[u8], server: &mut Server, out: &mut Vec<u8>) {
@@ -103,20 +118,20 @@ fn write(message: &Message, inbox: &[u8], server: &mut Server, out: &mut Vec<u8>
                 // The server refuses a second statement of this name in its own words.
                 ensure_named(prepared, server, out);
                 prepared.write_parse(&prepared.server_name(), out);
-                server.parsing.push_back(None);
-                server.exchange.sent(Owed::Parse);
-            } else if server.held.touch(prepared.id()) {
-                server.exchange.sent(Owed::FakeParse);
+                server.talk.parsing.push_back(None);
+                server.talk.exchange.sent(Owed::Parse);
+            } else if server.talk.held.touch(prepared.id()) {
+                server.talk.exchange.sent(Owed::FakeParse);
             } else {
                 parse_named(prepared, server, Owed::Parse, out);
             }
         }
-        (Some(_), b'C') if message.named => server.exchange.sent(Owed::FakeClose),
-        (None, b'C') if message.named => server.exchange.sent(Owed::FakeClose),
+        (Some(_), b'C') if message.named => server.talk.exchange.sent(Owed::FakeClose),
+        (None, b'C') if message.named => server.talk.exchange.sent(Owed::FakeClose),
         (Some(prepared), b'B') if message.named => {
             ensure_named(prepared, server, out);
             write_bind(bytes, &prepared.server_name(), out);
-            server.exchange.sent(Owed::Bind);
+            server.talk.exchange.sent(Owed::Bind);
         }
         (Some(prepared), b'D') if message.named => {
             ensure_named(prepared, server, out);
@@ -126,14 +141,25 @@ fn write(message: &Message, inbox: &[u8], server: &mut Server, out: &mut Vec<u8>
                 body.push(0);
             });
             let name = frame::cstr(&bytes[HEADER + 1..]).map_or(&[][..], |(name, _)| name);
-            server.describing.push_back((prepared.id(), name.into()));
-            server.exchange.sent(Owed::DescribeNamed);
+            server
+                .talk
+                .describing
+                .push_back((prepared.id(), name.into()));
+            server.talk.exchange.sent(Owed::DescribeNamed);
         }
-        (Some(prepared), b'B' | b'D') if server.unnamed != Some(prepared.id()) => {
+        (Some(prepared), b'B' | b'D') if server.talk.unnamed != Some(prepared.id()) => {
             prepared.write_parse("", out);
-            server.unnamed = Some(prepared.id());
-            server.parsing.push_back(None);
-            server.exchange.sent(Owed::OwnParse);
+            server.talk.unnamed = Some(prepared.id());
+            server.talk.parsing.push_back(None);
+            server.talk.exchange.sent(Owed::OwnParse);
+            out.extend_from_slice(bytes);
+            enter(message, server);
+        }
+        (None, b'B' | b'D') if message.unknown => {
+            // The session has no unnamed statement; what the server has may be another session's.
+            frame::write(out, b'C', |body| body.extend_from_slice(b"S\0"));
+            server.talk.exchange.sent(Owed::OwnClose);
+            server.talk.unnamed = None;
             out.extend_from_slice(bytes);
             enter(message, server);
         }
@@ -144,17 +170,25 @@ fn write(message: &Message, inbox: &[u8], server: &mut Server, out: &mut Vec<u8>
     }
 }
 
+/// Whether a statement drops everything that is prepared.
+fn forgets_statements(effects: &Effects) -> bool {
+    effects
+        .iter()
+        .flat_map(|steps| steps.iter())
+        .any(|step| matches!(step.effect, Effect::Deallocate(None) | Effect::DiscardAll))
+}
+
 fn ensure_named(prepared: &Prepared, server: &mut Server, out: &mut Vec<u8>) {
-    if !server.held.touch(prepared.id()) {
+    if !server.talk.held.touch(prepared.id()) {
         parse_named(prepared, server, Owed::OwnParse, out);
     }
 }
 
 fn parse_named(prepared: &Prepared, server: &mut Server, owed: Owed, out: &mut Vec<u8>) {
-    server.held.insert(prepared.id());
+    server.talk.held.insert(prepared.id());
     prepared.write_parse(&prepared.server_name(), out);
-    server.parsing.push_back(Some(prepared.id()));
-    server.exchange.sent(owed);
+    server.talk.parsing.push_back(Some(prepared.id()));
+    server.talk.exchange.sent(owed);
 }
 
 /// A Bind with another statement name; the rest of a large one follows by itself.

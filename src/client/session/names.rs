@@ -6,13 +6,22 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use crate::backend::prepared::{Prepared, Shape};
+use crate::core::exchange::Effects;
+use crate::core::statement::Step;
 
 /// A session may not name more statements than this.
-pub(super) const MAX_NAMES: usize = 100_000;
+pub(in crate::client) const MAX_NAMES: usize = 100_000;
+
+/// Texts that one session may keep, in bytes.
+const MOST_BYTES: usize = 1 << 30;
 
 /// One session's names.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(in crate::client) struct Names {
+    /// Portals whose statements have effects; few have.
+    portals: HashMap<Box<[u8]>, Arc<[Step]>, RandomState>,
+    /// The texts of the named statements, in bytes.
+    bytes: usize,
     named: HashMap<Box<[u8]>, Named, RandomState>,
     /// The unnamed statement.
     unnamed: Option<Arc<Prepared>>,
@@ -43,7 +52,7 @@ enum Change {
 
 impl Names {
     /// What a name means.
-    pub(super) fn get(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
+    pub(in crate::client) fn get(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
         if name.is_empty() {
             self.unnamed.as_ref()
         } else {
@@ -52,12 +61,12 @@ impl Names {
     }
 
     /// The rows that the client expects of a named statement, if it has asked.
-    pub(super) fn shape(&self, name: &[u8]) -> Option<Shape> {
+    pub(in crate::client) fn shape(&self, name: &[u8]) -> Option<Shape> {
         self.named.get(name)?.shape
     }
 
     /// The client was told what rows to expect.
-    pub(super) fn described(&mut self, name: &[u8], id: u64, shape: Shape) {
+    pub(in crate::client) fn described(&mut self, name: &[u8], id: u64, shape: Shape) {
         if let Some(named) = self.named.get_mut(name)
             && named.prepared.id() == id
         {
@@ -66,20 +75,58 @@ impl Names {
     }
 
     /// The name that the message whose turn it is wanted in vain.
-    pub(super) fn wanted_in_vain(&self) -> Option<&[u8]> {
+    pub(in crate::client) fn wanted_in_vain(&self) -> Option<&[u8]> {
         match self.unconfirmed.front() {
             Some(Change::InVain(name)) => Some(name),
             _ => None,
         }
     }
 
-    /// Whether there is room for one more.
-    pub(super) fn is_full(&self) -> bool {
-        self.named.len() >= MAX_NAMES
+    /// Whether there is room for one more with a text of so many bytes.
+    pub(in crate::client) fn has_room(&self, bytes: usize) -> bool {
+        self.named.len() < MAX_NAMES && self.bytes + bytes <= MOST_BYTES
+    }
+
+    /// A portal is bound to a statement with these effects.
+    pub(in crate::client) fn bound(
+        &mut self,
+        portal: &[u8],
+        effects: &[Step],
+        shared: &Arc<[Step]>,
+    ) {
+        if effects.is_empty() {
+            if !self.portals.is_empty() {
+                self.portals.remove(portal);
+            }
+        } else {
+            self.portals.insert(portal.into(), Arc::clone(shared));
+        }
+    }
+
+    /// What executing a portal does to the session.
+    pub(in crate::client) fn portal(&self, portal: &[u8]) -> Effects {
+        if self.portals.is_empty() {
+            return None;
+        }
+        self.portals.get(portal).cloned()
+    }
+
+    /// Portals end with the transaction.
+    pub(in crate::client) fn transaction_ended(&mut self) {
+        if !self.portals.is_empty() {
+            self.portals.clear();
+        }
+    }
+
+    /// All names, each with its statement.
+    pub(in crate::client) fn all(&self) -> impl Iterator<Item = (&[u8], &Arc<Prepared>)> {
+        self.named
+            .iter()
+            .map(|(name, named)| (&**name, &named.prepared))
     }
 
     /// The client parses a statement; if the server refuses, the name is taken back.
-    pub(super) fn parse(&mut self, name: &[u8], prepared: Arc<Prepared>) {
+    pub(in crate::client) fn parse(&mut self, name: &[u8], prepared: Arc<Prepared>) {
         if name.is_empty() {
             self.unnamed = Some(prepared);
             self.unconfirmed.push_back(Change::None);
@@ -88,67 +135,72 @@ impl Names {
                 prepared,
                 shape: None,
             };
+            self.bytes += named.prepared.body().len();
             self.named.insert(name.into(), named);
             self.unconfirmed.push_back(Change::Parsed(name.into()));
         }
     }
 
     /// A Parse that will certainly fail, because its name is taken.
-    pub(super) fn parse_in_vain(&mut self, name: &[u8]) {
+    pub(in crate::client) fn parse_in_vain(&mut self, name: &[u8]) {
         self.unconfirmed.push_back(Change::InVain(name.into()));
     }
 
-    /// A large unnamed Parse is passed through: only the server connection that it went to knows it.
-    pub(super) fn parse_unkept(&mut self) {
-        self.unnamed = None;
-        self.unconfirmed.push_back(Change::None);
-    }
-
     /// The oldest unconfirmed Parse, or Close of a name, succeeded.
-    pub(super) fn confirmed(&mut self) {
+    pub(in crate::client) fn confirmed(&mut self) {
         self.unconfirmed.pop_front();
     }
 
     /// Everything parsed so far was accepted.
-    pub(super) fn confirm_all(&mut self) {
+    pub(in crate::client) fn confirm_all(&mut self) {
         self.unconfirmed.clear();
     }
 
     /// An error: what was not confirmed never happened.
-    pub(super) fn failed(&mut self) {
+    pub(in crate::client) fn failed(&mut self) {
         while let Some(change) = self.unconfirmed.pop_back() {
             match change {
-                Change::Parsed(name) => drop(self.named.remove(&name)),
-                Change::Closed(name, Some(named)) => drop(self.named.insert(name, named)),
+                Change::Parsed(name) => drop(self.remove(&name)),
+                Change::Closed(name, Some(named)) => {
+                    self.bytes += named.prepared.body().len();
+                    self.named.insert(name, named);
+                }
                 Change::Closed(_, None) | Change::InVain(_) | Change::None => {}
             }
         }
     }
 
     /// A Close message for a name; an error before it takes it back.
-    pub(super) fn close_message(&mut self, name: &[u8]) {
+    pub(in crate::client) fn close_message(&mut self, name: &[u8]) {
         if name.is_empty() {
             self.unnamed = None;
         } else {
-            let closed = self.named.remove(name);
+            let closed = self.remove(name);
             self.unconfirmed
                 .push_back(Change::Closed(name.into(), closed));
         }
     }
 
     /// `DEALLOCATE name`. True when the name was known.
-    pub(super) fn close(&mut self, name: &[u8]) -> bool {
-        self.named.remove(name).is_some()
+    pub(in crate::client) fn close(&mut self, name: &[u8]) -> bool {
+        self.remove(name).is_some()
+    }
+
+    fn remove(&mut self, name: &[u8]) -> Option<Named> {
+        let removed = self.named.remove(name)?;
+        self.bytes -= removed.prepared.body().len();
+        Some(removed)
     }
 
     /// `DEALLOCATE ALL`, `DISCARD ALL`.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::client) fn clear(&mut self) {
         self.named.clear();
+        self.bytes = 0;
         self.unnamed = None;
     }
 
     /// Another number for a statement whose plans are outdated.
-    pub(super) fn renew(&mut self, name: &[u8], prepared: Arc<Prepared>) {
+    pub(in crate::client) fn renew(&mut self, name: &[u8], prepared: Arc<Prepared>) {
         if let Some(known) = self.named.get_mut(name) {
             known.prepared = prepared;
         }
