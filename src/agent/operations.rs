@@ -11,8 +11,8 @@ use super::api::{
     Status, StopAnswer, StopMode, StopRequest,
 };
 use super::enforcer::Watch;
+use super::fencing_lease::{Denied, Grant, Ledger};
 use super::jobs::Jobs;
-use super::lease::{Denied, Grant, Ledger};
 use super::postmaster::{Server, ServerError};
 use super::source::Inquiry;
 use super::state::{ChangeError, State};

@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::lease::{Denied, Grant, Ledger, Remembered, RememberedStanding};
+use super::fencing_lease::{Denied, Grant, Ledger, Remembered, RememberedStanding};
 use super::plan::Stage;
 use super::{clock, files};
 

@@ -21,11 +21,11 @@ use crate::control::agent::AgentClient;
 use crate::control::store::{Claim, Leader, OpenError, SaveError, Store, Stored, Version};
 use crate::core::failover::candidate::promotable;
 use crate::core::failover::command::{Act, Command};
-use crate::core::failover::detect::{Health, judge};
-use crate::core::failover::observation::{Leadership, Observation};
+use crate::core::failover::facts::observation::Leadership;
+use crate::core::failover::facts::primary_health::{Health, judge};
 use crate::core::failover::policy::Mode;
 use crate::core::failover::record::{Phase, Record, Request, RequestKind};
-use crate::core::failover::{Policy, plan};
+use crate::core::failover::{FailoverPolicy, View, plan};
 use crate::core::route::NodeSet;
 use crate::core::topology::{NodeId, Writer};
 use crate::metrics::Metrics;
@@ -44,7 +44,7 @@ pub struct Controller {
     desk: Arc<Desk>,
     metrics: Arc<Metrics>,
     live: Arc<Live>,
-    policy: Arc<Policy>,
+    policy: Arc<FailoverPolicy>,
     facts: Arc<Facts>,
     hands: Arc<Hands>,
     known: Option<Known>,
@@ -253,12 +253,13 @@ impl Controller {
         self.leads = None;
     }
 
-    fn is_cut_off(&self, observation: &Observation, record: &Record) -> bool {
+    fn is_cut_off(&self, view: View<'_, '_>) -> bool {
+        let record = view.record;
         let serving = matches!(record.phase, Phase::Steady | Phase::Following);
         let Some(primary) = record.primary.filter(|_| serving && self.store.is_shared()) else {
             return false;
         };
-        let health = judge(observation, &self.policy, record, primary);
+        let health = judge(view, primary);
         matches!(health, Health::CutOff { .. })
     }
 
@@ -375,11 +376,20 @@ impl Controller {
             self.desk.number_beyond(answered);
         }
         let observation = self.facts.freeze(self.frame(known));
-        let plan = plan(&observation, &self.policy, &known.record);
+        let plan = plan(View {
+            observation: &observation,
+            policy: &self.policy,
+            record: &known.record,
+        });
         if plan.next != known.record && !self.save(plan.next.clone()).await {
             return;
         }
-        if self.is_cut_off(&observation, &plan.next) {
+        let view = View {
+            observation: &observation,
+            policy: &self.policy,
+            record: &plan.next,
+        };
+        if self.is_cut_off(view) {
             return self.make_way(&plan.next).await;
         }
         self.took = plan.next.request.map(|request| request.id).or(self.took);
@@ -390,7 +400,7 @@ impl Controller {
             false => u64::MAX,
         };
         let observes = self.policy.mode == Mode::Observe;
-        let able = promotable(&observation, &self.policy, &plan.next).len();
+        let able = promotable(view).len();
         let shown = &self.metrics.failover;
         shown.promotable((!observes).then_some(able));
         self.publish(Ruling::of(&plan.next), until_us);

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::core::failover::observation::{
-    AgentAnswer, Answer, Attempt, Job, Leadership, NodeFacts, Observation, Postmaster,
+use crate::core::failover::facts::observation::{
+    AgentAnswer, Attempt, Leadership, NodeFacts, Observation, Postmaster, RejoinJob, ServerAnswer,
 };
 use crate::core::failover::record::Request;
 use crate::core::route::NodeSet;
@@ -107,19 +107,19 @@ impl Facts {
     }
 
     /// A node's latest answer, however old.
-    pub(super) fn last_answer(&self, id: NodeId) -> Option<Answer> {
+    pub(super) fn last_answer(&self, id: NodeId) -> Option<ServerAnswer> {
         let known = self.known.lock();
         known.nodes.get(usize::from(id.0))?.answer.clone()
     }
 
-    pub(super) fn answered(&self, id: NodeId, answer: Answer) {
+    pub(super) fn answered(&self, id: NodeId, answer: ServerAnswer) {
         self.change(id, |node| {
             let news = node.attempt != Attempt::Answered
                 || node.answer.as_ref().is_none_or(|before| {
                     before.timeline != answer.timeline
                         || before.rule != answer.rule
-                        || std::mem::discriminant(&before.part)
-                            != std::mem::discriminant(&answer.part)
+                        || std::mem::discriminant(&before.role)
+                            != std::mem::discriminant(&answer.role)
                 });
             node.answer = Some(answer);
             node.attempt = Attempt::Answered;
@@ -166,7 +166,7 @@ impl Facts {
         answering
     }
 
-    pub(super) fn agent_answered(&self, id: NodeId, answer: AgentAnswer, job: Job) {
+    pub(super) fn agent_answered(&self, id: NodeId, answer: AgentAnswer, job: RejoinJob) {
         let job = self.same_end(id, job);
         self.change(id, |node| {
             let stopped =
@@ -182,16 +182,15 @@ impl Facts {
     }
 
     /// An end that is reported again happened when it was first reported.
-    fn same_end(&self, id: NodeId, job: Job) -> Job {
+    fn same_end(&self, id: NodeId, job: RejoinJob) -> RejoinJob {
         let known = self.known.lock();
         let before = known.nodes.get(usize::from(id.0)).map(|node| &node.job);
         match (before, &job) {
-            (Some(known @ Job::Done { .. }), Job::Done { .. }) => known.clone(),
-            (Some(known @ Job::Failed { detail: old, .. }), Job::Failed { detail, .. })
-                if old == detail =>
-            {
-                known.clone()
-            }
+            (Some(known @ RejoinJob::Done { .. }), RejoinJob::Done { .. }) => known.clone(),
+            (
+                Some(known @ RejoinJob::Failed { detail: old, .. }),
+                RejoinJob::Failed { detail, .. },
+            ) if old == detail => known.clone(),
             _ => job,
         }
     }
@@ -244,7 +243,7 @@ impl Facts {
         });
     }
 
-    pub(super) fn job(&self, id: NodeId, job: Job) {
+    pub(super) fn job(&self, id: NodeId, job: RejoinJob) {
         self.change(id, |node| {
             let news = node.job != job;
             node.job = job;

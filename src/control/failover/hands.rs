@@ -13,9 +13,9 @@ use super::watch;
 use crate::agent::api::{LeaseAnswer, Role, Source, StopMode};
 use crate::config::{Config, Failover, Node};
 use crate::control::agent::{AgentClient, AgentError};
-use crate::core::failover::Policy;
+use crate::core::failover::FailoverPolicy;
 use crate::core::failover::command::{Act, Command, Stop};
-use crate::core::failover::observation::Job;
+use crate::core::failover::facts::observation::RejoinJob;
 use crate::core::topology::NodeId;
 
 /// Bound on one statement or one call; much longer ones are jobs, which are only begun here.
@@ -44,7 +44,7 @@ impl From<tokio_postgres::Error> for Failed {
 pub(super) struct Hands {
     pub(super) config: Arc<Config>,
     pub(super) failover: Failover,
-    pub(super) policy: Arc<Policy>,
+    pub(super) policy: Arc<FailoverPolicy>,
     pub(super) facts: Arc<Facts>,
     pub(super) agents: Vec<Option<Arc<AgentClient>>>,
     /// This proxy's name among those that share the cluster.
@@ -198,13 +198,13 @@ impl Hands {
         let command = self.failover.rejoin_command.as_ref();
         let command =
             command.ok_or_else(|| Failed("neither agent nor rejoin_command".to_owned()))?;
-        self.facts.job(node, Job::Running);
+        self.facts.job(node, RejoinJob::Running);
         let ended = self.shell(command, node, Some(primary)).await;
         let job = match &ended {
-            Ok(()) => Job::Done {
+            Ok(()) => RejoinJob::Done {
                 at_us: self.facts.now_us(),
             },
-            Err(Failed(detail)) => Job::Failed {
+            Err(Failed(detail)) => RejoinJob::Failed {
                 at_us: self.facts.now_us(),
                 detail: detail.clone(),
             },

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::hands::LEASE_BOUND;
 use crate::agent::api::FENCE_WITHIN_MS;
 use crate::config::{self, Config, Coordination, Failover, FailoverMode, Fencing};
-use crate::core::failover::Policy;
+use crate::core::failover::FailoverPolicy;
 use crate::core::failover::policy::{Durability, Mode, NodePolicy};
 
 /// How long a switchover waits for running transactions.
@@ -16,7 +16,7 @@ const STOP: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// What the planner needs to know of the configuration.
-pub fn policy(config: &Config, failover: &Failover) -> Policy {
+pub fn policy(config: &Config, failover: &Failover) -> FailoverPolicy {
     let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let nodes = config.nodes.iter().map(|node| NodePolicy {
         name: node.name.clone(),
@@ -24,7 +24,7 @@ pub fn policy(config: &Config, failover: &Failover) -> Policy {
         promote_priority: node.promote_priority,
         agent: node.agent.is_some(),
     });
-    Policy {
+    FailoverPolicy {
         mode: match failover.mode {
             FailoverMode::Automatic => Mode::Automatic,
             FailoverMode::Manual => Mode::Manual,

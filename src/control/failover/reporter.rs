@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::tell;
-use crate::core::failover::Policy;
+use crate::core::failover::FailoverPolicy;
 use crate::core::failover::command::Event;
 use crate::core::failover::policy::Durability;
 use crate::core::failover::record::{Cause, Phase, Record};
@@ -24,7 +24,7 @@ pub(super) struct Reporter {
     cluster: Arc<ClusterState>,
     desk: Arc<Desk>,
     metrics: Arc<Metrics>,
-    policy: Arc<Policy>,
+    policy: Arc<FailoverPolicy>,
     mode: &'static str,
     /// This proxy's address.
     address: String,
@@ -45,7 +45,7 @@ impl Reporter {
         cluster: Arc<ClusterState>,
         desk: Arc<Desk>,
         metrics: Arc<Metrics>,
-        policy: Arc<Policy>,
+        policy: Arc<FailoverPolicy>,
         mode: &'static str,
         address: String,
     ) -> Self {
@@ -65,7 +65,7 @@ impl Reporter {
     }
 
     /// Speaks by another policy from now on.
-    pub(super) fn adopt(&mut self, policy: Arc<Policy>, mode: &'static str) {
+    pub(super) fn adopt(&mut self, policy: Arc<FailoverPolicy>, mode: &'static str) {
         self.policy = policy;
         self.mode = mode;
     }

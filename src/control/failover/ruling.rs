@@ -59,10 +59,10 @@ impl Ruling {
 /// The node whose connections must not be used any more, although it may still think that it leads.
 fn fallen(record: &Record) -> Option<NodeId> {
     match &record.phase {
-        Phase::Fencing(fall)
-        | Phase::Discovering(fall, _)
-        | Phase::Promoting(fall, _, _)
-        | Phase::Restoring(fall) => Some(fall.node),
+        Phase::Fencing(failed)
+        | Phase::Discovering(failed, _)
+        | Phase::Promoting(failed, _, _)
+        | Phase::Restoring(failed) => Some(failed.node),
         Phase::Stopping { .. } | Phase::CatchingUp { .. } => record.primary,
         Phase::Looking | Phase::Steady | Phase::Following | Phase::Draining { .. } => None,
     }

@@ -3,15 +3,15 @@
 
 use tracing::Level;
 
-use crate::core::failover::Policy;
+use crate::core::failover::FailoverPolicy;
 use crate::core::failover::command::Event;
-use crate::core::failover::record::Way;
+use crate::core::failover::record::Recovery;
 
 /// The event's kind: a name that scripts may hold on to.
 pub(super) fn kind(event: &Event) -> &'static str {
     match event {
         Event::Found { .. } => "primary_found",
-        Event::Fell { .. } => "primary_failed",
+        Event::PrimaryFailed { .. } => "primary_failed",
         Event::CalledOff { .. } => "called_off",
         Event::Fenced { .. } => "fenced",
         Event::Chosen { .. } => "candidate_chosen",
@@ -19,7 +19,7 @@ pub(super) fn kind(event: &Event) -> &'static str {
         Event::Restored(_) => "restored",
         Event::Quarantined { .. } => "quarantined",
         Event::Rejoined(_) => "rejoined",
-        Event::Impostor { .. } => "impostor",
+        Event::StrayPrimary { .. } => "impostor",
         Event::Done { .. } => "request_done",
         Event::Refused { .. } => "request_refused",
     }
@@ -29,19 +29,19 @@ pub(super) fn kind(event: &Event) -> &'static str {
 fn level(event: &Event) -> Level {
     match event {
         Event::Chosen { lost_bytes, .. } if *lost_bytes > 0 => Level::ERROR,
-        Event::Impostor { .. } => Level::ERROR,
-        Event::Quarantined { why, .. } => match why.way {
-            Way::Operator => Level::ERROR,
-            Way::Start => Level::INFO,
-            Way::Rewind | Way::Copy => Level::WARN,
+        Event::StrayPrimary { .. } => Level::ERROR,
+        Event::Quarantined { why, .. } => match why.recovery {
+            Recovery::Operator => Level::ERROR,
+            Recovery::Start => Level::INFO,
+            Recovery::Rewind | Recovery::Copy => Level::WARN,
         },
-        Event::Fell { .. } | Event::Restored(_) => Level::WARN,
+        Event::PrimaryFailed { .. } | Event::Restored(_) => Level::WARN,
         _ => Level::INFO,
     }
 }
 
 /// Writes the line that an event is worth and gives its words.
-pub(super) fn log(event: &Event, policy: &Policy) -> String {
+pub(super) fn log(event: &Event, policy: &FailoverPolicy) -> String {
     let (kind, text) = (kind(event), event.describe(policy));
     match level(event) {
         Level::ERROR => tracing::error!(event = kind, "{text}"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::facts::Facts;
 use crate::agent::api::{JobState, Role, Status};
 use crate::control::agent::AgentClient;
-use crate::core::failover::observation::{AgentAnswer, Job, Postmaster};
+use crate::core::failover::facts::observation::{AgentAnswer, Postmaster, RejoinJob};
 use crate::core::topology::NodeId;
 use crate::shared::operator::Desk;
 
@@ -64,16 +64,16 @@ impl Tend {
         };
         let job = match &status.job {
             Some(job) => match job.state {
-                JobState::Running => Job::Running,
+                JobState::Running => RejoinJob::Running,
                 // An earlier decision's: it says nothing of the present one.
-                JobState::Done if job.epoch < status.highest_epoch => Job::None,
-                JobState::Done => Job::Done { at_us },
-                JobState::Failed => Job::Failed {
+                JobState::Done if job.epoch < status.highest_epoch => RejoinJob::None,
+                JobState::Done => RejoinJob::Done { at_us },
+                JobState::Failed => RejoinJob::Failed {
                     at_us,
                     detail: job.detail.clone(),
                 },
             },
-            None => Job::None,
+            None => RejoinJob::None,
         };
         let answer = AgentAnswer {
             at_us,

@@ -13,12 +13,13 @@ use super::facts::{Facts, OpenTransactions};
 use super::flow::Flow;
 use super::sync_names;
 use crate::config::{self, Live, Node};
-use crate::core::failover::Policy;
-use crate::core::failover::observation::{
-    Answer, Attached, Attempt, Part, PrimaryFacts, Receiver, StandbyFacts, Switch, Upstream,
+use crate::core::failover::FailoverPolicy;
+use crate::core::failover::facts::observation::{
+    Attached, Attempt, PrimaryFacts, Receiver, ReplicationRole, ServerAnswer, StandbyFacts,
+    Upstream,
 };
-use crate::core::history::History;
 use crate::core::lsn::{Lsn, Timeline};
+use crate::core::timeline::TimelineHistory;
 use crate::core::topology::NodeId;
 use crate::shared::operator::Desk;
 
@@ -64,7 +65,7 @@ pub(super) struct Watch {
     pub(super) id: NodeId,
     pub(super) nodes: Vec<Node>,
     pub(super) live: Arc<Live>,
-    pub(super) policy: Arc<Policy>,
+    pub(super) policy: Arc<FailoverPolicy>,
     pub(super) facts: Arc<Facts>,
     pub(super) desk: Arc<Desk>,
 }
@@ -73,7 +74,7 @@ pub(super) struct Watch {
 struct Session {
     client: Client,
     question: Statement,
-    history: Option<(Timeline, Vec<Switch>)>,
+    history: Option<(Timeline, TimelineHistory)>,
     flow: Flow,
 }
 
@@ -119,7 +120,7 @@ impl Watch {
         &self,
         session: &mut Option<Session>,
         sent_us: u64,
-    ) -> Result<Answer, tokio_postgres::Error> {
+    ) -> Result<ServerAnswer, tokio_postgres::Error> {
         let session = match session {
             Some(session) => session,
             None => session.insert(self.open().await?),
@@ -170,32 +171,32 @@ impl Watch {
         &self,
         row: &Row,
         timeline: Timeline,
-        history: Option<Vec<Switch>>,
+        history: Option<TimelineHistory>,
         (sent_us, received_us): (u64, u64),
-    ) -> Result<Answer, tokio_postgres::Error> {
+    ) -> Result<ServerAnswer, tokio_postgres::Error> {
         let before = self.facts.last_answer(self.id);
         let rule = sync_names::parse(row.try_get("names")?, &self.policy);
         let rule_since_us = match &before {
             Some(before) if before.rule == rule => before.rule_since_us,
             _ => received_us,
         };
-        let part = if row.try_get("standby")? {
-            let before = before.as_ref().and_then(Answer::standby);
-            Part::Standby(self.standby(row, before, received_us)?)
+        let role = if row.try_get("standby")? {
+            let before = before.as_ref().and_then(ServerAnswer::standby);
+            ReplicationRole::Standby(self.standby(row, before, received_us)?)
         } else {
-            Part::Primary(PrimaryFacts {
+            ReplicationRole::Primary(PrimaryFacts {
                 flush: lsn(row, "flush")?.unwrap_or_default(),
                 attached: self.attached(&row.try_get::<_, Vec<String>>("attached")?),
             })
         };
-        Ok(Answer {
+        Ok(ServerAnswer {
             at_us: sent_us,
             system: row.try_get::<_, i64>("system")? as u64,
             timeline,
             history,
             rule,
             rule_since_us,
-            part,
+            role,
         })
     }
 
@@ -278,25 +279,21 @@ impl Watch {
 
 impl Session {
     /// Read once for each timeline; a standby may get the file later than it gets the timeline.
-    async fn history(&mut self, timeline: Timeline) -> Option<Vec<Switch>> {
+    async fn history(&mut self, timeline: Timeline) -> Option<TimelineHistory> {
         if timeline <= Timeline(1) {
-            return Some(Vec::new());
+            return Some(TimelineHistory::default());
         }
-        if let Some((known, switches)) = &self.history
+        if let Some((known, history)) = &self.history
             && *known == timeline
         {
-            return Some(switches.clone());
+            return Some(history.clone());
         }
         let file = format!("pg_wal/{:08X}.history", timeline.0);
         let row = self.client.query_one(HISTORY, &[&file]).await.ok()?;
         let text: Option<String> = row.try_get(0).ok()?;
-        let switches = History::parse(&text?)?.0.into_iter().map(|fork| Switch {
-            timeline: fork.timeline,
-            end: fork.end,
-        });
-        let switches: Vec<_> = switches.collect();
-        self.history = Some((timeline, switches.clone()));
-        Some(switches)
+        let history = TimelineHistory::parse(&text?)?;
+        self.history = Some((timeline, history.clone()));
+        Some(history)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::core::lease::Micros;
+use crate::core::leader_lease::Micros;
 
 /// Whether this proxy leads, by its own clock. Clones share one state.
 ///

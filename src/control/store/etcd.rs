@@ -20,7 +20,7 @@ use super::members::{Answered, Members};
 use super::rpc::{Compare, Connection, KeyValue, RequestOp, Txn, TxnResponse, WatchResponse};
 use super::{Leader, OpenError, SaveError, Stored, Unavailable, Version};
 use crate::config;
-use crate::core::lease::{Micros, margin};
+use crate::core::leader_lease::{Micros, margin};
 
 /// The record on etcd, and the candidacy for leader.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::Leader;
 use super::claim::{self, Claim};
 use super::etcd::{Holder, Keys, Seen, SeenHolder, nonce};
-use crate::core::lease::{Micros, Sighting, Tenure, takeable_from};
+use crate::core::leader_lease::{Micros, Sighting, Tenure, takeable_from};
 
 /// Between attempts at what has just failed.
 const PAUSE: Duration = Duration::from_millis(50);

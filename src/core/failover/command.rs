@@ -5,7 +5,7 @@
 //! it checks that it still leads, for longer than the command's own deadline.
 
 use super::quorum::CommitRule;
-use super::record::{Cause, Proof, Quarantined, Reason};
+use super::record::{Cause, FenceProof, QuarantineReason, Quarantined};
 use crate::core::lsn::{Lsn, Timeline};
 use crate::core::topology::NodeId;
 
@@ -111,7 +111,7 @@ pub enum Event {
         timeline: Timeline,
     },
     /// The primary is being replaced.
-    Fell {
+    PrimaryFailed {
         /// Which.
         node: NodeId,
         /// Why.
@@ -129,7 +129,7 @@ pub enum Event {
         /// Which.
         node: NodeId,
         /// How that is known.
-        proof: Proof,
+        proof: FenceProof,
     },
     /// A standby has been chosen.
     Chosen {
@@ -166,13 +166,13 @@ pub enum Event {
     /// A node is in service again.
     Rejoined(NodeId),
     /// An old primary runs again on an old timeline; it is never written to.
-    Impostor {
+    StrayPrimary {
         /// Which.
         node: NodeId,
         /// On which.
         timeline: Timeline,
         /// Why it is not the primary.
-        reason: Reason,
+        reason: QuarantineReason,
     },
     /// A request was carried out.
     Done {

@@ -4,7 +4,7 @@ use crate::core::topology::NodeId;
 
 /// Everything that is configured and that a plan depends on.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub struct FailoverPolicy {
     /// Who promotes.
     pub mode: Mode,
     /// What an acknowledgement is worth.
@@ -80,7 +80,7 @@ pub enum Durability {
     },
 }
 
-impl Policy {
+impl FailoverPolicy {
     /// A node's name; "node 7" for one that is not configured.
     pub fn name(&self, node: NodeId) -> String {
         match self.nodes.get(usize::from(node.0)) {
