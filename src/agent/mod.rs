@@ -6,7 +6,6 @@
 //! asked of the agent can hold up.
 
 pub mod api;
-mod clock;
 mod control_file;
 mod enforcer;
 pub mod fencing_lease;

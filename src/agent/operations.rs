@@ -16,7 +16,8 @@ use super::jobs::Jobs;
 use super::postmaster::{Server, ServerError};
 use super::source::Inquiry;
 use super::state::{ChangeError, State};
-use super::{clock, files, source};
+use super::{files, source};
+use crate::clock;
 use crate::config;
 
 /// The longest lease: a longer one is a mistake in a unit.

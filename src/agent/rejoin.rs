@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{Job, JobKind, JobState, RefusalCode, RejoinRequest, Role, Source};
 use super::control_file::Control;
+use super::files;
 use super::operations::{Agent, Failure};
 use super::plan::{self, First, Stage};
 use super::postmaster::ServerError;
 use super::source::{self, Identity, Upstream};
 use super::swap::Places;
 use super::tools::{Tool, ToolError};
-use super::{clock, files};
+use crate::clock;
 
 /// How long the source may take to become a primary that answers.
 const SOURCE: Duration = Duration::from_secs(60);

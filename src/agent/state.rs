@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::fencing_lease::{Denied, Grant, Ledger, Remembered, RememberedStanding};
+use super::files;
 use super::plan::Stage;
-use super::{clock, files};
+use crate::clock;
 
 /// The ledger and its files.
 #[derive(Debug)]

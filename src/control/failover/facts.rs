@@ -1,7 +1,6 @@
-//! What is known at present, gathered by the watchers and frozen for the planner.
+//! What is known at present, gathered by the pollers and frozen for the planner.
 
 use std::sync::Arc;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -15,11 +14,11 @@ use crate::core::route::NodeSet;
 use crate::core::topology::NodeId;
 use crate::shared::cluster::ClusterState;
 
-/// The facts, shared by watchers, executor and controller.
+/// The facts, shared by pollers, executor and controller.
 #[derive(Debug)]
 pub(super) struct Facts {
     cluster: Arc<ClusterState>,
-    known: Mutex<Known>,
+    known: Mutex<LatestFacts>,
     changed: Notify,
     /// By node: its agent is to be asked at once.
     agents: Vec<Notify>,
@@ -28,7 +27,7 @@ pub(super) struct Facts {
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct LatestFacts {
     nodes: Vec<NodeFacts>,
     fence_command_done: Option<(NodeId, u64)>,
     heartbeat_us: Option<u64>,
@@ -45,7 +44,7 @@ pub(super) struct OpenTransactions {
 }
 
 /// What only the controller knows.
-pub(super) struct Frame {
+pub(super) struct ControllerFacts {
     pub(super) leadership: Leadership,
     pub(super) phase_since_us: u64,
     pub(super) request: Option<Request>,
@@ -60,9 +59,9 @@ pub(super) struct Frame {
 
 impl Facts {
     pub(super) fn new(cluster: Arc<ClusterState>, nodes: usize) -> Self {
-        let known = Known {
+        let known = LatestFacts {
             nodes: vec![NodeFacts::default(); nodes],
-            ..Known::default()
+            ..LatestFacts::default()
         };
         Self {
             cluster,
@@ -84,7 +83,7 @@ impl Facts {
     }
 
     /// Everything that is known, frozen.
-    pub(super) fn freeze(&self, frame: Frame) -> Observation {
+    pub(super) fn freeze(&self, frame: ControllerFacts) -> Observation {
         let known = self.known.lock();
         let mut nodes = known.nodes.clone();
         for (facts, stale) in nodes.iter_mut().zip(frame.stale_connections) {

@@ -7,11 +7,12 @@ mod claim;
 mod etcd;
 mod examine;
 mod file;
+mod keys;
 mod leadership;
 mod members;
 mod rpc;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
@@ -169,11 +170,6 @@ impl Store {
         }
     }
 
-    /// Whether what `watch` shows may still be relied on by a proxy that does not lead.
-    pub fn is_current(&self) -> bool {
-        !self.current_for().is_zero()
-    }
-
     /// For how long what `watch` shows may still be relied on by a proxy that does not lead.
     pub fn current_for(&self) -> Duration {
         match self {
@@ -201,11 +197,6 @@ impl Store {
             Self::File(store) => store.claim(),
             Self::Etcd(store) => store.claim(),
         }
-    }
-
-    /// Until when this proxy leads if it renews no more; none when it does not lead.
-    pub fn lead_until(&self) -> Option<Instant> {
-        self.claim().until()
     }
 
     /// Gives the leadership up at once and does not stand again for `pause`: for a leader that

@@ -1,4 +1,4 @@
-//! Watching one server for failover: a question at a steady pace, each with a deadline, on a
+//! Asking one server for failover: a question at a steady pace, each with a deadline, on a
 //! connection of its own, so that a slow answer to anything else is not taken for a failure.
 
 use std::io;
@@ -10,8 +10,8 @@ use tokio_postgres::{Client, NoTls, Row, Statement};
 
 use super::conninfo;
 use super::facts::{Facts, OpenTransactions};
-use super::flow::Flow;
 use super::sync_names;
+use super::wal_flow::WalFlow;
 use crate::config::{self, Live, Node};
 use crate::core::failover::FailoverPolicy;
 use crate::core::failover::facts::observation::{
@@ -60,8 +60,7 @@ SELECT (extract(epoch FROM clock_timestamp() - xact_start) * 1000000)::bigint
 /// `$1` names a timeline history file; no row value where there is none.
 const HISTORY: &str = "SELECT pg_read_file($1, 0, 1000000, true)";
 
-/// What the watcher of one server works with.
-pub(super) struct Watch {
+pub(super) struct ServerPoller {
     pub(super) id: NodeId,
     pub(super) nodes: Vec<Node>,
     pub(super) live: Arc<Live>,
@@ -71,17 +70,17 @@ pub(super) struct Watch {
 }
 
 /// A connection, and what was asked once on it.
-struct Session {
+struct PollerSession {
     client: Client,
     question: Statement,
     history: Option<(Timeline, TimelineHistory)>,
-    flow: Flow,
+    flow: WalFlow,
 }
 
-impl Watch {
-    /// Watches until it is dropped.
+impl ServerPoller {
+    /// Asks until it is dropped.
     pub(super) async fn run(self) {
-        let mut session: Option<Session> = None;
+        let mut session: Option<PollerSession> = None;
         loop {
             let sent_us = self.facts.now_us();
             let asked =
@@ -103,9 +102,9 @@ impl Watch {
     }
 
     /// Nothing is known of a node that does not answer but that.
-    fn forget(&self, session: &mut Option<Session>) {
+    fn forget(&self, session: &mut Option<PollerSession>) {
         *session = None;
-        Flow::forget(&self.desk, &self.nodes[usize::from(self.id.0)].name);
+        WalFlow::forget(&self.desk, &self.nodes[usize::from(self.id.0)].name);
     }
 
     /// Several attempts fit into the time after which a silent node counts as hung.
@@ -118,7 +117,7 @@ impl Watch {
 
     async fn ask(
         &self,
-        session: &mut Option<Session>,
+        session: &mut Option<PollerSession>,
         sent_us: u64,
     ) -> Result<ServerAnswer, tokio_postgres::Error> {
         let session = match session {
@@ -154,16 +153,16 @@ impl Watch {
         Ok(())
     }
 
-    async fn open(&self) -> Result<Session, tokio_postgres::Error> {
+    async fn open(&self) -> Result<PollerSession, tokio_postgres::Error> {
         let node = &self.nodes[usize::from(self.id.0)];
         let monitor = self.live.load().monitor.clone();
         let client = connect(node, &monitor, "causeway failover").await?;
         let question = client.prepare(QUESTION).await?;
-        Ok(Session {
+        Ok(PollerSession {
             client,
             question,
             history: None,
-            flow: Flow::default(),
+            flow: WalFlow::default(),
         })
     }
 
@@ -277,7 +276,7 @@ impl Watch {
     }
 }
 
-impl Session {
+impl PollerSession {
     /// Read once for each timeline; a standby may get the file later than it gets the timeline.
     async fn history(&mut self, timeline: Timeline) -> Option<TimelineHistory> {
         if timeline <= Timeline(1) {

@@ -15,8 +15,7 @@ const PACE: Duration = Duration::from_millis(100);
 /// Bound on one question.
 const BOUND: Duration = Duration::from_secs(1);
 
-/// What the task works with.
-pub(super) struct Tend {
+pub(super) struct AgentPoller {
     pub(super) id: NodeId,
     pub(super) agent: Arc<AgentClient>,
     pub(super) facts: Arc<Facts>,
@@ -24,7 +23,7 @@ pub(super) struct Tend {
     pub(super) desk: Arc<Desk>,
 }
 
-impl Tend {
+impl AgentPoller {
     /// Asks until it is dropped. No answer is not told: the last one grows old.
     pub(super) async fn run(self) {
         loop {

@@ -9,12 +9,12 @@ const PATIENCE_US: u64 = 1_000_000;
 
 /// What was seen of one standby.
 #[derive(Debug, Default)]
-pub(super) struct Flow {
+pub(super) struct WalFlow {
     /// Since when nothing streams to it.
     dry_since_us: Option<u64>,
 }
 
-impl Flow {
+impl WalFlow {
     /// The node does not answer: what was wrong with it before is not known to be so.
     pub(super) fn forget(desk: &Desk, node: &str) {
         for kind in ["receiver", "replay"] {
