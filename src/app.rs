@@ -21,7 +21,7 @@ use crate::client::listener::{self, Door};
 use crate::client::rules::{Account, Bounds, Rules};
 use crate::client::worker::{Common, Worker};
 use crate::config::{AuthMethod, Config, Durability, Live, Node, OnLostWrites, Secret};
-use crate::control::agent::AgentClient;
+use crate::control::agent_client::AgentClient;
 use crate::control::failover::{self, Controller};
 use crate::control::store::OpenError;
 use crate::control::{catalogs, monitor::NodeMonitor};

@@ -203,7 +203,6 @@ impl Agent {
         })
     }
 
-    /// Starts the server.
     pub(super) fn start(&self, asked: &StartRequest) -> Result<StartAnswer, Failure> {
         let begun = Instant::now();
         let epoch = asked.epoch;

@@ -14,8 +14,8 @@ use super::api::{Job, JobKind, JobState, RefusalCode, RejoinRequest, Role, Sourc
 use super::control_file::Control;
 use super::files;
 use super::operations::{Agent, Failure};
-use super::plan::{self, First, Stage};
 use super::postmaster::ServerError;
+use super::rejoin_plan::{self, First, Stage};
 use super::source::{self, Identity, Upstream};
 use super::swap::Places;
 use super::tools::{Tool, ToolError};
@@ -191,7 +191,7 @@ impl Agent {
         }
         let data = &self.server.data;
         let control = Control::read(data);
-        plan::first(before, control, has_backup_label(data), to.timeline)
+        rejoin_plan::first(before, control, has_backup_label(data), to.timeline)
     }
 
     /// Waits until the source is a primary of our own cluster; its timeline.

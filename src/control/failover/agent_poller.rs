@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::facts::Facts;
 use crate::agent::api::{JobState, Role, Status};
-use crate::control::agent::AgentClient;
+use crate::control::agent_client::AgentClient;
 use crate::core::failover::facts::observation::{AgentAnswer, Postmaster, RejoinJob};
 use crate::core::topology::NodeId;
 use crate::shared::operator::Desk;

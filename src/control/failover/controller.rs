@@ -20,7 +20,7 @@ use super::server_poller::ServerPoller;
 use super::shared::Shared;
 use super::write_permission::WritePermission;
 use crate::config::Failover;
-use crate::control::agent::AgentClient;
+use crate::control::agent_client::AgentClient;
 use crate::control::store::{Leader, OpenError, Store};
 use crate::core::failover::candidate::promotable;
 use crate::core::failover::facts::observation::Leadership;

@@ -12,7 +12,7 @@ use super::server_poller;
 use super::sync_names;
 use crate::agent::api::{LeaseAnswer, Role, Source, StopMode};
 use crate::config::{Config, Failover, Node};
-use crate::control::agent::{AgentClient, AgentError};
+use crate::control::agent_client::{AgentClient, AgentError};
 use crate::core::failover::FailoverPolicy;
 use crate::core::failover::command::{Act, Command, Stop};
 use crate::core::failover::facts::observation::RejoinJob;

@@ -29,7 +29,6 @@ pub struct Version(pub u64);
 /// A record as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
-    /// What was saved.
     pub record: Value,
     /// To be named when it is replaced.
     pub version: Version,
@@ -45,12 +44,10 @@ pub enum Leader {
     },
     /// Another proxy, or one that has just failed.
     Other {
-        /// Its name.
         id: String,
         /// Greater than that of every earlier leader.
         term: u64,
     },
-    /// Nobody.
     Nobody,
     /// The store does not answer.
     Unknown,
@@ -87,7 +84,6 @@ pub enum OpenError {
          failover.coordination to etcd"
     )]
     InUse {
-        /// The file.
         file: String,
         /// Who holds it, in parentheses, if that is known.
         holder: String,
@@ -97,18 +93,12 @@ pub enum OpenError {
         "{file} is damaged ({reason}): restore it from a copy; or, when it is certain which server is \
          the primary and no failover was under way, move it away and start again"
     )]
-    Damaged {
-        /// The file.
-        file: String,
-        /// How that shows.
-        reason: String,
-    },
+    Damaged { file: String, reason: String },
     /// The system refused.
     #[error("could not {doing}: {source}")]
     Io {
         /// What was attempted, as a verb phrase.
         doing: String,
-        /// The system's reason.
         source: std::io::Error,
     },
     /// The settings for etcd make no sense to its client.
@@ -116,7 +106,6 @@ pub enum OpenError {
     Etcd(String),
 }
 
-/// The coordination store.
 #[derive(Debug)]
 pub enum Store {
     /// One proxy, one file.

@@ -11,7 +11,6 @@ use super::policy::Mode;
 use super::record::{Phase, Record};
 use super::step::Step;
 
-/// A decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// To be stored before any command runs, if it differs from the record.

@@ -43,7 +43,6 @@ pub struct FailoverPolicy {
 /// What is configured about one node.
 #[derive(Clone, Debug)]
 pub struct NodePolicy {
-    /// Its unique name.
     pub name: String,
     /// Where it stands.
     pub zone: Option<String>,

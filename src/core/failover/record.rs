@@ -125,7 +125,6 @@ pub enum FenceProof {
 /// Who is to lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Candidate {
-    /// The node.
     pub node: NodeId,
     /// The end of its WAL when it was chosen.
     pub end: Lsn,

@@ -95,9 +95,7 @@ pub struct ServerAnswer {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ReplicationRole {
-    /// Not in recovery.
     Primary(PrimaryFacts),
-    /// In recovery.
     Standby(StandbyFacts),
 }
 
@@ -145,7 +143,6 @@ pub enum Upstream {
     Nowhere,
     /// At a configured node.
     Node(NodeId),
-    /// At something else.
     Elsewhere,
 }
 

@@ -12,10 +12,7 @@ pub enum Health {
     /// It answers, and leads.
     Well,
     /// It does not answer, and that proves nothing yet.
-    Doubtful {
-        /// What is missing.
-        why: String,
-    },
+    Doubtful { why: String },
     /// It must be replaced.
     Failed {
         cause: Cause,
