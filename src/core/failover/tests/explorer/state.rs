@@ -416,13 +416,13 @@ impl State {
         };
         let lost = |entry: &&Entry| !newest.wal.contains(entry);
         let lost: Vec<Entry> = self.world.acked.iter().filter(lost).copied().collect();
-        // Asynchronously only what the fallen one was known to have written is bounded: by 0 here.
+        // Asynchronously only what the failed one was known to have written is bounded: by 0 here.
         let Phase::Promoting(failed, _, _) = &self.record.phase else {
             return;
         };
-        let fallen = &self.world.servers[usize::from(failed.node.0)].wal;
+        let old_wal = &self.world.servers[usize::from(failed.node.0)].wal;
         let counted = lost.iter().filter(|entry| {
-            let place = fallen.iter().position(|held| held == *entry);
+            let place = old_wal.iter().position(|held| held == *entry);
             setup.is_quorum() || place.is_some_and(|place| (place as u64) < failed.written.0)
         });
         let counted: Vec<_> = counted.copied().collect();
