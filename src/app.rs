@@ -21,8 +21,8 @@ use crate::client::accept::dispatcher::{self, Door};
 use crate::client::rules::{Account, Bounds, Rules};
 use crate::client::worker::{Common, Worker};
 use crate::config::{AuthMethod, Config, Durability, Live, Node, OnLostWrites, Secret};
-use crate::control::agent::AgentClient;
-use crate::control::failover::controller::Controller;
+use crate::control::agent_client::AgentClient;
+use crate::control::failover::{self, Controller};
 use crate::control::store::OpenError;
 use crate::control::{catalogs, monitor::NodeMonitor};
 use crate::core::route::Policy;
@@ -215,16 +215,14 @@ pub async fn run(
         Arc::clone(&cluster),
         stop_control.clone(),
     ));
-    if let Some(failover) = &config.failover {
-        let controller = Controller::open(
-            Arc::clone(&live),
-            failover,
-            agents(&config)?,
-            Arc::clone(&cluster),
-            Arc::clone(&desk),
-            Arc::clone(&metrics),
-        )
-        .await?;
+    if let Some(settings) = &config.failover {
+        let shared = failover::Shared {
+            live: Arc::clone(&live),
+            cluster: Arc::clone(&cluster),
+            desk: Arc::clone(&desk),
+            metrics: Arc::clone(&metrics),
+        };
+        let controller = Controller::open(shared, settings, agents(&config)?).await?;
         tracker.spawn(controller.run(stop_control.clone()));
     }
     tracker.spawn(reload(operator, signals.reload, stop_control.clone()));

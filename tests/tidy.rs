@@ -25,10 +25,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "control",
-        &["core", "sql", "shared", "config", "metrics", "agent"],
+        &[
+            "clock", "core", "sql", "shared", "config", "metrics", "agent",
+        ],
     ),
     ("process", &[]),
-    ("agent", &["config", "core", "process"]),
+    ("clock", &[]),
+    ("agent", &["clock", "config", "core", "process"]),
     (
         "admin",
         &["core", "shared", "config", "error", "logging", "metrics"],

@@ -16,9 +16,9 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::api::Role;
-use super::clock;
 use super::postmaster::{Look, Server};
 use super::state::State;
+use crate::clock;
 
 /// Between two looks at the lease: a part of [`super::api::FENCE_WITHIN_MS`].
 const PACE: Duration = Duration::from_millis(10);

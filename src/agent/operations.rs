@@ -11,12 +11,13 @@ use super::api::{
     Status, StopAnswer, StopMode, StopRequest,
 };
 use super::enforcer::Watch;
+use super::fencing_lease::{Denied, Grant, Ledger};
 use super::jobs::Jobs;
-use super::lease::{Denied, Grant, Ledger};
 use super::postmaster::{Server, ServerError};
 use super::source::Inquiry;
 use super::state::{ChangeError, State};
-use super::{clock, files, source};
+use super::{files, source};
+use crate::clock;
 use crate::config;
 
 /// The longest lease: a longer one is a mistake in a unit.
@@ -202,7 +203,6 @@ impl Agent {
         })
     }
 
-    /// Starts the server.
     pub(super) fn start(&self, asked: &StartRequest) -> Result<StartAnswer, Failure> {
         let begun = Instant::now();
         let epoch = asked.epoch;

@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{Job, JobKind, JobState, RefusalCode, RejoinRequest, Role, Source};
 use super::control_file::Control;
+use super::files;
 use super::operations::{Agent, Failure};
-use super::plan::{self, First, Stage};
 use super::postmaster::ServerError;
+use super::rejoin_plan::{self, First, Stage};
 use super::source::{self, Identity, Upstream};
 use super::swap::Places;
 use super::tools::{Tool, ToolError};
-use super::{clock, files};
+use crate::clock;
 
 /// How long the source may take to become a primary that answers.
 const SOURCE: Duration = Duration::from_secs(60);
@@ -190,7 +191,7 @@ impl Agent {
         }
         let data = &self.server.data;
         let control = Control::read(data);
-        plan::first(before, control, has_backup_label(data), to.timeline)
+        rejoin_plan::first(before, control, has_backup_label(data), to.timeline)
     }
 
     /// Waits until the source is a primary of our own cluster; its timeline.

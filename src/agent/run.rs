@@ -29,7 +29,6 @@ pub enum AgentError {
     Io {
         /// What was attempted, as a verb phrase.
         doing: String,
-        /// The system's reason.
         source: io::Error,
     },
     /// The certificates do not serve.

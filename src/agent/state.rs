@@ -13,9 +13,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::lease::{Denied, Grant, Ledger, Remembered, RememberedStanding};
-use super::plan::Stage;
-use super::{clock, files};
+use super::fencing_lease::{Denied, Grant, Ledger, Remembered, RememberedState};
+use super::files;
+use super::rejoin_plan::Stage;
+use crate::clock;
 
 /// The ledger and its files.
 #[derive(Debug)]
@@ -170,7 +171,7 @@ impl State {
 
     /// Best effort: without it the agent's restart leaves the server a whole period.
     fn write_end(&self, ledger: &Ledger) {
-        if let RememberedStanding::Leased(grant, Some(ends)) = ledger.to_remember().standing
+        if let RememberedState::Leased(grant, Some(ends)) = ledger.to_remember().state
             && let Some(boot) = self.boot.clone()
         {
             let end = LeaseEnd {
@@ -186,8 +187,8 @@ impl State {
 
 impl Durable {
     fn of(remembered: &Remembered, rejoin: Option<Stage>) -> Self {
-        let lease = match &remembered.standing {
-            RememberedStanding::Leased(grant, _) => Some(DurableLease {
+        let lease = match &remembered.state {
+            RememberedState::Leased(grant, _) => Some(DurableLease {
                 epoch: grant.epoch,
                 holder: grant.holder.clone(),
                 ttl_ms: clock::milliseconds(grant.ttl),
@@ -196,16 +197,16 @@ impl Durable {
         };
         Self {
             highest_epoch: remembered.highest_epoch,
-            fenced: remembered.standing == RememberedStanding::Fenced,
+            fenced: remembered.state == RememberedState::Fenced,
             lease,
             rejoin,
         }
     }
 
     fn remembered(&self, end: Option<LeaseEnd>, boot: Option<&str>) -> Remembered {
-        let standing = match (&self.lease, self.fenced) {
-            (_, true) => RememberedStanding::Fenced,
-            (None, false) => RememberedStanding::Ungoverned,
+        let state = match (&self.lease, self.fenced) {
+            (_, true) => RememberedState::Fenced,
+            (None, false) => RememberedState::Ungoverned,
             (Some(lease), false) => {
                 let end = end
                     .filter(|end| Some(end.boot.as_str()) == boot && end.epoch == lease.epoch)
@@ -215,12 +216,12 @@ impl Durable {
                     holder: lease.holder.clone(),
                     ttl: Duration::from_millis(lease.ttl_ms),
                 };
-                RememberedStanding::Leased(grant, end)
+                RememberedState::Leased(grant, end)
             }
         };
         Remembered {
             highest_epoch: self.highest_epoch,
-            standing,
+            state,
         }
     }
 }
@@ -246,10 +247,8 @@ mod tests {
 
         let state = State::open(&directory).unwrap();
         let back = state.ledger().to_remember();
-        let (
-            RememberedStanding::Leased(_, Some(before)),
-            RememberedStanding::Leased(_, Some(after)),
-        ) = (ends.standing, back.standing)
+        let (RememberedState::Leased(_, Some(before)), RememberedState::Leased(_, Some(after))) =
+            (ends.state, back.state)
         else {
             panic!("no lease");
         };

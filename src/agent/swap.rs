@@ -12,7 +12,6 @@ const OWN: [&str; 4] = ["conf", "crt", "key", "pem"];
 /// A directory of settings that `include_dir` commonly names.
 const OWN_DIRECTORY: &str = "conf.d";
 
-/// The directories.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     data: PathBuf,

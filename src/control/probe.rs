@@ -8,8 +8,8 @@ use tokio_postgres::{Client, NoTls, Row, Statement};
 
 use crate::config;
 use crate::core::gauge::Position;
-use crate::core::history::History;
 use crate::core::lsn::{Lsn, Timeline, WalGeometry};
+use crate::core::timeline::TimelineHistory;
 use crate::core::topology::Role;
 use crate::core::visibility::{Finished, parse_snapshot};
 
@@ -87,7 +87,7 @@ pub(super) struct Probe {
     client: Client,
     statement: Statement,
     timeline: Timeline,
-    history: Option<Arc<History>>,
+    history: Option<Arc<TimelineHistory>>,
     standby: bool,
     wal: WalGeometry,
     /// The position that the latest answer gave.
@@ -168,7 +168,7 @@ impl Probe {
     }
 
     /// A primary's history.
-    pub(super) fn history(&self) -> Option<Arc<History>> {
+    pub(super) fn history(&self) -> Option<Arc<TimelineHistory>> {
         self.history.clone()
     }
 
@@ -258,14 +258,14 @@ fn timeline(row: &Row) -> Result<Timeline, ProbeError> {
 }
 
 /// The history of a primary's timeline, if the monitoring role may read it.
-async fn history(client: &Client, node: &str, timeline: Timeline) -> Option<Arc<History>> {
+async fn history(client: &Client, node: &str, timeline: Timeline) -> Option<Arc<TimelineHistory>> {
     if timeline <= Timeline(1) {
         return Some(Arc::default());
     }
     let file = format!("pg_wal/{:08X}.history", timeline.0);
     let read = client.query_one(HISTORY, &[&file]).await;
     let text: Result<String, _> = read.and_then(|row| row.try_get(0));
-    match text.map(|text| History::parse(&text)) {
+    match text.map(|text| TimelineHistory::parse(&text)) {
         Ok(Some(history)) => Some(Arc::new(history)),
         Ok(None) => {
             tracing::warn!(node, %timeline, "the timeline history file makes no sense");

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{Claim, Leader, OpenError, SaveError, Stored, Unavailable, Version};
-use crate::core::lease::Micros;
+use crate::core::leader_lease::Micros;
 
 /// The first line up to the sum over the rest. The sum finds damage, not malice.
 const HEADER: &str = "causeway state 1 md5=";

@@ -1,4 +1,4 @@
-//! Watching one server for failover: a question at a steady pace, each with a deadline, on a
+//! Asking one server for failover: a question at a steady pace, each with a deadline, on a
 //! connection of its own, so that a slow answer to anything else is not taken for a failure.
 
 use std::io;
@@ -10,15 +10,16 @@ use tokio_postgres::{Client, NoTls, Row, Statement};
 
 use super::conninfo;
 use super::facts::{Facts, OpenTransactions};
-use super::flow::Flow;
 use super::sync_names;
+use super::wal_flow::WalFlow;
 use crate::config::{self, Live, Node};
-use crate::core::failover::Policy;
-use crate::core::failover::observation::{
-    Answer, Attached, Attempt, Part, PrimaryFacts, Receiver, StandbyFacts, Switch, Upstream,
+use crate::core::failover::FailoverPolicy;
+use crate::core::failover::facts::observation::{
+    Attached, Attempt, PrimaryFacts, Receiver, ReplicationRole, ServerAnswer, StandbyFacts,
+    Upstream,
 };
-use crate::core::history::History;
 use crate::core::lsn::{Lsn, Timeline};
+use crate::core::timeline::TimelineHistory;
 use crate::core::topology::NodeId;
 use crate::shared::operator::Desk;
 
@@ -59,28 +60,27 @@ SELECT (extract(epoch FROM clock_timestamp() - xact_start) * 1000000)::bigint
 /// `$1` names a timeline history file; no row value where there is none.
 const HISTORY: &str = "SELECT pg_read_file($1, 0, 1000000, true)";
 
-/// What the watcher of one server works with.
-pub(super) struct Watch {
+pub(super) struct ServerPoller {
     pub(super) id: NodeId,
     pub(super) nodes: Vec<Node>,
     pub(super) live: Arc<Live>,
-    pub(super) policy: Arc<Policy>,
+    pub(super) policy: Arc<FailoverPolicy>,
     pub(super) facts: Arc<Facts>,
     pub(super) desk: Arc<Desk>,
 }
 
 /// A connection, and what was asked once on it.
-struct Session {
+struct PollerSession {
     client: Client,
     question: Statement,
-    history: Option<(Timeline, Vec<Switch>)>,
-    flow: Flow,
+    history: Option<(Timeline, TimelineHistory)>,
+    flow: WalFlow,
 }
 
-impl Watch {
-    /// Watches until it is dropped.
+impl ServerPoller {
+    /// Asks until it is dropped.
     pub(super) async fn run(self) {
-        let mut session: Option<Session> = None;
+        let mut session: Option<PollerSession> = None;
         loop {
             let sent_us = self.facts.now_us();
             let asked =
@@ -102,9 +102,9 @@ impl Watch {
     }
 
     /// Nothing is known of a node that does not answer but that.
-    fn forget(&self, session: &mut Option<Session>) {
+    fn forget(&self, session: &mut Option<PollerSession>) {
         *session = None;
-        Flow::forget(&self.desk, &self.nodes[usize::from(self.id.0)].name);
+        WalFlow::forget(&self.desk, &self.nodes[usize::from(self.id.0)].name);
     }
 
     /// Several attempts fit into the time after which a silent node counts as hung.
@@ -117,9 +117,9 @@ impl Watch {
 
     async fn ask(
         &self,
-        session: &mut Option<Session>,
+        session: &mut Option<PollerSession>,
         sent_us: u64,
-    ) -> Result<Answer, tokio_postgres::Error> {
+    ) -> Result<ServerAnswer, tokio_postgres::Error> {
         let session = match session {
             Some(session) => session,
             None => session.insert(self.open().await?),
@@ -153,16 +153,16 @@ impl Watch {
         Ok(())
     }
 
-    async fn open(&self) -> Result<Session, tokio_postgres::Error> {
+    async fn open(&self) -> Result<PollerSession, tokio_postgres::Error> {
         let node = &self.nodes[usize::from(self.id.0)];
         let monitor = self.live.load().monitor.clone();
         let client = connect(node, &monitor, "causeway failover").await?;
         let question = client.prepare(QUESTION).await?;
-        Ok(Session {
+        Ok(PollerSession {
             client,
             question,
             history: None,
-            flow: Flow::default(),
+            flow: WalFlow::default(),
         })
     }
 
@@ -170,32 +170,32 @@ impl Watch {
         &self,
         row: &Row,
         timeline: Timeline,
-        history: Option<Vec<Switch>>,
+        history: Option<TimelineHistory>,
         (sent_us, received_us): (u64, u64),
-    ) -> Result<Answer, tokio_postgres::Error> {
+    ) -> Result<ServerAnswer, tokio_postgres::Error> {
         let before = self.facts.last_answer(self.id);
         let rule = sync_names::parse(row.try_get("names")?, &self.policy);
         let rule_since_us = match &before {
             Some(before) if before.rule == rule => before.rule_since_us,
             _ => received_us,
         };
-        let part = if row.try_get("standby")? {
-            let before = before.as_ref().and_then(Answer::standby);
-            Part::Standby(self.standby(row, before, received_us)?)
+        let role = if row.try_get("standby")? {
+            let before = before.as_ref().and_then(ServerAnswer::standby);
+            ReplicationRole::Standby(self.standby(row, before, received_us)?)
         } else {
-            Part::Primary(PrimaryFacts {
+            ReplicationRole::Primary(PrimaryFacts {
                 flush: lsn(row, "flush")?.unwrap_or_default(),
                 attached: self.attached(&row.try_get::<_, Vec<String>>("attached")?),
             })
         };
-        Ok(Answer {
+        Ok(ServerAnswer {
             at_us: sent_us,
             system: row.try_get::<_, i64>("system")? as u64,
             timeline,
             history,
             rule,
             rule_since_us,
-            part,
+            role,
         })
     }
 
@@ -276,27 +276,23 @@ impl Watch {
     }
 }
 
-impl Session {
+impl PollerSession {
     /// Read once for each timeline; a standby may get the file later than it gets the timeline.
-    async fn history(&mut self, timeline: Timeline) -> Option<Vec<Switch>> {
+    async fn history(&mut self, timeline: Timeline) -> Option<TimelineHistory> {
         if timeline <= Timeline(1) {
-            return Some(Vec::new());
+            return Some(TimelineHistory::default());
         }
-        if let Some((known, switches)) = &self.history
+        if let Some((known, history)) = &self.history
             && *known == timeline
         {
-            return Some(switches.clone());
+            return Some(history.clone());
         }
         let file = format!("pg_wal/{:08X}.history", timeline.0);
         let row = self.client.query_one(HISTORY, &[&file]).await.ok()?;
         let text: Option<String> = row.try_get(0).ok()?;
-        let switches = History::parse(&text?)?.0.into_iter().map(|fork| Switch {
-            timeline: fork.timeline,
-            end: fork.end,
-        });
-        let switches: Vec<_> = switches.collect();
-        self.history = Some((timeline, switches.clone()));
-        Some(switches)
+        let history = TimelineHistory::parse(&text?)?;
+        self.history = Some((timeline, history.clone()));
+        Some(history)
     }
 }
 

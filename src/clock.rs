@@ -1,18 +1,18 @@
-//! The clock that leases are measured by.
+//! The clock that leases and claims are measured by: it is never set, and it counts while the machine
+//! sleeps. Who wakes up must not believe that no time has passed.
 
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Runs on while the machine is suspended: a lease must not outlast a suspend.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
 
-/// Time since the machine started.
-pub(super) fn now() -> Duration {
+/// Since the machine started.
+pub fn now() -> Duration {
     // Neither fails for a clock that the system has; the end of time ends every lease.
     let Ok(time) = clock_gettime(CLOCK) else {
         return Duration::MAX / 2;
@@ -23,19 +23,18 @@ pub(super) fn now() -> Duration {
 }
 
 /// A name for this run of the machine; none where the system has none.
-pub(super) fn boot() -> Option<String> {
+pub fn boot() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned())
 }
 
 /// Seconds of the Unix epoch, for people.
-pub(super) fn unix_seconds() -> u64 {
+pub fn unix_seconds() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
 
-/// Whole milliseconds.
-pub(super) fn milliseconds(time: Duration) -> u64 {
+pub fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,13 +1,14 @@
 //! A planned change of primary: no client sees an error and nothing is lost.
 
-use super::candidate::fitness;
-use super::command::{Act, Stop};
-use super::detect::{Health, judge};
-use super::duties::{follow_all, follows};
-use super::observation::{Answer, Postmaster};
-use super::plan::Step;
-use super::promote::{self, go_back};
-use super::record::{Candidate, Cause, Fall, Phase, Proof};
+use super::failover::{self, go_back};
+use super::following::{follow_all, follows};
+use crate::core::failover::candidate::fitness;
+use crate::core::failover::command::{Act, Stop};
+use crate::core::failover::describe::seconds;
+use crate::core::failover::facts::observation::{Postmaster, ServerAnswer};
+use crate::core::failover::facts::primary_health::{Health, judge};
+use crate::core::failover::record::{Candidate, Cause, FailedPrimary, FenceProof, Phase};
+use crate::core::failover::step::Step;
 use crate::core::lsn::Lsn;
 use crate::core::topology::NodeId;
 
@@ -17,18 +18,17 @@ pub(super) fn begin(
     primary: NodeId,
     to: Option<NodeId>,
 ) -> Result<(), String> {
-    let (observation, policy) = (step.observation, step.policy);
-    let name = policy.name(primary);
+    let name = step.name(primary);
     if step.next.phase != Phase::Steady {
         return Err("the last change of primary is not complete; try again".to_owned());
     }
-    if !policy.has_agent(primary) {
+    if !step.policy.has_agent(primary) {
         return Err(format!("{name} has no agent that could stop it cleanly"));
     }
-    if observation.agent(primary, policy.timeout_us).is_none() {
+    if step.agent(primary).is_none() {
         return Err(format!("the agent of {name} does not answer"));
     }
-    match judge(observation, policy, &step.next, primary) {
+    match judge(step.view(), primary) {
         Health::Well => {}
         _ => return Err(format!("{name} is not well; FAILOVER replaces it")),
     }
@@ -43,7 +43,7 @@ pub(super) fn begin(
     step.enter(Phase::Draining { to });
     step.hold();
     step.renew(primary);
-    let target = policy.name(to);
+    let target = step.name(to);
     step.say(format!(
         "switching over to {target}: letting transactions end"
     ));
@@ -51,15 +51,14 @@ pub(super) fn begin(
 }
 
 /// Running transactions may end, within bounds.
-pub(super) fn drain(step: &mut Step<'_>, to: NodeId) {
-    let (observation, policy) = (step.observation, step.policy);
+pub(in crate::core::failover) fn drain(step: &mut Step<'_>, to: NodeId) {
     let Some(primary) = step.next.primary else {
         return step.enter(Phase::Looking);
     };
-    let name = policy.name(primary);
-    match judge(observation, policy, &step.next, primary) {
-        Health::Fallen { cause, .. } => {
-            return promote::begin(step, primary, cause);
+    let name = step.name(primary);
+    match judge(step.view(), primary) {
+        Health::Failed { cause, .. } => {
+            return failover::begin(step, primary, cause);
         }
         Health::Well => {}
         Health::Doubtful { .. } | Health::CutOff { .. } => {
@@ -72,17 +71,17 @@ pub(super) fn drain(step: &mut Step<'_>, to: NodeId) {
     step.hold();
     step.renew(primary);
     // Held is seen one plan after it was asked for: before, a transaction could still begin.
-    if !observation.holding || step.phase_us() == 0 {
+    if !step.observation.holding || step.phase_us() == 0 {
         return step.say("holding new transactions");
     }
-    let open = observation.open_transactions;
-    if open > 0 && step.phase_us() >= policy.drain_us {
-        let drain = super::detect::seconds(policy.drain_us);
+    let open = step.observation.open_transactions;
+    if open > 0 && step.phase_us() >= step.policy.drain_us {
+        let drain = seconds(step.policy.drain_us);
         let why = format!("{open} transactions were still open after {drain}");
         return call_off(step, primary, why);
     }
     if open > 0 {
-        let elapsed = step.elapsed(policy.drain_us);
+        let elapsed = step.elapsed(step.policy.drain_us);
         return step.say(format!("waiting for {open} transactions to end, {elapsed}"));
     }
     step.new_epoch();
@@ -94,19 +93,18 @@ pub(super) fn drain(step: &mut Step<'_>, to: NodeId) {
 }
 
 /// The old primary is stopped cleanly.
-pub(super) fn stop(step: &mut Step<'_>, to: NodeId) {
-    let (observation, policy) = (step.observation, step.policy);
+pub(in crate::core::failover) fn stop(step: &mut Step<'_>, to: NodeId) {
     let Some(primary) = step.next.primary else {
         return step.enter(Phase::Looking);
     };
-    let name = policy.name(primary);
+    let name = step.name(primary);
     step.hold();
-    let Some(agent) = observation.agent(primary, policy.timeout_us) else {
+    let Some(agent) = step.agent(primary) else {
         step.say(format!(
             "stopping {name} cleanly; its agent does not answer"
         ));
-        if step.phase_us() >= policy.timeout_us {
-            promote::begin(step, primary, Cause::Switchover);
+        if step.phase_us() >= step.policy.timeout_us {
+            failover::begin(step, primary, Cause::Switchover);
         }
         return;
     };
@@ -122,39 +120,38 @@ pub(super) fn stop(step: &mut Step<'_>, to: NodeId) {
             checkpoint: None, ..
         } if agent.epoch >= step.next.epoch => {
             // Not cleanly: who holds what must be found out.
-            promote::begin(step, primary, Cause::Switchover);
+            failover::begin(step, primary, Cause::Switchover);
         }
-        _ if step.phase_us() >= policy.stop_us => {
-            promote::begin(step, primary, Cause::Switchover);
+        _ if step.phase_us() >= step.policy.stop_us => {
+            failover::begin(step, primary, Cause::Switchover);
         }
         _ => {
             let (node, how) = (primary, Stop::Fast);
             step.act(Act::CloseBackends(primary));
             step.act(Act::Stop { node, how });
-            let elapsed = step.elapsed(policy.stop_us);
+            let elapsed = step.elapsed(step.policy.stop_us);
             step.say(format!("waiting for {name} to stop cleanly, {elapsed}"));
         }
     }
 }
 
 /// The candidate receives the rest.
-pub(super) fn catch_up(step: &mut Step<'_>, to: NodeId, checkpoint: Lsn) {
-    let (observation, policy) = (step.observation, step.policy);
+pub(in crate::core::failover) fn catch_up(step: &mut Step<'_>, to: NodeId, checkpoint: Lsn) {
     let Some(primary) = step.next.primary else {
         return step.enter(Phase::Looking);
     };
-    let name = policy.name(to);
+    let name = step.name(to);
     step.hold();
-    let fall = Fall {
+    let failed = FailedPrimary {
         node: primary,
         cause: Cause::Switchover,
         written: checkpoint,
     };
-    let answer = observation.answer(to, policy.timeout_us);
-    let standby = answer.and_then(Answer::standby);
+    let answer = step.answer(to);
+    let standby = answer.and_then(ServerAnswer::standby);
     if let Some(standby) = standby
         && standby.end() > checkpoint
-        && fitness(observation, policy, &step.next, to).is_ok()
+        && fitness(step.view(), to).is_ok()
     {
         let end = standby.end();
         let candidate = Candidate {
@@ -162,16 +159,20 @@ pub(super) fn catch_up(step: &mut Step<'_>, to: NodeId, checkpoint: Lsn) {
             end,
             complete: true,
         };
-        promote::prepare_rule(step, to);
-        step.enter(Phase::Promoting(fall, Proof::AgentStopped, candidate));
+        failover::prepare_rule(step, to);
+        step.enter(Phase::Promoting(
+            failed,
+            FenceProof::AgentStopped,
+            candidate,
+        ));
         return step.say(format!("{name} holds everything; promoting it"));
     }
-    let elapsed = step.elapsed(policy.timeout_us);
+    let elapsed = step.elapsed(step.policy.timeout_us);
     step.say(format!("waiting for {name} to receive the rest, {elapsed}"));
-    if step.phase_us() >= policy.timeout_us {
+    if step.phase_us() >= step.policy.timeout_us {
         // The old primary is whole; it goes on.
         step.answer_request(Err(format!("{name} did not receive everything")));
-        go_back(step, &fall);
+        go_back(step, &failed);
     }
 }
 
@@ -188,11 +189,10 @@ fn call_off(step: &mut Step<'_>, primary: NodeId, why: String) {
 
 /// Whether a node could take over; if not, why.
 fn able(step: &Step<'_>, primary: NodeId, to: NodeId) -> Result<(), String> {
-    let (observation, policy) = (step.observation, step.policy);
-    let name = policy.name(to);
-    fitness(observation, policy, &step.next, to)?;
-    if !follows(step, policy, to, primary) {
-        let leader = policy.name(primary);
+    let name = step.name(to);
+    fitness(step.view(), to)?;
+    if !follows(step, to, primary) {
+        let leader = step.name(primary);
         let timeline = step.next.timeline;
         return Err(format!(
             "{name} does not stream from {leader} on timeline {timeline}"
@@ -203,10 +203,9 @@ fn able(step: &Step<'_>, primary: NodeId, to: NodeId) -> Result<(), String> {
 
 /// The standby that is furthest; ties as in a failover.
 fn best(step: &Step<'_>, primary: NodeId) -> Result<NodeId, String> {
-    let (observation, policy) = (step.observation, step.policy);
     let mut faults = Vec::new();
     let mut able_ones = Vec::new();
-    for node in policy.ids().filter(|node| *node != primary) {
+    for node in step.policy.ids().filter(|node| *node != primary) {
         match able(step, primary, node) {
             Ok(()) => able_ones.push(node),
             Err(why) => faults.push(why),
@@ -214,12 +213,10 @@ fn best(step: &Step<'_>, primary: NodeId) -> Result<NodeId, String> {
     }
     // All will have everything: configured preference goes first here.
     let rank = |node: &NodeId| {
-        let configured = policy.nodes.get(usize::from(node.0));
+        let configured = step.policy.nodes.get(usize::from(node.0));
         let priority = configured.map(|node| node.promote_priority);
-        let near = configured.is_some_and(|node| node.zone == policy.zone);
-        let end = observation
-            .answer(*node, policy.timeout_us)
-            .map(Answer::end);
+        let near = configured.is_some_and(|node| node.zone == step.policy.zone);
+        let end = step.answer(*node).map(ServerAnswer::end);
         let name = configured.map(|node| std::cmp::Reverse(node.name.clone()));
         (priority, near, end, name)
     };

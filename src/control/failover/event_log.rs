@@ -1,30 +1,31 @@
-//! Telling people: events as they happen, how things stand, and what goes wrong, each once.
+//! What people are told: events as they happen, how things stand, and what goes wrong, each once.
+//!
+//! The words of an event are the planner's own (`core/failover/describe.rs`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::tell;
-use crate::core::failover::Policy;
+use tracing::Level;
+
+use super::shared::Shared;
+use crate::config::Failover;
+use crate::core::failover::FailoverPolicy;
 use crate::core::failover::command::Event;
 use crate::core::failover::policy::Durability;
-use crate::core::failover::record::{Cause, Phase, Record};
+use crate::core::failover::record::{Cause, Phase, Record, Recovery};
 use crate::core::lsn::Timeline;
 use crate::core::route::NodeSet;
 use crate::core::topology::NodeId;
-use crate::metrics::Metrics;
-use crate::shared::cluster::ClusterState;
-use crate::shared::operator::{Desk, Outcome, Standing};
+use crate::shared::operator::{Outcome, Standing};
 
 /// The kinds of events that tell who leads now: another than before, or the first one seen.
 const PROMOTED: &str = "promoted";
 const FOUND: &str = "primary_found";
 
 /// Speaks for the controller.
-pub(super) struct Reporter {
-    cluster: Arc<ClusterState>,
-    desk: Arc<Desk>,
-    metrics: Arc<Metrics>,
-    policy: Arc<Policy>,
+pub(super) struct EventLog {
+    shared: Shared,
+    policy: Arc<FailoverPolicy>,
     mode: &'static str,
     /// This proxy's address.
     address: String,
@@ -40,21 +41,29 @@ pub(super) struct Reporter {
     failure: String,
 }
 
-impl Reporter {
+/// How things stand by a record.
+pub(super) struct Report<'a> {
+    pub(super) record: &'a Record,
+    pub(super) why: String,
+    /// This proxy decides.
+    pub(super) leads: bool,
+    /// Who decides, as far as is known: an address.
+    pub(super) leader: Option<String>,
+    /// The nodes whose agents answer.
+    pub(super) agents: NodeSet,
+}
+
+impl EventLog {
     pub(super) fn new(
-        cluster: Arc<ClusterState>,
-        desk: Arc<Desk>,
-        metrics: Arc<Metrics>,
-        policy: Arc<Policy>,
-        mode: &'static str,
+        shared: Shared,
+        policy: Arc<FailoverPolicy>,
+        failover: &Failover,
         address: String,
     ) -> Self {
         Self {
-            cluster,
-            desk,
-            metrics,
+            shared,
             policy,
-            mode,
+            mode: failover.mode.name(),
             address,
             began: None,
             busy: false,
@@ -65,63 +74,68 @@ impl Reporter {
     }
 
     /// Speaks by another policy from now on.
-    pub(super) fn adopt(&mut self, policy: Arc<Policy>, mode: &'static str) {
+    pub(super) fn reload(&mut self, policy: Arc<FailoverPolicy>, failover: &Failover) {
         self.policy = policy;
-        self.mode = mode;
+        self.mode = failover.mode.name();
     }
 
     /// Something has happened; `stall` is for how long statements were held the last time.
     pub(super) fn event(&self, event: &Event, stall: Duration) {
-        let text = tell::log(event, &self.policy);
-        let by = match self.desk.pending() {
+        let text = event.describe(&self.policy);
+        write_line(event, &text);
+        let by = match self.shared.desk.pending() {
             Some(_) => format!("an operator, through {}", self.address),
             None => self.address.clone(),
         };
         let after = self.began.map(|began| began.elapsed());
-        self.desk.tell_of(tell::kind(event), text, &by, after);
+        self.shared.desk.tell_of(kind(event), text, &by, after);
         match event {
             Event::Promoted {
                 cause: Cause::Switchover,
                 ..
-            } => self.metrics.failover_ended("switched_over"),
-            Event::Promoted { .. } => self.metrics.failover_ended("promoted"),
-            Event::Restored(_) => self.metrics.failover_ended("restored"),
-            Event::CalledOff { .. } => self.metrics.failover_ended("called_off"),
-            Event::Chosen { lost_bytes, .. } => self.metrics.lost_write_bytes.inc_by(*lost_bytes),
+            } => self.shared.metrics.failover_ended("switched_over"),
+            Event::Promoted { .. } => self.shared.metrics.failover_ended("promoted"),
+            Event::Restored(_) => self.shared.metrics.failover_ended("restored"),
+            Event::CalledOff { .. } => self.shared.metrics.failover_ended("called_off"),
+            Event::Chosen { lost_bytes, .. } => {
+                self.shared.metrics.lost_write_bytes.inc_by(*lost_bytes)
+            }
             // The record that reports it has released them already.
-            Event::Done { request } => self.desk.end(*request, Outcome::Done { stall }),
+            Event::Done { request } => self.shared.desk.end(*request, Outcome::Done { stall }),
             Event::Refused { request, why } => {
-                self.desk.end(*request, Outcome::Refused(why.clone()));
+                self.shared
+                    .desk
+                    .end(*request, Outcome::Refused(why.clone()));
             }
             _ => {}
         }
     }
 
-    /// How things stand.
-    pub(super) fn stand(
-        &mut self,
-        record: &Record,
-        why: String,
-        leads: bool,
-        leader: Option<String>,
-        answering: NodeSet,
-    ) {
+    /// Shows how things stand.
+    pub(super) fn show(&mut self, report: Report<'_>) {
+        let Report {
+            record,
+            why,
+            leads,
+            leader,
+            agents,
+        } = report;
         self.keep_time(record);
         if leads {
             self.followed = record.primary.map(|primary| (primary, record.timeline));
         } else {
             self.tell_what_another_decided(record, leader.as_deref());
         }
-        let shown = &self.metrics.failover;
+        let shown = &self.shared.metrics.failover;
         shown.stand(record.phase.label(), record.epoch, leads);
         let name = |node: &NodeId| self.policy.name(*node);
         let quarantine = record.quarantine.iter();
         let quarantine = quarantine.map(|(node, why)| (name(node), why.describe()));
         let fences = self.policy.ids().map(|node| {
-            let fence = self.policy.describe_fence(node, answering.contains(node));
+            let fence = self.policy.describe_fence(node, agents.contains(node));
             (name(&node), fence)
         });
-        self.desk.stand(Standing {
+        self.shared.desk.stand(Standing {
             mode: self.mode.to_owned(),
             phase: record.phase.label().to_owned(),
             epoch: record.epoch,
@@ -137,7 +151,7 @@ impl Reporter {
             quarantine: quarantine.collect(),
             why: why.clone(),
         });
-        self.cluster.explain(&why);
+        self.shared.cluster.explain(&why);
         let quiet = matches!(record.phase, Phase::Steady);
         // A wait that counts down is one wait.
         let without_figures = why.replace(|c: char| c.is_ascii_digit(), "");
@@ -177,7 +191,7 @@ impl Reporter {
             let after = self.began.map(|began| began.elapsed());
             let by = leader.unwrap_or_default();
             tracing::info!(event = kind, by, "{text}");
-            self.desk.tell_of(kind, text, by, after);
+            self.shared.desk.tell_of(kind, text, by, after);
         }
         self.followed = now;
     }
@@ -185,10 +199,52 @@ impl Reporter {
     /// Says what went wrong, once for each different reason.
     pub(super) fn fail(&mut self, doing: &str, error: &str) {
         let failure = format!("{doing}: {error}");
-        self.cluster.explain(&failure);
+        self.shared.cluster.explain(&failure);
         if failure != self.failure {
             tracing::warn!(doing, reason = error, "a step of the failover failed");
             self.failure = failure;
         }
+    }
+}
+
+/// The event's kind: a name that scripts may hold on to.
+fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::Found { .. } => "primary_found",
+        Event::PrimaryFailed { .. } => "primary_failed",
+        Event::CalledOff { .. } => "called_off",
+        Event::Fenced { .. } => "fenced",
+        Event::Chosen { .. } => "candidate_chosen",
+        Event::Promoted { .. } => "promoted",
+        Event::Restored(_) => "restored",
+        Event::Quarantined { .. } => "quarantined",
+        Event::Rejoined(_) => "rejoined",
+        Event::StrayPrimary { .. } => "impostor",
+        Event::Done { .. } => "request_done",
+        Event::Refused { .. } => "request_refused",
+    }
+}
+
+/// ERROR: a human must look. WARN: something stands in the way of clients, or of a node.
+fn level(event: &Event) -> Level {
+    match event {
+        Event::Chosen { lost_bytes, .. } if *lost_bytes > 0 => Level::ERROR,
+        Event::StrayPrimary { .. } => Level::ERROR,
+        Event::Quarantined { why, .. } => match why.recovery {
+            Recovery::Operator => Level::ERROR,
+            Recovery::Start => Level::INFO,
+            Recovery::Rewind | Recovery::Copy => Level::WARN,
+        },
+        Event::PrimaryFailed { .. } | Event::Restored(_) => Level::WARN,
+        _ => Level::INFO,
+    }
+}
+
+fn write_line(event: &Event, text: &str) {
+    let kind = kind(event);
+    match level(event) {
+        Level::ERROR => tracing::error!(event = kind, "{text}"),
+        Level::WARN => tracing::warn!(event = kind, "{text}"),
+        _ => tracing::info!(event = kind, "{text}"),
     }
 }

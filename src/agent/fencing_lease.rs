@@ -10,19 +10,18 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
     highest_epoch: u64,
-    standing: Standing,
+    state: LeaseState,
 }
 
 /// On which condition the server may run as a primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum LeaseState {
     /// On none: nobody has ever asked for one.
     Ungoverned,
     /// Until the lease ends.
     Leased {
         /// Who has it, under which epoch.
         grant: Grant,
-        /// When it ends.
         ends: Duration,
     },
     /// It must not.
@@ -34,7 +33,6 @@ pub enum Standing {
 pub struct Grant {
     /// The epoch it was given under.
     pub epoch: u64,
-    /// Who renews it.
     pub holder: String,
     /// How long it lasts.
     pub ttl: Duration,
@@ -45,18 +43,18 @@ pub struct Grant {
 pub struct Remembered {
     /// The highest epoch ever seen.
     pub highest_epoch: u64,
-    /// The standing, and a lease without its end.
-    pub standing: RememberedStanding,
+    /// The state, and a lease without its end.
+    pub state: RememberedState,
 }
 
-/// A standing as it is kept on disk.
+/// A state as it is kept on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RememberedStanding {
-    /// See [`Standing::Ungoverned`].
+pub enum RememberedState {
+    /// See [`LeaseState::Ungoverned`].
     Ungoverned,
-    /// See [`Standing::Leased`]; the end is known if the machine has run on since.
+    /// See [`LeaseState::Leased`]; the end is known if the machine has run on since.
     Leased(Grant, Option<Duration>),
-    /// See [`Standing::Fenced`].
+    /// See [`LeaseState::Fenced`].
     Fenced,
 }
 
@@ -74,7 +72,6 @@ pub enum Denied {
     /// Two holders under one epoch.
     #[error("{holder} has the lease of epoch {epoch}")]
     OtherHolder {
-        /// Who has it.
         holder: String,
         /// The epoch of both.
         epoch: u64,
@@ -94,13 +91,13 @@ impl Ledger {
     /// After the agent's start. A lease whose end is known keeps it; one that ended while the agent
     /// was away, or before the machine started, leaves the server one more period to get another.
     pub fn restored(remembered: Remembered, now: Duration) -> Self {
-        let standing = match remembered.standing {
-            RememberedStanding::Ungoverned => Standing::Ungoverned,
-            RememberedStanding::Fenced => Standing::Fenced,
-            RememberedStanding::Leased(grant, ends) => {
+        let state = match remembered.state {
+            RememberedState::Ungoverned => LeaseState::Ungoverned,
+            RememberedState::Fenced => LeaseState::Fenced,
+            RememberedState::Leased(grant, ends) => {
                 let period = now + grant.ttl;
                 let ends = ends.filter(|ends| *ends > now).unwrap_or(period);
-                Standing::Leased {
+                LeaseState::Leased {
                     // The clock of another start of the machine must not stretch it.
                     ends: ends.min(period),
                     grant,
@@ -109,22 +106,22 @@ impl Ledger {
         };
         Self {
             highest_epoch: remembered.highest_epoch,
-            standing,
+            state,
         }
     }
 
     /// What must outlive the agent.
     pub fn to_remember(&self) -> Remembered {
-        let standing = match &self.standing {
-            Standing::Ungoverned => RememberedStanding::Ungoverned,
-            Standing::Fenced => RememberedStanding::Fenced,
-            Standing::Leased { grant, ends } => {
-                RememberedStanding::Leased(grant.clone(), Some(*ends))
+        let state = match &self.state {
+            LeaseState::Ungoverned => RememberedState::Ungoverned,
+            LeaseState::Fenced => RememberedState::Fenced,
+            LeaseState::Leased { grant, ends } => {
+                RememberedState::Leased(grant.clone(), Some(*ends))
             }
         };
         Remembered {
             highest_epoch: self.highest_epoch,
-            standing,
+            state,
         }
     }
 
@@ -135,13 +132,13 @@ impl Ledger {
 
     /// Whether the server may run as a primary only under a lease.
     pub fn is_governed(&self) -> bool {
-        self.standing != Standing::Ungoverned
+        self.state != LeaseState::Ungoverned
     }
 
     /// The lease in force and what is left of it.
     pub fn lease(&self, now: Duration) -> Option<(&Grant, Duration)> {
-        match &self.standing {
-            Standing::Leased { grant, ends } if now < *ends => Some((grant, *ends - now)),
+        match &self.state {
+            LeaseState::Leased { grant, ends } if now < *ends => Some((grant, *ends - now)),
             _ => None,
         }
     }
@@ -168,10 +165,10 @@ impl Ledger {
         if ends <= now {
             return Err(Denied::Late);
         }
-        if let Standing::Leased {
+        if let LeaseState::Leased {
             grant,
             ends: before,
-        } = &self.standing
+        } = &self.state
             && now < *before
             && grant.epoch == asked.epoch
         {
@@ -186,7 +183,7 @@ impl Ledger {
         }
         Ok(Self {
             highest_epoch: asked.epoch,
-            standing: Standing::Leased { grant: asked, ends },
+            state: LeaseState::Leased { grant: asked, ends },
         })
     }
 
@@ -195,7 +192,7 @@ impl Ledger {
         self.check(epoch)?;
         Ok(Self {
             highest_epoch: epoch,
-            standing: Standing::Fenced,
+            state: LeaseState::Fenced,
         })
     }
 
@@ -237,7 +234,7 @@ mod tests {
     fn new() -> Ledger {
         let remembered = Remembered {
             highest_epoch: 0,
-            standing: RememberedStanding::Ungoverned,
+            state: RememberedState::Ungoverned,
         };
         Ledger::restored(remembered, s(100))
     }
@@ -346,7 +343,7 @@ mod tests {
         assert!(back.forbids_primary(s(203)));
         // The machine started anew: its clock began again, the old end means nothing.
         let mut other_boot = ledger.to_remember();
-        if let RememberedStanding::Leased(_, ends) = &mut other_boot.standing {
+        if let RememberedState::Leased(_, ends) = &mut other_boot.state {
             *ends = None;
         }
         let back = Ledger::restored(other_boot, s(5));

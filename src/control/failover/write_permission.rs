@@ -6,14 +6,14 @@ use crate::core::topology::{NodeId, Topology, Writer};
 
 /// What the cluster is to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ruling {
+pub(super) struct WritePermission {
     pub(super) epoch: u64,
     pub(super) writer: Writer,
     pub(super) barred: NodeSet,
 }
 
-impl Ruling {
-    /// The ruling that a record stands for.
+impl WritePermission {
+    /// The permission that a record stands for.
     pub(super) fn of(record: &Record) -> Self {
         let writer = match record.serving() {
             Some(node) if !record.holds() => Writer::Only(node, record.timeline),
@@ -24,8 +24,8 @@ impl Ruling {
             .quarantine
             .keys()
             .for_each(|node| barred.insert(*node));
-        if let Some(fallen) = fallen(record) {
-            barred.insert(fallen);
+        if let Some(replaced) = replaced(record) {
+            barred.insert(replaced);
         }
         Self {
             epoch: record.epoch,
@@ -57,12 +57,12 @@ impl Ruling {
 }
 
 /// The node whose connections must not be used any more, although it may still think that it leads.
-fn fallen(record: &Record) -> Option<NodeId> {
+fn replaced(record: &Record) -> Option<NodeId> {
     match &record.phase {
-        Phase::Fencing(fall)
-        | Phase::Discovering(fall, _)
-        | Phase::Promoting(fall, _, _)
-        | Phase::Restoring(fall) => Some(fall.node),
+        Phase::Fencing(failed)
+        | Phase::Discovering(failed, _)
+        | Phase::Promoting(failed, _, _)
+        | Phase::Restoring(failed) => Some(failed.node),
         Phase::Stopping { .. } | Phase::CatchingUp { .. } => record.primary,
         Phase::Looking | Phase::Steady | Phase::Following | Phase::Draining { .. } => None,
     }

@@ -73,7 +73,7 @@ pub fn takeable_from(seen: Option<Sighting>) -> Micros {
     }
 }
 
-fn micros(duration: Duration) -> Micros {
+pub fn micros(duration: Duration) -> Micros {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 

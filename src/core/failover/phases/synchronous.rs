@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use super::command::Act;
-use super::duties::follows;
-use super::observation::Answer;
-use super::plan::Step;
-use super::policy::Durability;
-use super::quorum::{CommitRule, SyncState};
+use super::following::follows;
+use crate::core::failover::command::Act;
+use crate::core::failover::facts::observation::ServerAnswer;
+use crate::core::failover::policy::Durability;
+use crate::core::failover::quorum::{CommitRule, SyncState};
+use crate::core::failover::step::Step;
 use crate::core::topology::NodeId;
 
 /// Takes the next step towards waiting for the standbys that follow.
-pub(super) fn tend(step: &mut Step<'_>, primary: NodeId, leader: &Answer) {
+pub(super) fn maintain(step: &mut Step<'_>, primary: NodeId, leader: &ServerAnswer) {
     let Durability::Quorum { standbys } = step.policy.durability else {
         step.next.sync = SyncState::default();
         if step.next.sync_managed && leader.rule.is_some() {
@@ -42,19 +42,19 @@ pub(super) fn tend(step: &mut Step<'_>, primary: NodeId, leader: &Answer) {
 }
 
 /// Forgets the older rules once what they acknowledged is held by the new one's standbys.
-fn settle(step: &mut Step<'_>, primary: NodeId, leader: &Answer, rule: &CommitRule) {
-    let (observation, policy) = (step.observation, step.policy);
+fn settle(step: &mut Step<'_>, primary: NodeId, leader: &ServerAnswer, rule: &CommitRule) {
     // Counted to when it was asked: all that is in the answer was so for at least that long.
     let in_force_us = leader.at_us.saturating_sub(leader.rule_since_us);
-    if in_force_us < policy.settle_us {
+    if in_force_us < step.policy.settle_us {
         return;
     }
     let flush = leader.end();
     let barrier = *step.next.sync.barrier.get_or_insert(flush);
     let holds = |node: &&NodeId| {
-        let answer = observation.answer(**node, policy.timeout_us);
-        let here = answer.filter(|answer| answer.timeline == step.next.timeline);
-        let follows = follows(step, policy, **node, primary);
+        let here = step
+            .answer(**node)
+            .filter(|answer| answer.timeline == step.next.timeline);
+        let follows = follows(step, **node, primary);
         follows && here.is_some_and(|answer| answer.end() >= barrier)
     };
     if rule.members.iter().filter(holds).count() >= rule.needed {
@@ -65,23 +65,22 @@ fn settle(step: &mut Step<'_>, primary: NodeId, leader: &Answer, rule: &CommitRu
 /// The standbys that commits should wait for. None: as it is; with too few, commits wait until
 /// some come back rather than being acknowledged by fewer.
 fn wanted(step: &Step<'_>, primary: NodeId, needed: usize) -> Option<CommitRule> {
-    let (observation, policy) = (step.observation, step.policy);
+    let view = step.view();
     let present = step.next.sync.wanted();
     let member = |node: &NodeId| {
-        if step.next.quarantine.contains_key(node) || *node == primary {
+        if view.is_quarantined(*node) {
             return false;
         }
         // One that is a member stays until it has been away for the timeout.
         let known = present.is_some_and(|rule| rule.members.contains(node));
-        let away = observation.silent_us(*node) >= policy.timeout_us;
-        follows(step, policy, *node, primary) || known && !away
+        follows(step, *node, primary) || known && !view.is_silent(*node)
     };
-    let members: BTreeSet<NodeId> = policy.ids().filter(member).collect();
+    let members: BTreeSet<NodeId> = view.others(primary).filter(member).collect();
     if members.len() >= needed {
         return Some(CommitRule { needed, members });
     }
     // Nothing may be acknowledged by the primary alone, whatever it is set to now.
-    let everybody: BTreeSet<NodeId> = policy.ids().filter(|node| *node != primary).collect();
+    let everybody: BTreeSet<NodeId> = view.others(primary).collect();
     let enough = everybody.len() >= needed;
     (present.is_none_or(|rule| rule.members.contains(&primary)) && enough).then_some(CommitRule {
         needed,

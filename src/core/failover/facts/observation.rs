@@ -3,15 +3,14 @@
 //! Times are microseconds of one monotonic clock of this process. An answer's time is when its
 //! question was *sent*: what it says was so at some moment after that.
 
-use super::quorum::CommitRule;
-use super::record::Request;
+use crate::core::failover::quorum::CommitRule;
+use crate::core::failover::record::Request;
 use crate::core::lsn::{Lsn, Timeline};
+use crate::core::timeline::{Ancestry, TimelineHistory};
 use crate::core::topology::NodeId;
 
-/// The facts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Observation {
-    /// The present.
     pub now_us: u64,
     /// Whether this proxy decides.
     pub leadership: Leadership,
@@ -42,11 +41,10 @@ pub struct Leadership {
     pub until_us: Option<u64>,
 }
 
-/// What is known of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NodeFacts {
     /// Its latest answer, however old.
-    pub answer: Option<Answer>,
+    pub answer: Option<ServerAnswer>,
     /// How the latest attempt to ask it ended.
     pub attempt: Attempt,
     /// What its agent said; none if it was never reached.
@@ -56,7 +54,7 @@ pub struct NodeFacts {
     /// When it was last asked to start as a standby.
     pub start_us: Option<u64>,
     /// The state of a rejoin, by its agent or by `rejoin_command`.
-    pub job: Job,
+    pub job: RejoinJob,
     /// An operator keeps new reads from it, and may be about to stop it.
     pub drained: bool,
     /// This proxy's connections to it that were opened in an older epoch.
@@ -69,7 +67,6 @@ pub enum Attempt {
     /// There was none yet.
     #[default]
     None,
-    /// It answered.
     Answered,
     /// Refused or reset: nothing listens there.
     Refused,
@@ -79,7 +76,7 @@ pub enum Attempt {
 
 /// What a server said of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Answer {
+pub struct ServerAnswer {
     /// When it was asked.
     pub at_us: u64,
     /// `IDENTIFY_SYSTEM`'s system identifier.
@@ -87,32 +84,18 @@ pub struct Answer {
     /// The timeline that it writes, or replays: never from `pg_control_checkpoint()`, which is
     /// stale until the first checkpoint after a promotion.
     pub timeline: Timeline,
-    /// The timelines that it came from and where each ended (`TIMELINE_HISTORY`), oldest first;
-    /// none while it has not been read.
-    pub history: Option<Vec<Switch>>,
+    /// That of `timeline`; none while it has not been read.
+    pub history: Option<TimelineHistory>,
     /// `synchronous_standby_names`, as parsed; none for empty, when nobody is waited for.
     pub rule: Option<CommitRule>,
     /// When `rule` was first seen as it is, without a change since.
     pub rule_since_us: u64,
-    /// Its part.
-    pub part: Part,
+    pub role: ReplicationRole,
 }
 
-/// Where a timeline ended and another began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Switch {
-    /// The timeline that ended.
-    pub timeline: Timeline,
-    /// Its last position that counts.
-    pub end: Lsn,
-}
-
-/// A server's part in replication.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Part {
-    /// Not in recovery.
+pub enum ReplicationRole {
     Primary(PrimaryFacts),
-    /// In recovery.
     Standby(StandbyFacts),
 }
 
@@ -160,7 +143,6 @@ pub enum Upstream {
     Nowhere,
     /// At a configured node.
     Node(NodeId),
-    /// At something else.
     Elsewhere,
 }
 
@@ -179,7 +161,6 @@ pub struct Receiver {
     pub sender_at: Lsn,
 }
 
-/// What an agent said.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AgentAnswer {
     /// When it was asked.
@@ -190,7 +171,6 @@ pub struct AgentAnswer {
     pub postmaster: Postmaster,
 }
 
-/// What an agent's server does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Postmaster {
     /// It is not running.
@@ -208,7 +188,7 @@ pub enum Postmaster {
 
 /// A rejoin, as last reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Job {
+pub enum RejoinJob {
     /// None was asked for.
     #[default]
     None,
@@ -219,7 +199,6 @@ pub enum Job {
     },
     /// It is under way.
     Running,
-    /// It failed.
     Failed {
         /// When this was first seen.
         at_us: u64,
@@ -229,16 +208,15 @@ pub enum Job {
 }
 
 impl Observation {
-    /// What is known of a node.
     pub fn node(&self, node: NodeId) -> Option<&NodeFacts> {
         self.nodes.get(usize::from(node.0))
     }
 
     /// A node's answer, if it is younger than `timeout_us` and no later attempt has failed.
-    pub fn answer(&self, node: NodeId, timeout_us: u64) -> Option<&Answer> {
+    pub fn answer(&self, node: NodeId, timeout_us: u64) -> Option<&ServerAnswer> {
         let facts = self.node(node)?;
         let answer = facts.answer.as_ref()?;
-        let young = self.now_us.saturating_sub(answer.at_us) < timeout_us;
+        let young = self.since_us(answer.at_us) < timeout_us;
         (young && facts.attempt == Attempt::Answered).then_some(answer)
     }
 
@@ -247,44 +225,84 @@ impl Observation {
     pub fn silent_us(&self, node: NodeId) -> u64 {
         let answered = self.node(node).and_then(|facts| facts.answer.as_ref());
         let since = answered.map_or(self.leadership.since_us, |answer| answer.at_us);
-        self.now_us.saturating_sub(since)
+        self.since_us(since)
     }
 
     /// An agent's answer, if it is younger than `timeout_us`.
     pub fn agent(&self, node: NodeId, timeout_us: u64) -> Option<&AgentAnswer> {
         let agent = self.node(node)?.agent.as_ref()?;
-        let young = self.now_us.saturating_sub(agent.at_us) < timeout_us;
+        let young = self.since_us(agent.at_us) < timeout_us;
         young.then_some(agent)
     }
 
     /// How long the present phase has lasted as far as this process knows, in microseconds.
     pub fn phase_us(&self) -> u64 {
-        self.now_us.saturating_sub(self.phase_since_us)
+        self.since_us(self.phase_since_us)
+    }
+
+    /// How long ago a moment is, in microseconds.
+    pub fn since_us(&self, at_us: u64) -> u64 {
+        self.now_us.saturating_sub(at_us)
+    }
+
+    /// The highest position that `node` is known to have written on `timeline`: by its own word, or by
+    /// what it told its standbys.
+    pub fn written(&self, node: NodeId, timeline: Timeline) -> Lsn {
+        let mut highest = Lsn(0);
+        for (index, facts) in self.nodes.iter().enumerate() {
+            let Some(answer) = &facts.answer else {
+                continue;
+            };
+            if answer.timeline != timeline {
+                continue;
+            }
+            if index == usize::from(node.0) {
+                highest = highest.max(answer.end());
+            } else if let Some(standby) = answer.standby() {
+                highest = highest.max(standby.end());
+                if let Some(receiver) = standby.receiver.filter(|r| r.from == Some(node)) {
+                    highest = highest.max(receiver.sender_at);
+                }
+            }
+        }
+        highest
     }
 }
 
-impl Answer {
-    /// What it tells as a primary.
+impl ServerAnswer {
     pub fn primary(&self) -> Option<&PrimaryFacts> {
-        match &self.part {
-            Part::Primary(facts) => Some(facts),
-            Part::Standby(_) => None,
+        match &self.role {
+            ReplicationRole::Primary(facts) => Some(facts),
+            ReplicationRole::Standby(_) => None,
         }
     }
 
-    /// What it tells as a standby.
     pub fn standby(&self) -> Option<&StandbyFacts> {
-        match &self.part {
-            Part::Primary(_) => None,
-            Part::Standby(facts) => Some(facts),
+        match &self.role {
+            ReplicationRole::Primary(_) => None,
+            ReplicationRole::Standby(facts) => Some(facts),
         }
     }
 
     /// The end of the WAL that it holds.
     pub fn end(&self) -> Lsn {
-        match &self.part {
-            Part::Primary(facts) => facts.flush,
-            Part::Standby(facts) => facts.end(),
+        match &self.role {
+            ReplicationRole::Primary(facts) => facts.flush,
+            ReplicationRole::Standby(facts) => facts.end(),
+        }
+    }
+
+    /// How what it holds stands to the history of `leader`.
+    pub fn ancestry(&self, leader: &Self) -> Ancestry {
+        if self.timeline == leader.timeline {
+            return Ancestry::Shared;
+        }
+        if self.timeline > leader.timeline {
+            return Ancestry::Unrelated;
+        }
+        match &leader.history {
+            Some(history) => history.ancestry(self.timeline, self.end()),
+            None => Ancestry::Unknown,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Is the primary dead, hung, or is it we who are cut off?
 
-use super::observation::{Attempt, Observation, Part, Postmaster};
-use super::policy::Policy;
-use super::record::{Cause, Record};
+use super::View;
+use super::observation::{Attempt, Postmaster, ReplicationRole};
+use crate::core::failover::describe::seconds;
+use crate::core::failover::record::Cause;
 use crate::core::topology::NodeId;
 
 /// What the facts say about the primary.
@@ -11,59 +12,54 @@ pub enum Health {
     /// It answers, and leads.
     Well,
     /// It does not answer, and that proves nothing yet.
-    Doubtful {
-        /// What is missing.
-        why: String,
-    },
+    Doubtful { why: String },
     /// It must be replaced.
-    Fallen {
-        /// Why.
+    Failed {
         cause: Cause,
         /// The facts that say so.
         why: String,
     },
     /// We cannot reach it, but standbys receive from it: not dead.
-    CutOff {
-        /// Those standbys.
-        witnesses: Vec<NodeId>,
-    },
+    CutOff { witnesses: Vec<NodeId> },
 }
 
 /// Judges the primary.
-pub fn judge(observation: &Observation, policy: &Policy, record: &Record, node: NodeId) -> Health {
-    let name = policy.name(node);
-    if let Some(answer) = observation.answer(node, policy.timeout_us) {
-        return match &answer.part {
-            Part::Standby(_) => Health::Fallen {
+pub fn judge(view: View<'_, '_>, node: NodeId) -> Health {
+    let name = view.name(node);
+    if let Some(answer) = view.answer(node) {
+        return match &answer.role {
+            ReplicationRole::Standby(_) => Health::Failed {
                 cause: Cause::InRecovery,
                 why: format!("{name} is in recovery"),
             },
-            Part::Primary(_) if answer.timeline < record.timeline => Health::Fallen {
-                cause: Cause::Dead,
-                why: format!("{name} is on timeline {}, which has ended", answer.timeline),
-            },
-            Part::Primary(_) => Health::Well,
+            ReplicationRole::Primary(_) if answer.timeline < view.record.timeline => {
+                Health::Failed {
+                    cause: Cause::Dead,
+                    why: format!("{name} is on timeline {}, which has ended", answer.timeline),
+                }
+            }
+            ReplicationRole::Primary(_) => Health::Well,
         };
     }
-    let agent = observation.agent(node, policy.timeout_us);
+    let agent = view.agent(node);
     if let Some(Postmaster::Stopped { .. }) = agent.map(|agent| agent.postmaster) {
         let why = format!("the agent of {name} reports that the server is not running");
         let cause = Cause::Dead;
-        return Health::Fallen { cause, why };
+        return Health::Failed { cause, why };
     }
-    let witnesses = Witnesses::of(observation, policy, record, node);
-    let refused = observation.node(node).map(|facts| facts.attempt) == Some(Attempt::Refused);
+    let witnesses = Witnesses::of(view, node);
+    let refused = view.node(node).map(|facts| facts.attempt) == Some(Attempt::Refused);
     if refused && agent.is_none() && witnesses.all_gone() {
         let why = format!("{name} refuses connections, and no standby has a connection to it");
         let cause = Cause::Dead;
-        return Health::Fallen { cause, why };
+        return Health::Failed { cause, why };
     }
-    let silent_us = observation.silent_us(node);
-    if silent_us < policy.timeout_us {
+    let silent_us = view.observation.silent_us(node);
+    if silent_us < view.policy.timeout_us {
         let why = format!("{name} has not answered for {}", seconds(silent_us));
         return Health::Doubtful { why };
     }
-    witnesses.verdict(policy, &name, silent_us)
+    witnesses.verdict(&name, silent_us, view.policy.timeout_us)
 }
 
 /// What the standbys that answer say of the primary.
@@ -73,47 +69,46 @@ struct Witnesses {
     /// Attached, and have received nothing for the timeout.
     deaf: usize,
     /// No WAL receiver connected to it.
-    parted: usize,
+    detached: usize,
 }
 
 impl Witnesses {
-    fn of(observation: &Observation, policy: &Policy, record: &Record, primary: NodeId) -> Self {
+    fn of(view: View<'_, '_>, primary: NodeId) -> Self {
         let mut witnesses = Self {
             hearing: Vec::new(),
             deaf: 0,
-            parted: 0,
+            detached: 0,
         };
-        for node in policy.ids() {
-            let unfit = node == primary || record.quarantine.contains_key(&node);
-            let answer = observation.answer(node, policy.timeout_us);
+        for node in view.others(primary) {
+            let answer = view.answer(node);
             let Some(standby) = answer
                 .and_then(|answer| answer.standby())
-                .filter(|_| !unfit)
+                .filter(|_| !view.is_quarantined(node))
             else {
                 continue;
             };
             match standby.receiver {
                 Some(receiver) if receiver.streaming && receiver.from == Some(primary) => {
-                    let age_us = observation.now_us.saturating_sub(receiver.fresh_us);
-                    if age_us < policy.timeout_us {
+                    let age_us = view.observation.since_us(receiver.fresh_us);
+                    if age_us < view.policy.timeout_us {
                         witnesses.hearing.push(node);
                     } else {
                         witnesses.deaf += 1;
                     }
                 }
-                _ => witnesses.parted += 1,
+                _ => witnesses.detached += 1,
             }
         }
         witnesses
     }
 
     fn all_gone(&self) -> bool {
-        self.hearing.is_empty() && self.deaf == 0 && self.parted > 0
+        self.hearing.is_empty() && self.deaf == 0 && self.detached > 0
     }
 
-    fn verdict(self, policy: &Policy, name: &str, silent_us: u64) -> Health {
+    fn verdict(self, name: &str, silent_us: u64, timeout_us: u64) -> Health {
         let silent = seconds(silent_us);
-        let not_hearing = self.deaf + self.parted;
+        let not_hearing = self.deaf + self.detached;
         let answering = not_hearing + self.hearing.len();
         if answering == 0 {
             let why = format!("{name} has not answered for {silent}, and neither has any standby");
@@ -123,17 +118,12 @@ impl Witnesses {
             let why = format!(
                 "{name} has not answered for {silent}, and {not_hearing} of the {answering} \
                  standbys that answer have received nothing from it for {}",
-                seconds(policy.timeout_us),
+                seconds(timeout_us),
             );
             let cause = Cause::Hung;
-            return Health::Fallen { cause, why };
+            return Health::Failed { cause, why };
         }
         let witnesses = self.hearing;
         Health::CutOff { witnesses }
     }
-}
-
-/// A duration for people: `1.2 s`.
-pub(super) fn seconds(us: u64) -> String {
-    format!("{}.{} s", us / 1_000_000, us % 1_000_000 / 100_000)
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::facts::Facts;
 use crate::agent::api::{JobState, Role, Status};
-use crate::control::agent::AgentClient;
-use crate::core::failover::observation::{AgentAnswer, Job, Postmaster};
+use crate::control::agent_client::AgentClient;
+use crate::core::failover::facts::observation::{AgentAnswer, Postmaster, RejoinJob};
 use crate::core::topology::NodeId;
 use crate::shared::operator::Desk;
 
@@ -15,8 +15,7 @@ const PACE: Duration = Duration::from_millis(100);
 /// Bound on one question.
 const BOUND: Duration = Duration::from_secs(1);
 
-/// What the task works with.
-pub(super) struct Tend {
+pub(super) struct AgentPoller {
     pub(super) id: NodeId,
     pub(super) agent: Arc<AgentClient>,
     pub(super) facts: Arc<Facts>,
@@ -24,7 +23,7 @@ pub(super) struct Tend {
     pub(super) desk: Arc<Desk>,
 }
 
-impl Tend {
+impl AgentPoller {
     /// Asks until it is dropped. No answer is not told: the last one grows old.
     pub(super) async fn run(self) {
         loop {
@@ -64,16 +63,16 @@ impl Tend {
         };
         let job = match &status.job {
             Some(job) => match job.state {
-                JobState::Running => Job::Running,
+                JobState::Running => RejoinJob::Running,
                 // An earlier decision's: it says nothing of the present one.
-                JobState::Done if job.epoch < status.highest_epoch => Job::None,
-                JobState::Done => Job::Done { at_us },
-                JobState::Failed => Job::Failed {
+                JobState::Done if job.epoch < status.highest_epoch => RejoinJob::None,
+                JobState::Done => RejoinJob::Done { at_us },
+                JobState::Failed => RejoinJob::Failed {
                     at_us,
                     detail: job.detail.clone(),
                 },
             },
-            None => Job::None,
+            None => RejoinJob::None,
         };
         let answer = AgentAnswer {
             at_us,

@@ -8,14 +8,14 @@ use tokio_postgres::Client;
 
 use super::conninfo;
 use super::facts::Facts;
+use super::server_poller;
 use super::sync_names;
-use super::watch;
 use crate::agent::api::{LeaseAnswer, Role, Source, StopMode};
 use crate::config::{Config, Failover, Node};
-use crate::control::agent::{AgentClient, AgentError};
-use crate::core::failover::Policy;
+use crate::control::agent_client::{AgentClient, AgentError};
+use crate::core::failover::FailoverPolicy;
 use crate::core::failover::command::{Act, Command, Stop};
-use crate::core::failover::observation::Job;
+use crate::core::failover::facts::observation::RejoinJob;
 use crate::core::topology::NodeId;
 
 /// Bound on one statement or one call; much longer ones are jobs, which are only begun here.
@@ -26,9 +26,9 @@ pub(super) const LEASE_BOUND: Duration = Duration::from_millis(500);
 /// Why a command was not carried out, for people.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Failed(String);
+pub(super) struct CommandError(String);
 
-impl From<tokio_postgres::Error> for Failed {
+impl From<tokio_postgres::Error> for CommandError {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
             Some(db) => Self(format!("{} (SQLSTATE {})", db.message(), db.code().code())),
@@ -41,19 +41,19 @@ impl From<tokio_postgres::Error> for Failed {
 }
 
 /// What commands are carried out with.
-pub(super) struct Hands {
+pub(super) struct Executor {
     pub(super) config: Arc<Config>,
     pub(super) failover: Failover,
-    pub(super) policy: Arc<Policy>,
+    pub(super) policy: Arc<FailoverPolicy>,
     pub(super) facts: Arc<Facts>,
     pub(super) agents: Vec<Option<Arc<AgentClient>>>,
     /// This proxy's name among those that share the cluster.
-    pub(super) holder: String,
+    pub(super) name: String,
 }
 
-impl Hands {
+impl Executor {
     /// Carries out a command that speaks to a server or an agent. The others are the controller's.
-    pub(super) async fn carry_out(&self, command: &Command) -> Result<(), Failed> {
+    pub(super) async fn carry_out(&self, command: &Command) -> Result<(), CommandError> {
         let epoch = command.epoch;
         match &command.act {
             // What clients may do follows from the record, and what people are told is the
@@ -121,7 +121,7 @@ impl Hands {
         // Noted before it leaves: from now on it may have reached the agent.
         self.facts.renewing(node);
         let lease = Duration::from_micros(self.policy.lease_us);
-        let asked = agent.lease(epoch, &self.holder, lease, LEASE_BOUND);
+        let asked = agent.lease(epoch, &self.name, lease, LEASE_BOUND);
         asked.await
     }
 
@@ -130,7 +130,7 @@ impl Hands {
         Duration::from_micros(self.policy.stop_us)
     }
 
-    async fn follow(&self, standby: NodeId, primary: Option<NodeId>) -> Result<(), Failed> {
+    async fn follow(&self, standby: NodeId, primary: Option<NodeId>) -> Result<(), CommandError> {
         let conninfo = match primary {
             Some(primary) => conninfo::towards(
                 self.node(primary)?,
@@ -144,13 +144,13 @@ impl Hands {
         self.run(standby, &[END_OTHERS, &set, RELOAD]).await
     }
 
-    async fn promote(&self, node: NodeId, epoch: u64) -> Result<(), Failed> {
+    async fn promote(&self, node: NodeId, epoch: u64) -> Result<(), CommandError> {
         if let Ok(agent) = self.agent(node) {
             // Its agent stops a primary without a lease, so it is given one first. One that cannot be
             // reached is not waited for: clients do.
             let granted = self.lease(node, agent, epoch).await;
             if let Err(error @ AgentError::Refused { .. }) = granted {
-                return Err(Failed(error.to_string()));
+                return Err(CommandError(error.to_string()));
             }
         }
         let client = self.connect(node).await?;
@@ -163,22 +163,23 @@ impl Hands {
         let (server, monitor) = (server.clone(), self.config.monitor.clone());
         tokio::spawn(async move {
             let work = async {
-                let client = watch::connect(&server, &monitor, CONTROL).await?;
+                let client = server_poller::connect(&server, &monitor, CONTROL).await?;
                 client.batch_execute("CHECKPOINT").await
             };
             match tokio::time::timeout(Duration::from_secs(60), work).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(node = server.name, reason = %Failed::from(error), "checkpoint");
+                    tracing::warn!(node = server.name, reason = %CommandError::from(error), "checkpoint");
                 }
                 Err(_) => tracing::warn!(node = server.name, "checkpoint: not done in 60 s"),
             }
         });
     }
 
-    async fn fence(&self, node: NodeId, epoch: u64) -> Result<(), Failed> {
+    async fn fence(&self, node: NodeId, epoch: u64) -> Result<(), CommandError> {
         let command = self.failover.fence_command.as_ref();
-        let command = command.ok_or_else(|| Failed("no fence_command is configured".to_owned()))?;
+        let command =
+            command.ok_or_else(|| CommandError("no fence_command is configured".to_owned()))?;
         self.shell(command, node, None).await?;
         self.facts.fenced_by_command(node, epoch);
         Ok(())
@@ -190,21 +191,21 @@ impl Hands {
         primary: NodeId,
         copy: bool,
         epoch: u64,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), CommandError> {
         if let Ok(agent) = self.agent(node) {
             let source = self.source(primary)?;
             return asked(agent.rejoin(epoch, source, copy, BOUND)).await;
         }
         let command = self.failover.rejoin_command.as_ref();
         let command =
-            command.ok_or_else(|| Failed("neither agent nor rejoin_command".to_owned()))?;
-        self.facts.job(node, Job::Running);
+            command.ok_or_else(|| CommandError("neither agent nor rejoin_command".to_owned()))?;
+        self.facts.job(node, RejoinJob::Running);
         let ended = self.shell(command, node, Some(primary)).await;
         let job = match &ended {
-            Ok(()) => Job::Done {
+            Ok(()) => RejoinJob::Done {
                 at_us: self.facts.now_us(),
             },
-            Err(Failed(detail)) => Job::Failed {
+            Err(CommandError(detail)) => RejoinJob::Failed {
                 at_us: self.facts.now_us(),
                 detail: detail.clone(),
             },
@@ -219,7 +220,7 @@ impl Hands {
         command: &str,
         node: NodeId,
         primary: Option<NodeId>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), CommandError> {
         let mut shell = tokio::process::Command::new("/bin/sh");
         shell
             .arg("-c")
@@ -241,16 +242,16 @@ impl Hands {
         }
         let status = tokio::time::timeout(self.patience(), shell.status())
             .await
-            .map_err(|_| Failed(format!("not done in {:?}", self.patience())))?
-            .map_err(|error| Failed(format!("run /bin/sh: {error}")))?;
+            .map_err(|_| CommandError(format!("not done in {:?}", self.patience())))?
+            .map_err(|error| CommandError(format!("run /bin/sh: {error}")))?;
         if status.success() {
             Ok(())
         } else {
-            Err(Failed(format!("it ended with {status}")))
+            Err(CommandError(format!("it ended with {status}")))
         }
     }
 
-    async fn run(&self, node: NodeId, statements: &[&str]) -> Result<(), Failed> {
+    async fn run(&self, node: NodeId, statements: &[&str]) -> Result<(), CommandError> {
         let client = self.connect(node).await?;
         bounded(async {
             for statement in statements {
@@ -262,28 +263,28 @@ impl Hands {
         .await
     }
 
-    async fn connect(&self, node: NodeId) -> Result<Client, Failed> {
+    async fn connect(&self, node: NodeId) -> Result<Client, CommandError> {
         let server = self.node(node)?;
-        let login = watch::connect(server, &self.config.monitor, CONTROL);
+        let login = server_poller::connect(server, &self.config.monitor, CONTROL);
         bounded(async { Ok(login.await?) }).await
     }
 
-    fn node(&self, node: NodeId) -> Result<&Node, Failed> {
+    fn node(&self, node: NodeId) -> Result<&Node, CommandError> {
         let found = self.config.nodes.get(usize::from(node.0));
-        found.ok_or_else(|| Failed(format!("node {} is not configured", node.0)))
+        found.ok_or_else(|| CommandError(format!("node {} is not configured", node.0)))
     }
 
-    fn agent(&self, node: NodeId) -> Result<&AgentClient, Failed> {
+    fn agent(&self, node: NodeId) -> Result<&AgentClient, CommandError> {
         let found = self
             .agents
             .get(usize::from(node.0))
             .and_then(Option::as_ref);
         found
             .map(|agent| &**agent)
-            .ok_or_else(|| Failed(format!("{} has no agent", self.policy.name(node))))
+            .ok_or_else(|| CommandError(format!("{} has no agent", self.policy.name(node))))
     }
 
-    fn source(&self, primary: NodeId) -> Result<Source, Failed> {
+    fn source(&self, primary: NodeId) -> Result<Source, CommandError> {
         let node = self.node(primary)?;
         let login = self.failover.replication.as_ref();
         let password = login.and_then(|login| login.password.as_ref());
@@ -312,18 +313,20 @@ fn alter(setting: &str, value: &str) -> String {
     )
 }
 
-async fn bounded<T>(work: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+async fn bounded<T>(
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
     tokio::time::timeout(BOUND, work)
         .await
-        .unwrap_or_else(|_| Err(Failed(format!("no answer within {BOUND:?}"))))
+        .unwrap_or_else(|_| Err(CommandError(format!("no answer within {BOUND:?}"))))
 }
 
 /// What an agent was asked; every call of its client has a bound.
 async fn asked<T, E: std::fmt::Display>(
     work: impl Future<Output = Result<T, E>>,
-) -> Result<(), Failed> {
+) -> Result<(), CommandError> {
     match work.await {
         Ok(_) => Ok(()),
-        Err(error) => Err(Failed(error.to_string())),
+        Err(error) => Err(CommandError(error.to_string())),
     }
 }

@@ -1,7 +1,7 @@
 //! Whether WAL flows at a standby: from afar a replay that stands still and a receiver that receives
 //! nothing both look like lag. Said as it is, and once.
 
-use crate::core::failover::observation::{Answer, Part};
+use crate::core::failover::facts::observation::{ReplicationRole, ServerAnswer};
 use crate::shared::operator::Desk;
 
 /// A receiver is replaced within this when its standby is sent after another primary.
@@ -9,12 +9,12 @@ const PATIENCE_US: u64 = 1_000_000;
 
 /// What was seen of one standby.
 #[derive(Debug, Default)]
-pub(super) struct Flow {
+pub(super) struct WalFlow {
     /// Since when nothing streams to it.
     dry_since_us: Option<u64>,
 }
 
-impl Flow {
+impl WalFlow {
     /// The node does not answer: what was wrong with it before is not known to be so.
     pub(super) fn forget(desk: &Desk, node: &str) {
         for kind in ["receiver", "replay"] {
@@ -27,13 +27,15 @@ impl Flow {
         &mut self,
         desk: &Desk,
         node: &str,
-        answer: &Answer,
+        answer: &ServerAnswer,
         paused: bool,
         now_us: u64,
     ) {
-        let dry = match &answer.part {
-            Part::Primary(_) => false,
-            Part::Standby(facts) => !facts.receiver.is_some_and(|receiver| receiver.streaming),
+        let dry = match &answer.role {
+            ReplicationRole::Primary(_) => false,
+            ReplicationRole::Standby(facts) => {
+                !facts.receiver.is_some_and(|receiver| receiver.streaming)
+            }
         };
         let since_us = *self.dry_since_us.get_or_insert(now_us);
         if !dry {

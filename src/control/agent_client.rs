@@ -62,18 +62,11 @@ impl std::fmt::Debug for AgentClient {
 pub enum AgentError {
     /// No answer within the bound: it is unknown whether it was or will be done.
     #[error("the agent at {url} did not answer within {within:?}")]
-    TooLate {
-        /// The agent.
-        url: AgentUrl,
-        /// The bound.
-        within: Duration,
-    },
+    TooLate { url: AgentUrl, within: Duration },
     /// No connection, or one that broke: in the second case it is unknown whether it was done.
     #[error("the agent at {url} cannot be reached: {reason}")]
     Unreachable {
-        /// The agent.
         url: AgentUrl,
-        /// Why.
         reason: String,
         /// Whether nothing listens there: with its machine alive, the agent does not run.
         refused: bool,
@@ -81,7 +74,6 @@ pub enum AgentError {
     /// The agent has decided not to, or has failed; it says why.
     #[error("the agent at {url} says: {}", refusal.text)]
     Refused {
-        /// The agent.
         url: AgentUrl,
         /// Its reason, with the highest epoch that it has seen.
         refusal: Refusal,
@@ -89,7 +81,6 @@ pub enum AgentError {
     /// What came back is no answer of an agent.
     #[error("the agent at {url} gave no proper answer: {reason}")]
     BadAnswer {
-        /// The agent.
         url: AgentUrl,
         /// What is wrong with it.
         reason: String,
