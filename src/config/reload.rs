@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::failover::{Failover, FailoverMode};
-use super::types::{Auth, Config, Log, Monitor, Node, Pool, Routing, User};
+use super::sections::{
+    Admin, Auth, Config, Failover, FailoverMode, Log, Monitor, Node, Pool, Routing, User,
+};
 
 /// A configuration that takes over from another one.
 #[derive(Clone, Debug)]
@@ -25,9 +26,7 @@ pub fn reload(running: &Config, wanted: Config) -> Reload {
         listen,
         workers,
         max_clients,
-        admin_http,
-        admin_secret,
-        admin_users,
+        admin,
         nodes,
         agents,
         monitor,
@@ -43,9 +42,14 @@ pub fn reload(running: &Config, wanted: Config) -> Reload {
     keys.keep("listen", &next.listen, &listen);
     keys.keep("workers", &next.workers, &workers);
     keys.take("max_clients", &mut next.max_clients, max_clients);
-    keys.keep("admin.http", &next.admin_http, &admin_http);
-    keys.take("admin.secret", &mut next.admin_secret, admin_secret);
-    keys.take("admin.users", &mut next.admin_users, admin_users);
+    let Admin {
+        http,
+        secret,
+        users,
+    } = admin;
+    keys.keep("admin.http", &next.admin.http, &http);
+    keys.take("admin.secret", &mut next.admin.secret, secret);
+    keys.take("admin.users", &mut next.admin.users, users);
     keys.nodes(&mut next.nodes, nodes);
     keys.keep("agents", &next.agents, &agents);
     keys.monitor(&mut next.monitor, monitor);

@@ -2,8 +2,13 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::{Cluster, RigError};
+use serde_json::{Map, Value, json};
+
+use super::cluster::Login;
+use super::yaml::{path, section};
+use super::{Cluster, Node, RigError};
 
 /// A durable cluster for `causeway demo`.
 #[derive(Debug)]
@@ -51,14 +56,14 @@ impl Cluster {
     /// The section `failover` for these servers, with more of its keys, one to a line.
     pub fn failover_yaml(&self, more: &str) -> String {
         let login = &self.credentials().replication;
-        let mut yaml = format!(
-            "failover:\n  mode: automatic\n  replication: {{ user: {:?}, password: {:?} }}\n",
-            login.user, login.password
-        );
+        let mut failover = json!({
+            "mode": "automatic",
+            "replication": { "user": login.user, "password": login.password },
+        });
         if !more.contains("coordination: etcd") {
-            let state = self.directory().join("causeway.state");
-            let _ = writeln!(yaml, "  state_file: {state:?}");
+            failover["state_file"] = path(&self.directory().join("causeway.state"));
         }
+        let mut yaml = section("failover", failover);
         for line in more.lines() {
             let _ = writeln!(yaml, "  {}", line.trim());
         }
@@ -67,36 +72,31 @@ impl Cluster {
 
     /// The sections `nodes`, `agents`, `monitor` and `auth` of a proxy's configuration for these servers.
     pub fn yaml(&self) -> String {
-        let mut yaml = String::from("nodes:\n");
-        for node in self.nodes() {
-            let (name, address, port) = (node.name(), node.address(), node.port());
-            let agent = node
-                .agent()
-                .map(|agent| format!(", agent: {:?}", agent.url()));
-            let agent = agent.unwrap_or_default();
-            let _ = writeln!(
-                yaml,
-                "  - {{ name: {name}, host: {address}, port: {port}{agent} }}"
-            );
-        }
-        if let Some(authority) = self.authority() {
-            yaml.push_str(&authority.yaml());
-        }
+        let node = |node: &Arc<Node>| {
+            let (name, host, port) = (node.name(), node.address(), node.port());
+            let mut section = json!({ "name": name, "host": host, "port": port });
+            if let Some(agent) = node.agent() {
+                section["agent"] = agent.url().into();
+            }
+            section
+        };
+        let nodes: Vec<Value> = self.nodes().iter().map(node).collect();
+        let agents = self.authority().map(|authority| authority.yaml());
         let credentials = self.credentials();
-        let monitor = &credentials.monitor;
-        let _ = writeln!(
-            yaml,
-            "monitor:\n  user: {:?}\n  password: {:?}\n  database: {:?}",
-            monitor.user, monitor.password, monitor.database
-        );
-        yaml.push_str("auth:\n  users:\n");
-        for login in &credentials.applications {
-            let _ = writeln!(
-                yaml,
-                "    {:?}: {{ password: {:?} }}",
-                login.user, login.password
-            );
-        }
-        yaml
+        let Login {
+            user,
+            password,
+            database,
+        } = &credentials.monitor;
+        let monitor = json!({ "user": user, "password": password, "database": database });
+        let user = |login: &Login| (login.user.clone(), json!({ "password": login.password }));
+        let users: Map<_, _> = credentials.applications.iter().map(user).collect();
+        [
+            section("nodes", nodes),
+            agents.unwrap_or_default(),
+            section("monitor", monitor),
+            section("auth", json!({ "users": users })),
+        ]
+        .concat()
     }
 }

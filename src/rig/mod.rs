@@ -23,6 +23,7 @@ mod ports;
 mod proxy;
 mod settings;
 mod watchdog;
+mod yaml;
 
 pub use agent::Agent;
 pub use binaries::{Binaries, find_binaries};
