@@ -22,7 +22,6 @@ pub enum Standing {
     Leased {
         /// Who has it, under which epoch.
         grant: Grant,
-        /// When it ends.
         ends: Duration,
     },
     /// It must not.
@@ -74,7 +73,6 @@ pub enum Denied {
     /// Two holders under one epoch.
     #[error("{holder} has the lease of epoch {epoch}")]
     OtherHolder {
-        /// Who has it.
         holder: String,
         /// The epoch of both.
         epoch: u64,

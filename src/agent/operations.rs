@@ -11,12 +11,12 @@ use super::api::{
     Status, StopAnswer, StopMode, StopRequest,
 };
 use super::enforcer::Watch;
+use super::inquiry::Inquiry;
 use super::jobs::Jobs;
 use super::lease::{Denied, Grant, Ledger};
 use super::postmaster::{Server, ServerError};
-use super::source::Inquiry;
 use super::state::{ChangeError, State};
-use super::{clock, files, source};
+use super::{clock, files, upstream};
 use crate::config;
 
 /// The longest lease: a longer one is a mistake in a unit.
@@ -202,7 +202,6 @@ impl Agent {
         })
     }
 
-    /// Starts the server.
     pub(super) fn start(&self, asked: &StartRequest) -> Result<StartAnswer, Failure> {
         let begun = Instant::now();
         let epoch = asked.epoch;
@@ -229,7 +228,7 @@ impl Agent {
             files::set_standby(&self.server.data, asked.role == Role::Standby)?;
         }
         if let (Role::Standby, Some(source)) = (asked.role, &asked.source) {
-            let conninfo = source::primary_conninfo(&self.config, source);
+            let conninfo = upstream::primary_conninfo(&self.config, source);
             let changed = files::set_auto(&self.server.data, "primary_conninfo", &conninfo)?;
             if changed && running {
                 self.server.reload()?;

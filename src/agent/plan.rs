@@ -28,7 +28,6 @@ pub(super) enum First {
     Follow,
     /// Recover in single-user mode, then rewind.
     Recover,
-    /// Rewind.
     Rewind,
     /// Take a base backup.
     Copy,

@@ -29,7 +29,6 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// What may be at work in the data directory.
 pub(super) const PROGRAMS: [&str; 3] = ["postgres", "pg_rewind", "pg_basebackup"];
 
-/// One server.
 #[derive(Debug)]
 pub(super) struct Server {
     /// The data directory, without symbolic links.

@@ -15,9 +15,9 @@ use super::control_file::Control;
 use super::operations::{Agent, Failure};
 use super::plan::{self, First, Stage};
 use super::postmaster::ServerError;
-use super::source::{self, Identity, Upstream};
 use super::swap::Places;
 use super::tools::{Tool, ToolError};
+use super::upstream::{self, SystemIdentity, Upstream};
 use super::{clock, files};
 
 /// How long the source may take to become a primary that answers.
@@ -184,7 +184,12 @@ impl Agent {
         Ok("copied by a base backup and streams")
     }
 
-    fn first_step(&self, asked: &RejoinRequest, before: Option<Stage>, to: Identity) -> First {
+    fn first_step(
+        &self,
+        asked: &RejoinRequest,
+        before: Option<Stage>,
+        to: SystemIdentity,
+    ) -> First {
         if asked.copy && before != Some(Stage::Whole) {
             return First::Copy;
         }
@@ -198,7 +203,7 @@ impl Agent {
         &self,
         upstream: &Upstream<'_>,
         cancel: &CancellationToken,
-    ) -> Result<Identity, RejoinError> {
+    ) -> Result<SystemIdentity, RejoinError> {
         let until = Instant::now() + SOURCE;
         let identity = loop {
             let asked = async {
@@ -370,7 +375,7 @@ impl Agent {
     }
 
     fn make_standby(&self, source: &Source) -> io::Result<()> {
-        let conninfo = source::primary_conninfo(&self.config, source);
+        let conninfo = upstream::primary_conninfo(&self.config, source);
         files::set_auto(&self.server.data, "primary_conninfo", &conninfo)?;
         files::set_standby(&self.server.data, true)
     }
@@ -387,7 +392,7 @@ impl Agent {
 /// What a standby is to follow, and how far at least.
 struct Follow<'a> {
     asked: &'a RejoinRequest,
-    to: Identity,
+    to: SystemIdentity,
     cancel: &'a CancellationToken,
 }
 

@@ -11,11 +11,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::enforcer::{self, Watch};
+use super::inquiry::Inquiry;
 use super::jobs::Jobs;
 use super::operations::Agent;
 use super::owner;
 use super::postmaster::Server;
-use super::source::Inquiry;
 use super::state::State;
 use super::swap::Places;
 use super::{server, tls};
@@ -29,7 +29,6 @@ pub enum AgentError {
     Io {
         /// What was attempted, as a verb phrase.
         doing: String,
-        /// The system's reason.
         source: io::Error,
     },
     /// The certificates do not serve.

@@ -13,9 +13,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::clock;
 use super::lease::{Denied, Grant, Ledger, Remembered, RememberedStanding};
 use super::plan::Stage;
-use super::{clock, files};
+use crate::file;
 
 /// The ledger and its files.
 #[derive(Debug)]
@@ -162,7 +163,7 @@ impl State {
     fn put(&self, written: &mut Durable, next: Durable) -> io::Result<()> {
         if *written != next {
             let json = serde_json::to_vec(&next)?;
-            files::replace(&self.directory.join("state.json"), &json, true)?;
+            file::replace(&self.directory.join("state.json"), &json)?;
             *written = next;
         }
         Ok(())
@@ -179,7 +180,7 @@ impl State {
                 ends_ms: clock::milliseconds(ends),
             };
             let json = serde_json::to_vec(&end).unwrap_or_default();
-            let _ = files::replace(&self.directory.join("lease.json"), &json, false);
+            let _ = file::replace_unsynced(&self.directory.join("lease.json"), &json);
         }
     }
 }

@@ -6,13 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::files;
+use crate::file;
 
 /// What else than `*.conf` belongs to the node and not to the data.
 const OWN: [&str; 4] = ["conf", "crt", "key", "pem"];
 /// A directory of settings that `include_dir` commonly names.
 const OWN_DIRECTORY: &str = "conf.d";
 
-/// The directories.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     data: PathBuf,
@@ -91,7 +91,7 @@ impl Places {
         fs::rename(&self.backup, &self.data)?;
         for changed in [&self.data, &self.old] {
             if let Some(parent) = changed.parent() {
-                files::sync_directory(parent)?;
+                file::sync_directory(parent)?;
             }
         }
         files::remove_all(&self.old)

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use super::check_failover;
 use crate::config::{Config, Failover, Monitor, Node};
 use crate::control::store::{self, Examined};
+use crate::pg;
 
 /// sysexits: a fault of the configuration.
 const USAGE: u8 = 64;
@@ -141,29 +142,19 @@ async fn examine_all(config: &Config) -> Vec<Report> {
 }
 
 async fn examine(node: &Node, monitor: &Monitor, failover: Option<&Failover>) -> Report {
-    let mut login = tokio_postgres::Config::new();
-    login
-        .host(&node.host)
-        .port(node.port)
-        .user(&monitor.user)
-        .dbname(&monitor.database)
-        .application_name("causeway check");
-    if let Some(password) = &monitor.password {
-        login.password(password.reveal());
-    }
-    let (client, connection) = login.connect(NoTls).await.map_err(|error| {
+    let login = pg::monitor(node, monitor, "causeway check");
+    let (client, connection) = pg::connect(&login).await.map_err(|error| {
         let refused = error.as_db_error().is_some();
         let what = if refused {
             "login refused"
         } else {
             "not reachable"
         };
-        format!("{what}: {}", explain(&error))
+        format!("{what}: {}", pg::describe(&error))
     })?;
-    let connection = tokio::spawn(connection);
     let report = ask(&client, failover)
         .await
-        .map_err(|error| format!("query failed: {}", explain(&error)));
+        .map_err(|error| format!("query failed: {}", pg::describe(&error)));
     connection.abort();
     report
 }
@@ -202,23 +193,6 @@ async fn ask(client: &Client, failover: Option<&Failover>) -> Result<Facts, toki
         missing,
         notes,
     })
-}
-
-/// The server's own words where there are any: the driver's say `db error`.
-fn explain(error: &tokio_postgres::Error) -> String {
-    if let Some(error) = error.as_db_error() {
-        return format!("{} (SQLSTATE {})", error.message(), error.code().code());
-    }
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        source = inner.source();
-    }
-    text
 }
 
 fn describe(node: &Node, report: &Report) -> String {

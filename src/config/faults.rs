@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-/// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The file, as it was named by whoever asked for it.

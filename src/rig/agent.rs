@@ -15,8 +15,8 @@ use serde_json::json;
 use super::authority::Authority;
 use super::daemon::Daemon;
 use super::net::Place;
-use super::node::Shared;
 use super::ports::Reservation;
+use super::shared::Shared;
 use super::yaml::{path, section};
 use super::{RigError, home};
 
@@ -61,12 +61,10 @@ impl Agent {
         self.place.url("https", self.port.lock().port())
     }
 
-    /// Its log.
     pub fn log(&self) -> PathBuf {
         self.daemon.log()
     }
 
-    /// Its configuration.
     pub fn config(&self) -> PathBuf {
         self.home.join("agent.yaml")
     }

@@ -19,7 +19,6 @@ const LEAST_LAG_MS: f64 = 5.0;
 /// Lines of the part about latency.
 const LATENCY_LINES: u16 = 6;
 
-/// Draws everything.
 pub fn draw(frame: &mut Frame<'_>, model: &Model, now: Duration) {
     let [head, body, foot] = Layout::vertical([
         Constraint::Length(2),

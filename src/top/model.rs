@@ -24,12 +24,10 @@ pub enum Happening {
     Said(Event),
     /// There is no connection to the proxy.
     Lost {
-        /// Why.
         why: String,
         /// When it is tried again.
         again_in: Duration,
     },
-    /// A key.
     Pressed(Key),
 }
 
@@ -51,7 +49,6 @@ pub enum Key {
 /// What fills the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum View {
-    /// Everything.
     Overview,
     /// The events alone, at full length.
     Events,
@@ -195,7 +192,6 @@ impl Model {
         self.scrolled = self.scrolled.min(self.events.len().saturating_sub(1));
     }
 
-    /// The latest point.
     pub(super) fn point(&self) -> Option<&Point> {
         self.points.back()
     }

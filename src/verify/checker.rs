@@ -81,7 +81,6 @@ impl Guarantee {
 /// One promise held against one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
-    /// The promise.
     pub(super) guarantee: Guarantee,
     /// The bound that the value had to respect: a lower one, except for provenance.
     pub(super) expected: i64,

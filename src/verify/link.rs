@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage, Statement};
+use tokio_postgres::{Client, Row, SimpleQueryMessage, Statement};
 
 use super::options::{Endpoint, Form};
+use crate::pg;
 
 /// What is asked of a cell, by the number of its row.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +28,6 @@ pub(super) struct Answer {
     pub(super) node: String,
 }
 
-/// What went wrong.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     /// SQLSTATE, or a word where there is none.
@@ -60,20 +60,9 @@ impl From<tokio_postgres::Error> for Failure {
                 message: db.message().to_owned(),
                 lost: matches!(db.severity(), "FATAL" | "PANIC"),
             },
-            None => Self::plain("connection", with_causes(&error), true),
+            None => Self::plain("connection", pg::with_causes(&error), true),
         }
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// The statements, with `$n` for parameters.
@@ -138,11 +127,7 @@ impl Link {
         if config.get_application_name().is_none() {
             config.application_name("causeway verify");
         }
-        let (client, connection) = bounded(patience, config.connect(NoTls)).await?;
-        let driver = tokio::spawn(async move {
-            // Whoever waits for an answer is told of the same error.
-            let _ = connection.await;
-        });
+        let (client, driver) = bounded(patience, pg::connect(&config)).await?;
         let link = Self {
             client,
             driver,

@@ -22,7 +22,8 @@ mod tally;
 
 pub use checker::{Cell, Guarantee};
 pub use options::{Blocks, Endpoint, Form, Options};
-pub use report::{ErrorCount, FormCount, Latency, Moves, NodeCount, Rate, Report, Violation};
+pub use report::{ErrorCount, Latency, Rate, Report};
+pub use tally::{FormCount, Moves, NodeCount, Violation};
 
 use link::Texts;
 use runs::Runs;

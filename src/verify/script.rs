@@ -10,7 +10,6 @@ use super::options::{Blocks, Form};
 /// What one statement does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Reads a cell.
     Read(Cell),
     /// Writes the session's next value into its own row.
     WriteOwn,

@@ -10,11 +10,10 @@ use tokio::sync::watch;
 use super::checker::{Cell, Checker, Context, Finding};
 use super::link::{Answer, Failure, Link, Question, Texts};
 use super::options::{Endpoint, Options};
-use super::report::Violation;
 use super::runs::Runs;
 use super::schema::{self, NONCE_ROW};
 use super::script::{Action, Role, Script, Transaction};
-use super::tally::{Operation, Tally, Timed};
+use super::tally::{Operation, Tally, Timed, Violation};
 
 /// Reads in a row that must show the schema: behind one connection there can be several replicas.
 const SIGHTINGS: usize = 8;

@@ -29,13 +29,11 @@ pub struct Agent {
     pub name: String,
     /// Where it serves HTTPS.
     pub listen: SocketAddr,
-    /// Its certificate.
     pub identity: Identity,
     /// Who signs the certificates that callers must show; none asks for no certificate.
     pub client_ca: Option<Certificates>,
     /// What callers must show; none asks for no secret.
     pub secret: Option<Secret>,
-    /// The data directory.
     pub data: PathBuf,
     /// The directory of PostgreSQL's programs.
     pub bin: PathBuf,
@@ -57,7 +55,6 @@ pub struct Agent {
     pub start_timeout: Duration,
     /// Bound on each step of a rejoin that copies data.
     pub copy_timeout: Duration,
-    /// What is logged.
     pub log: Log,
 }
 

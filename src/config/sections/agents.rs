@@ -23,7 +23,6 @@ pub struct Agents {
 pub struct AgentUrl {
     /// Host name or address; the agent's certificate must be for it.
     pub host: String,
-    /// TCP port.
     pub port: u16,
 }
 

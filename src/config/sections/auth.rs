@@ -25,7 +25,6 @@ pub enum AuthMethod {
 pub struct Auth {
     /// Method asked of clients.
     pub method: AuthMethod,
-    /// By user name.
     pub users: HashMap<String, User>,
 }
 

@@ -131,7 +131,6 @@ pub struct Etcd {
 /// A login that may replicate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replication {
-    /// The role.
     pub user: String,
     /// Its password, if it has one.
     pub password: Option<Secret>,

@@ -8,7 +8,6 @@ use crate::config::values::{log_filter, one_of};
 pub struct Log {
     /// Filter in `tracing` syntax, such as `info` or `pgcauseway=debug`.
     pub filter: String,
-    /// Text or JSON.
     pub format: LogFormat,
 }
 

@@ -6,14 +6,11 @@ use super::agents::{AgentUrl, agent_url};
 use crate::config::section::{Read, Reported, Section};
 use crate::config::values::{host, short_name, whole};
 
-/// One PostgreSQL server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Unique short name, shown wherever the node is spoken of.
     pub name: String,
-    /// Host name or address.
     pub host: String,
-    /// TCP port.
     pub port: u16,
     /// Failure domain, if given.
     pub zone: Option<String>,

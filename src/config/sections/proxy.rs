@@ -52,7 +52,6 @@ pub struct Config {
     pub failover: Option<Failover>,
     /// Longest time a statement waits for a primary to appear before it fails with 57P03.
     pub hold_timeout: Duration,
-    /// What is logged.
     pub log: Log,
 }
 
