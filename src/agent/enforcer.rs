@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::Role;
 use super::clock;
 use super::postmaster::{Look, Server};
-use super::state::State;
+use super::state::AgentState;
 
 /// Between two looks at the lease: a part of [`super::api::FENCE_WITHIN_MS`].
 const PACE: Duration = Duration::from_millis(10);
@@ -92,7 +92,7 @@ impl Watch {
 /// Starts both threads; they end with `shutdown`.
 pub(super) fn start(
     server: &Arc<Server>,
-    state: &Arc<State>,
+    state: &Arc<AgentState>,
     watch: &Arc<Watch>,
     shutdown: &CancellationToken,
 ) -> io::Result<()> {

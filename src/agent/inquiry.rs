@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::api::Role;
 use super::postmaster::Server;
-use crate::config::{self, Login};
+use crate::config::{AgentConfig, AgentLogin};
 use crate::pg;
 use crate::pg::queries::{primary_timeline, received_timeline};
 
@@ -39,7 +39,7 @@ impl Inquiry {
     /// How the server stands; none when it does not answer within the bound.
     pub(super) async fn standing(
         &self,
-        config: &config::Agent,
+        config: &AgentConfig,
         server: &Server,
         within: Duration,
     ) -> Option<ServerState> {
@@ -55,7 +55,7 @@ impl Inquiry {
 
     async fn ask(
         &self,
-        config: &config::Agent,
+        config: &AgentConfig,
         server: &Server,
     ) -> Result<ServerState, tokio_postgres::Error> {
         let mut kept = self.0.lock().await;
@@ -73,8 +73,8 @@ impl Inquiry {
     }
 }
 
-async fn connect(config: &config::Agent, server: &Server) -> Result<Kept, tokio_postgres::Error> {
-    let Login {
+async fn connect(config: &AgentConfig, server: &Server) -> Result<Kept, tokio_postgres::Error> {
+    let AgentLogin {
         user,
         password,
         database,

@@ -10,12 +10,12 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
     highest_epoch: u64,
-    standing: Standing,
+    status: LeaseStatus,
 }
 
 /// On which condition the server may run as a primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum LeaseStatus {
     /// On none: nobody has ever asked for one.
     Ungoverned,
     /// Until the lease ends.
@@ -44,18 +44,18 @@ pub struct Grant {
 pub struct Remembered {
     /// The highest epoch ever seen.
     pub highest_epoch: u64,
-    /// The standing, and a lease without its end.
-    pub standing: RememberedStanding,
+    /// The status, and a lease without its end.
+    pub status: RememberedStatus,
 }
 
-/// A standing as it is kept on disk.
+/// A status as it is kept on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RememberedStanding {
-    /// See [`Standing::Ungoverned`].
+pub enum RememberedStatus {
+    /// See [`LeaseStatus::Ungoverned`].
     Ungoverned,
-    /// See [`Standing::Leased`]; the end is known if the machine has run on since.
+    /// See [`LeaseStatus::Leased`]; the end is known if the machine has run on since.
     Leased(Grant, Option<Duration>),
-    /// See [`Standing::Fenced`].
+    /// See [`LeaseStatus::Fenced`].
     Fenced,
 }
 
@@ -92,13 +92,13 @@ impl Ledger {
     /// After the agent's start. A lease whose end is known keeps it; one that ended while the agent
     /// was away, or before the machine started, leaves the server one more period to get another.
     pub fn restored(remembered: Remembered, now: Duration) -> Self {
-        let standing = match remembered.standing {
-            RememberedStanding::Ungoverned => Standing::Ungoverned,
-            RememberedStanding::Fenced => Standing::Fenced,
-            RememberedStanding::Leased(grant, ends) => {
+        let status = match remembered.status {
+            RememberedStatus::Ungoverned => LeaseStatus::Ungoverned,
+            RememberedStatus::Fenced => LeaseStatus::Fenced,
+            RememberedStatus::Leased(grant, ends) => {
                 let period = now + grant.ttl;
                 let ends = ends.filter(|ends| *ends > now).unwrap_or(period);
-                Standing::Leased {
+                LeaseStatus::Leased {
                     // The clock of another start of the machine must not stretch it.
                     ends: ends.min(period),
                     grant,
@@ -107,22 +107,22 @@ impl Ledger {
         };
         Self {
             highest_epoch: remembered.highest_epoch,
-            standing,
+            status,
         }
     }
 
     /// What must outlive the agent.
     pub fn to_remember(&self) -> Remembered {
-        let standing = match &self.standing {
-            Standing::Ungoverned => RememberedStanding::Ungoverned,
-            Standing::Fenced => RememberedStanding::Fenced,
-            Standing::Leased { grant, ends } => {
-                RememberedStanding::Leased(grant.clone(), Some(*ends))
+        let status = match &self.status {
+            LeaseStatus::Ungoverned => RememberedStatus::Ungoverned,
+            LeaseStatus::Fenced => RememberedStatus::Fenced,
+            LeaseStatus::Leased { grant, ends } => {
+                RememberedStatus::Leased(grant.clone(), Some(*ends))
             }
         };
         Remembered {
             highest_epoch: self.highest_epoch,
-            standing,
+            status,
         }
     }
 
@@ -133,13 +133,13 @@ impl Ledger {
 
     /// Whether the server may run as a primary only under a lease.
     pub fn is_governed(&self) -> bool {
-        self.standing != Standing::Ungoverned
+        self.status != LeaseStatus::Ungoverned
     }
 
     /// The lease in force and what is left of it.
     pub fn lease(&self, now: Duration) -> Option<(&Grant, Duration)> {
-        match &self.standing {
-            Standing::Leased { grant, ends } if now < *ends => Some((grant, *ends - now)),
+        match &self.status {
+            LeaseStatus::Leased { grant, ends } if now < *ends => Some((grant, *ends - now)),
             _ => None,
         }
     }
@@ -166,10 +166,10 @@ impl Ledger {
         if ends <= now {
             return Err(Denied::Late);
         }
-        if let Standing::Leased {
+        if let LeaseStatus::Leased {
             grant,
             ends: before,
-        } = &self.standing
+        } = &self.status
             && now < *before
             && grant.epoch == asked.epoch
         {
@@ -184,7 +184,7 @@ impl Ledger {
         }
         Ok(Self {
             highest_epoch: asked.epoch,
-            standing: Standing::Leased { grant: asked, ends },
+            status: LeaseStatus::Leased { grant: asked, ends },
         })
     }
 
@@ -193,7 +193,7 @@ impl Ledger {
         self.check(epoch)?;
         Ok(Self {
             highest_epoch: epoch,
-            standing: Standing::Fenced,
+            status: LeaseStatus::Fenced,
         })
     }
 
@@ -235,7 +235,7 @@ mod tests {
     fn new() -> Ledger {
         let remembered = Remembered {
             highest_epoch: 0,
-            standing: RememberedStanding::Ungoverned,
+            status: RememberedStatus::Ungoverned,
         };
         Ledger::restored(remembered, s(100))
     }
@@ -344,7 +344,7 @@ mod tests {
         assert!(back.forbids_primary(s(203)));
         // The machine started anew: its clock began again, the old end means nothing.
         let mut other_boot = ledger.to_remember();
-        if let RememberedStanding::Leased(_, ends) = &mut other_boot.standing {
+        if let RememberedStatus::Leased(_, ends) = &mut other_boot.status {
             *ends = None;
         }
         let back = Ledger::restored(other_boot, s(5));

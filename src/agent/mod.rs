@@ -27,5 +27,5 @@ mod tls;
 mod tools;
 mod upstream;
 
-pub use run::{AgentError, Prepared, prepare};
+pub use run::{PreparedAgent, StartError, prepare};
 pub use tls::{TlsError, client as client_tls};

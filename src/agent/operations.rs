@@ -15,9 +15,9 @@ use super::inquiry::Inquiry;
 use super::jobs::Jobs;
 use super::lease::{Denied, Grant, Ledger};
 use super::postmaster::{Server, ServerError};
-use super::state::{ChangeError, State};
+use super::state::{AgentState, ChangeError};
 use super::{clock, files, upstream};
-use crate::config;
+use crate::config::AgentConfig;
 
 /// The longest lease: a longer one is a mistake in a unit.
 const LONGEST_LEASE: Duration = Duration::from_secs(3_600);
@@ -29,10 +29,10 @@ const ANSWER: Duration = Duration::from_millis(300);
 /// Everything that requests work with.
 #[derive(Debug)]
 pub(super) struct Agent {
-    pub(super) config: config::Agent,
+    pub(super) config: AgentConfig,
     pub(super) version: String,
     pub(super) server: Arc<Server>,
-    pub(super) state: Arc<State>,
+    pub(super) state: Arc<AgentState>,
     pub(super) watch: Arc<Watch>,
     pub(super) inquiry: Inquiry,
     pub(super) jobs: Jobs,

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use super::api::{Role, StopMode, Stopped};
 use super::control_file::Control;
 use super::files;
-use crate::config;
+use crate::config::AgentConfig;
 use crate::process::{self, Process};
 
 /// An immediate shutdown takes about a tenth of a second; what is still there then is killed.
@@ -129,7 +129,7 @@ impl PidFile {
 }
 
 impl Server {
-    pub(super) fn new(config: &config::Agent) -> io::Result<Self> {
+    pub(super) fn new(config: &AgentConfig) -> io::Result<Self> {
         Ok(Self {
             data: fs::canonicalize(&config.data)?,
             bin: fs::canonicalize(&config.bin)?,

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::Source;
 use super::postmaster::Server;
 use super::tools::{Tool, ToolError};
-use crate::config::{self, Secret};
+use crate::config::{AgentConfig, Secret};
 use crate::pg::conninfo::Conninfo;
 
 /// Bound on one question.
@@ -36,7 +36,7 @@ pub(super) struct Upstream<'a> {
 
 impl<'a> Upstream<'a> {
     pub(super) fn new(
-        config: &config::Agent,
+        config: &AgentConfig,
         server: &'a Server,
         log: &'a Path,
         source: &Source,
@@ -128,7 +128,7 @@ fn parse_identity(answer: &str) -> Option<SystemIdentity> {
 }
 
 /// A standby's `primary_conninfo`, password included: that is where PostgreSQL looks for it.
-pub(super) fn primary_conninfo(config: &config::Agent, source: &Source) -> String {
+pub(super) fn primary_conninfo(config: &AgentConfig, source: &Source) -> String {
     let conninfo = conninfo(config, source);
     let conninfo = match password(config, source) {
         Some(password) => conninfo.with("password", password.reveal()),
@@ -137,7 +137,7 @@ pub(super) fn primary_conninfo(config: &config::Agent, source: &Source) -> Strin
     conninfo.into()
 }
 
-fn conninfo(config: &config::Agent, source: &Source) -> Conninfo {
+fn conninfo(config: &AgentConfig, source: &Source) -> Conninfo {
     let user = source.user.as_deref().unwrap_or(&config.replication.user);
     let conninfo = Conninfo::default()
         .with("host", &source.host)
@@ -151,7 +151,7 @@ fn conninfo(config: &config::Agent, source: &Source) -> Conninfo {
     conninfo.and(&config.conninfo)
 }
 
-fn password(config: &config::Agent, source: &Source) -> Option<Secret> {
+fn password(config: &AgentConfig, source: &Source) -> Option<Secret> {
     // Another role's password is not ours.
     match source.user {
         Some(_) => source.secret(),

@@ -31,7 +31,7 @@ const FUNCTIONS: [&str; 6] = [
 
 /// Check a configuration and print every fault with its line and key
 #[derive(Clone, Debug, clap::Args)]
-pub struct CheckArgs {
+pub struct Args {
     /// The configuration file
     #[arg(long, short, value_name = "FILE", default_value = "config.yaml")]
     pub config: PathBuf,
@@ -42,7 +42,7 @@ pub struct CheckArgs {
 
 /// Runs the command: 0 when all is well, 64 for a faulty configuration, 69 when a node cannot be
 /// reached, 77 when the monitoring user lacks a privilege.
-pub async fn run(args: CheckArgs) -> ExitCode {
+pub async fn run(args: Args) -> ExitCode {
     let name = args.config.display();
     let config = match Config::load(&args.config) {
         Ok(config) => config,
@@ -94,11 +94,11 @@ async fn coordination(config: &Config) -> u8 {
 }
 
 /// What a node said, or why it could not be asked.
-type Report = Result<Facts, String>;
+type NodeReport = Result<NodeFacts, String>;
 
 /// What a node said.
 #[derive(Debug)]
-struct Facts {
+struct NodeFacts {
     version: String,
     standby: bool,
     system_identifier: Option<String>,
@@ -108,7 +108,7 @@ struct Facts {
     notes: Vec<String>,
 }
 
-async fn examine_all(config: &Config) -> Vec<Report> {
+async fn examine_all(config: &Config) -> Vec<NodeReport> {
     let mut tasks = JoinSet::new();
     for (index, node) in config.nodes.iter().cloned().enumerate() {
         let monitor = config.monitor.clone();
@@ -126,7 +126,7 @@ async fn examine_all(config: &Config) -> Vec<Report> {
             (index, report)
         });
     }
-    let mut reports: Vec<Report> = config
+    let mut reports: Vec<NodeReport> = config
         .nodes
         .iter()
         .map(|_| Err("the check was cut short".to_owned()))
@@ -141,7 +141,7 @@ async fn examine_all(config: &Config) -> Vec<Report> {
     reports
 }
 
-async fn examine(node: &Node, monitor: &Monitor, failover: Option<&Failover>) -> Report {
+async fn examine(node: &Node, monitor: &Monitor, failover: Option<&Failover>) -> NodeReport {
     let login = pg::monitor(node, monitor, "causeway check");
     let (client, connection) = pg::connect(&login).await.map_err(|error| {
         let refused = error.as_db_error().is_some();
@@ -159,7 +159,10 @@ async fn examine(node: &Node, monitor: &Monitor, failover: Option<&Failover>) ->
     report
 }
 
-async fn ask(client: &Client, failover: Option<&Failover>) -> Result<Facts, tokio_postgres::Error> {
+async fn ask(
+    client: &Client,
+    failover: Option<&Failover>,
+) -> Result<NodeFacts, tokio_postgres::Error> {
     let row = client
         .query_one(
             "SELECT current_setting('server_version'), pg_is_in_recovery(), \
@@ -186,7 +189,7 @@ async fn ask(client: &Client, failover: Option<&Failover>) -> Result<Facts, toki
         .await
         .map(|row| row.get(0))
         .ok();
-    Ok(Facts {
+    Ok(NodeFacts {
         version: row.get(0),
         standby: row.get(1),
         system_identifier: system,
@@ -195,7 +198,7 @@ async fn ask(client: &Client, failover: Option<&Failover>) -> Result<Facts, toki
     })
 }
 
-fn describe(node: &Node, report: &Report) -> String {
+fn describe(node: &Node, report: &NodeReport) -> String {
     let place = format!("{} ({}:{})", node.name, node.host, node.port);
     match report {
         Err(reason) => format!("{place}: {reason}"),
@@ -214,7 +217,7 @@ fn describe(node: &Node, report: &Report) -> String {
     }
 }
 
-fn verdict(reports: &[Report]) -> u8 {
+fn verdict(reports: &[NodeReport]) -> u8 {
     if reports.iter().any(Result::is_err) {
         UNAVAILABLE
     } else if reports
@@ -229,8 +232,8 @@ fn verdict(reports: &[Report]) -> u8 {
 }
 
 /// What only shows when nodes are looked at together.
-fn notes(reports: &[Report]) -> Vec<String> {
-    let facts: Vec<&Facts> = reports.iter().flatten().collect();
+fn notes(reports: &[NodeReport]) -> Vec<String> {
+    let facts: Vec<&NodeFacts> = reports.iter().flatten().collect();
     let mut notes = Vec::new();
     match facts.iter().filter(|facts| !facts.standby).count() {
         0 => notes.push("no node is a primary: writes would wait for one".to_owned()),
@@ -253,8 +256,8 @@ fn notes(reports: &[Report]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn facts(standby: bool, missing: &[&str]) -> Report {
-        Ok(Facts {
+    fn facts(standby: bool, missing: &[&str]) -> NodeReport {
+        Ok(NodeFacts {
             version: "15.8".to_owned(),
             standby,
             system_identifier: Some("1".to_owned()),

@@ -1,4 +1,4 @@
-//! From `config.yaml` and `agent.yaml` to a checked [`Config`] and [`Agent`], with every fault reported at
+//! From `config.yaml` and `agent.yaml` to a checked [`Config`] and [`AgentConfig`], with every fault reported at
 //! once.
 //!
 //! Text becomes a tree with lines (`raw`), the tree is read key by key (`section`, `values`), and
@@ -25,8 +25,8 @@ pub use pem::{Certificates, Identity};
 pub use reload::{Reload, reload};
 pub use secret::Secret;
 pub use sections::{
-    Admin, Agent, AgentUrl, Agents, Auth, AuthMethod, Config, Coordination, Durability, Etcd,
-    Failover, FailoverMode, Fencing, Log, LogFormat, Login, Monitor, Node, OnLostWrites, Pool,
-    PoolMode, Replication, Routing, User,
+    Admin, AgentConfig, AgentLogin, AgentUrl, Agents, Auth, AuthMethod, Config, Coordination,
+    Durability, Etcd, Failover, FailoverMode, Fencing, Log, LogFormat, Monitor, Node, OnLostWrites,
+    Pool, PoolMode, Replication, Routing, User,
 };
 pub use units::{Bytes, InvalidQuantity, Span};

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::feed::Event;
-use super::said::{News, NodePoint, Past, Percentiles, Point, Status, Told};
-use super::words;
+use super::format;
+use super::status::{News, NodePoint, Past, Percentiles, Point, Status, Told};
 
 /// Points that are kept: a minute and a half.
 const POINTS: usize = 180;
@@ -290,7 +290,7 @@ impl Model {
                     seconds => format!("trying again in {seconds:.0} s"),
                 };
                 let since = heard.map(|heard| now.saturating_sub(heard).as_secs_f64());
-                let since = since.map_or(String::new(), |s| format!(" for {}", words::long(s)));
+                let since = since.map_or(String::new(), |s| format!(" for {}", format::long(s)));
                 (Weight::Bad, format!("no connection{since}: {why}; {again}"))
             }
         }

@@ -99,12 +99,12 @@ pub(super) struct Context {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Floor {
+struct LowerBound {
     written: Option<i64>,
     seen: Option<i64>,
 }
 
-impl Floor {
+impl LowerBound {
     fn known(self) -> Option<i64> {
         self.written.max(self.seen)
     }
@@ -113,7 +113,7 @@ impl Floor {
 /// The state of one session: what it has written, tried to write, and seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Checker {
-    floors: [Floor; Cell::COUNT],
+    floors: [LowerBound; Cell::COUNT],
     attempted: i64,
     acknowledged: Runs,
 }

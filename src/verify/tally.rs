@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::checker::{Cell, Finding, Guarantee};
-use super::link::Failure;
+use super::connection::StatementError;
 use super::options::Form;
 
 /// What a latency belongs to.
@@ -140,7 +140,7 @@ impl Tally {
         broken
     }
 
-    pub(super) fn error(&mut self, operation: Operation, failure: &Failure) {
+    pub(super) fn error(&mut self, operation: Operation, failure: &StatementError) {
         let (count, _) = self
             .errors
             .entry((operation, failure.code.clone()))

@@ -14,7 +14,7 @@ use crate::config::section::{Read, Section};
 use crate::config::units::{DAY, HOUR, minutes, ms};
 use crate::config::values::{address, host, identifier, one_of, short_name, span};
 
-const DOCUMENT: Document<Agent> = Document {
+const DOCUMENT: Document<AgentConfig> = Document {
     needed: "`name`, `postgres` and `tls`",
     read: agent,
 };
@@ -24,7 +24,7 @@ const PROGRAMS: [&str; 4] = ["postgres", "pg_basebackup", "pg_rewind", "psql"];
 
 /// A whole, valid configuration of an agent.
 #[derive(Clone, Debug)]
-pub struct Agent {
+pub struct AgentConfig {
     /// The node's name: that in the proxy's configuration, and the server's `application_name`.
     pub name: String,
     /// Where it serves HTTPS.
@@ -44,9 +44,9 @@ pub struct Agent {
     /// The agent's own directory, on the same file system as the data directory.
     pub state_dir: PathBuf,
     /// How the agent logs in to its own server to ask it how it stands.
-    pub login: Login,
+    pub login: AgentLogin,
     /// How the server logs in to the one that it follows, where the proxy says nothing else.
-    pub replication: Login,
+    pub replication: AgentLogin,
     /// What else `primary_conninfo` and the copying tools are told, such as `sslmode=verify-full`.
     pub conninfo: String,
     /// Whether the server starts and stops with the agent.
@@ -58,7 +58,7 @@ pub struct Agent {
     pub log: Log,
 }
 
-impl Agent {
+impl AgentConfig {
     /// Reads and checks an agent's file, with the environment of this process.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Faults> {
         DOCUMENT.load(path.as_ref())
@@ -76,7 +76,7 @@ impl Agent {
 
 /// A role, its password and its database.
 #[derive(Clone, Debug)]
-pub struct Login {
+pub struct AgentLogin {
     pub user: String,
     /// Its password, if it needs one.
     pub password: Option<Secret>,
@@ -86,7 +86,7 @@ pub struct Login {
 }
 
 // Every part is read before the first `?`, so that all faults are found.
-fn agent(section: &mut Section<'_>) -> Read<Agent> {
+fn agent(section: &mut Section<'_>) -> Read<AgentConfig> {
     let name = section.required("name", short_name);
     let listen = section.or("listen", SocketAddr::from(([127, 0, 0, 1], 6433)), address);
     let secret = section.secret("secret", "secret_file");
@@ -128,7 +128,7 @@ fn agent(section: &mut Section<'_>) -> Read<Agent> {
         ));
     }
     let (replication, conninfo) = replication?;
-    Ok(Agent {
+    Ok(AgentConfig {
         name: name?,
         listen: listen?,
         identity,
@@ -220,12 +220,12 @@ fn postgres(section: &mut Section<'_>) -> Read<Postgres> {
     })
 }
 
-fn login(section: &mut Section<'_>, database: &str) -> Read<Login> {
+fn login(section: &mut Section<'_>, database: &str) -> Read<AgentLogin> {
     let user = section.or("user", "postgres".to_owned(), identifier);
     let password = auth::plain_password(section);
     let database = section.or("database", database.to_owned(), identifier);
     let host = section.optional("host", host);
-    Ok(Login {
+    Ok(AgentLogin {
         user: user?,
         password: password?,
         database: database?,
@@ -233,12 +233,12 @@ fn login(section: &mut Section<'_>, database: &str) -> Read<Login> {
     })
 }
 
-fn replication(section: &mut Section<'_>) -> Read<(Login, String)> {
+fn replication(section: &mut Section<'_>) -> Read<(AgentLogin, String)> {
     let user = section.or("user", "postgres".to_owned(), identifier);
     let password = auth::plain_password(section);
     let database = section.or("database", "postgres".to_owned(), identifier);
     let conninfo = section.or("conninfo", String::new(), conninfo);
-    let login = Login {
+    let login = AgentLogin {
         user: user?,
         password: password?,
         database: database?,

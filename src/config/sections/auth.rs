@@ -69,7 +69,7 @@ fn user(section: &mut Section<'_>, method: Option<AuthMethod>) -> Read<User> {
     if server_password.is_none() {
         server_password = password
             .clone()
-            .filter(|text| Stored::of(text.reveal()).is_plain());
+            .filter(|text| PasswordKind::of(text.reveal()).is_plain());
     }
     Ok(User {
         password,
@@ -91,16 +91,16 @@ fn client_password(
             Some(AuthMethod::Trust) | None => Ok(None),
         };
     };
-    let fault = match (Stored::of(secret.reveal()), method) {
-        (Stored::BrokenVerifier, _) => {
+    let fault = match (PasswordKind::of(secret.reveal()), method) {
+        (PasswordKind::BrokenVerifier, _) => {
             "must be `SCRAM-SHA-256$iterations:salt$stored key:server key` with base64 parts, as \
              pg_authid.rolpassword shows it: this verifier has another shape"
         }
-        (Stored::Md5, Some(AuthMethod::ScramSha256)) => {
+        (PasswordKind::Md5, Some(AuthMethod::ScramSha256)) => {
             "an md5 hash cannot check a SCRAM login, which needs what the hash does not hold: give \
              the plain password or a SCRAM-SHA-256 verifier, or set auth.method to md5"
         }
-        (Stored::Verifier, Some(AuthMethod::Md5)) => {
+        (PasswordKind::Verifier, Some(AuthMethod::Md5)) => {
             "a SCRAM verifier cannot check an md5 login: give the plain password or its md5 hash, \
              or set auth.method to scram-sha-256"
         }
@@ -119,7 +119,7 @@ pub(super) fn plain_password(section: &mut Section<'_>) -> Read<Option<Secret>> 
 
 /// A password that is itself sent to the servers or used to answer them.
 fn plain(section: &Section<'_>, given: GivenSecret) -> Read<Secret> {
-    if Stored::of(given.secret.reveal()).is_plain() {
+    if PasswordKind::of(given.secret.reveal()).is_plain() {
         return Ok(given.secret);
     }
     Err(section.fault(
@@ -130,14 +130,14 @@ fn plain(section: &Section<'_>, given: GivenSecret) -> Read<Secret> {
 
 /// What a stored password is, by its shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stored {
+enum PasswordKind {
     Plain,
     Verifier,
     BrokenVerifier,
     Md5,
 }
 
-impl Stored {
+impl PasswordKind {
     fn of(text: &str) -> Self {
         if let Some(rest) = text.strip_prefix("SCRAM-SHA-256$") {
             return if is_verifier(rest) {

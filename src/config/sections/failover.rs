@@ -241,31 +241,34 @@ fn replication(section: &mut Section<'_>) -> Read<Replication> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum CoordinationKind {
     File,
     Etcd,
 }
 
 fn coordination(section: &mut Section<'_>) -> Read<Coordination> {
-    let kinds = [("file", Kind::File), ("etcd", Kind::Etcd)];
-    let kind = section.or("coordination", Kind::File, one_of(&kinds));
+    let kinds = [
+        ("file", CoordinationKind::File),
+        ("etcd", CoordinationKind::Etcd),
+    ];
+    let kind = section.or("coordination", CoordinationKind::File, one_of(&kinds));
     let state_file = section.path("state_file");
     let etcd = section.optional_section("etcd", etcd);
     let (kind, state_file, etcd) = (kind?, state_file?, etcd?);
     match (kind, state_file, etcd) {
-        (Kind::File, _, Some(_)) => {
+        (CoordinationKind::File, _, Some(_)) => {
             Err(section.fault("etcd", "is used only with coordination: etcd"))
         }
-        (Kind::Etcd, Some(_), _) => {
+        (CoordinationKind::Etcd, Some(_), _) => {
             Err(section.fault("state_file", "is used only with coordination: file"))
         }
-        (Kind::Etcd, None, None) => {
+        (CoordinationKind::Etcd, None, None) => {
             Err(section.fault("etcd", "missing: coordination: etcd needs its endpoints"))
         }
-        (Kind::File, given, None) => Ok(Coordination::File {
+        (CoordinationKind::File, given, None) => Ok(Coordination::File {
             state_file: given.unwrap_or_else(|| section.beside("causeway.state")),
         }),
-        (Kind::Etcd, None, Some(etcd)) => Ok(Coordination::Etcd(etcd)),
+        (CoordinationKind::Etcd, None, Some(etcd)) => Ok(Coordination::Etcd(etcd)),
     }
 }
 

@@ -14,7 +14,7 @@ mod proxy;
 mod routing;
 
 pub use admin::Admin;
-pub use agent::{Agent, Login};
+pub use agent::{AgentConfig, AgentLogin};
 pub use agents::{AgentUrl, Agents};
 pub use auth::{Auth, AuthMethod, User};
 pub use failover::{

@@ -14,7 +14,7 @@ const ANSWER_BYTES: usize = 4 << 20;
 
 /// Which proxy is spoken to.
 #[derive(Debug, clap::Args)]
-pub(super) struct Proxy {
+pub(super) struct AdminClient {
     /// Where the proxy serves HTTP (`admin.http`).
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9432")]
     pub(super) http: String,
@@ -35,7 +35,7 @@ pub(super) struct Feed {
     _carried: Carried,
 }
 
-impl Proxy {
+impl AdminClient {
     /// Whether it was done, and what the proxy says. The caller bounds it.
     pub(super) async fn ask(&self, method: Method, path: &str) -> Result<(bool, Value), String> {
         let (answer, _carried) = self.send(method, path).await?;
