@@ -11,6 +11,7 @@ pub mod app;
 pub mod backend;
 pub mod cli;
 pub mod client;
+mod clock;
 pub mod config;
 pub mod control;
 pub mod core;

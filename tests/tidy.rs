@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wire", &["core", "error"]),
     ("logging", &["config"]),
     ("shared", &["core", "sql", "error"]),
+    ("clock", &[]),
     ("file", &[]),
     ("http", &[]),
     ("pg", &["config", "core"]),
@@ -29,11 +30,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "control",
         &[
-            "core", "sql", "shared", "config", "metrics", "agent", "file", "http", "pg",
+            "core", "sql", "shared", "config", "metrics", "agent", "clock", "file", "http", "pg",
         ],
     ),
     ("process", &[]),
-    ("agent", &["config", "core", "file", "pg", "process"]),
+    (
+        "agent",
+        &["clock", "config", "core", "file", "pg", "process"],
+    ),
     (
         "admin",
         &["core", "shared", "config", "error", "logging", "metrics"],

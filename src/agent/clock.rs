@@ -1,25 +1,13 @@
-//! The clock that leases are measured by.
+//! Times as the agent uses them: since the machine started, which start that was, and the hour.
 
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::time::{ClockId, clock_gettime};
+use crate::clock;
 
-/// Runs on while the machine is suspended: a lease must not outlast a suspend.
-#[cfg(target_os = "linux")]
-const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
-#[cfg(not(target_os = "linux"))]
-const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
-
-/// Time since the machine started.
+/// Time since the machine started; without a clock the end of time, which ends every lease.
 pub(super) fn now() -> Duration {
-    // Neither fails for a clock that the system has; the end of time ends every lease.
-    let Ok(time) = clock_gettime(CLOCK) else {
-        return Duration::MAX / 2;
-    };
-    let seconds = u64::try_from(time.tv_sec()).unwrap_or_default();
-    let nanoseconds = u32::try_from(time.tv_nsec()).unwrap_or_default();
-    Duration::new(seconds, nanoseconds)
+    clock::since_boot().unwrap_or(Duration::MAX / 2)
 }
 
 /// A name for this run of the machine; none where the system has none.

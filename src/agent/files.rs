@@ -1,6 +1,6 @@
-//! Files of the data directory, and what the agent does with files otherwise.
+//! Files that make the data directory one of a standby or a primary, and removals that may be repeated.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
@@ -69,23 +69,6 @@ pub(super) fn remove_all(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// The last lines of a file, for messages.
-pub(super) fn tail(path: &Path) -> String {
-    use std::io::{Read, Seek, SeekFrom};
-    const BYTES: u64 = 4_096;
-    let read = || {
-        let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(BYTES)))?;
-        let mut bytes = Vec::new();
-        file.take(BYTES).read_to_end(&mut bytes)?;
-        io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let text = read().unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(8)..].join("\n")
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::api::{
     Lease, LeaseAnswer, LeaseRequest, Postmaster, RefusalCode, Role, StartAnswer, StartRequest,
     Status, StopAnswer, StopMode, StopRequest,
 };
-use super::enforcer::Watch;
+use super::enforcer::LatestLook;
 use super::inquiry::Inquiry;
 use super::jobs::Jobs;
 use super::lease::{Denied, Grant, Ledger};
@@ -33,7 +33,7 @@ pub(super) struct Agent {
     pub(super) version: String,
     pub(super) server: Arc<Server>,
     pub(super) state: Arc<AgentState>,
-    pub(super) watch: Arc<Watch>,
+    pub(super) watch: Arc<LatestLook>,
     pub(super) inquiry: Inquiry,
     pub(super) jobs: Jobs,
     /// Stops asked for so far: a start that began before one must not end after it.

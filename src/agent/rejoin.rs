@@ -15,7 +15,7 @@ use super::control_file::Control;
 use super::operations::{Agent, Failure};
 use super::plan::{self, First, Stage};
 use super::postmaster::ServerError;
-use super::swap::Places;
+use super::swap::DataDirectories;
 use super::tools::{Tool, ToolError};
 use super::upstream::{self, SystemIdentity, Upstream};
 use super::{clock, files};
@@ -133,9 +133,9 @@ impl Agent {
         step("ask the source who it is");
         let to = self.identify(&upstream, cancel).await?;
 
-        let places = Places::new(&self.server.data, self.state.directory());
+        let directories = DataDirectories::new(&self.server.data, self.state.directory());
         let before = self.state.rejoin();
-        let held = places.clone();
+        let held = directories.clone();
         self.clone()
             .blocking_step(move |_| Ok(held.save_settings(before.is_some())?))
             .await?;
@@ -160,13 +160,13 @@ impl Agent {
                     self.recover(&upstream, cancel).await?;
                 }
                 step("rewind");
-                self.rewind(&upstream, &places, cancel).await?;
+                self.rewind(&upstream, &directories, cancel).await?;
                 step("start as a standby after pg_rewind");
                 self.follow(&follow, STREAM).await
             };
             match rewound.await {
                 Ok(()) => {
-                    places.forget_settings()?;
+                    directories.forget_settings()?;
                     return Ok("rewound and streams");
                 }
                 Err(error) if error.is_cancelled() => return Err(error),
@@ -177,10 +177,10 @@ impl Agent {
                 .await?;
         }
         step("take a base backup");
-        self.copy(&upstream, &places, cancel).await?;
+        self.copy(&upstream, &directories, cancel).await?;
         step("start as a standby after a base backup");
         self.follow(&follow, STREAM).await?;
-        places.forget_settings()?;
+        directories.forget_settings()?;
         Ok("copied by a base backup and streams")
     }
 
@@ -265,7 +265,7 @@ impl Agent {
     async fn rewind(
         &self,
         upstream: &Upstream<'_>,
-        places: &Places,
+        directories: &DataDirectories,
         cancel: &CancellationToken,
     ) -> Result<(), RejoinError> {
         let data = &self.server.data;
@@ -278,7 +278,7 @@ impl Agent {
         rewind.arg(data);
         rewind.arg(format!("--source-server={}", upstream.conninfo()));
         rewind.run(cancel).await?;
-        places.restore_settings(data)?;
+        directories.restore_settings(data)?;
         self.state.set_rejoin(Some(Stage::Whole))?;
         Ok(())
     }
@@ -287,10 +287,10 @@ impl Agent {
     async fn copy(
         self: &Arc<Self>,
         upstream: &Upstream<'_>,
-        places: &Places,
+        directories: &DataDirectories,
         cancel: &CancellationToken,
     ) -> Result<(), RejoinError> {
-        let held = places.clone();
+        let held = directories.clone();
         self.clone()
             .blocking_step(move |agent| {
                 agent.state.set_rejoin(Some(Stage::Rewriting))?;
@@ -304,10 +304,10 @@ impl Agent {
             "--no-password",
             "--pgdata",
         ]);
-        backup.arg(&places.backup);
+        backup.arg(&directories.backup);
         backup.arg(format!("--dbname={}", upstream.conninfo()));
         backup.run(cancel).await?;
-        let held = places.clone();
+        let held = directories.clone();
         self.clone()
             .blocking_step(move |agent| {
                 held.restore_settings(&held.backup)?;

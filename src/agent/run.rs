@@ -10,14 +10,14 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::enforcer::{self, Watch};
+use super::enforcer::{self, LatestLook};
 use super::inquiry::Inquiry;
 use super::jobs::Jobs;
 use super::operations::Agent;
 use super::owner;
 use super::postmaster::Server;
 use super::state::AgentState;
-use super::swap::Places;
+use super::swap::DataDirectories;
 use super::{server, tls};
 use crate::config::AgentConfig;
 use crate::process;
@@ -77,7 +77,7 @@ pub fn prepare(config: AgentConfig, asked: CancellationToken) -> Result<Prepared
     owner::become_owner(&owned).map_err(StartError::io(format!("use {}", data.display())))?;
     let open = format!("open {}", config.state_dir.display());
     let state = AgentState::open(&config.state_dir).map_err(StartError::io(open))?;
-    Places::new(&data, &config.state_dir)
+    DataDirectories::new(&data, &config.state_dir)
         .finish_swap()
         .map_err(StartError::io("end the replacement of the data directory"))?;
     let server =
@@ -88,7 +88,7 @@ pub fn prepare(config: AgentConfig, asked: CancellationToken) -> Result<Prepared
     process::kill_all(&tools);
 
     let (server, state) = (Arc::new(server), Arc::new(state));
-    let watch = Arc::new(Watch::new(&server));
+    let watch = Arc::new(LatestLook::new(&server));
     // The lease is kept until the server has stopped.
     let shutdown = match config.supervise {
         true => CancellationToken::new(),

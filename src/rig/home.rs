@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::RigError;
 use super::account::Account;
-use crate::file::Draft;
+use crate::file::{self, Draft};
 
 /// Lines of a log that an error message carries.
 const TAIL: usize = 15;
@@ -148,10 +148,7 @@ pub(super) fn open_log(path: &Path, account: Account) -> Result<fs::File, RigErr
 
 /// The last lines of a log.
 pub(super) fn tail(log: &Path) -> String {
-    let text = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+    file::tail(log, TAIL)
 }
 
 /// Copies a data directory, of a stopped server or during a backup.

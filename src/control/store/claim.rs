@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
-
+use crate::clock;
 use crate::core::lease::Micros;
 
 /// Whether this proxy leads, by its own clock. Clones share one state.
@@ -57,16 +56,10 @@ impl Claim {
     }
 }
 
-/// Microseconds of a clock that is never set, and that counts while the machine sleeps: a leader
-/// that wakes up must not believe that no time has passed.
+/// Microseconds of a clock that is never set, and that counts while the machine sleeps.
 pub(super) fn now() -> Micros {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
-    // Without a clock nobody may believe in a claim; no kernel in use lacks this one.
-    clock_gettime(CLOCK).map_or(Micros::MAX, |time| {
-        let time = Duration::from(time);
+    // Without a clock nobody may believe in a claim.
+    clock::since_boot().map_or(Micros::MAX, |time| {
         u64::try_from(time.as_micros()).unwrap_or(Micros::MAX)
     })
 }
