@@ -18,7 +18,7 @@ use super::owner;
 use super::postmaster::Server;
 use super::state::AgentState;
 use super::swap::DataDirectories;
-use super::{server, tls};
+use super::{server, supervise, tls};
 use crate::config::AgentConfig;
 use crate::process;
 
@@ -132,9 +132,9 @@ impl PreparedAgent {
             let (agent, asked, shutdown) = (self.agent.clone(), self.asked, self.shutdown.clone());
             tokio::spawn(async move {
                 let _ = asked
-                    .run_until_cancelled(agent.clone().keep_running())
+                    .run_until_cancelled(supervise::keep_running(agent.clone()))
                     .await;
-                agent.stop_with_agent().await;
+                supervise::stop_with_agent(agent).await;
                 shutdown.cancel();
             });
         }
