@@ -99,7 +99,7 @@ impl Listeners {
                 })
         };
         let clients = bind(config.listen).await?;
-        let http = match config.admin_http {
+        let http = match config.admin.http {
             Some(address) => Some(bind(address).await?),
             None => None,
         };

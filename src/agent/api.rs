@@ -166,7 +166,6 @@ pub struct StopAnswer {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// Host name or address.
     pub host: String,
     pub port: u16,
     /// The role to replicate as; the agent's own `replication` login if not given.
@@ -231,7 +230,6 @@ pub struct RejoinRequest {
 pub struct Job {
     pub epoch: u64,
     pub kind: JobKind,
-    /// How it stands.
     pub state: JobState,
     /// When it began, in seconds of the Unix epoch.
     pub started: u64,

@@ -10,12 +10,12 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
     highest_epoch: u64,
-    state: LeaseState,
+    status: LeaseStatus,
 }
 
 /// On which condition the server may run as a primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LeaseState {
+pub enum LeaseStatus {
     /// On none: nobody has ever asked for one.
     Ungoverned,
     /// Until the lease ends.
@@ -43,18 +43,18 @@ pub struct Grant {
 pub struct Remembered {
     /// The highest epoch ever seen.
     pub highest_epoch: u64,
-    /// The state, and a lease without its end.
-    pub state: RememberedState,
+    /// The status, and a lease without its end.
+    pub status: RememberedStatus,
 }
 
-/// A state as it is kept on disk.
+/// A status as it is kept on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RememberedState {
-    /// See [`LeaseState::Ungoverned`].
+pub enum RememberedStatus {
+    /// See [`LeaseStatus::Ungoverned`].
     Ungoverned,
-    /// See [`LeaseState::Leased`]; the end is known if the machine has run on since.
+    /// See [`LeaseStatus::Leased`]; the end is known if the machine has run on since.
     Leased(Grant, Option<Duration>),
-    /// See [`LeaseState::Fenced`].
+    /// See [`LeaseStatus::Fenced`].
     Fenced,
 }
 
@@ -91,13 +91,13 @@ impl Ledger {
     /// After the agent's start. A lease whose end is known keeps it; one that ended while the agent
     /// was away, or before the machine started, leaves the server one more period to get another.
     pub fn restored(remembered: Remembered, now: Duration) -> Self {
-        let state = match remembered.state {
-            RememberedState::Ungoverned => LeaseState::Ungoverned,
-            RememberedState::Fenced => LeaseState::Fenced,
-            RememberedState::Leased(grant, ends) => {
+        let status = match remembered.status {
+            RememberedStatus::Ungoverned => LeaseStatus::Ungoverned,
+            RememberedStatus::Fenced => LeaseStatus::Fenced,
+            RememberedStatus::Leased(grant, ends) => {
                 let period = now + grant.ttl;
                 let ends = ends.filter(|ends| *ends > now).unwrap_or(period);
-                LeaseState::Leased {
+                LeaseStatus::Leased {
                     // The clock of another start of the machine must not stretch it.
                     ends: ends.min(period),
                     grant,
@@ -106,22 +106,22 @@ impl Ledger {
         };
         Self {
             highest_epoch: remembered.highest_epoch,
-            state,
+            status,
         }
     }
 
     /// What must outlive the agent.
     pub fn to_remember(&self) -> Remembered {
-        let state = match &self.state {
-            LeaseState::Ungoverned => RememberedState::Ungoverned,
-            LeaseState::Fenced => RememberedState::Fenced,
-            LeaseState::Leased { grant, ends } => {
-                RememberedState::Leased(grant.clone(), Some(*ends))
+        let status = match &self.status {
+            LeaseStatus::Ungoverned => RememberedStatus::Ungoverned,
+            LeaseStatus::Fenced => RememberedStatus::Fenced,
+            LeaseStatus::Leased { grant, ends } => {
+                RememberedStatus::Leased(grant.clone(), Some(*ends))
             }
         };
         Remembered {
             highest_epoch: self.highest_epoch,
-            state,
+            status,
         }
     }
 
@@ -132,13 +132,13 @@ impl Ledger {
 
     /// Whether the server may run as a primary only under a lease.
     pub fn is_governed(&self) -> bool {
-        self.state != LeaseState::Ungoverned
+        self.status != LeaseStatus::Ungoverned
     }
 
     /// The lease in force and what is left of it.
     pub fn lease(&self, now: Duration) -> Option<(&Grant, Duration)> {
-        match &self.state {
-            LeaseState::Leased { grant, ends } if now < *ends => Some((grant, *ends - now)),
+        match &self.status {
+            LeaseStatus::Leased { grant, ends } if now < *ends => Some((grant, *ends - now)),
             _ => None,
         }
     }
@@ -165,10 +165,10 @@ impl Ledger {
         if ends <= now {
             return Err(Denied::Late);
         }
-        if let LeaseState::Leased {
+        if let LeaseStatus::Leased {
             grant,
             ends: before,
-        } = &self.state
+        } = &self.status
             && now < *before
             && grant.epoch == asked.epoch
         {
@@ -183,7 +183,7 @@ impl Ledger {
         }
         Ok(Self {
             highest_epoch: asked.epoch,
-            state: LeaseState::Leased { grant: asked, ends },
+            status: LeaseStatus::Leased { grant: asked, ends },
         })
     }
 
@@ -192,7 +192,7 @@ impl Ledger {
         self.check(epoch)?;
         Ok(Self {
             highest_epoch: epoch,
-            state: LeaseState::Fenced,
+            status: LeaseStatus::Fenced,
         })
     }
 
@@ -234,7 +234,7 @@ mod tests {
     fn new() -> Ledger {
         let remembered = Remembered {
             highest_epoch: 0,
-            state: RememberedState::Ungoverned,
+            status: RememberedStatus::Ungoverned,
         };
         Ledger::restored(remembered, s(100))
     }
@@ -343,7 +343,7 @@ mod tests {
         assert!(back.forbids_primary(s(203)));
         // The machine started anew: its clock began again, the old end means nothing.
         let mut other_boot = ledger.to_remember();
-        if let RememberedState::Leased(_, ends) = &mut other_boot.state {
+        if let RememberedStatus::Leased(_, ends) = &mut other_boot.status {
             *ends = None;
         }
         let back = Ledger::restored(other_boot, s(5));

@@ -5,12 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::client::conn::http1::SendRequest;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use serde::Serialize;
@@ -18,7 +14,6 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::agent::api::{
     self, Job, LeaseAnswer, LeaseRequest, Refusal, RefusalCode, RejoinRequest, Source, StartAnswer,
@@ -26,6 +21,7 @@ use crate::agent::api::{
 };
 use crate::agent::{TlsError, client_tls};
 use crate::config::{AgentUrl, Agents, Secret};
+use crate::http::{self, Asked, Carried, Sender};
 
 /// More than any answer.
 const ANSWER_BYTES: usize = 64 * 1024;
@@ -47,8 +43,8 @@ pub struct AgentClient {
 
 /// An open connection, which ends with this.
 struct Kept {
-    sender: SendRequest<Full<Bytes>>,
-    _connection: AbortOnDropHandle<()>,
+    sender: Sender,
+    _carried: Carried,
 }
 
 impl std::fmt::Debug for AgentClient {
@@ -253,19 +249,15 @@ impl AgentClient {
             return Ok(answer);
         }
         let stream = self.open().await?;
-        let opened = hyper::client::conn::http1::handshake(stream).await;
-        let (mut sender, connection) = opened.map_err(|error| self.unreachable(error, false))?;
-        let task = tokio::spawn(async move {
-            // Its error is told by the request that it breaks.
-            let _ = connection.await;
-        });
-        let connection = AbortOnDropHandle::new(task);
+        let opened = http::open(stream).await;
+        let (mut sender, carrier) = opened.map_err(|error| self.unreachable(error, false))?;
+        let carried = http::carry(carrier);
         let answer = self
             .send(&mut sender, Method::GET, api::STATUS, Bytes::new())
             .await?;
         *kept = Some(Kept {
             sender,
-            _connection: connection,
+            _carried: carried,
         });
         Ok(answer)
     }
@@ -303,8 +295,8 @@ impl AgentClient {
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), AgentError> {
         let stream = self.open().await?;
-        let opened = hyper::client::conn::http1::handshake(stream).await;
-        let (mut sender, connection) = opened.map_err(|error| self.unreachable(error, false))?;
+        let opened = http::open(stream).await;
+        let (mut sender, carrier) = opened.map_err(|error| self.unreachable(error, false))?;
         let broken = |error: &dyn std::fmt::Display| self.unreachable(error, false);
         let answer = self.send(&mut sender, method, path, body);
         tokio::pin!(answer);
@@ -313,7 +305,7 @@ impl AgentClient {
         // only after the handshake.
         tokio::select! {
             biased;
-            ended = connection => match (answer.await, ended) {
+            ended = carrier => match (answer.await, ended) {
                 (Err(_), Err(error)) => Err(broken(&deepest(&error))),
                 (answer, _) => answer,
             },
@@ -321,7 +313,7 @@ impl AgentClient {
         }
     }
 
-    async fn open(&self) -> Result<TokioIo<TlsStream<TcpStream>>, AgentError> {
+    async fn open(&self) -> Result<TlsStream<TcpStream>, AgentError> {
         let address = (self.url.host.as_str(), self.url.port);
         let stream = TcpStream::connect(address).await.map_err(|error| {
             let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
@@ -330,36 +322,30 @@ impl AgentClient {
         let broken = |error| self.unreachable(error, false);
         stream.set_nodelay(true).map_err(broken)?;
         let stream = self.tls.connect(self.name.clone(), stream).await;
-        Ok(TokioIo::new(stream.map_err(broken)?))
+        stream.map_err(broken)
     }
 
     async fn send(
         &self,
-        sender: &mut SendRequest<Full<Bytes>>,
+        sender: &mut Sender,
         method: Method,
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), AgentError> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, self.url.host.as_str())
-            .header(CONTENT_TYPE, "application/json");
-        if let Some(secret) = &self.secret {
-            request = request.header(AUTHORIZATION, format!("Bearer {}", secret.reveal()));
-        }
-        let request = request
-            .body(Full::new(body))
-            .map_err(|error| self.bad(error))?;
-        let broken = |error| self.unreachable(deepest(&error), false);
-        sender.ready().await.map_err(broken)?;
-        let answer = sender.send_request(request).await.map_err(broken)?;
+        let asked = Asked {
+            method,
+            path,
+            host: &self.url.host,
+            secret: self.secret.as_ref().map(Secret::reveal),
+            body,
+        };
+        let request = asked.request().map_err(|error| self.bad(error))?;
+        let answer = sender.send(request).await;
+        let answer = answer.map_err(|error| self.unreachable(deepest(&error), false))?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES)
-            .collect()
-            .await;
+        let body = http::read(answer.into_body(), ANSWER_BYTES).await;
         let body = body.map_err(|error| self.unreachable(deepest(&*error), false))?;
-        Ok((status, body.to_bytes()))
+        Ok((status, body))
     }
 
     fn unreachable(&self, reason: impl std::fmt::Display, refused: bool) -> AgentError {

@@ -132,7 +132,7 @@ impl Login<'_> {
         }
         let password = self.authenticate(&hello.user).await?;
         let rules = self.worker.common.rules.load_full();
-        let admins = &rules.config.admin_users;
+        let admins = &rules.config.admin.users;
         if hello.database == crate::shared::admin::DATABASE && !admins.is_empty() {
             console::admit(admins, &hello.user)?;
             return Ok(Some(Welcome::Console { user: hello.user }));

@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postgres_protocol::escape::escape_literal;
 use tokio_postgres::Client;
 
 use super::conninfo;
@@ -17,6 +18,7 @@ use crate::core::failover::FailoverPolicy;
 use crate::core::failover::command::{Act, Command, Stop};
 use crate::core::failover::facts::observation::RejoinJob;
 use crate::core::topology::NodeId;
+use crate::pg;
 
 /// Bound on one statement or one call; much longer ones are jobs, which are only begun here.
 const BOUND: Duration = Duration::from_secs(2);
@@ -30,13 +32,7 @@ pub(super) struct CommandError(String);
 
 impl From<tokio_postgres::Error> for CommandError {
     fn from(error: tokio_postgres::Error) -> Self {
-        match error.as_db_error() {
-            Some(db) => Self(format!("{} (SQLSTATE {})", db.message(), db.code().code())),
-            None => match std::error::Error::source(&error) {
-                Some(source) => Self(format!("{error}: {source}")),
-                None => Self(error.to_string()),
-            },
-        }
+        Self(pg::describe(&error))
     }
 }
 
@@ -307,10 +303,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE application_name = 'causeway control' AND usename = current_user AND pid <> pg_backend_pid()";
 
 fn alter(setting: &str, value: &str) -> String {
-    format!(
-        "ALTER SYSTEM SET {setting} = '{}'",
-        value.replace('\'', "''")
-    )
+    format!("ALTER SYSTEM SET {setting} = {}", escape_literal(value))
 }
 
 async fn bounded<T>(

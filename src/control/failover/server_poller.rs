@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::types::PgLsn;
-use tokio_postgres::{Client, NoTls, Row, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
-use super::conninfo;
 use super::facts::{Facts, OpenTransactions};
 use super::sync_names;
 use super::wal_flow::WalFlow;
@@ -21,15 +20,17 @@ use crate::core::failover::facts::observation::{
 use crate::core::lsn::{Lsn, Timeline};
 use crate::core::timeline::TimelineHistory;
 use crate::core::topology::NodeId;
+use crate::pg::queries::{self, checkpoint_timeline, primary_timeline};
+use crate::pg::{self, conninfo};
 use crate::shared::operator::Desk;
 
 /// Between questions.
 const PACE: Duration = Duration::from_millis(50);
 
-/// `pg_control_checkpoint` is late to learn of a new timeline. A standby that does not stream at
-/// present has at least WAL files of the timeline that it streamed before.
-const QUESTION: &str = "\
-SELECT pg_is_in_recovery() AS standby,
+/// A standby that does not stream at present has at least WAL files of the timeline that it streamed
+/// before.
+const QUESTION: &str = concat!(
+    "SELECT pg_is_in_recovery() AS standby,
        (SELECT system_identifier FROM pg_control_system()) AS system,
        current_setting('synchronous_standby_names') AS names,
        current_setting('primary_conninfo') AS conninfo,
@@ -37,8 +38,12 @@ SELECT pg_is_in_recovery() AS standby,
             THEN COALESCE(NULLIF(r.received_tli, 0),
                           (SELECT max(('x' || substr(name, 1, 8))::bit(32)::int4)
                              FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'),
-                          (SELECT timeline_id FROM pg_control_checkpoint()))
-            ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4
+                          ",
+    checkpoint_timeline!(),
+    ")
+            ELSE ",
+    primary_timeline!(),
+    "
        END AS timeline,
        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END AS flush,
        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() END AS received,
@@ -47,7 +52,8 @@ SELECT pg_is_in_recovery() AS standby,
        r.status, r.received_tli, r.latest_end_lsn, r.sender_host, r.sender_port,
        ARRAY(SELECT concat_ws(' ', state, COALESCE(flush_lsn, '0/0'), application_name)
                FROM pg_stat_replication) AS attached
-  FROM (VALUES (1)) AS one LEFT JOIN pg_stat_wal_receiver AS r ON true";
+  FROM (VALUES (1)) AS one LEFT JOIN pg_stat_wal_receiver AS r ON true"
+);
 
 /// For how long each transaction of a client has been open, in microseconds. It need not have come
 /// through this proxy.
@@ -56,9 +62,6 @@ SELECT (extract(epoch FROM clock_timestamp() - xact_start) * 1000000)::bigint
   FROM pg_stat_activity
  WHERE backend_type = 'client backend' AND xact_start IS NOT NULL AND usename <> current_user
  LIMIT 10000";
-
-/// `$1` names a timeline history file; no row value where there is none.
-const HISTORY: &str = "SELECT pg_read_file($1, 0, 1000000, true)";
 
 pub(super) struct ServerPoller {
     pub(super) id: NodeId,
@@ -287,10 +290,8 @@ impl PollerSession {
         {
             return Some(history.clone());
         }
-        let file = format!("pg_wal/{:08X}.history", timeline.0);
-        let row = self.client.query_one(HISTORY, &[&file]).await.ok()?;
-        let text: Option<String> = row.try_get(0).ok()?;
-        let history = TimelineHistory::parse(&text?)?;
+        let read = queries::history_file(&self.client, timeline, true).await;
+        let history = TimelineHistory::parse(&read.ok()??)?;
         self.history = Some((timeline, history.clone()));
         Some(history)
     }
@@ -302,20 +303,11 @@ pub(super) async fn connect(
     monitor: &config::Monitor,
     name: &str,
 ) -> Result<Client, tokio_postgres::Error> {
-    let mut config = tokio_postgres::Config::new();
+    let mut config = pg::monitor(node, monitor, name);
     config
-        .host(&node.host)
-        .port(node.port)
-        .user(&monitor.user)
-        .dbname(&monitor.database)
-        .application_name(name)
         .connect_timeout(monitor.timeout)
         .options("-c statement_timeout=0 -c jit=off -c synchronous_commit=local");
-    if let Some(password) = &monitor.password {
-        config.password(password.reveal());
-    }
-    let (client, connection) = config.connect(NoTls).await?;
-    tokio::spawn(connection);
+    let (client, _) = pg::connect(&config).await?;
     Ok(client)
 }
 

@@ -1,13 +1,12 @@
 //! A running proxy as the operator's commands reach it: questions, orders and its feed, over HTTP.
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Response};
 use serde_json::Value;
 use tokio::net::TcpStream;
-use tokio_util::task::AbortOnDropHandle;
 
+use crate::http::{self, Asked, Carried};
 use crate::top::{Event, Events};
 
 /// More than any answer.
@@ -15,7 +14,7 @@ const ANSWER_BYTES: usize = 4 << 20;
 
 /// Which proxy is spoken to.
 #[derive(Debug, clap::Args)]
-pub(super) struct Proxy {
+pub(super) struct AdminClient {
     /// Where the proxy serves HTTP (`admin.http`).
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9432")]
     pub(super) http: String,
@@ -33,16 +32,13 @@ pub(super) struct Proxy {
 pub(super) struct Feed {
     body: Incoming,
     events: Events,
-    _connection: Connection,
+    _carried: Carried,
 }
 
-/// What drives a connection; ends with this.
-type Connection = AbortOnDropHandle<()>;
-
-impl Proxy {
+impl AdminClient {
     /// Whether it was done, and what the proxy says. The caller bounds it.
     pub(super) async fn ask(&self, method: Method, path: &str) -> Result<(bool, Value), String> {
-        let (answer, _connection) = self.send(method, path).await?;
+        let (answer, _carried) = self.send(method, path).await?;
         let ok = answer.status().is_success();
         let body = read(answer.into_body()).await?;
         let body = serde_json::from_slice(&body).map_err(|error| words(&error))?;
@@ -51,14 +47,14 @@ impl Proxy {
 
     /// Opens `/api/events`. The caller bounds it.
     pub(super) async fn feed(&self) -> Result<Feed, String> {
-        let (answer, connection) = self.send(Method::GET, "/api/events").await?;
+        let (answer, carried) = self.send(Method::GET, "/api/events").await?;
         let status = answer.status();
         let body = answer.into_body();
         if status.is_success() {
             return Ok(Feed {
                 body,
                 events: Events::default(),
-                _connection: connection,
+                _carried: carried,
             });
         }
         let text = read(body).await?;
@@ -73,26 +69,22 @@ impl Proxy {
         &self,
         method: Method,
         path: &str,
-    ) -> Result<(Response<Incoming>, Connection), String> {
+    ) -> Result<(Response<Incoming>, Carried), String> {
         let stream = TcpStream::connect(&self.http).await;
         let stream = stream.map_err(|error| words(&error))?;
-        let opened = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = opened.map_err(|error| words(&error))?;
-        let connection = AbortOnDropHandle::new(tokio::spawn(async {
-            // Its error is told by the request that it breaks.
-            let _ = connection.await;
-        }));
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(hyper::header::HOST, &self.http);
-        if let Some(secret) = &self.secret {
-            request = request.header(hyper::header::AUTHORIZATION, format!("Bearer {secret}"));
-        }
-        let request = request.body(Empty::<Bytes>::new());
-        let request = request.map_err(|error| words(&error))?;
-        let answer = sender.send_request(request).await;
-        Ok((answer.map_err(|error| words(&error))?, connection))
+        let opened = http::open(stream).await;
+        let (mut sender, carrier) = opened.map_err(|error| words(&error))?;
+        let carried = http::carry(carrier);
+        let asked = Asked {
+            method,
+            path,
+            host: &self.http,
+            secret: self.secret.as_deref(),
+            body: Bytes::new(),
+        };
+        let request = asked.request().map_err(|error| words(&error))?;
+        let answer = sender.send(request).await;
+        Ok((answer.map_err(|error| words(&error))?, carried))
     }
 }
 
@@ -117,8 +109,8 @@ impl Feed {
 }
 
 async fn read(body: Incoming) -> Result<Bytes, String> {
-    let body = Limited::new(body, ANSWER_BYTES).collect().await;
-    Ok(body.map_err(|error| error.to_string())?.to_bytes())
+    let body = http::read(body, ANSWER_BYTES).await;
+    body.map_err(|error| error.to_string())
 }
 
 fn words(error: &dyn std::error::Error) -> String {

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::auth;
-use super::check::{minutes, ms};
-use super::section::{Read, Section};
-use super::types::{Config, Secret};
-use super::units::Span;
-use super::values::{
+use super::monitor::Monitor;
+use super::nodes::Node;
+use crate::config::secret::Secret;
+use crate::config::section::{Read, Section};
+use crate::config::units::{Span, minutes, ms};
+use crate::config::values::{
     bytes_or_unlimited, command, endpoint, identifier, key_prefix, one_of, short_name, span,
 };
 
@@ -130,7 +131,6 @@ pub struct Etcd {
 /// A login that may replicate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replication {
-    /// The role.
     pub user: String,
     /// Its password, if it has one.
     pub password: Option<Secret>,
@@ -233,46 +233,42 @@ fn losses(section: &mut Section<'_>) -> Read<(Durability, Option<u64>)> {
 
 fn replication(section: &mut Section<'_>) -> Read<Replication> {
     let user = section.required("user", identifier);
-    let password = plain_password(section);
+    let password = auth::plain_password(section);
     Ok(Replication {
         user: user?,
         password: password?,
     })
 }
 
-fn plain_password(section: &mut Section<'_>) -> Read<Option<Secret>> {
-    match section.secret("password", "password_file")? {
-        Some(given) => auth::plain(section, given).map(Some),
-        None => Ok(None),
-    }
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum CoordinationKind {
     File,
     Etcd,
 }
 
 fn coordination(section: &mut Section<'_>) -> Read<Coordination> {
-    let kinds = [("file", Kind::File), ("etcd", Kind::Etcd)];
-    let kind = section.or("coordination", Kind::File, one_of(&kinds));
+    let kinds = [
+        ("file", CoordinationKind::File),
+        ("etcd", CoordinationKind::Etcd),
+    ];
+    let kind = section.or("coordination", CoordinationKind::File, one_of(&kinds));
     let state_file = section.path("state_file");
     let etcd = section.optional_section("etcd", etcd);
     let (kind, state_file, etcd) = (kind?, state_file?, etcd?);
     match (kind, state_file, etcd) {
-        (Kind::File, _, Some(_)) => {
+        (CoordinationKind::File, _, Some(_)) => {
             Err(section.fault("etcd", "is used only with coordination: etcd"))
         }
-        (Kind::Etcd, Some(_), _) => {
+        (CoordinationKind::Etcd, Some(_), _) => {
             Err(section.fault("state_file", "is used only with coordination: file"))
         }
-        (Kind::Etcd, None, None) => {
+        (CoordinationKind::Etcd, None, None) => {
             Err(section.fault("etcd", "missing: coordination: etcd needs its endpoints"))
         }
-        (Kind::File, given, None) => Ok(Coordination::File {
+        (CoordinationKind::File, given, None) => Ok(Coordination::File {
             state_file: given.unwrap_or_else(|| section.beside("causeway.state")),
         }),
-        (Kind::Etcd, None, Some(etcd)) => Ok(Coordination::Etcd(etcd)),
+        (CoordinationKind::Etcd, None, Some(etcd)) => Ok(Coordination::Etcd(etcd)),
     }
 }
 
@@ -351,10 +347,10 @@ fn pem(section: &mut Section<'_>, key: &'static str) -> Read<Option<PathBuf>> {
 }
 
 /// What is allowed and yet probably not meant.
-pub(super) fn advice(failover: &Failover, config: &Config) -> Vec<String> {
+pub(super) fn advice(failover: &Failover, nodes: &[Node], monitor: &Monitor) -> Vec<String> {
     let mut advice = Vec::new();
     let promotes = failover.mode != FailoverMode::Observe;
-    let candidates = config.nodes.iter().filter(|node| node.promote_priority > 0);
+    let candidates = nodes.iter().filter(|node| node.promote_priority > 0);
     if promotes && candidates.count() < 2 {
         advice.push(
             "failover.mode: with fewer than two nodes whose promote_priority is above 0, nothing \
@@ -362,10 +358,10 @@ pub(super) fn advice(failover: &Failover, config: &Config) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if promotes && failover.timeout < config.monitor.timeout {
+    if promotes && failover.timeout < monitor.timeout {
         advice.push(format!(
             "failover.timeout: a primary that hangs is not noticed before monitor.timeout, {}",
-            Span(config.monitor.timeout)
+            Span(monitor.timeout)
         ));
     }
     if let Coordination::Etcd(etcd) = &failover.coordination

@@ -1,33 +1,39 @@
 //! `agent.yaml`: what one agent is told about its server, its own door, and its bounds.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::auth;
-use super::check::{DAY, HOUR, log, minutes, ms};
-use super::pem::{Certificates, Identity, certificates, identity};
-use super::section::{Read, Section};
-use super::types::{Log, Secret};
-use super::values::{address, host, identifier, one_of, short_name, span};
+use super::log::{Log, log};
+use crate::config::document::Document;
+use crate::config::faults::Faults;
+use crate::config::pem::{Certificates, Identity, certificates, identity};
+use crate::config::secret::Secret;
+use crate::config::section::{Read, Section};
+use crate::config::units::{DAY, HOUR, minutes, ms};
+use crate::config::values::{address, host, identifier, one_of, short_name, span};
+
+const DOCUMENT: Document<AgentConfig> = Document {
+    needed: "`name`, `postgres` and `tls`",
+    read: agent,
+};
 
 /// What of PostgreSQL an agent needs.
 const PROGRAMS: [&str; 4] = ["postgres", "pg_basebackup", "pg_rewind", "psql"];
 
 /// A whole, valid configuration of an agent.
 #[derive(Clone, Debug)]
-pub struct Agent {
+pub struct AgentConfig {
     /// The node's name: that in the proxy's configuration, and the server's `application_name`.
     pub name: String,
     /// Where it serves HTTPS.
     pub listen: SocketAddr,
-    /// Its certificate.
     pub identity: Identity,
     /// Who signs the certificates that callers must show; none asks for no certificate.
     pub client_ca: Option<Certificates>,
     /// What callers must show; none asks for no secret.
     pub secret: Option<Secret>,
-    /// The data directory.
     pub data: PathBuf,
     /// The directory of PostgreSQL's programs.
     pub bin: PathBuf,
@@ -38,9 +44,9 @@ pub struct Agent {
     /// The agent's own directory, on the same file system as the data directory.
     pub state_dir: PathBuf,
     /// How the agent logs in to its own server to ask it how it stands.
-    pub login: Login,
+    pub login: AgentLogin,
     /// How the server logs in to the one that it follows, where the proxy says nothing else.
-    pub replication: Login,
+    pub replication: AgentLogin,
     /// What else `primary_conninfo` and the copying tools are told, such as `sslmode=verify-full`.
     pub conninfo: String,
     /// Whether the server starts and stops with the agent.
@@ -49,26 +55,38 @@ pub struct Agent {
     pub start_timeout: Duration,
     /// Bound on each step of a rejoin that copies data.
     pub copy_timeout: Duration,
-    /// What is logged.
     pub log: Log,
+}
+
+impl AgentConfig {
+    /// Reads and checks an agent's file, with the environment of this process.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, Faults> {
+        DOCUMENT.load(path.as_ref())
+    }
+
+    /// Checks a text; `name` is its file's path, to which paths inside it are relative.
+    pub fn parse(
+        name: &str,
+        text: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Faults> {
+        DOCUMENT.parse(name, text, env)
+    }
 }
 
 /// A role, its password and its database.
 #[derive(Clone, Debug)]
-pub struct Login {
-    /// The role.
+pub struct AgentLogin {
     pub user: String,
     /// Its password, if it needs one.
     pub password: Option<Secret>,
-    /// The database.
     pub database: String,
     /// Where to connect; where `postmaster.pid` says, if not given.
     pub host: Option<String>,
 }
 
-/// Reads the whole document.
 // Every part is read before the first `?`, so that all faults are found.
-pub(super) fn agent(section: &mut Section<'_>) -> Read<Agent> {
+fn agent(section: &mut Section<'_>) -> Read<AgentConfig> {
     let name = section.required("name", short_name);
     let listen = section.or("listen", SocketAddr::from(([127, 0, 0, 1], 6433)), address);
     let secret = section.secret("secret", "secret_file");
@@ -110,7 +128,7 @@ pub(super) fn agent(section: &mut Section<'_>) -> Read<Agent> {
         ));
     }
     let (replication, conninfo) = replication?;
-    Ok(Agent {
+    Ok(AgentConfig {
         name: name?,
         listen: listen?,
         identity,
@@ -202,35 +220,27 @@ fn postgres(section: &mut Section<'_>) -> Read<Postgres> {
     })
 }
 
-fn login(section: &mut Section<'_>, database: &str) -> Read<Login> {
+fn login(section: &mut Section<'_>, database: &str) -> Read<AgentLogin> {
     let user = section.or("user", "postgres".to_owned(), identifier);
-    let password = section.secret("password", "password_file");
+    let password = auth::plain_password(section);
     let database = section.or("database", database.to_owned(), identifier);
     let host = section.optional("host", host);
-    let password = match password? {
-        Some(given) => Some(auth::plain(section, given)?),
-        None => None,
-    };
-    Ok(Login {
+    Ok(AgentLogin {
         user: user?,
-        password,
+        password: password?,
         database: database?,
         host: host?,
     })
 }
 
-fn replication(section: &mut Section<'_>) -> Read<(Login, String)> {
+fn replication(section: &mut Section<'_>) -> Read<(AgentLogin, String)> {
     let user = section.or("user", "postgres".to_owned(), identifier);
-    let password = section.secret("password", "password_file");
+    let password = auth::plain_password(section);
     let database = section.or("database", "postgres".to_owned(), identifier);
     let conninfo = section.or("conninfo", String::new(), conninfo);
-    let password = match password? {
-        Some(given) => Some(auth::plain(section, given)?),
-        None => None,
-    };
-    let login = Login {
+    let login = AgentLogin {
         user: user?,
-        password,
+        password: password?,
         database: database?,
         host: None,
     };

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::pem::{Certificates, Identity, certificates, identity};
-use super::section::{Read, Section};
-use super::types::Secret;
-use super::values::host;
+use crate::config::pem::{Certificates, Identity, certificates, identity};
+use crate::config::secret::Secret;
+use crate::config::section::{Read, Section};
+use crate::config::values::host;
 
 /// How agents are trusted, and how the proxy proves itself to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,6 @@ pub struct Agents {
 pub struct AgentUrl {
     /// Host name or address; the agent's certificate must be for it.
     pub host: String,
-    /// TCP port.
     pub port: u16,
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage, Statement};
+use tokio_postgres::{Client, Row, SimpleQueryMessage, Statement};
 
 use super::options::{Endpoint, Form};
+use crate::pg;
 
 /// What is asked of a cell, by the number of its row.
 #[derive(Clone, Copy, Debug)]
@@ -27,9 +28,8 @@ pub(super) struct Answer {
     pub(super) node: String,
 }
 
-/// What went wrong.
 #[derive(Clone, Debug)]
-pub(super) struct Failure {
+pub(super) struct StatementError {
     /// SQLSTATE, or a word where there is none.
     pub(super) code: String,
     pub(super) message: String,
@@ -37,7 +37,7 @@ pub(super) struct Failure {
     pub(super) lost: bool,
 }
 
-impl Failure {
+impl StatementError {
     fn plain(code: &str, message: impl Into<String>, lost: bool) -> Self {
         Self {
             code: code.to_owned(),
@@ -52,7 +52,7 @@ impl Failure {
     }
 }
 
-impl From<tokio_postgres::Error> for Failure {
+impl From<tokio_postgres::Error> for StatementError {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
             Some(db) => Self {
@@ -60,20 +60,9 @@ impl From<tokio_postgres::Error> for Failure {
                 message: db.message().to_owned(),
                 lost: matches!(db.severity(), "FATAL" | "PANIC"),
             },
-            None => Self::plain("connection", with_causes(&error), true),
+            None => Self::plain("connection", pg::with_causes(&error), true),
         }
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// The statements, with `$n` for parameters.
@@ -120,29 +109,25 @@ impl Texts {
 }
 
 /// A connection and what is prepared on it.
-pub(super) struct Link {
+pub(super) struct Connection {
     client: Client,
     driver: JoinHandle<()>,
     prepared: HashMap<String, Statement>,
     patience: Duration,
 }
 
-impl Link {
+impl Connection {
     /// Connects and sends `settings`, each of which must succeed.
     pub(super) async fn open(
         endpoint: &Endpoint,
         settings: &[String],
         patience: Duration,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, StatementError> {
         let mut config = endpoint.config().clone();
         if config.get_application_name().is_none() {
             config.application_name("causeway verify");
         }
-        let (client, connection) = bounded(patience, config.connect(NoTls)).await?;
-        let driver = tokio::spawn(async move {
-            // Whoever waits for an answer is told of the same error.
-            let _ = connection.await;
-        });
+        let (client, driver) = bounded(patience, pg::connect(&config)).await?;
         let link = Self {
             client,
             driver,
@@ -156,7 +141,7 @@ impl Link {
     }
 
     /// Runs text that returns nothing.
-    pub(super) async fn run(&self, text: &str, form: Form) -> Result<(), Failure> {
+    pub(super) async fn run(&self, text: &str, form: Form) -> Result<(), StatementError> {
         match form {
             Form::Extended => bounded(self.patience, self.client.query_typed(text, &[]))
                 .await
@@ -168,7 +153,7 @@ impl Link {
     }
 
     /// Runs text that returns rows of text, one column.
-    pub(super) async fn column(&self, text: &str) -> Result<Vec<String>, Failure> {
+    pub(super) async fn column(&self, text: &str) -> Result<Vec<String>, StatementError> {
         let messages = bounded(self.patience, self.client.simple_query(text)).await?;
         Ok(messages
             .iter()
@@ -185,7 +170,7 @@ impl Link {
         texts: &Texts,
         question: Question,
         form: Form,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, StatementError> {
         let text = texts.of(question);
         match form {
             Form::Simple => self.ask_simply(text, question).await,
@@ -209,7 +194,7 @@ impl Link {
         }
     }
 
-    async fn ask_simply(&self, text: &str, question: Question) -> Result<Answer, Failure> {
+    async fn ask_simply(&self, text: &str, question: Question) -> Result<Answer, StatementError> {
         let text = match question {
             Question::Read { row } | Question::Increase { row } => {
                 text.replace("$1", &row.to_string())
@@ -228,7 +213,11 @@ impl Link {
             row.get(0).and_then(|text| text.parse().ok()),
             row.get(1).and_then(|text| text.parse().ok()),
         ) else {
-            return Err(Failure::plain("answer", "not the columns asked for", false));
+            return Err(StatementError::plain(
+                "answer",
+                "not the columns asked for",
+                false,
+            ));
         };
         Ok(Answer {
             row: id,
@@ -238,7 +227,11 @@ impl Link {
         })
     }
 
-    async fn prepare(&mut self, text: &str, question: Question) -> Result<Statement, Failure> {
+    async fn prepare(
+        &mut self,
+        text: &str,
+        question: Question,
+    ) -> Result<Statement, StatementError> {
         if let Some(statement) = self.prepared.get(text) {
             return Ok(statement.clone());
         }
@@ -266,18 +259,18 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for Connection {
     fn drop(&mut self) {
         // A server that hangs must not keep the connection's task alive.
         self.driver.abort();
     }
 }
 
-pub(super) fn no_row() -> Failure {
-    Failure::plain("no row", "the answer has no row", false)
+pub(super) fn no_row() -> StatementError {
+    StatementError::plain("no row", "the answer has no row", false)
 }
 
-fn answer(row: Option<&Row>) -> Result<Answer, Failure> {
+fn answer(row: Option<&Row>) -> Result<Answer, StatementError> {
     let row = row.ok_or_else(no_row)?;
     let replica: Option<String> = row.try_get(2)?;
     let node: Option<String> = row.try_get(3)?;
@@ -292,10 +285,10 @@ fn answer(row: Option<&Row>) -> Result<Answer, Failure> {
 async fn bounded<T>(
     patience: Duration,
     work: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> Result<T, Failure> {
+) -> Result<T, StatementError> {
     match tokio::time::timeout(patience, work).await {
-        Ok(result) => result.map_err(Failure::from),
+        Ok(result) => result.map_err(StatementError::from),
         // The answer may still come, and would be taken for the next one's.
-        Err(_) => Err(Failure::plain("timeout", "no answer in time", true)),
+        Err(_) => Err(StatementError::plain("timeout", "no answer in time", true)),
     }
 }

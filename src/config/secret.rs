@@ -1,10 +1,31 @@
-//! Where secrets come from: `${NAME}` in a value, or a file of their own. No text made here shows one.
+//! Secrets: a text that is never printed, and where it comes from, `${NAME}` in a value or a file of its
+//! own. No message made here shows one.
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::types::Secret;
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself, for the one place that must send or check it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
 
 /// More than any password, and a bound on what a mistaken path can make us read.
 const MAX_FILE_BYTES: u64 = 64 * 1024;

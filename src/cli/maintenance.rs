@@ -1,4 +1,4 @@
-//! `causeway reload`, `drain` and `undrain`: upkeep of a running proxy, over HTTP.
+//! `causeway reload`, `drain` and `undrain`: maintenance of a running proxy, over HTTP.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use hyper::Method;
 use serde_json::Value;
 
+use super::admin_client::AdminClient;
 use super::order::{may_be_a_node, unavailable};
-use super::proxy::Proxy;
 use super::sysexits;
 use crate::config::Span;
 
@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(200);
 #[derive(Debug, clap::Args)]
 pub struct ReloadArgs {
     #[command(flatten)]
-    proxy: Proxy,
+    proxy: AdminClient,
 }
 
 /// Names a standby.
@@ -30,7 +30,7 @@ pub struct DrainArgs {
     #[arg(value_name = "NODE")]
     node: String,
     #[command(flatten)]
-    proxy: Proxy,
+    proxy: AdminClient,
     /// Waits so long for its last connection to be given back, such as 60s
     #[arg(long, value_name = "TIME")]
     wait: Option<Span>,
@@ -43,7 +43,7 @@ pub struct UndrainArgs {
     #[arg(value_name = "NODE")]
     node: String,
     #[command(flatten)]
-    proxy: Proxy,
+    proxy: AdminClient,
 }
 
 /// Reloads, and prints what changed: 0, or 64 for a file with faults.
@@ -111,7 +111,7 @@ pub async fn undrain(args: UndrainArgs) -> ExitCode {
     order(&args.proxy, "undrain", &args.node).await
 }
 
-async fn order(proxy: &Proxy, what: &str, node: &str) -> ExitCode {
+async fn order(proxy: &AdminClient, what: &str, node: &str) -> ExitCode {
     if node.is_empty() || !may_be_a_node(node) {
         eprintln!("causeway {what}: {node:?} is not the name of a node");
         return ExitCode::from(sysexits::USAGE);
@@ -129,7 +129,7 @@ async fn order(proxy: &Proxy, what: &str, node: &str) -> ExitCode {
     }
 }
 
-async fn ask(proxy: &Proxy, method: Method, path: &str) -> Result<(bool, Value), ExitCode> {
+async fn ask(proxy: &AdminClient, method: Method, path: &str) -> Result<(bool, Value), ExitCode> {
     match tokio::time::timeout(ANSWER, proxy.ask(method, path)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(unavailable(proxy, &error)),

@@ -5,9 +5,37 @@ use std::collections::HashMap;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::section::{GivenSecret, Read, Section};
-use super::types::{Auth, AuthMethod, User};
-use super::values::one_of;
+use crate::config::secret::Secret;
+use crate::config::section::{GivenSecret, Read, Section};
+use crate::config::values::one_of;
+
+/// How clients prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// SCRAM-SHA-256.
+    ScramSha256,
+    /// MD5 challenge.
+    Md5,
+    /// No proof.
+    Trust,
+}
+
+/// Who may connect, and how they prove it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// Method asked of clients.
+    pub method: AuthMethod,
+    pub users: HashMap<String, User>,
+}
+
+/// One user: what a client must prove and what is shown to the servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Plain password, `SCRAM-SHA-256$…` verifier or `md5…` hash; none only under `trust`.
+    pub password: Option<Secret>,
+    /// Plain password for the servers, filled in from `password` where that is a plain one.
+    pub server_password: Option<Secret>,
+}
 
 const METHODS: [(&str, AuthMethod); 3] = [
     ("scram-sha-256", AuthMethod::ScramSha256),
@@ -15,7 +43,6 @@ const METHODS: [(&str, AuthMethod); 3] = [
     ("trust", AuthMethod::Trust),
 ];
 
-/// Reads the section.
 pub(super) fn auth(section: &mut Section<'_>) -> Read<Auth> {
     let method = section.or("method", AuthMethod::ScramSha256, one_of(&METHODS));
     // With the method unknown, users are still checked for what holds under any.
@@ -42,7 +69,7 @@ fn user(section: &mut Section<'_>, method: Option<AuthMethod>) -> Read<User> {
     if server_password.is_none() {
         server_password = password
             .clone()
-            .filter(|text| Stored::of(text.reveal()).is_plain());
+            .filter(|text| PasswordKind::of(text.reveal()).is_plain());
     }
     Ok(User {
         password,
@@ -54,7 +81,7 @@ fn client_password(
     section: &Section<'_>,
     given: Option<GivenSecret>,
     method: Option<AuthMethod>,
-) -> Read<Option<super::Secret>> {
+) -> Read<Option<Secret>> {
     let Some(GivenSecret { secret, key }) = given else {
         return match method {
             Some(AuthMethod::ScramSha256 | AuthMethod::Md5) => Err(section.fault(
@@ -64,16 +91,16 @@ fn client_password(
             Some(AuthMethod::Trust) | None => Ok(None),
         };
     };
-    let fault = match (Stored::of(secret.reveal()), method) {
-        (Stored::BrokenVerifier, _) => {
+    let fault = match (PasswordKind::of(secret.reveal()), method) {
+        (PasswordKind::BrokenVerifier, _) => {
             "must be `SCRAM-SHA-256$iterations:salt$stored key:server key` with base64 parts, as \
              pg_authid.rolpassword shows it: this verifier has another shape"
         }
-        (Stored::Md5, Some(AuthMethod::ScramSha256)) => {
+        (PasswordKind::Md5, Some(AuthMethod::ScramSha256)) => {
             "an md5 hash cannot check a SCRAM login, which needs what the hash does not hold: give \
              the plain password or a SCRAM-SHA-256 verifier, or set auth.method to md5"
         }
-        (Stored::Verifier, Some(AuthMethod::Md5)) => {
+        (PasswordKind::Verifier, Some(AuthMethod::Md5)) => {
             "a SCRAM verifier cannot check an md5 login: give the plain password or its md5 hash, \
              or set auth.method to scram-sha-256"
         }
@@ -82,9 +109,17 @@ fn client_password(
     Err(section.fault(key, fault))
 }
 
+/// The keys `password` and `password_file` where the password is itself sent to a server.
+pub(super) fn plain_password(section: &mut Section<'_>) -> Read<Option<Secret>> {
+    match section.secret("password", "password_file")? {
+        Some(given) => plain(section, given).map(Some),
+        None => Ok(None),
+    }
+}
+
 /// A password that is itself sent to the servers or used to answer them.
-pub(super) fn plain(section: &Section<'_>, given: GivenSecret) -> Read<super::Secret> {
-    if Stored::of(given.secret.reveal()).is_plain() {
+fn plain(section: &Section<'_>, given: GivenSecret) -> Read<Secret> {
+    if PasswordKind::of(given.secret.reveal()).is_plain() {
         return Ok(given.secret);
     }
     Err(section.fault(
@@ -95,14 +130,14 @@ pub(super) fn plain(section: &Section<'_>, given: GivenSecret) -> Read<super::Se
 
 /// What a stored password is, by its shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stored {
+enum PasswordKind {
     Plain,
     Verifier,
     BrokenVerifier,
     Md5,
 }
 
-impl Stored {
+impl PasswordKind {
     fn of(text: &str) -> Self {
         if let Some(rest) = text.strip_prefix("SCRAM-SHA-256$") {
             return if is_verifier(rest) {

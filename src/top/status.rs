@@ -77,7 +77,6 @@ pub(super) struct Trouble {
     pub(super) text: String,
 }
 
-/// Something that happened.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Told {
