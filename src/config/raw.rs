@@ -3,7 +3,7 @@
 //! Deserialising straight into structs would stop at the first fault and would lose how a value was
 //! written (`0123` is a fine password and no number), so the tree is built from parser events.
 
-use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError};
+use granit_parser::{Event, Parser, ScalarStyle, ScanError};
 
 /// A value and the line on which it starts.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ pub(super) fn read(text: &str) -> Result<Raw, SyntaxError> {
 }
 
 struct Events<'a> {
-    parser: Parser<'a, serde_saphyr::granit_parser::StrInput<'a>>,
+    parser: Parser<'a, granit_parser::StrInput<'a>>,
     text: &'a str,
 }
 
