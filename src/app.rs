@@ -141,10 +141,11 @@ pub async fn run(
     }
     let workers = config.workers.unwrap_or_else(default_workers).max(1);
     let names: Vec<String> = config.nodes.iter().map(|node| node.name.clone()).collect();
-    let metrics = Arc::new(Metrics::new(&names)?);
-    metrics.pool_size.set(config.pool.size as i64);
+    let metrics = Arc::new(Metrics::new(&names, workers)?);
+    metrics.pools.size.set(config.pool.size as i64);
     metrics
-        .client_connections_max
+        .clients
+        .connections_max
         .set(config.max_clients as i64);
     let cluster = Arc::new(ClusterState::new(node_views(&config)));
     let (desk, connections) = (Arc::new(Desk::default()), Arc::new(Connections::default()));
@@ -169,7 +170,7 @@ pub async fn run(
         log: signals.log,
         one_at_a_time: Default::default(),
     });
-    operator::note_time(&metrics);
+    metrics.process.config_was_read();
     let state = admin::State::new(Sources {
         live: Arc::clone(&live),
         operations: Arc::clone(&operator),
@@ -237,7 +238,7 @@ pub async fn run(
     tracing::info!(address = %config.listen, workers, nodes = config.nodes.len(), "causeway is ready for clients");
     listener::accept(listeners.clients, doors, Arc::clone(&common), shutdown).await;
 
-    tracing::info!(clients = metrics.client_connections.get(), "shutting down");
+    tracing::info!(clients = metrics.clients.connections.get(), "shutting down");
     common.draining.cancel();
     let ended = tokio::task::spawn_blocking(move || {
         threads.into_iter().for_each(|thread| drop(thread.join()));

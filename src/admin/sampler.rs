@@ -85,8 +85,8 @@ pub(super) async fn run(state: State) {
     let mut ticks = tokio::time::interval(PAUSE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let latency = || {
-        let [primary, standby] = state.metrics.latency();
-        [primary.counts(), standby.counts()]
+        let [primary, standby] = state.metrics.routing.latency();
+        [primary.recorded(), standby.recorded()]
     };
     let mut earlier = VecDeque::from([latency()]);
     let mut told = 0;

@@ -98,7 +98,7 @@ pub(super) fn take(state: &State) -> Status {
     let nodes = topology.nodes.iter().zip(config.nodes.iter()).zip(loads);
     let nodes = nodes.map(|((view, node), load)| NodeStatus {
         transactions_in_flight: load,
-        statements: state.metrics.node_statements(view.id.0),
+        statements: state.metrics.routing.node_statements(view.id.0),
         pool: pool(state, &view.name),
         drain: drain_of(state, view),
         host: node.host.clone(),
@@ -107,7 +107,10 @@ pub(super) fn take(state: &State) -> Status {
         ..node_status(view, &topology, now_us)
     });
     let metrics = &state.metrics;
-    let statements = metrics.statements().filter(|(_, _, count)| *count > 0);
+    let statements = metrics
+        .routing
+        .statements()
+        .filter(|(_, _, count)| *count > 0);
     Status {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: now_us as f64 / 1e6,
@@ -122,6 +125,7 @@ pub(super) fn take(state: &State) -> Status {
                 })
                 .collect(),
             replays: metrics
+                .routing
                 .replays()
                 .map(|(reason, count)| Count {
                     route: None,
@@ -129,12 +133,12 @@ pub(super) fn take(state: &State) -> Status {
                     count,
                 })
                 .collect(),
-            stale_reads_prevented: metrics.stale_reads_prevented.get(),
-            visibility_unproven: metrics.visibility_unproven.get(),
-            catchup_waits: metrics.catchup_wait.get_sample_count(),
-            catchup_wait_seconds: metrics.catchup_wait.get_sample_sum(),
+            stale_reads_prevented: metrics.routing.stale_reads_prevented.get(),
+            visibility_unproven: metrics.routing.visibility_unproven.get(),
+            catchup_waits: metrics.routing.catchup_wait.get_sample_count(),
+            catchup_wait_seconds: metrics.routing.catchup_wait.get_sample_sum(),
         },
-        clients: metrics.client_connections.get(),
+        clients: metrics.clients.connections.get(),
         paused: paused(state),
         failover: Some(Standing::clone(&state.desk.standing()))
             .filter(|standing| !standing.mode.is_empty()),
@@ -191,8 +195,8 @@ fn paused(state: &State) -> Option<Paused> {
 fn pool(state: &State, node: &str) -> PoolStatus {
     let of = |gauges: &prometheus::IntGaugeVec| gauges.with_label_values(&[node]).get();
     PoolStatus {
-        active: of(&state.metrics.pool_active),
-        idle: of(&state.metrics.pool_idle),
-        waiting: of(&state.metrics.pool_waiting),
+        active: of(&state.metrics.pools.active),
+        idle: of(&state.metrics.pools.idle),
+        waiting: of(&state.metrics.pools.waiting),
     }
 }

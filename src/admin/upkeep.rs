@@ -91,7 +91,7 @@ pub(super) fn drain(
     }
     if before != on {
         state.cluster.publish(id, |node| node.drained = on);
-        let drained = &state.metrics.node_drained;
+        let drained = &state.metrics.nodes.drained;
         drained.with_label_values(&[name]).set(i64::from(on));
         tracing::info!(
             node = name,

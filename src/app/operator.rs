@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::rules;
 use crate::backend::pool::Pools;
@@ -11,6 +11,7 @@ use crate::config::{self, Config, Live};
 use crate::core::topology::NodeId;
 use crate::logging::Switch;
 use crate::metrics::Metrics;
+use crate::metrics::process::Reload;
 use crate::shared::cluster::ClusterState;
 use crate::shared::maintenance::{Maintenance, NotReloaded, Reloaded, Reloading};
 use crate::shared::operator::Desk;
@@ -44,7 +45,7 @@ impl Maintenance for Operator {
             match self.read().await {
                 Ok(next) => Ok(self.take_over(next, from)),
                 Err(not) => {
-                    self.metrics.reloaded("refused");
+                    self.metrics.process.reloaded(Reload::Refused);
                     for fault in &not.faults {
                         tracing::error!(from, %fault, "the configuration was not reloaded; nothing has changed");
                     }
@@ -125,8 +126,8 @@ impl Operator {
                 view.near = super::is_near(&config, node);
             }
         });
-        self.metrics.reloaded("applied");
-        note_time(&self.metrics);
+        self.metrics.process.reloaded(Reload::Applied);
+        self.metrics.process.config_was_read();
         let reloaded = Reloaded {
             applied: reload.applied,
             restart: reload.restart,
@@ -140,13 +141,6 @@ impl Operator {
             .tell("reloaded", format!("configuration reloaded; {reloaded}"));
         reloaded
     }
-}
-
-/// The configuration in force was read just now.
-pub(super) fn note_time(metrics: &Metrics) {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let seconds = since.map_or(0.0, |since| since.as_secs_f64());
-    metrics.config_read.set(seconds);
 }
 
 fn not(error: &impl ToString) -> NotReloaded {

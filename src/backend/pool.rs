@@ -254,15 +254,18 @@ impl Pools {
             let (active, idle, waiting) = totals.remove(&NodeId(index as u16)).unwrap_or_default();
             let metrics = &self.shared.metrics;
             metrics
-                .pool_active
+                .pools
+                .active
                 .with_label_values(&[&*node.name])
                 .set(active);
             metrics
-                .pool_idle
+                .pools
+                .idle
                 .with_label_values(&[&*node.name])
                 .set(idle);
             metrics
-                .pool_waiting
+                .pools
+                .waiting
                 .with_label_values(&[&*node.name])
                 .set(waiting);
         }
@@ -373,7 +376,7 @@ impl Pool {
         drop(waiting);
         let node = &*self.name;
         let metrics = &self.shared.metrics;
-        let waits = metrics.pool_wait.with_label_values(&[node]);
+        let waits = metrics.pools.wait.with_label_values(&[node]);
         waits.observe(began.elapsed().as_secs_f64());
         match granted {
             Ok(Ok(Grant::Server(server))) => match self.lease(server, worker) {
@@ -384,7 +387,7 @@ impl Pool {
             },
             Ok(Ok(Grant::Permit)) => Permit { pool: self }.open(worker).await,
             Ok(Err(_)) | Err(_) => {
-                metrics.pool_timeouts.with_label_values(&[node]).inc();
+                metrics.pools.timeouts.with_label_values(&[node]).inc();
                 self.tell_exhausted(bound);
                 Err(AcquireError::Exhausted {
                     node: Arc::clone(&self.name),
@@ -530,12 +533,7 @@ impl Permit<'_> {
             shared.limits.load().connect_timeout,
         );
         let opened = connect::connect(&target, origin, worker, cluster, bound).await;
-        let outcome = if opened.is_ok() { "ok" } else { "failed" };
-        shared
-            .metrics
-            .server_logins
-            .with_label_values(&[&*node, outcome])
-            .inc();
+        shared.metrics.pools.logged_in(&node, opened.is_ok());
         let mut server = Box::new(opened?);
         std::mem::forget(self);
         server.set_busy(true);

@@ -83,10 +83,11 @@ impl Session {
             }
         }
         self.slot.attach(&lease.server().cancel);
-        self.worker
-            .common
-            .metrics
-            .routed(last.route.node.0, last.route.primary, last.route.reason);
+        self.worker.common.metrics.routing.routed(
+            last.route.node.0,
+            last.route.primary,
+            last.route.reason,
+        );
         self.last_route = Some(last);
         self.unit = Unit {
             level,

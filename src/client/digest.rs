@@ -7,7 +7,7 @@ use super::names::Names;
 use super::relay::Client;
 use crate::backend::prepared::{Held, Shape};
 use crate::core::exchange::{Exchange, Fate, Owed};
-use crate::metrics::Replay;
+use crate::core::route::Replay;
 use crate::wire::frame::{self, HEADER, Piece, Walker};
 use crate::wire::reply::error_field;
 
@@ -166,7 +166,7 @@ impl Digest<'_> {
         if sqlstate == b"0A000" && field(b'R') == b"RevalidateCachedQuery" {
             *self.plan_outdated = true;
         } else if *self.hold {
-            *self.repeat = repeatable(sqlstate);
+            *self.repeat = Replay::after(sqlstate);
         }
         if self.repeat.is_some() {
             return None;
@@ -202,18 +202,6 @@ fn is_farewell(frame: &[u8]) -> bool {
     let field = |code| error_field(frame, code).unwrap_or_default();
     matches!(field(b'V'), b"FATAL" | b"PANIC")
         && matches!(field(b'C'), b"57P01" | b"57P02" | b"57P03")
-}
-
-/// Whether a standby's error is one that another node would not give (manual, "Hot Standby").
-fn repeatable(sqlstate: &[u8]) -> Option<Replay> {
-    match sqlstate {
-        // Nothing is serializable on a standby, so that this is always a recovery conflict.
-        b"40001" | b"40P01" => Some(Replay::RecoveryConflict),
-        b"57P01" | b"57P02" | b"57P03" => Some(Replay::NodeLost),
-        // Read-only transaction, feature not supported or object in wrong state during recovery.
-        b"25006" | b"0A000" | b"55000" => Some(Replay::ReadOnly),
-        _ => None,
-    }
 }
 
 /// Whether the client learns something by this frame that could differ on another node.

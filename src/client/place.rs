@@ -214,13 +214,17 @@ impl Places {
                 Decision::Go(route) => {
                     let waited = Duration::from_micros(route.waited_us);
                     if asked_before && need.access == Access::Read {
-                        common.metrics.catchup_wait.observe(waited.as_secs_f64());
+                        common
+                            .metrics
+                            .routing
+                            .catchup_wait
+                            .observe(waited.as_secs_f64());
                     }
                     if route.unproven {
-                        common.metrics.visibility_unproven.inc();
+                        common.metrics.routing.visibility_unproven.inc();
                     }
                     if stale_prevented || route.stale_prevented {
-                        common.metrics.stale_reads_prevented.inc();
+                        common.metrics.routing.stale_reads_prevented.inc();
                     }
                     match last {
                         Some(last) => return Ok(last),
@@ -241,7 +245,7 @@ impl Places {
                     let waited = Duration::from_micros(asked_at_us - began_us);
                     let left = bounds.hold_timeout.saturating_sub(waited);
                     if left.is_zero() {
-                        common.metrics.hold_timeouts.inc();
+                        common.metrics.routing.hold_timeouts.inc();
                         return Err(no_primary(waited, &cluster.why()).into());
                     }
                     held.get_or_insert_with(|| Held::new(&common.metrics));
@@ -263,14 +267,14 @@ struct Held<'a>(&'a Metrics);
 
 impl<'a> Held<'a> {
     fn new(metrics: &'a Metrics) -> Self {
-        metrics.statements_held.inc();
+        metrics.routing.statements_held.inc();
         Self(metrics)
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.statements_held.dec();
+        self.0.routing.statements_held.dec();
     }
 }
 

@@ -20,10 +20,10 @@ use crate::config::PoolMode;
 use crate::core::commit::Pending;
 use crate::core::exchange::{Exchange, TransactionStatus};
 use crate::core::route::NodeSet;
+use crate::core::route::Replay;
 use crate::core::session::{Cover, Level, Seen};
 use crate::core::statement::{Access, WriteReason};
 use crate::error::{Kind, Problem};
-use crate::metrics::Replay;
 use crate::shared::registry::Entry;
 use crate::wire::frame::Walker;
 use crate::wire::reply::Reply;
@@ -249,7 +249,7 @@ impl Session {
             match outcome {
                 Outcome::Done | Outcome::Open => return self.finish(batch).await,
                 Outcome::Repeat(why) if attempts < MAX_ATTEMPTS => {
-                    self.worker.common.metrics.replayed(why);
+                    self.worker.common.metrics.routing.replayed(why);
                     if why == Replay::ReadOnly {
                         self.remember_refusal(batch);
                         batch.access = Access::Write;
@@ -315,6 +315,7 @@ impl Session {
             self.worker
                 .common
                 .metrics
+                .routing
                 .routed(route.node.0, route.primary, route.reason);
         }
 

@@ -22,7 +22,9 @@ impl Session {
             && let Some(last) = &self.last_route
         {
             let metrics = &self.worker.common.metrics;
-            metrics.took(last.route.primary, took);
+            metrics
+                .routing
+                .took(self.worker.index, last.route.primary, took);
         }
         result
     }

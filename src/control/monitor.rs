@@ -58,7 +58,7 @@ impl NodeMonitor {
     async fn lives(&self) {
         let name = self.node.name.as_str();
         let mut reported = String::new();
-        self.metrics.node_up.with_label_values(&[name]).set(0);
+        self.metrics.nodes.up.with_label_values(&[name]).set(0);
         self.show_role(None);
         loop {
             let error = match Probe::open(&self.node, &self.monitor()).await {
@@ -70,7 +70,7 @@ impl NodeMonitor {
                 Err(error) => error,
             };
             if !matches!(error, ProbeError::Changed(_)) {
-                let failures = &self.metrics.probe_failures;
+                let failures = &self.metrics.nodes.probe_failures;
                 failures.with_label_values(&[name]).inc();
             }
             // Once for each different reason, not once for each attempt.
@@ -105,7 +105,11 @@ impl NodeMonitor {
                 Ok(answer) => answer,
                 Err(error) => return error,
             };
-            let took = self.metrics.probe.with_label_values(&[&self.node.name]);
+            let took = self
+                .metrics
+                .nodes
+                .probe
+                .with_label_values(&[&self.node.name]);
             took.observe(sent.elapsed().as_secs_f64());
             let latest = Measurement {
                 probe: number,
@@ -125,7 +129,8 @@ impl NodeMonitor {
             if followed != life.timeline {
                 followed = life.timeline;
                 self.metrics
-                    .node_timeline
+                    .nodes
+                    .timeline
                     .with_label_values(&[&self.node.name])
                     .set(i64::from(followed.0));
                 if began {
@@ -184,13 +189,13 @@ impl NodeMonitor {
             position = %life.latest.position.flush,
             "node is available"
         );
-        self.metrics.node_up.with_label_values(&[name]).set(1);
+        self.metrics.nodes.up.with_label_values(&[name]).set(1);
         self.show_role(Some(role));
     }
 
     fn show_role(&self, role: Option<&str>) {
         for known in ["primary", "standby"] {
-            let roles = &self.metrics.node_role;
+            let roles = &self.metrics.nodes.role;
             roles
                 .with_label_values(&[self.node.name.as_str(), known])
                 .set(i64::from(Some(known) == role));
@@ -202,12 +207,13 @@ impl NodeMonitor {
         self.cluster.publish(self.id, |view| {
             if view.end_life() {
                 self.metrics
+                    .nodes
                     .incarnations_ended
                     .with_label_values(&[name])
                     .inc();
             }
         });
-        self.metrics.node_up.with_label_values(&[name]).set(0);
+        self.metrics.nodes.up.with_label_values(&[name]).set(0);
         self.show_role(None);
     }
 }

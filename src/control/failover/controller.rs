@@ -268,7 +268,7 @@ impl Controller {
         self.facts.want_open(false);
         // Asked before the record is looked at, so that it is not older than this says.
         let current_us = micros(self.store.current_for());
-        self.metrics.failover.coordination(current_us > 0);
+        self.metrics.failover.state.coordination(current_us > 0);
         let stored = self.store.watch().borrow().clone();
         self.turn_away();
         let Some(record) = stored.and_then(|stored| self.read(&stored)) else {
@@ -320,7 +320,7 @@ impl Controller {
     /// Reads the record before the first decision; false when that is not possible now.
     async fn load(&mut self) -> bool {
         let loaded = self.store.load().await;
-        self.metrics.failover.coordination(loaded.is_ok());
+        self.metrics.failover.state.coordination(loaded.is_ok());
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
@@ -391,7 +391,7 @@ impl Controller {
         };
         let observes = self.policy.mode == Mode::Observe;
         let able = promotable(&observation, &self.policy, &plan.next).len();
-        let shown = &self.metrics.failover;
+        let shown = &self.metrics.failover.state;
         shown.promotable((!observes).then_some(able));
         self.publish(Ruling::of(&plan.next), until_us);
         self.ruled_by.store(term, Ordering::Release);
@@ -480,7 +480,7 @@ impl Controller {
             }
             Err(SaveError::Unavailable(error)) => {
                 self.known = None;
-                self.metrics.failover.coordination(false);
+                self.metrics.failover.state.coordination(false);
                 self.reporter
                     .fail("store the failover record", &error.to_string());
                 false
@@ -503,7 +503,7 @@ impl Controller {
         self.published = Some(ruling);
         self.cluster
             .rule(ruling.epoch, ruling.writer, ruling.barred, until_us);
-        self.metrics.failover_epoch.set(ruling.epoch as i64);
+        self.metrics.failover.epoch.set(ruling.epoch as i64);
         match ruling.writer {
             Writer::Nobody => {
                 self.held_since.get_or_insert_with(Instant::now);
@@ -512,7 +512,7 @@ impl Controller {
                 if let Some(since) = self.held_since.take() {
                     let gap = since.elapsed();
                     self.last_stall = gap;
-                    self.metrics.failover_write_gap.observe(gap.as_secs_f64());
+                    self.metrics.failover.write_gap.observe(gap.as_secs_f64());
                 }
                 if let Writer::Only(node, _) = ruling.writer {
                     // Clients go there once it has been measured in its new life.

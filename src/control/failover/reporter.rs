@@ -12,6 +12,7 @@ use crate::core::lsn::Timeline;
 use crate::core::route::NodeSet;
 use crate::core::topology::NodeId;
 use crate::metrics::Metrics;
+use crate::metrics::failover::Ended;
 use crate::shared::cluster::ClusterState;
 use crate::shared::operator::{Desk, Outcome, Standing};
 
@@ -83,11 +84,13 @@ impl Reporter {
             Event::Promoted {
                 cause: Cause::Switchover,
                 ..
-            } => self.metrics.failover_ended("switched_over"),
-            Event::Promoted { .. } => self.metrics.failover_ended("promoted"),
-            Event::Restored(_) => self.metrics.failover_ended("restored"),
-            Event::CalledOff { .. } => self.metrics.failover_ended("called_off"),
-            Event::Chosen { lost_bytes, .. } => self.metrics.lost_write_bytes.inc_by(*lost_bytes),
+            } => self.metrics.failover.ended(Ended::SwitchedOver),
+            Event::Promoted { .. } => self.metrics.failover.ended(Ended::Promoted),
+            Event::Restored(_) => self.metrics.failover.ended(Ended::Restored),
+            Event::CalledOff { .. } => self.metrics.failover.ended(Ended::CalledOff),
+            Event::Chosen { lost_bytes, .. } => {
+                self.metrics.failover.lost_write_bytes.inc_by(*lost_bytes)
+            }
             // The record that reports it has released them already.
             Event::Done { request } => self.desk.end(*request, Outcome::Done { stall }),
             Event::Refused { request, why } => {
@@ -112,7 +115,7 @@ impl Reporter {
         } else {
             self.tell_what_another_decided(record, leader.as_deref());
         }
-        let shown = &self.metrics.failover;
+        let shown = &self.metrics.failover.state;
         shown.stand(record.phase.label(), record.epoch, leads);
         let name = |node: &NodeId| self.policy.name(*node);
         let quarantine = record.quarantine.iter();
