@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sql", &["core"]),
     ("wire", &["core", "error"]),
     ("logging", &["config"]),
-    ("shared", &["core", "sql", "error"]),
+    ("shared", &["core", "sql", "error", "config"]),
     ("backend", &["wire", "core", "shared", "config", "metrics"]),
     (
         "client",

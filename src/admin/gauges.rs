@@ -17,7 +17,7 @@ pub(super) fn refresh(state: &State) {
     let metrics = &state.metrics;
     let primary = topology.primary().is_some();
     metrics.nodes.primary_available.set(i64::from(primary));
-    let loads = state.cluster.loads();
+    let loads = state.cluster.load.by_node();
     for (node, load) in topology.nodes.iter().zip(loads) {
         let name: &[&str] = &[&*node.name];
         let barred = metrics.nodes.barred.with_label_values(name);

@@ -5,7 +5,9 @@ use serde::Serialize;
 use super::State;
 use super::upkeep::{Drain, drain_of};
 use crate::core::topology::{NodeView, Role};
-use crate::shared::operator::{Standing, Told, Trouble};
+use crate::shared::operator::events::OperatorEvent;
+use crate::shared::operator::problems::NodeProblem;
+use crate::shared::operator::status::FailoverStatus;
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
@@ -20,11 +22,11 @@ pub(super) struct Status {
     /// Whose clients wait by an operator's word, if any do.
     paused: Option<Paused>,
     /// None without a failover section.
-    failover: Option<Standing>,
+    failover: Option<FailoverStatus>,
     /// What is wrong at present, by node.
-    troubles: Vec<Trouble>,
+    troubles: Vec<NodeProblem>,
     /// What happened, oldest first.
-    pub(super) events: Vec<Told>,
+    pub(super) events: Vec<OperatorEvent>,
 }
 
 /// What PAUSE holds.
@@ -93,7 +95,7 @@ pub(super) struct Count {
 pub(super) fn take(state: &State) -> Status {
     let topology = state.cluster.topology();
     let now_us = state.cluster.now_us();
-    let loads = state.cluster.loads();
+    let loads = state.cluster.load.by_node();
     let config = state.live.load();
     let nodes = topology.nodes.iter().zip(config.nodes.iter()).zip(loads);
     let nodes = nodes.map(|((view, node), load)| NodeStatus {
@@ -140,10 +142,10 @@ pub(super) fn take(state: &State) -> Status {
         },
         clients: metrics.clients.connections.get(),
         paused: paused(state),
-        failover: Some(Standing::clone(&state.desk.standing()))
+        failover: Some(FailoverStatus::clone(&state.operator.status.get()))
             .filter(|standing| !standing.mode.is_empty()),
-        troubles: state.desk.troubles(),
-        events: state.desk.events(),
+        troubles: state.operator.problems.all(),
+        events: state.operator.events.all(),
     }
 }
 
@@ -184,7 +186,7 @@ fn node_status(
 }
 
 fn paused(state: &State) -> Option<Paused> {
-    let held = state.gate.held();
+    let held = state.pause.held();
     let paused = Paused {
         all: held.all,
         databases: held.databases.into_iter().collect(),

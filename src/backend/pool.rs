@@ -57,10 +57,9 @@ pub enum AcquireError {
 pub struct Shared {
     /// The cluster.
     pub cluster: Arc<ClusterState>,
-    /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Closed while operators pause clients.
-    pub gate: Arc<Pause>,
+    pub pause: Arc<Pause>,
     /// Where the pools are entered.
     pub connections: Arc<Connections>,
     /// Number of workers.
@@ -96,7 +95,7 @@ impl Pools {
         cluster: Arc<ClusterState>,
         metrics: Arc<Metrics>,
         connections: Arc<Connections>,
-        gate: Arc<Pause>,
+        pause: Arc<Pause>,
     ) -> Self {
         let nodes = config.nodes.iter().map(|node| NodeAddress {
             name: Arc::from(node.name.as_str()),
@@ -108,7 +107,7 @@ impl Pools {
                 cluster,
                 metrics,
                 connections,
-                gate,
+                pause,
                 workers,
                 size: AtomicUsize::new(config.pool.size),
                 limits: ArcSwap::from_pointee(config.pool.clone()),
@@ -349,8 +348,8 @@ impl Pool {
         }
         let waiter = {
             let mut state = self.state.lock();
-            // Under the lock: whoever has closed the gate and then counted none may rely on it.
-            if !self.shared.gate.is_open(&self.database) {
+            // Under the lock: whoever has paused and then counted none may rely on it.
+            if !self.shared.pause.is_open(&self.database) {
                 let database = Arc::clone(&self.database);
                 return Err(AcquireError::Paused { database });
             }

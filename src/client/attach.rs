@@ -99,7 +99,7 @@ impl Session {
     }
 
     fn may_go_on(&self) -> bool {
-        self.worker.common.gate.is_open(&self.database.name)
+        self.worker.common.pause.is_open(&self.database.name)
     }
 
     /// Waits until its database is paused no longer, for as long as the client does.
@@ -107,7 +107,7 @@ impl Session {
         let common = &self.worker.common;
         self.entry.pause(true);
         let waited = tokio::select! {
-            () = common.gate.opened(&self.database.name) => Ok(()),
+            () = common.pause.opened(&self.database.name) => Ok(()),
             () = self.slot.cancelled() => Err(Problem::error(
                 Kind::QueryCanceled,
                 "canceling statement due to user request",

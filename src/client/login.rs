@@ -467,11 +467,11 @@ async fn best_node(
 
 /// A server connection for a login, which a paused database holds up as it does statements.
 async fn acquire(worker: &Worker, pool: &Arc<Pool>, database: &Arc<str>) -> Result<Lease, Refusal> {
-    let gate = &worker.common.gate;
+    let pause = &worker.common.pause;
     loop {
-        gate.opened(database).await;
+        pause.opened(database).await;
         match pool.acquire(worker.index).await {
-            Ok(lease) if gate.is_open(database) => return Ok(lease),
+            Ok(lease) if pause.is_open(database) => return Ok(lease),
             Ok(lease) => lease.discard(),
             Err(AcquireError::Paused { .. }) => {}
             Err(error) => return Err(refusal(error)),

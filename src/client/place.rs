@@ -192,7 +192,7 @@ impl Places {
             }
             let (decision, last) = {
                 let topology = cluster.topology();
-                let loads = cluster.loads();
+                let loads = cluster.load.by_node();
                 let question = Question {
                     access: need.access,
                     write_reason: need.write_reason,
@@ -256,7 +256,7 @@ impl Places {
                 asked_before = true;
                 continue;
             }
-            cluster.demand(probe);
+            cluster.demands.ask(probe);
             let _ = tokio::time::timeout(left, changed).await;
         }
     }
@@ -317,7 +317,7 @@ async fn prove(cluster: &ClusterState, lease: &mut Lease, wait_us: u64) -> Proof
         }
         let mut probe = NodeSet::default();
         probe.insert(server.origin.node);
-        cluster.demand(probe);
+        cluster.demands.ask(probe);
         let _ = tokio::time::timeout(Duration::from_micros(left_us), changed).await;
     }
 }

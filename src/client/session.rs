@@ -402,7 +402,7 @@ impl Session {
             server.applied = Some(Arc::clone(&self.track.settings));
         }
         if after.ddl {
-            self.worker.common.cluster.want_catalogs();
+            self.worker.common.cluster.catalogs.want();
         }
         if server.exchange.is_free() {
             self.transaction_ended();
@@ -451,7 +451,7 @@ impl Session {
                 self.seen.ended_on_primary(node, server.life(), cover);
                 let mut owed = NodeSet::default();
                 owed.insert(node);
-                self.worker.common.cluster.demand(owed);
+                self.worker.common.cluster.demands.ask(owed);
             }
             Some(_) => self.seen.read_on_standby(node, server.life()),
         }

@@ -44,7 +44,7 @@ pub struct Common {
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Closed while operators pause clients.
-    pub gate: Arc<Pause>,
+    pub pause: Arc<Pause>,
     /// Who is connected.
     pub connections: Arc<Connections>,
     /// Who answers on the console.
@@ -96,7 +96,7 @@ impl Worker {
         }
         let name: Arc<str> = Arc::from(name);
         let database = Arc::new(Database {
-            catalog: self.common.cluster.catalog(&name),
+            catalog: self.common.cluster.catalogs.of(&name),
             known: Mutex::new(Known {
                 classifier: Classifier::new(REMEMBERED),
                 registry: Registry::new(

@@ -17,7 +17,7 @@ use crate::core::lsn::Timeline;
 use crate::core::topology::{Incarnation, Life, NodeId, NodeView, Role};
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
-use crate::shared::operator::Desk;
+use crate::shared::operator::OperatorState;
 
 /// Pause before a lost node is tried again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -39,7 +39,7 @@ pub struct NodeMonitor {
     /// What to count.
     pub metrics: Arc<Metrics>,
     /// Where to say why the node is down.
-    pub desk: Arc<Desk>,
+    pub operator: Arc<OperatorState>,
 }
 
 impl NodeMonitor {
@@ -75,7 +75,9 @@ impl NodeMonitor {
             }
             // Once for each different reason, not once for each attempt.
             let reason = error.to_string();
-            self.desk.trouble(name, "down", Some(reason.clone()));
+            self.operator
+                .problems
+                .report(name, "down", Some(reason.clone()));
             if reason != reported {
                 tracing::warn!(node = name, %reason, "node is not available");
                 reported = reason;
@@ -96,7 +98,7 @@ impl NodeMonitor {
         let mut followed = Timeline::default();
         loop {
             // Taken before the probe leaves, so that whoever asks from now on gets another.
-            self.cluster.take_demand(self.id);
+            self.cluster.demands.take(self.id);
             let running = self.running_on_primary();
             let number = gauge.next_probe();
             let sent = Instant::now();
@@ -144,7 +146,7 @@ impl NodeMonitor {
             if !began {
                 began = true;
                 reported.clear();
-                self.desk.trouble(&self.node.name, "down", None);
+                self.operator.problems.report(&self.node.name, "down", None);
                 self.report_begin(&life);
             }
             self.cluster.publish(self.id, |view| view.life = Some(life));
@@ -159,9 +161,9 @@ impl NodeMonitor {
             let config = self.live.load();
             (config.monitor.interval, config.monitor.busy_interval)
         };
-        if !self.cluster.is_demanded(self.id) {
+        if !self.cluster.demands.is_pending(self.id) {
             let pause = interval.saturating_sub(sent.elapsed());
-            let _ = tokio::time::timeout(pause, self.cluster.demanded(self.id)).await;
+            let _ = tokio::time::timeout(pause, self.cluster.demands.asked(self.id)).await;
         }
         pace.sleep(busy_interval.saturating_sub(sent.elapsed()))
             .await;

@@ -1,5 +1,5 @@
-//! The operator's console as both sides see it: the client's side carries the messages, the admin's
-//! side knows the answers. Neither knows the other.
+//! The console over the PostgreSQL protocol, between `client`, which carries the messages, and `admin`, which
+//! knows the answers and may not be imported there.
 
 use std::pin::Pin;
 

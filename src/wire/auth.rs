@@ -24,7 +24,6 @@ pub enum Verifier {
     Scram {
         /// PBKDF2 rounds.
         iterations: usize,
-        /// Salt.
         salt: Vec<u8>,
         /// SHA-256 of the client key.
         stored_key: Vec<u8>,

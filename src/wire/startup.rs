@@ -33,7 +33,6 @@ pub enum Startup {
 pub struct Hello {
     /// Minor version of protocol 3 that the client asked for.
     pub minor: u16,
-    /// User name.
     pub user: String,
     /// Database name; the user's name when none was given.
     pub database: String,

@@ -24,13 +24,14 @@ use crate::core::failover::command::{Act, Command};
 use crate::core::failover::detect::{Health, judge};
 use crate::core::failover::observation::{Leadership, Observation};
 use crate::core::failover::policy::Mode;
-use crate::core::failover::record::{Phase, Record, Request, RequestKind};
+use crate::core::failover::record::{Phase, Record};
 use crate::core::failover::{Policy, plan};
 use crate::core::route::NodeSet;
 use crate::core::topology::{NodeId, Writer};
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
-use crate::shared::operator::{Ask, Desk, Outcome};
+use crate::shared::operator::OperatorState;
+use crate::shared::operator::commands::Outcome;
 
 /// The facts are looked at as often as this, and at once when one of weight changes.
 const TICK: Duration = Duration::from_millis(50);
@@ -41,7 +42,7 @@ const HEARD: Duration = Duration::from_millis(100);
 pub struct Controller {
     store: Store,
     cluster: Arc<ClusterState>,
-    desk: Arc<Desk>,
+    operator: Arc<OperatorState>,
     metrics: Arc<Metrics>,
     live: Arc<Live>,
     policy: Arc<Policy>,
@@ -80,7 +81,7 @@ impl Controller {
         failover: &Failover,
         agents: Vec<Option<Arc<AgentClient>>>,
         cluster: Arc<ClusterState>,
-        desk: Arc<Desk>,
+        operator: Arc<OperatorState>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
         let config = live.current();
@@ -90,7 +91,7 @@ impl Controller {
         let facts = Arc::new(Facts::new(Arc::clone(&cluster), config.nodes.len()));
         let reporter = Reporter::new(
             Arc::clone(&cluster),
-            Arc::clone(&desk),
+            Arc::clone(&operator),
             Arc::clone(&metrics),
             Arc::clone(&policy),
             failover.mode.name(),
@@ -109,7 +110,7 @@ impl Controller {
         Ok(Self {
             store,
             cluster,
-            desk,
+            operator,
             metrics,
             live,
             policy,
@@ -138,7 +139,7 @@ impl Controller {
                 live: Arc::clone(&self.live),
                 policy: Arc::clone(&self.policy),
                 facts: Arc::clone(&self.facts),
-                desk: Arc::clone(&self.desk),
+                operator: Arc::clone(&self.operator),
             };
             watchers.spawn(watch.run());
             if let Some(Some(agent)) = self.hands.agents.get(usize::from(id.0)) {
@@ -147,7 +148,7 @@ impl Controller {
                     agent: Arc::clone(agent),
                     facts: Arc::clone(&self.facts),
                     node: self.policy.name(id),
-                    desk: Arc::clone(&self.desk),
+                    operator: Arc::clone(&self.operator),
                 };
                 watchers.spawn(tend.run());
             }
@@ -161,7 +162,7 @@ impl Controller {
                 // Its sender lives as long as the store.
                 _ = record.changed() => {}
                 () = self.facts.changed() => {}
-                () = self.desk.ordered() => {}
+                () = self.operator.commands.submitted() => {}
                 () = shutdown.cancelled() => break,
             }
             for (doing, error) in self.errands.failed() {
@@ -301,7 +302,7 @@ impl Controller {
 
     /// Only the proxy that decides takes orders.
     fn turn_away(&mut self) {
-        let Some(order) = self.desk.pending() else {
+        let Some(order) = self.operator.commands.pending() else {
             return;
         };
         let why = match self.leader() {
@@ -314,7 +315,9 @@ impl Controller {
             true => format!("begun, but {why}; /api/status there tells how it ended"),
             false => why,
         };
-        self.desk.end(order.id, Outcome::Refused(why));
+        self.operator
+            .commands
+            .finish(order.id, Outcome::Refused(why));
     }
 
     /// Reads the record before the first decision; false when that is not possible now.
@@ -372,7 +375,7 @@ impl Controller {
         let draining = matches!(known.record.phase, Phase::Draining { .. });
         self.facts.want_open(draining && self.store.is_shared());
         if let Some(answered) = known.record.answered_request {
-            self.desk.number_beyond(answered);
+            self.operator.commands.number_beyond(answered);
         }
         let observation = self.facts.freeze(self.frame(known));
         let plan = plan(&observation, &self.policy, &known.record);
@@ -401,7 +404,7 @@ impl Controller {
 
     fn frame(&self, known: &Known) -> Frame {
         let now_us = self.facts.now_us();
-        let loads = self.cluster.loads();
+        let loads = self.cluster.load.by_node();
         let topology = self.cluster.topology();
         let nodes = topology.nodes.iter();
         let stale = nodes.map(|node| match node.barred {
@@ -410,21 +413,13 @@ impl Controller {
         });
         let left = self.store.claim().left();
         let left_us = left.map(micros);
-        let order = self.desk.pending();
         Frame {
             leadership: Leadership {
                 since_us: self.leads.map_or(now_us, |(_, since_us)| since_us),
                 until_us: left_us.map(|left_us| now_us.saturating_add(left_us)),
             },
             phase_since_us: known.phase_since_us,
-            request: order.map(|order| Request {
-                id: order.id,
-                to: order.to,
-                kind: match order.ask {
-                    Ask::Switchover => RequestKind::Switchover,
-                    Ask::Failover => RequestKind::Failover,
-                },
-            }),
+            request: self.operator.commands.pending(),
             holding: self.published.is_some_and(|r| r.writer == Writer::Nobody),
             open_transactions: known.record.primary.map_or(0, |primary| {
                 let own = loads[usize::from(primary.0)];
@@ -518,10 +513,10 @@ impl Controller {
                     // Clients go there once it has been measured in its new life.
                     let mut demanded = NodeSet::default();
                     demanded.insert(node);
-                    self.cluster.demand(demanded);
+                    self.cluster.demands.ask(demanded);
                 }
                 // Functions may be others, and what a standby refused it may accept now.
-                self.cluster.want_catalogs();
+                self.cluster.catalogs.want();
             }
         }
     }

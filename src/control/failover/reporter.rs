@@ -14,7 +14,9 @@ use crate::core::topology::NodeId;
 use crate::metrics::Metrics;
 use crate::metrics::failover::Ended;
 use crate::shared::cluster::ClusterState;
-use crate::shared::operator::{Desk, Outcome, Standing};
+use crate::shared::operator::OperatorState;
+use crate::shared::operator::commands::Outcome;
+use crate::shared::operator::status::FailoverStatus;
 
 /// The kinds of events that tell who leads now: another than before, or the first one seen.
 const PROMOTED: &str = "promoted";
@@ -23,7 +25,7 @@ const FOUND: &str = "primary_found";
 /// Speaks for the controller.
 pub(super) struct Reporter {
     cluster: Arc<ClusterState>,
-    desk: Arc<Desk>,
+    operator: Arc<OperatorState>,
     metrics: Arc<Metrics>,
     policy: Arc<Policy>,
     mode: &'static str,
@@ -44,7 +46,7 @@ pub(super) struct Reporter {
 impl Reporter {
     pub(super) fn new(
         cluster: Arc<ClusterState>,
-        desk: Arc<Desk>,
+        operator: Arc<OperatorState>,
         metrics: Arc<Metrics>,
         policy: Arc<Policy>,
         mode: &'static str,
@@ -52,7 +54,7 @@ impl Reporter {
     ) -> Self {
         Self {
             cluster,
-            desk,
+            operator,
             metrics,
             policy,
             mode,
@@ -74,12 +76,14 @@ impl Reporter {
     /// Something has happened; `stall` is for how long statements were held the last time.
     pub(super) fn event(&self, event: &Event, stall: Duration) {
         let text = tell::log(event, &self.policy);
-        let by = match self.desk.pending() {
+        let by = match self.operator.commands.pending() {
             Some(_) => format!("an operator, through {}", self.address),
             None => self.address.clone(),
         };
         let after = self.began.map(|began| began.elapsed());
-        self.desk.tell_of(tell::kind(event), text, &by, after);
+        self.operator
+            .events
+            .tell_of(tell::kind(event), text, &by, after);
         match event {
             Event::Promoted {
                 cause: Cause::Switchover,
@@ -92,9 +96,14 @@ impl Reporter {
                 self.metrics.failover.lost_write_bytes.inc_by(*lost_bytes)
             }
             // The record that reports it has released them already.
-            Event::Done { request } => self.desk.end(*request, Outcome::Done { stall }),
+            Event::Done { request } => self
+                .operator
+                .commands
+                .finish(*request, Outcome::Done { stall }),
             Event::Refused { request, why } => {
-                self.desk.end(*request, Outcome::Refused(why.clone()));
+                self.operator
+                    .commands
+                    .finish(*request, Outcome::Refused(why.clone()));
             }
             _ => {}
         }
@@ -124,7 +133,7 @@ impl Reporter {
             let fence = self.policy.describe_fence(node, answering.contains(node));
             (name(&node), fence)
         });
-        self.desk.stand(Standing {
+        self.operator.status.set(FailoverStatus {
             mode: self.mode.to_owned(),
             phase: record.phase.label().to_owned(),
             epoch: record.epoch,
@@ -180,7 +189,7 @@ impl Reporter {
             let after = self.began.map(|began| began.elapsed());
             let by = leader.unwrap_or_default();
             tracing::info!(event = kind, by, "{text}");
-            self.desk.tell_of(kind, text, by, after);
+            self.operator.events.tell_of(kind, text, by, after);
         }
         self.followed = now;
     }

@@ -8,7 +8,7 @@ use crate::agent::api::{JobState, Role, Status};
 use crate::control::agent::AgentClient;
 use crate::core::failover::observation::{AgentAnswer, Job, Postmaster};
 use crate::core::topology::NodeId;
-use crate::shared::operator::Desk;
+use crate::shared::operator::OperatorState;
 
 /// Between questions.
 const PACE: Duration = Duration::from_millis(100);
@@ -21,7 +21,7 @@ pub(super) struct Tend {
     pub(super) agent: Arc<AgentClient>,
     pub(super) facts: Arc<Facts>,
     pub(super) node: String,
-    pub(super) desk: Arc<Desk>,
+    pub(super) operator: Arc<OperatorState>,
 }
 
 impl Tend {
@@ -32,14 +32,15 @@ impl Tend {
             match self.agent.status(BOUND).await {
                 Ok(status) => {
                     self.note(at_us, &status);
-                    if self.desk.trouble(&self.node, "agent", None) {
+                    if self.operator.problems.report(&self.node, "agent", None) {
                         tracing::info!(node = self.node, "agent answers again");
                     }
                 }
                 Err(error) => {
                     if self
-                        .desk
-                        .trouble(&self.node, "agent", Some(error.to_string()))
+                        .operator
+                        .problems
+                        .report(&self.node, "agent", Some(error.to_string()))
                     {
                         tracing::warn!(node = self.node, %error, "agent does not answer");
                     }

@@ -20,7 +20,7 @@ use crate::core::failover::observation::{
 use crate::core::history::History;
 use crate::core::lsn::{Lsn, Timeline};
 use crate::core::topology::NodeId;
-use crate::shared::operator::Desk;
+use crate::shared::operator::OperatorState;
 
 /// Between questions.
 const PACE: Duration = Duration::from_millis(50);
@@ -66,7 +66,7 @@ pub(super) struct Watch {
     pub(super) live: Arc<Live>,
     pub(super) policy: Arc<Policy>,
     pub(super) facts: Arc<Facts>,
-    pub(super) desk: Arc<Desk>,
+    pub(super) operator: Arc<OperatorState>,
 }
 
 /// A connection, and what was asked once on it.
@@ -104,7 +104,7 @@ impl Watch {
     /// Nothing is known of a node that does not answer but that.
     fn forget(&self, session: &mut Option<Session>) {
         *session = None;
-        Flow::forget(&self.desk, &self.nodes[usize::from(self.id.0)].name);
+        Flow::forget(&self.operator, &self.nodes[usize::from(self.id.0)].name);
     }
 
     /// Several attempts fit into the time after which a silent node counts as hung.
@@ -133,7 +133,7 @@ impl Watch {
         let paused = row.try_get::<_, Option<bool>>("paused")?.unwrap_or(false);
         session
             .flow
-            .see(&self.desk, name, &answer, paused, received_us);
+            .see(&self.operator, name, &answer, paused, received_us);
         if answer.primary().is_some() && self.facts.wants_open() {
             self.ask_open(&session.client).await?;
         }
