@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Sources};
-use crate::backend::pool::Pools;
+use crate::backend::pools::Pools;
 use crate::client::cancels::Cancels;
 use crate::client::listener::{self, Door};
-use crate::client::rules::{PasswordError, Rules};
+use crate::client::rules::{PasswordError, Rules, StartConfig};
 use crate::client::worker::{Common, Worker};
 use crate::config::{Config, Live};
 use crate::control::agent::AgentClient;
@@ -123,8 +123,8 @@ pub async fn run(
         return Err(AppError::TooManyNodes(config.nodes.len()));
     }
     let workers = config.workers.unwrap_or_else(default_workers).max(1);
-    let names: Vec<String> = config.nodes.iter().map(|node| node.name.clone()).collect();
-    let metrics = Arc::new(Metrics::new(&names, workers)?);
+    let start = StartConfig::of(&config);
+    let metrics = Arc::new(Metrics::new(&start.node_names, workers)?);
     metrics.pools.size.set(config.pool.size as i64);
     metrics
         .clients
@@ -179,7 +179,7 @@ pub async fn run(
         workers,
         cluster: Arc::clone(&cluster),
         metrics: Arc::clone(&metrics),
-        config: config.clone(),
+        start,
     });
 
     // Everything but the acceptor and the workers lives until the last session has ended.

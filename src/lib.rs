@@ -5,22 +5,38 @@
 
 #![forbid(unsafe_code)]
 
+// The decisions.
+pub mod core;
+
+// The protocol and the language.
+pub mod sql;
+pub mod wire;
+
+// The data plane.
+pub mod backend;
+pub mod client;
+
+// Between the planes.
+pub mod shared;
+
+// The control plane.
 pub mod admin;
 pub mod agent;
-pub mod app;
-pub mod backend;
-pub mod cli;
-pub mod client;
-pub mod config;
 pub mod control;
-pub mod core;
+
+// For all.
+pub mod config;
 pub mod error;
 pub mod logging;
 pub mod metrics;
 pub mod process;
+pub mod tls;
+
+// Wiring and commands.
+pub mod app;
+pub mod cli;
+
+// Tools beside the proxy.
 pub mod rig;
-pub mod shared;
-pub mod sql;
 pub mod top;
 pub mod verify;
-pub mod wire;

@@ -25,10 +25,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "control",
-        &["core", "sql", "shared", "config", "metrics", "agent"],
+        &["core", "sql", "shared", "config", "metrics", "agent", "tls"],
     ),
     ("process", &[]),
-    ("agent", &["config", "core", "process"]),
+    ("tls", &["config"]),
+    ("agent", &["config", "core", "process", "tls"]),
     (
         "admin",
         &["core", "shared", "config", "error", "logging", "metrics"],

@@ -28,7 +28,6 @@ const BEHIND: usize = 16;
 /// A message to a viewer: the name of the event, and JSON.
 pub(super) type Frame = (&'static str, Arc<str>);
 
-/// Points and viewers.
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
     state: Mutex<Shown>,

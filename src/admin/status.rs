@@ -9,7 +9,6 @@ use crate::shared::operator::events::OperatorEvent;
 use crate::shared::operator::problems::NodeProblem;
 use crate::shared::operator::status::FailoverStatus;
 
-/// The whole answer.
 #[derive(Debug, Serialize)]
 pub(super) struct Status {
     pub(super) version: &'static str,
@@ -32,7 +31,6 @@ pub(super) struct Status {
 /// What PAUSE holds.
 #[derive(Debug, Serialize)]
 struct Paused {
-    /// Everybody.
     all: bool,
     /// The clients of these databases.
     databases: Vec<String>,
@@ -65,7 +63,6 @@ pub(super) struct NodeStatus {
 /// The server connections of one node, over all databases and users.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct PoolStatus {
-    /// In use.
     pub(super) active: i64,
     /// Open, and not in use.
     pub(super) idle: i64,
@@ -91,7 +88,6 @@ pub(super) struct Count {
     pub(super) count: u64,
 }
 
-/// Takes a snapshot.
 pub(super) fn take(state: &State) -> Status {
     let topology = state.cluster.topology();
     let now_us = state.cluster.now_us();

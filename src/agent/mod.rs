@@ -23,8 +23,6 @@ mod source;
 mod state;
 mod supervise;
 mod swap;
-mod tls;
 mod tools;
 
 pub use run::{AgentError, Prepared, prepare};
-pub use tls::{TlsError, client as client_tls};

@@ -15,10 +15,11 @@ use super::jobs::Jobs;
 use super::operations::Agent;
 use super::owner;
 use super::postmaster::Server;
+use super::server;
 use super::source::Inquiry;
 use super::state::State;
 use super::swap::Places;
-use super::{server, tls};
+use crate::tls;
 use crate::{config, process};
 
 /// Why the agent cannot run.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::pool::Pools;
+use crate::backend::pools::Pools;
 use crate::client::rules::{LiveRules, Rules};
 use crate::config::{self, Config, Live};
 use crate::core::topology::NodeId;

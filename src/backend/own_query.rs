@@ -9,6 +9,7 @@ use postgres_protocol::message::frontend;
 use super::prepared::{Prepared, Shape};
 use super::server::Server;
 use crate::core::exchange::{Fate, Owed};
+use crate::core::tag::{self, backend, object};
 use crate::wire::frame::{self, HEADER};
 
 /// ParameterStatus messages that a statement brought about, by name.
@@ -33,7 +34,7 @@ impl Server {
     pub async fn run_own(&mut self, sql: &str, bound: Duration) -> Result<Reported, OwnQueryError> {
         let mut reported = Reported::new();
         let each = |tag, frame: &[u8]| {
-            if tag == b'S' {
+            if tag == backend::PARAMETER_STATUS {
                 reported.extend(frame::parameter(&frame[HEADER..]));
             }
         };
@@ -47,7 +48,7 @@ impl Server {
     pub async fn ask_own(&mut self, sql: &str, bound: Duration) -> Result<Row, OwnQueryError> {
         let mut row = Row::new();
         let each = |tag, frame: &[u8]| {
-            if tag == b'D' {
+            if tag == backend::DATA_ROW {
                 row = frame::row(&frame[HEADER..]).unwrap_or_default();
             }
         };
@@ -91,18 +92,18 @@ impl Server {
             prepared.write_parse(&name, &mut message);
             self.exchange.sent(Owed::OwnParse);
         }
-        frame::write(&mut message, b'D', |body| {
-            body.push(b'S');
+        frame::write(&mut message, tag::frontend::DESCRIBE, |body| {
+            body.push(object::STATEMENT);
             body.extend_from_slice(name.as_bytes());
             body.push(0);
         });
-        frame::write(&mut message, b'S', |_| {});
+        message.extend_from_slice(frame::SYNC);
         self.exchange.sent(Owed::Describe);
         self.exchange.sent(Owed::Sync);
         self.socket.write_all(&message).await?;
         let mut shape = None;
         self.own_answer(|tag, frame| {
-            if matches!(tag, b'T' | b'n') {
+            if matches!(tag, backend::ROW_DESCRIPTION | backend::NO_DATA) {
                 shape = Some(Shape::of_frame(frame));
             }
         })
@@ -129,7 +130,7 @@ impl Server {
                 return Err(io::Error::from(io::ErrorKind::InvalidData).into());
             }
             match tag {
-                b'E' => refused = Some(bytes),
+                backend::ERROR => refused = Some(bytes),
                 _ => each(tag, &bytes),
             }
         }

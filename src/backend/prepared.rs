@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ahash::{AHasher, RandomState};
 
 use crate::core::statement::Statement;
+use crate::core::tag;
 use crate::wire::frame;
 
 /// A statement as `Parse` described it.
@@ -50,7 +51,7 @@ impl Prepared {
 
     /// Appends the Parse message that prepares it under `name`.
     pub fn write_parse(&self, name: &str, out: &mut Vec<u8>) {
-        frame::write(out, b'P', |body| {
+        frame::write(out, tag::frontend::PARSE, |body| {
             body.extend_from_slice(name.as_bytes());
             body.push(0);
             body.extend_from_slice(&self.body);

@@ -62,7 +62,7 @@ impl Session {
     /// Whether the loss of the held server connection costs the session no more than its open
     /// transaction, which it can be told at its next statement.
     pub(super) fn may_outlive_server(&mut self) -> bool {
-        let pooled_for_session = self.worker.common.config.pool.mode == PoolMode::Session;
+        let pooled_for_session = self.worker.common.start.pool_mode == PoolMode::Session;
         let whole = self.track.pinned.is_none() && !pooled_for_session;
         self.held.as_mut().is_some_and(|lease| {
             let exchange = &lease.server().exchange;

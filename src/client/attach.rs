@@ -27,7 +27,7 @@ impl Session {
                 (Access::Write, Some(WriteReason::Transaction))
             };
         }
-        if self.worker.common.config.pool.mode == PoolMode::Session {
+        if self.worker.common.start.pool_mode == PoolMode::Session {
             // The connection is kept for good, so it must be able to do everything.
             access = Access::Write;
         }

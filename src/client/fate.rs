@@ -55,7 +55,7 @@ impl Session {
             (true, Some(pending)) => self.resolve(pending).await,
         };
         let problem = lost(&node, verdict);
-        if cut || lost_pin || self.worker.common.config.pool.mode == PoolMode::Session {
+        if cut || lost_pin || self.worker.common.start.pool_mode == PoolMode::Session {
             // The client stands in the middle of a message, or has lost more than a transaction.
             return Err(Ending::Problem(problem));
         }

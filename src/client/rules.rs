@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::config::{AuthMethod, Config, Durability, OnLostWrites, Secret};
+use crate::config::{AuthMethod, Config, Durability, OnLostWrites, PoolMode, Secret};
 use crate::core::route::Policy;
 use crate::wire::auth::Verifier;
 
@@ -45,6 +45,24 @@ pub struct Bounds {
     pub warns_of_lost_writes: bool,
     /// A transaction is identified before its COMMIT.
     pub resolves_commits: bool,
+}
+
+/// What no reload changes.
+#[derive(Debug)]
+pub struct StartConfig {
+    pub pool_mode: PoolMode,
+    /// In configuration order.
+    pub node_names: Vec<String>,
+}
+
+impl StartConfig {
+    pub fn of(config: &Config) -> Self {
+        let names = config.nodes.iter().map(|node| node.name.clone());
+        Self {
+            pool_mode: config.pool.mode,
+            node_names: names.collect(),
+        }
+    }
 }
 
 /// A user who may log in.

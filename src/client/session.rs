@@ -103,7 +103,7 @@ impl Session {
             return;
         };
         let server = lease.server();
-        let pooled_for_session = self.worker.common.config.pool.mode == PoolMode::Session;
+        let pooled_for_session = self.worker.common.start.pool_mode == PoolMode::Session;
         if cancelled || !server.exchange.is_free() {
             // In the middle of a transaction: closing the connection rolls it back.
             return lease.discard();
@@ -458,7 +458,7 @@ impl Session {
         self.unit.may_commit_async = false;
         self.unit.level = self.track.level();
         let keep =
-            self.track.pinned.is_some() || self.worker.common.config.pool.mode == PoolMode::Session;
+            self.track.pinned.is_some() || self.worker.common.start.pool_mode == PoolMode::Session;
         if !keep {
             self.release(false);
         }
@@ -505,9 +505,7 @@ impl Session {
     }
 
     pub(super) fn node_name(&self, node: u16) -> String {
-        let nodes = &self.worker.common.config.nodes;
-        nodes
-            .get(usize::from(node))
-            .map_or_else(String::new, |node| node.name.clone())
+        let names = &self.worker.common.start.node_names;
+        names.get(usize::from(node)).cloned().unwrap_or_default()
     }
 }

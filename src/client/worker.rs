@@ -9,10 +9,9 @@ use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use super::cancels::Cancels;
-use super::rules::LiveRules;
-use crate::backend::pool::Pools;
+use super::rules::{LiveRules, StartConfig};
+use crate::backend::pools::Pools;
 use crate::backend::prepared::{Prepared, Registry};
-use crate::config::Config;
 use crate::core::statement::Statement;
 use crate::core::topology::Incarnation;
 use crate::metrics::Metrics;
@@ -33,8 +32,7 @@ type UserName = Arc<str>;
 /// What all workers share.
 #[derive(Debug)]
 pub struct Common {
-    /// The configuration at the start, for what no reload changes, such as `pool.mode`.
-    pub config: Config,
+    pub start: StartConfig,
     /// What a reload changes.
     pub rules: LiveRules,
     /// The cluster.

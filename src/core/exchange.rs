@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use super::tag::backend;
+
 /// Transaction status as ReadyForQuery reports it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TransactionStatus {
@@ -208,7 +210,13 @@ impl Exchange {
     pub fn received(&mut self, tag: u8, status: u8) -> Fate {
         let Some(&head) = self.owed.front() else {
             // Only what a server may say at any time; an unsolicited error is its farewell.
-            return if matches!(tag, b'N' | b'S' | b'A' | b'E') {
+            return if matches!(
+                tag,
+                backend::NOTICE
+                    | backend::PARAMETER_STATUS
+                    | backend::NOTIFICATION
+                    | backend::ERROR
+            ) {
                 Fate::Forward
             } else {
                 Fate::OutOfStep
@@ -218,25 +226,32 @@ impl Exchange {
         let fate = if own { Fate::Swallow } else { Fate::Forward };
         let expects = |heads: &[Owed]| heads.contains(&head);
         match tag {
-            b'N' | b'A' => return Fate::Forward,
-            b'S' => {}
-            b'D' | b'd' | b'c' | b'V' => {}
-            b'T' | b'n' if expects(&[Owed::Describe, Owed::DescribeNamed]) => self.pop(),
-            b'T' | b't' => {}
-            b'C' | b'I' | b's' => {
+            backend::NOTICE | backend::NOTIFICATION => return Fate::Forward,
+            backend::PARAMETER_STATUS => {}
+            backend::DATA_ROW
+            | backend::COPY_DATA
+            | backend::COPY_DONE
+            | backend::FUNCTION_RESULT => {}
+            backend::ROW_DESCRIPTION | backend::NO_DATA
+                if expects(&[Owed::Describe, Owed::DescribeNamed]) =>
+            {
+                self.pop()
+            }
+            backend::ROW_DESCRIPTION | backend::PARAMETER_DESCRIPTION => {}
+            backend::COMMAND_COMPLETE | backend::EMPTY_QUERY | backend::PORTAL_SUSPENDED => {
                 if head == Owed::Execute {
                     self.pop();
                 } else if !expects(&[Owed::Query, Owed::OwnQuery]) {
                     return Fate::OutOfStep;
                 }
             }
-            b'1' if expects(&[Owed::Parse, Owed::OwnParse]) => self.pop(),
-            b'2' if head == Owed::Bind => self.pop(),
-            b'3' if expects(&[Owed::Close, Owed::OwnClose]) => self.pop(),
-            b'G' => self.copy_in_began(head),
-            b'H' => {}
-            b'E' => return self.error(head),
-            b'Z' => {
+            backend::PARSE_COMPLETE if expects(&[Owed::Parse, Owed::OwnParse]) => self.pop(),
+            backend::BIND_COMPLETE if head == Owed::Bind => self.pop(),
+            backend::CLOSE_COMPLETE if expects(&[Owed::Close, Owed::OwnClose]) => self.pop(),
+            backend::COPY_IN => self.copy_in_began(head),
+            backend::COPY_OUT => {}
+            backend::ERROR => return self.error(head),
+            backend::READY => {
                 let Some(status) = TransactionStatus::from_byte(status) else {
                     return Fate::OutOfStep;
                 };

@@ -12,6 +12,7 @@ pub mod lsn;
 pub mod route;
 pub mod session;
 pub mod statement;
+pub mod tag;
 pub mod topology;
 pub mod visibility;
 

@@ -22,7 +22,6 @@ pub struct Answer {
 /// An answer on its way.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Answer, Problem>> + Send + 'a>>;
 
-/// Who answers.
 pub trait Console: Send + Sync + std::fmt::Debug {
     /// Carries out one command. A command that changes something ends by itself within a bound.
     ///

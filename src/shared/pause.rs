@@ -22,7 +22,6 @@ pub struct Pause {
 /// For whom it is closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// For everybody.
     pub all: bool,
     /// For the clients of these databases.
     pub databases: BTreeSet<String>,

@@ -29,7 +29,6 @@ pub struct Client {
     pub database: Arc<str>,
     /// Where from, if that could be found out.
     pub address: Option<SocketAddr>,
-    /// Since when.
     pub connected: SystemTime,
     /// A statement of it is being worked on.
     busy: AtomicBool,
@@ -79,7 +78,6 @@ pub struct Entry {
 }
 
 impl Connections {
-    /// Enters a client.
     pub fn enter(
         self: &Arc<Self>,
         user: &Arc<str>,

@@ -24,7 +24,6 @@ pub enum Startup {
         /// The key that came with it.
         key: Vec<u8>,
     },
-    /// A session.
     Session(Hello),
 }
 

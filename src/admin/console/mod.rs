@@ -13,7 +13,6 @@ use crate::error::{Kind, Problem};
 use crate::shared::admin::{Answer, Answering, Console};
 use crate::shared::maintenance::{NotReloaded, Reloaded};
 
-/// Makes a table.
 type Show = fn(&State) -> Answer;
 
 /// What can be shown, and by whom.

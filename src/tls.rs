@@ -1,4 +1,4 @@
-//! TLS for both ends: the agent's door and the proxy's way in.
+//! TLS for both ends of an agent's API.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ fn roots(certificates: &Certificates) -> Result<Arc<RootCertStore>, TlsError> {
 }
 
 /// The agent's side; with `client_ca` callers must show a certificate that it has signed.
-pub(super) fn server(
+pub fn server(
     identity: &Identity,
     client_ca: Option<&Certificates>,
 ) -> Result<ServerConfig, TlsError> {
