@@ -1,4 +1,4 @@
-//! The connections of who is connected: clients and pools write it, the console reads it.
+//! Who is connected, to whom, and what was done: clients and pools write it, the console reads it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
