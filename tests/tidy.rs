@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sql", &["core"]),
     ("wire", &["core", "error"]),
     ("logging", &["config"]),
-    ("shared", &["core", "sql", "error"]),
+    ("shared", &["core", "sql", "error", "config"]),
     ("clock", &[]),
     ("file", &[]),
     ("http", &[]),
@@ -31,12 +31,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "control",
         &[
             "core", "sql", "shared", "config", "metrics", "agent", "clock", "file", "http", "pg",
+            "tls",
         ],
     ),
     ("process", &[]),
+    ("tls", &["config"]),
     (
         "agent",
-        &["clock", "config", "core", "file", "pg", "process"],
+        &["clock", "config", "core", "file", "pg", "process", "tls"],
     ),
     (
         "admin",

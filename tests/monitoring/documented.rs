@@ -65,7 +65,7 @@ pub(crate) fn assert_all_are_documented(page: &str) {
 #[test]
 fn what_a_proxy_shows_from_the_start_is_documented() {
     let documented = documented();
-    let metrics = Metrics::new(&["pg1".to_owned(), "pg2".to_owned()]).unwrap();
+    let metrics = Metrics::new(&["pg1".to_owned(), "pg2".to_owned()], 1).unwrap();
     let page = metrics.render().unwrap();
     for (name, shape) in shown(&page) {
         assert_eq!(documented.get(&name), Some(&shape), "{name}");

@@ -1,9 +1,9 @@
-//! TLS for both ends: the agent's door and the proxy's way in.
+//! TLS for both ends of an agent's API.
 
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
@@ -20,9 +20,9 @@ pub enum TlsError {
     Authority(#[from] rustls::server::VerifierBuilderError),
 }
 
-// Named, not the process's default: two crates of the tree bring one each.
+// Named, so that no feature of another crate decides it.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    Arc::new(ring::default_provider())
 }
 
 fn roots(certificates: &Certificates) -> Result<Arc<RootCertStore>, TlsError> {
@@ -34,7 +34,7 @@ fn roots(certificates: &Certificates) -> Result<Arc<RootCertStore>, TlsError> {
 }
 
 /// The agent's side; with `client_ca` callers must show a certificate that it has signed.
-pub(super) fn server(
+pub fn server(
     identity: &Identity,
     client_ca: Option<&Certificates>,
 ) -> Result<ServerConfig, TlsError> {

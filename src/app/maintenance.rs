@@ -2,53 +2,53 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use super::rules;
-use crate::backend::pool::Pools;
+use crate::backend::pools::Pools;
 use crate::client::rules::{LiveRules, Rules};
 use crate::config::{self, Config, Live};
 use crate::core::topology::NodeId;
 use crate::logging::Switch;
 use crate::metrics::Metrics;
+use crate::metrics::process::Reload;
 use crate::shared::cluster::ClusterState;
 use crate::shared::maintenance::{Maintenance, NotReloaded, Reloaded, Reloading};
-use crate::shared::operator::Desk;
+use crate::shared::operator::OperatorState;
 
 /// Bound on reading the file and what it names.
 const READ_BOUND: Duration = Duration::from_secs(30);
 
 /// Everything that a reload changes.
-pub(super) struct Operator {
+pub(super) struct Maintainer {
     pub(super) live: Arc<Live>,
     pub(super) rules: LiveRules,
     pub(super) pools: Arc<Pools>,
     pub(super) cluster: Arc<ClusterState>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) desk: Arc<Desk>,
+    pub(super) operator: Arc<OperatorState>,
     pub(super) log: Option<Switch>,
     /// Held from the reading to the end of the change.
     pub(super) one_at_a_time: tokio::sync::Mutex<()>,
 }
 
-impl fmt::Debug for Operator {
+impl fmt::Debug for Maintainer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Operator").finish_non_exhaustive()
+        f.debug_struct("Maintainer").finish_non_exhaustive()
     }
 }
 
-impl Maintenance for Operator {
+impl Maintenance for Maintainer {
     fn reload<'a>(&'a self, from: &'a str) -> Reloading<'a> {
         Box::pin(async move {
             let _one_at_a_time = self.one_at_a_time.lock().await;
             match self.read().await {
                 Ok(next) => Ok(self.take_over(next, from)),
                 Err(not) => {
-                    self.metrics.reloaded("refused");
+                    self.metrics.process.reloaded(Reload::Refused);
                     for fault in &not.faults {
                         tracing::error!(from, %fault, "the configuration was not reloaded; nothing has changed");
                     }
-                    self.desk.tell("reload_refused", not.to_string());
+                    self.operator.events.tell("reload_refused", not.to_string());
                     Err(not)
                 }
             }
@@ -75,7 +75,7 @@ struct Next {
     advice: Vec<String>,
 }
 
-impl Operator {
+impl Maintainer {
     /// Reads and checks the file, and derives what takes time: each new password is hashed.
     async fn read(&self) -> Result<Next, NotReloaded> {
         let (running, before) = (self.live.current(), self.rules.load_full());
@@ -86,7 +86,7 @@ impl Operator {
             let advice = wanted.advice();
             let reload = config::reload(&running, wanted);
             let config = Arc::new(reload.config.clone());
-            let rules = rules(config, Some(&before)).map_err(|error| not(&error))?;
+            let rules = Rules::derive(config, Some(&before)).map_err(|error| not(&error))?;
             Ok(Next {
                 reload,
                 rules,
@@ -119,14 +119,9 @@ impl Operator {
             let account = rules.users.get(user);
             account.map(|account| account.server_password.clone())
         });
-        self.cluster.change_all(|view| {
-            if let Some(node) = config.nodes.get(usize::from(view.id.0)) {
-                view.weight = node.weight;
-                view.near = super::is_near(&config, node);
-            }
-        });
-        self.metrics.reloaded("applied");
-        note_time(&self.metrics);
+        self.cluster.reconfigure(&config);
+        self.metrics.process.reloaded(Reload::Applied);
+        self.metrics.process.config_was_read();
         let reloaded = Reloaded {
             applied: reload.applied,
             restart: reload.restart,
@@ -136,17 +131,11 @@ impl Operator {
             tracing::warn!(key, "the change needs a restart");
         }
         advice.iter().for_each(|advice| tracing::warn!("{advice}"));
-        self.desk
+        self.operator
+            .events
             .tell("reloaded", format!("configuration reloaded; {reloaded}"));
         reloaded
     }
-}
-
-/// The configuration in force was read just now.
-pub(super) fn note_time(metrics: &Metrics) {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let seconds = since.map_or(0.0, |since| since.as_secs_f64());
-    metrics.config_read.set(seconds);
 }
 
 fn not(error: &impl ToString) -> NotReloaded {

@@ -1,20 +1,81 @@
-//! How failover stands, shown to Prometheus: the phase and since when, who decides, who could take
-//! over, and whether the store answers. Nothing is shown without a failover section, and what only
-//! the deciding proxy knows is shown by that one alone.
+//! Failovers as counted, and how failover stands: the phase and since when, who decides, who could take
+//! over, and whether the store answers. Nothing of the latter is shown without a failover section, and
+//! what only the deciding proxy knows is shown by that one alone.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
+use strum::{IntoStaticStr, VariantArray};
 
+use super::make::{Made, Maker};
 use crate::core::failover::record::Phase;
 
-/// How failover stands.
-#[derive(Clone, Debug)]
+/// Upper bounds of the buckets for the time without a primary, in seconds.
+const GAP: [f64; 12] = [
+    0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0,
+];
+
+/// How replacing a primary ended.
+#[derive(Clone, Copy, Debug, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum Ended {
+    Promoted,
+    SwitchedOver,
+    Restored,
+    CalledOff,
+}
+
+#[derive(Debug)]
 pub struct Failover {
+    pub state: FailoverState,
+    pub epoch: IntGauge,
+    pub write_gap: Histogram,
+    pub lost_write_bytes: IntCounter,
+    ended: IntCounterVec,
+}
+
+impl Failover {
+    pub(super) fn new(make: &Maker<'_>) -> Made<Self> {
+        let ended = make.counters(
+            "failovers_total",
+            "Replacements of the primary that have ended.",
+            &["outcome"],
+        )?;
+        // A counter that first appears with 1 has not increased, to Prometheus.
+        for outcome in Ended::VARIANTS {
+            ended.with_label_values(&[<&str>::from(outcome)]);
+        }
+        Ok(Self {
+            state: FailoverState::new(make)?,
+            epoch: make.gauge(
+                "failover_epoch",
+                "Rises with every decision about who leads.",
+            )?,
+            write_gap: make.seconds(
+                "failover_write_gap_seconds",
+                "For how long statements that need a primary were held.",
+                &GAP,
+            )?,
+            lost_write_bytes: make.counter(
+                "lost_write_bytes_total",
+                "WAL of old primaries that a promotion left behind.",
+            )?,
+            ended,
+        })
+    }
+
+    pub fn ended(&self, how: Ended) {
+        self.ended.with_label_values(&[<&str>::from(how)]).inc();
+    }
+}
+
+/// How failover stands at this moment.
+#[derive(Clone, Debug)]
+pub struct FailoverState {
     known: Arc<Mutex<Known>>,
     descs: Arc<[Desc]>,
 }
@@ -28,7 +89,7 @@ struct Known {
     coordination_up: Option<bool>,
 }
 
-/// In the order of `Failover::descs`: name, help, labels.
+/// In the order of `FailoverState::descs`: name, help, labels.
 const SHOWN: [(&str, &str, &[&str]); 5] = [
     (
         "failover_phase",
@@ -57,8 +118,8 @@ const SHOWN: [(&str, &str, &[&str]); 5] = [
     ),
 ];
 
-impl Failover {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+impl FailoverState {
+    fn new(make: &Maker<'_>) -> Made<Self> {
         let descs = SHOWN.iter().map(|(name, help, labels)| {
             let labels = labels.iter().map(|label| (*label).to_owned()).collect();
             Desc::new(
@@ -72,8 +133,7 @@ impl Failover {
             known: Arc::default(),
             descs: descs.collect::<Result<_, _>>()?,
         };
-        registry.register(Box::new(shown.clone()))?;
-        Ok(shown)
+        make.keep(shown)
     }
 
     /// The record's phase and epoch, and whether this proxy decides.
@@ -102,7 +162,7 @@ impl Failover {
     }
 }
 
-impl Collector for Failover {
+impl Collector for FailoverState {
     fn desc(&self) -> Vec<&Desc> {
         self.descs.iter().collect()
     }
