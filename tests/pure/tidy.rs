@@ -1,5 +1,9 @@
 //! The house rules that can be read off the source: who imports whom, and that `core` is pure.
 
+mod circles;
+mod items;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -106,6 +110,28 @@ fn code(path: &Path) -> String {
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Whether a file is part of the tests beside the code.
+fn is_test(path: &Path) -> bool {
+    path.iter()
+        .any(|part| part == "tests" || part == "tests.rs")
+}
+
+/// Fails for what is found, with what is said of it, and not listed; and for what is listed and not found
+/// any more, so that lists of what is wrong as yet only grow shorter.
+fn hold(what: &str, found: &BTreeMap<String, String>, known: &[&str]) {
+    let new = found
+        .iter()
+        .filter(|(name, _)| !known.contains(&name.as_str()));
+    let new: Vec<_> = new
+        .map(|(name, more)| format!("{name} {what}: {more}"))
+        .collect();
+    let gone = known.iter().filter(|name| !found.contains_key(**name));
+    let gone: Vec<_> = gone
+        .map(|name| format!("strike {name} out of the list: nothing {what} there"))
+        .collect();
+    assert!(new.is_empty() && gone.is_empty(), "{new:#?}\n{gone:#?}");
 }
 
 fn imports(code: &str) -> Vec<String> {

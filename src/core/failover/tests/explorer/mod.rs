@@ -53,7 +53,7 @@ fn safe(setup: &Setup) {
                 );
                 promoted += explored.promoted;
                 // For `--nocapture`.
-                dbg!(explored);
+                println!("{explored:#?}");
             }
             Err(trace) => panic!("{trace}"),
         }
