@@ -9,6 +9,8 @@ use pgcauseway::verify::{self, Blocks, Endpoint, Guarantee, Options, VerifyError
 use pgcauseway::rig::Cluster;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::becomes;
+
 fn options(target: &str, schema: &str) -> Options {
     Options {
         duration: Some(Duration::from_secs(3)),
@@ -76,10 +78,22 @@ async fn a_read_limit_and_a_stop_signal_end_a_check(cluster: &Cluster) {
 
     let mut stopped = options(&url(cluster, 0), "stopped");
     stopped.duration = Some(Duration::from_secs(600));
-    let report = verify::run(stopped, tokio::time::sleep(Duration::from_secs(2)))
-        .await
-        .unwrap();
-    assert!(report.reads > 0 && report.elapsed_seconds < 10.0);
+    let stop = CancellationToken::new();
+    let check = tokio::spawn(verify::run(stopped, stop.clone().cancelled_owned()));
+    written(cluster, "stopped", 100).await;
+    stop.cancel();
+    let report = check.await.unwrap().unwrap();
+    assert!(report.reads > 0);
+}
+
+/// Ends once a check has written so much to its schema.
+async fn written(cluster: &Cluster, schema: &str, much: i64) {
+    let sql = format!("SELECT coalesce(sum(value), 0)::int8 FROM {schema}.cells WHERE id >= 100");
+    becomes("it has written", async || {
+        let sum = cluster.primary().query::<i64>(&sql).await;
+        sum.is_ok_and(|sum| sum > much)
+    })
+    .await;
 }
 
 async fn a_foreign_schema_is_left_alone(cluster: &Cluster) {
@@ -129,7 +143,7 @@ async fn one_late_standby_breaks_only_what_it_must(cluster: &Cluster) {
 
 async fn a_lost_connection_is_replaced(cluster: &Cluster) {
     let check = tokio::spawn(verify::run(options(&url(cluster, 0), "lost"), pending()));
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    written(cluster, "lost", 300).await;
     let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
          WHERE application_name = 'causeway verify'";
     cluster.primary().execute(terminate).await.unwrap();
@@ -152,20 +166,8 @@ async fn a_write_that_vanishes_is_missed(cluster: &Cluster) {
         let check = tokio::spawn(check);
         let take = "WITH taken AS (DELETE FROM vanished.history WHERE value <= 3 RETURNING 1) \
              SELECT count(*) FROM taken";
-        let mut taken = 0;
-        for _ in 0..600 {
-            let written =
-                "SELECT coalesce(sum(value), 0)::int8 FROM vanished.cells WHERE id >= 100";
-            if primary
-                .query::<i64>(written)
-                .await
-                .is_ok_and(|sum| sum > 1000)
-            {
-                taken = primary.query::<i64>(take).await.unwrap();
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        written(cluster, "vanished", 1000).await;
+        let taken = primary.query::<i64>(take).await.unwrap_or(0);
         stop.cancel();
         let report = check.await.unwrap().unwrap();
         assert_eq!(taken > 0, history);

@@ -3,7 +3,6 @@
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use pgcauseway::rig::{Cluster, Etcd, Host, Net};
 
@@ -111,9 +110,13 @@ async fn servers_on_hosts_of_their_own_feel_a_cut() {
     let before = standby.replayed().await.unwrap();
     primary.execute("insert into t values (2)").await.unwrap();
     let written = primary.written().await.unwrap();
-    // Nothing tells when nothing arrives; a fifth of a second is much on a line without delay.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(before < written && standby.replayed().await.unwrap() < written);
+    // Sent, it would be there long before so many questions are answered; but it does not arrive.
+    let sent = format!("select sent_lsn >= '{written}' from pg_stat_replication");
+    primary.wait_for("send it", &sent).await.unwrap();
+    assert!(before < written);
+    for _ in 0..50 {
+        assert!(standby.replayed().await.unwrap() < written);
+    }
     net.heal().unwrap();
     standby.wait_replayed(written).await.unwrap();
 

@@ -10,6 +10,7 @@
 pub mod check;
 pub mod console;
 pub mod frames;
+pub mod history;
 pub mod http;
 pub mod load;
 pub mod need;

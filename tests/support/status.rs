@@ -71,3 +71,11 @@ pub fn events(http: SocketAddr, kind: &str) -> Vec<String> {
         .map(|event| event["text"].as_str().unwrap_or_default().to_owned())
         .collect()
 }
+
+/// Waits until the planner could let so many standbys lead: it has heard of each all that it wants to know.
+pub fn promotable(http: SocketAddr, standbys: usize) {
+    let line = format!("\ncauseway_failover_promotable_standbys {standbys}\n");
+    eventually(&format!("{standbys} standbys could lead"), || {
+        http::get(http, "/metrics").is_ok_and(|metrics| metrics.contains(&line))
+    });
+}

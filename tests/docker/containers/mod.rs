@@ -2,14 +2,14 @@
 //! and by writers of our own, taken down without leftovers.
 
 mod rig;
-mod writers;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rig::Rig;
-use writers::Writers;
 
-use crate::support::{eventually, need};
+use crate::support::history::writers::TABLE;
+use crate::support::history::{Fate, History, Route, Rows, Writers};
+use crate::support::{block_on, connect, eventually, need};
 
 #[test]
 fn the_rig_keeps_its_promises_through_failures() {
@@ -20,8 +20,8 @@ fn the_rig_keeps_its_promises_through_failures() {
     let first = rig.settled();
     assert_eq!((&*first.primary, first.epoch), ("pg1", 1), "{first:?}");
     everybody_is_healthy_and_nobody_is_root(&rig);
-    let writers = Writers::start(&rig.proxies());
-    writers.acknowledged(20);
+    let writers = write(&rig);
+    acknowledged(&writers);
 
     let begun = Instant::now();
     let done = |what: &str| println!("{what} after {:?}", begun.elapsed());
@@ -38,8 +38,45 @@ fn the_rig_keeps_its_promises_through_failures() {
     everybody_is_healthy_and_nobody_is_root(&rig);
     the_pages_answer(&rig);
     the_load_saw_nothing_wrong(&rig);
-    writers.stop_and_check(&rig);
+    nothing_is_lost(&rig, &writers.stop());
     rig.down();
+}
+
+const PROXIES: [&str; 2] = ["proxy1", "proxy2"];
+
+/// Starts a writer of our own on each proxy.
+fn write(rig: &Rig) -> Writers {
+    let routes = PROXIES.into_iter().zip(rig.proxies()).map(|(name, proxy)| {
+        let url = format!("postgresql://demo:demo@{}/demo", proxy.sql);
+        Route::through(name, &url, Duration::from_millis(20))
+    });
+    let routes: Vec<_> = routes.collect();
+    block_on(async { connect(&routes[0].url).await.batch_execute(TABLE).await }).unwrap();
+    Writers::start((0..).zip(routes))
+}
+
+/// Waits until writes that began after now are acknowledged through each proxy.
+fn acknowledged(writers: &Writers) {
+    for proxy in PROXIES {
+        block_on(writers.acknowledged_via(proxy, 20));
+    }
+}
+
+/// Looks on the primary for everything that was acknowledged.
+fn nothing_is_lost(rig: &Rig, history: &History) {
+    let sql = "SELECT session, number FROM history";
+    let psql = ["psql", "-XAtq", "-F", " ", "-d", "demo", "-c", sql];
+    let rows = rig.inside(&rig.settled().primary, &psql);
+    let rows = rows.expect("the primary is asked");
+    let rows = rows.lines().map(|row| {
+        let (session, number) = row.split_once(' ').unwrap();
+        (session.parse().unwrap(), number.parse().unwrap())
+    });
+    let found = history.check_rows(&rows.collect::<Rows>());
+    println!("writes of our own: {found}");
+    assert!(history.count(Fate::Acknowledged) >= 200, "{found}");
+    assert!(found.lost.is_empty(), "{found}");
+    assert!(found.two_primaries.is_empty(), "{found}");
 }
 
 /// The primary's container dies: another leads, and what was killed comes back as a standby.
@@ -47,7 +84,7 @@ fn killed(rig: &Rig, writers: &Writers) {
     let before = rig.settled();
     rig.chaos(&["kill", &before.primary]);
     let after = rig.led_by_another(&before);
-    writers.acknowledged(20);
+    acknowledged(writers);
     rig.chaos(&["heal", &before.primary]);
     let settled = rig.settled();
     assert_eq!(settled.primary, after.primary, "it leads still");
@@ -58,7 +95,7 @@ fn partitioned(rig: &Rig, writers: &Writers) {
     let before = rig.settled();
     rig.chaos(&["partition", &before.primary]);
     rig.led_by_another(&before);
-    writers.acknowledged(20);
+    acknowledged(writers);
     eventually("the agent of the primary that is cut off stops it", || {
         rig.inside(&before.primary, &["pg_isready", "--quiet"])
             .is_none()
@@ -80,7 +117,7 @@ fn frozen(rig: &Rig, writers: &Writers) {
             .iter()
             .all(|standing| standing.down.contains(frozen))
     });
-    writers.acknowledged(20);
+    acknowledged(writers);
     rig.chaos(&["thaw", frozen]);
     rig.chaos(&["heal"]);
     let after = rig.settled();

@@ -2,16 +2,13 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::support::eventually;
 use crate::support::http::ask;
 use crate::support::status::{is_settled, names};
-
-/// Of one HTTP request, and of one connection.
-pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 pub(crate) const NODES: [&str; 3] = ["pg1", "pg2", "pg3"];
 

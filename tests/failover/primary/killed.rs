@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use pgcauseway::rig::StopMode;
 
-use super::history::{Fate, Writers};
-use super::{PACE, assert_whole, cluster, leading, named, proxy, rounds};
+use super::{assert_whole, cluster, leading, named, proxy, rounds, writers};
+use crate::support::history::Fate;
 use crate::support::status::{another_leads, events, leader, settled};
 use crate::support::{block_on, eventually, http};
 
@@ -19,12 +19,12 @@ fn a_killed_postmaster_is_replaced_and_comes_back_as_a_standby() {
         let statement = block_on(client.prepare("SELECT 40 + $1::int4")).unwrap();
         idle.push((client, statement));
     }
-    let writers = Writers::start(&proxy.url(), 6, PACE);
+    let writers = writers(&proxy.url(), 6);
     let mut gaps = Vec::new();
     for round in 1..=rounds(2) {
         let old = leading(&cluster, &proxy);
         writers.wait_acknowledged(50);
-        let before = writers.mark();
+        let before = Instant::now();
         old.kill_postmaster().unwrap();
         another_leads(proxy.http, old.name());
         // Server processes may outlive their postmaster for a moment, and acknowledge.
@@ -48,7 +48,7 @@ fn a_killed_postmaster_is_replaced_and_comes_back_as_a_standby() {
 fn a_killed_node_is_replaced_with_and_without_its_agent() {
     let cluster = cluster("node-killed");
     let proxy = proxy(&cluster, "durability: quorum");
-    let writers = Writers::start(&proxy.url(), 6, PACE);
+    let writers = writers(&proxy.url(), 6);
     for with_agent in [false, true] {
         let old = leading(&cluster, &proxy);
         writers.wait_acknowledged(50);
@@ -75,7 +75,7 @@ fn a_killed_node_is_replaced_with_and_without_its_agent() {
 fn without_quorum_a_lost_node_is_replaced_when_its_lease_has_run_out() {
     let cluster = cluster("lease");
     let proxy = proxy(&cluster, "durability: async\ntimeout: 1s\nlease: 1s");
-    let writers = Writers::start(&proxy.url(), 6, PACE);
+    let writers = writers(&proxy.url(), 6);
     writers.wait_acknowledged(50);
     let old = leading(&cluster, &proxy);
     let before = Instant::now();
@@ -97,7 +97,7 @@ fn without_quorum_a_lost_node_is_replaced_when_its_lease_has_run_out() {
     let found = history.check(&proxy.url());
     println!("{found}");
     assert_eq!(found.untold, 0, "{found}");
-    assert_eq!(found.came_true, 0, "{found}");
+    assert_eq!(found.came_true.len(), 0, "{found}");
     assert_eq!(history.count(Fate::Disconnected), 0, "{found}");
 }
 
@@ -127,7 +127,7 @@ fn a_crashed_standby_is_started_again_and_one_that_was_shut_down_is_not() {
 fn a_standby_is_killed_first() {
     let cluster = cluster("standby-first");
     let proxy = proxy(&cluster, "durability: quorum\ntimeout: 1s");
-    let writers = Writers::start(&proxy.url(), 6, PACE);
+    let writers = writers(&proxy.url(), 6);
     writers.wait_acknowledged(50);
     let old = leading(&cluster, &proxy);
     let standby = cluster.standbys().iter().find(|n| n.name() != old.name());

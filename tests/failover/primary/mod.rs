@@ -2,7 +2,6 @@
 //! and a history of every write that is checked when the dust has settled.
 
 mod clients;
-mod history;
 mod hung;
 mod killed;
 mod lost;
@@ -12,14 +11,16 @@ mod resolve;
 mod resume;
 mod switchover;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use history::{Fate, History};
 use pgcauseway::rig::{Cluster, Node};
 
+use crate::support::history::writers::TABLE;
+use crate::support::history::{Fate, History, Route, Writers};
 use crate::support::status::{leader, settled};
-use crate::support::{PROGRAM, Proxy, block_on};
+use crate::support::{PROGRAM, Proxy, block_on, connect};
 
 /// Between the writes of one session.
 const PACE: Duration = Duration::from_millis(5);
@@ -37,6 +38,25 @@ fn proxy(cluster: &Cluster, more: &str) -> Proxy {
     proxy
 }
 
+/// Starts so many sessions that write through a proxy, every other one in a block.
+fn writers(url: &str, sessions: i32) -> Writers {
+    block_on(async { connect(url).await.batch_execute(TABLE).await }).unwrap();
+    let route = Route {
+        blocks: true,
+        ..Route::through("proxy", url, PACE)
+    };
+    Writers::start((0..sessions).map(|session| (session, route.clone())))
+}
+
+/// Starts sessions of these numbers that write to a server past the proxy.
+fn directly(node: &Node, cluster: &Cluster, sessions: Range<i32>) -> Writers {
+    let route = Route {
+        blocks: true,
+        ..Route::directly(node.name(), &node.url(cluster.application()), PACE)
+    };
+    Writers::start(sessions.map(|session| (session, route.clone())))
+}
+
 /// The node that leads.
 fn leading<'a>(cluster: &'a Cluster, proxy: &Proxy) -> &'a Arc<Node> {
     named(cluster, &leader(proxy.http))
@@ -51,8 +71,8 @@ fn named<'a>(cluster: &'a Cluster, name: &str) -> &'a Arc<Node> {
 fn assert_whole(history: &History, url: &str) {
     let found = history.check(url);
     println!("{found}");
-    assert_eq!(found.lost, 0, "{found}");
-    assert_eq!(found.came_true, 0, "{found}");
+    assert_eq!(found.lost.len(), 0, "{found}");
+    assert_eq!(found.came_true.len(), 0, "{found}");
     assert_eq!(history.count(Fate::Disconnected), 0, "{found}");
     assert_eq!(history.count(Fate::Other), 0, "{found}");
 }

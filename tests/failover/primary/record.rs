@@ -3,8 +3,8 @@
 
 use super::{cluster, leading, proxy};
 use crate::support::http::order;
-use crate::support::status::{leader, settled};
-use crate::support::{block_on, eventually, http};
+use crate::support::status::{leader, promotable, settled};
+use crate::support::{block_on, eventually};
 
 #[test]
 fn a_lost_record_begins_again_beyond_what_the_agents_know() {
@@ -12,6 +12,7 @@ fn a_lost_record_begins_again_beyond_what_the_agents_know() {
     {
         let proxy = proxy(&cluster, "durability: quorum");
         for _ in 0..2 {
+            promotable(proxy.http, 2);
             let (code, answer) = order(proxy.http, "/api/switchover");
             assert_eq!(code, 200, "{answer}");
             settled(proxy.http);
@@ -31,6 +32,7 @@ fn a_lost_record_begins_again_beyond_what_the_agents_know() {
     }
     std::fs::remove_file(cluster.directory().join("causeway.state")).unwrap();
     let proxy = proxy(&cluster, "durability: async");
+    promotable(proxy.http, 2);
     let before = leader(proxy.http);
     let mut wire = proxy.wire();
     wire.run("CREATE TABLE again (n int)");
@@ -50,10 +52,7 @@ fn a_failover_to_nobody_is_refused_before_anything_is_stopped() {
         standby.agent().unwrap().kill().unwrap();
         standby.kill().unwrap();
     }
-    eventually("nobody could be promoted", || {
-        let metrics = http::get(proxy.http, "/metrics").unwrap();
-        metrics.contains("\ncauseway_failover_promotable_standbys 0\n")
-    });
+    promotable(proxy.http, 0);
     let (code, answer) = order(proxy.http, "/api/failover");
     println!("{answer}");
     assert_eq!(code, 409, "{answer}");

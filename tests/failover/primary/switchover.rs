@@ -1,18 +1,15 @@
 //! A planned change of primary under load: no error, nothing lost, a measured stall; or a refusal.
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pgcauseway::verify;
 use tokio::sync::oneshot;
 
-use super::PACE;
-use super::history::Writers;
-use super::{assert_whole, cluster, leading, named, proxy, rounds};
+use super::{assert_whole, cluster, leading, named, proxy, rounds, writers};
 use crate::support::http::order;
-use crate::support::status::{another_leads, leader, settled};
+use crate::support::status::{another_leads, leader, promotable, settled};
 use crate::support::{Proxy, RUNTIME, block_on, eventually};
 
 /// pgbench's tpcb-like transactions by 16 clients through a proxy.
@@ -63,7 +60,7 @@ fn a_switchover_under_load_is_not_noticed() {
     let pgbench = program
         .exists()
         .then(|| Pgbench::start(&proxy, &program, "prepared"));
-    let writers = Writers::start(&proxy.url(), 4, PACE);
+    let writers = writers(&proxy.url(), 4);
     let mut stalls = Vec::new();
     for round in 1..=rounds(3) {
         writers.wait_acknowledged(50);
@@ -109,7 +106,7 @@ fn a_switchover_under_load_is_not_noticed() {
 fn a_switchover_that_cannot_succeed_is_refused_with_the_reason() {
     let cluster = cluster("refused");
     let proxy = proxy(&cluster, "durability: async\ntimeout: 1s");
-    let writers = Writers::start(&proxy.url(), 4, PACE);
+    let writers = writers(&proxy.url(), 4);
     let old = leading(&cluster, &proxy);
     let refused = |to: &str| {
         let (code, answer) = order(proxy.http, &format!("/api/switchover?to={to}"));
@@ -128,8 +125,8 @@ fn a_switchover_that_cannot_succeed_is_refused_with_the_reason() {
     let to = to.unwrap();
     let agent = to.agent().unwrap();
     agent.kill().unwrap();
-    // Silence counts as such once it has lasted for `timeout`; nothing shows it before.
-    std::thread::sleep(Duration::from_millis(1500));
+    // Silence counts as such once it has lasted for `timeout`.
+    promotable(proxy.http, 1);
     let (code, text) = refused(to.name());
     assert_eq!(code, 409);
     assert!(text.contains("does not answer"), "{text}");

@@ -7,9 +7,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::faults::{Script, heal};
-use super::history::History;
-use super::world::{World, go_on};
-use super::writers::Writers;
+use super::world::{World, go_on, write};
+use crate::support::history::History;
 use crate::support::this_test;
 
 const SETTINGS: &str = "timeout: 1s\nlease: 4s";
@@ -46,7 +45,7 @@ async fn storm(name: &str, proxies: usize) {
         let script = Script::choose(&mut dice);
         println!("run {run}, CAUSEWAY_CHAOS_SEED={seed}, {proxies} proxies: {script:?}");
         let session = i32::try_from(run).unwrap() * 1000;
-        let writers = Writers::start(&world.routes(), 2, session);
+        let writers = write(&world.routes(), 2, session);
         let begun = Instant::now();
         for (pause_ms, fault) in &script.steps {
             tokio::time::sleep(Duration::from_millis(*pause_ms)).await;
@@ -61,11 +60,11 @@ async fn storm(name: &str, proxies: usize) {
         let served = healed.elapsed();
         world.settled().await;
         let settled = healed.elapsed();
-        let history = writers.stop().await;
+        let history = writers.end().await;
         let gap = history.longest_gap_since(begun);
         all.0.extend(history.0);
         // Also what earlier runs wrote must still be there.
-        let found = all.check(&world).await;
+        let found = all.check_rows(&world.rows().await);
         println!(
             "  nothing acknowledged for {gap:?}; after healing served in {served:?}, settled in {settled:?}"
         );

@@ -3,8 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::world::{TTL, World, go_on};
-use super::writers::Writers;
+use super::world::{TTL, World, go_on, write};
 use crate::support::{becomes, this_test};
 
 const SETTINGS: &str = "timeout: 3s\nlease: 8s";
@@ -17,7 +16,7 @@ async fn a_decider_that_fails_is_replaced_and_nothing_is_promoted() {
         return;
     }
     let world = World::start("deciders", 3, SETTINGS).await;
-    let writers = Writers::start(&world.routes(), 1, 0);
+    let writers = write(&world.routes(), 1, 0);
     let name = |proxy: usize| world.proxies[proxy].name();
     for proxy in &world.proxies {
         writers.acknowledged_via(proxy.name(), 10).await;
@@ -75,11 +74,11 @@ async fn a_decider_that_fails_is_replaced_and_nothing_is_promoted() {
     world.settled().await;
     assert_eq!(world.timeline().await, 1, "nothing was promoted");
 
-    let history = writers.stop().await;
+    let history = writers.end().await;
     let (via, from, to) = &blind;
     let routed = history.acknowledged_within(via, *from, *to);
     assert_eq!(routed, 0, "{via} wrote on without a look at the record");
-    let found = history.check(&world).await;
+    let found = history.check_rows(&world.rows().await);
     println!("{found}");
     found.assert_kept("deciders");
 }
@@ -90,7 +89,7 @@ async fn a_decider_fails_together_with_the_primary() {
         return;
     }
     let world = World::start("together", 3, SETTINGS).await;
-    let writers = Writers::start(&world.routes(), 1, 0);
+    let writers = write(&world.routes(), 1, 0);
     let name = |proxy: usize| world.proxies[proxy].name();
     let mut expected = 1;
     let mut blind = Vec::new();
@@ -160,12 +159,12 @@ async fn a_decider_fails_together_with_the_primary() {
         "one promotion at most"
     );
 
-    let history = writers.stop().await;
+    let history = writers.end().await;
     for (via, from, to) in blind {
         let routed = history.acknowledged_within(via, from, to);
         assert_eq!(routed, 0, "{via} wrote on without a look at the record");
     }
-    let found = history.check(&world).await;
+    let found = history.check_rows(&world.rows().await);
     println!("{found}");
     found.assert_kept("together");
 }

@@ -5,7 +5,5 @@
 mod chaos;
 mod deciders;
 mod faults;
-mod history;
 mod orders;
 mod world;
-mod writers;

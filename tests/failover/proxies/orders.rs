@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use super::world::{World, go_on};
-use super::writers::Writers;
+use super::world::{World, go_on, write};
 use crate::support::{becomes, this_test};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,7 +19,7 @@ async fn a_switchover_waits_for_transactions_of_every_proxy() {
         .filter(|route| !route.direct)
         .cloned()
         .collect();
-    let writers = Writers::start(&through_proxies, 3, 0);
+    let writers = write(&through_proxies, 3, 0);
     let decider = world.decider().await;
     let follower = (decider + 1) % world.proxies.len();
 
@@ -54,8 +53,16 @@ async fn a_switchover_waits_for_transactions_of_every_proxy() {
             why.contains("waiting for 1 transactions")
         })
         .await;
-        // Long after every proxy has heard of it.
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        becomes("every proxy has heard of it", async || {
+            for proxy in 0..world.proxies.len() {
+                let status = world.status(proxy).await.unwrap_or_default();
+                if status["failover"]["phase"] != "draining" {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
         let status = world.status(decider).await.unwrap();
         assert_eq!(status["failover"]["phase"], "draining", "{status:#}");
         client
@@ -73,14 +80,14 @@ async fn a_switchover_waits_for_transactions_of_every_proxy() {
         writers.acknowledged_via(proxy.name(), 20).await;
     }
     world.settled().await;
-    let history = writers.stop().await;
+    let history = writers.end().await;
     println!("longest gap {:?}", history.longest_gap_since(begun));
     assert_eq!(
         history.failures(),
         Vec::<String>::new(),
         "no client sees an error"
     );
-    let found = history.check(&world).await;
+    let found = history.check_rows(&world.rows().await);
     println!("{found}");
     found.assert_kept("switchover");
 }

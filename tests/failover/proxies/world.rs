@@ -6,9 +6,12 @@ use std::time::Duration;
 use pgcauseway::rig::{Cluster, Etcd, Net, Node, Proxy};
 use serde_json::Value;
 
-use super::writers::Route;
+use crate::support::history::writers::TABLE;
+use crate::support::history::{Route, Rows, Writers, stored};
 use crate::support::{BOUND, PROGRAM, becomes, in_namespaces, need, status};
 
+/// Between the writes of a session.
+const PACE: Duration = Duration::from_millis(20);
 /// As many servers.
 pub(crate) const NODES: usize = 3;
 /// How long a proxy may rely on what etcd said.
@@ -74,8 +77,7 @@ impl World {
                 .await
                 .unwrap();
         tokio::spawn(connection);
-        let table = "CREATE TABLE history (session int, number int, PRIMARY KEY (session, number))";
-        client.batch_execute(table).await.unwrap();
+        client.batch_execute(TABLE).await.unwrap();
         world
     }
 
@@ -191,18 +193,29 @@ impl World {
     /// Every way to the data: through each proxy, and to each server.
     pub(crate) fn routes(&self) -> Vec<Route> {
         let login = self.cluster.application();
-        let proxies = self.proxies.iter().map(|proxy| Route {
-            via: proxy.name().to_owned(),
-            url: proxy.url(login),
-            direct: false,
-        });
+        let proxies = self.proxies.iter();
+        let proxies = proxies.map(|proxy| Route::through(proxy.name(), &proxy.url(login), PACE));
         let nodes = self.cluster.nodes().iter().map(|node| Route {
-            via: node.name().to_owned(),
-            url: node.url(login),
-            direct: true,
+            patience: Duration::from_secs(5),
+            ..Route::directly(node.name(), &node.url(login), PACE)
         });
         proxies.chain(nodes).collect()
     }
+
+    /// What the present primary has of the history.
+    pub(crate) async fn rows(&self) -> Rows {
+        let primary = self.node(self.primary().await);
+        let client = primary.connect(self.cluster.application()).await.unwrap();
+        stored(&client).await
+    }
+}
+
+/// Starts so many sessions on each route; their numbers begin after `first`.
+pub(crate) fn write(routes: &[Route], each: usize, first: i32) -> Writers {
+    let routes = routes
+        .iter()
+        .flat_map(|route| std::iter::repeat_n(route, each));
+    Writers::start((first + 1..).zip(routes.cloned()))
 }
 
 fn is_settled(status: &Value) -> bool {
