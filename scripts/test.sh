@@ -10,6 +10,9 @@ cargo=${CARGO:-cargo}
 "$cargo" fmt --check
 "$cargo" clippy --all-targets -- -D warnings
 
+# Most tests wait for servers most of the time; those that do not take turns (tests/support/turn.rs).
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
+
 # `cargo test` and no runner that gives each test a process of its own: tests share clusters.
 output=$(mktemp)
 CAUSEWAY_SKIPPED_FILE=$(mktemp)

@@ -6,7 +6,7 @@ use std::future::pending;
 use std::time::{Duration, Instant};
 
 use crate::support::check::{autocommit_share, seconds};
-use crate::support::{BOUND, Proxy};
+use crate::support::{BOUND, Proxy, turn};
 use pgcauseway::rig::Cluster;
 use pgcauseway::verify::{self, Blocks, Guarantee, Options, Report};
 use tokio_postgres::SimpleQueryMessage;
@@ -30,6 +30,7 @@ fn assert_kept(report: &Report) {
 /// standbys; without the marks they do not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_standby_shows_nobody_the_past() {
+    let _turn = turn();
     let cluster = Cluster::builder("late")
         .replay_delay(2, Duration::from_millis(200))
         .start()
@@ -70,6 +71,7 @@ async fn a_late_standby_shows_nobody_the_past() {
 /// Nine reads for each write and standbys that keep up: nearly every read is theirs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn standbys_that_keep_up_serve_nearly_every_read() {
+    let _turn = turn();
     let cluster = Cluster::builder("keepup").start().await.unwrap();
     let proxy = Proxy::start(&cluster, "");
     let report = check(Options {
@@ -87,6 +89,7 @@ async fn standbys_that_keep_up_serve_nearly_every_read() {
 /// seen it there must not miss it on the primary. The pairs are back to back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_primary_shows_what_a_standby_has_shown() {
+    let _turn = turn();
     let cluster = Cluster::builder("apply")
         .setting("synchronous_standby_names", "ANY 2 (pg2, pg3)")
         .setting("synchronous_commit", "remote_apply")
@@ -179,6 +182,7 @@ async fn number(client: &tokio_postgres::Client, sql: &str) -> (i64, bool) {
 /// read it there must find it again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_yet_flushed_is_not_forgotten() {
+    let _turn = turn();
     let cluster = Cluster::builder("async")
         // Long enough that a commit certainly stays unflushed while it is looked for.
         .setting("wal_writer_delay", "1s")

@@ -9,7 +9,7 @@ use pgcauseway::verify::{self, Blocks, Endpoint, Guarantee, Options, VerifyError
 use pgcauseway::rig::Cluster;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::becomes;
+use crate::support::{becomes, turn};
 
 fn options(target: &str, schema: &str) -> Options {
     Options {
@@ -34,6 +34,7 @@ async fn schemas(cluster: &Cluster) -> i64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_checker_tells_fresh_from_stale() {
+    let _turn = turn();
     let builder = Cluster::builder("verify").replay_delay(2, Duration::from_millis(200));
     let cluster = builder.start().await.unwrap();
     a_lone_primary_keeps_every_promise(&cluster).await;

@@ -6,8 +6,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::Proxy;
 use crate::support::check::{autocommit_share, seconds};
+use crate::support::{Proxy, turn};
 use pgcauseway::rig::{Cluster, Node};
 use pgcauseway::verify::{self, Blocks, Options, Report};
 
@@ -48,6 +48,7 @@ async fn kill_and_restart(standby: Arc<Node>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_killed_again_and_again_fails_no_read() {
+    let _turn = turn();
     let cluster = Cluster::builder("killed").start().await.unwrap();
     let proxy = Proxy::start(&cluster, "");
     let standbys = cluster.standbys();
@@ -65,6 +66,7 @@ async fn a_standby_killed_again_and_again_fails_no_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn paused_replay_shows_nobody_the_past() {
+    let _turn = turn();
     let cluster = Cluster::builder("paused").start().await.unwrap();
     let proxy = Proxy::start(&cluster, "");
     let standbys = cluster.standbys();
@@ -88,6 +90,7 @@ async fn paused_replay_shows_nobody_the_past() {
 /// Everything at once: one standby late and killed, the other paused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_faults_at_once_are_no_excuse() {
+    let _turn = turn();
     let cluster = Cluster::builder("both")
         .replay_delay(2, Duration::from_millis(200))
         .start()

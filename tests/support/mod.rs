@@ -17,6 +17,7 @@ pub mod need;
 pub mod panics;
 pub mod proxy;
 pub mod status;
+pub mod turn;
 pub mod wait;
 pub mod wire;
 
@@ -30,6 +31,7 @@ use tokio::runtime::Runtime;
 pub use frames::{Frame, summary};
 pub use need::{in_namespaces, need};
 pub use proxy::{ConfigFile, Proxy};
+pub use turn::{Turn, turn};
 pub use wait::{BOUND, becomes, eventually};
 pub use wire::Wire;
 

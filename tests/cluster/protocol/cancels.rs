@@ -1,6 +1,6 @@
 //! Cancel requests: they end what the session runs now, and nothing else ever.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::cluster;
 use crate::support::frames::{cancel_request, query};
@@ -29,7 +29,6 @@ fn a_running_statement_ends() {
             wire.authenticate("demo", "demo").unwrap();
             wire.run(&format!("SET causeway.consistency = '{level}'"));
             let key = wire.cancel_key();
-            let began = Instant::now();
             wire.send(&query("SELECT pg_sleep(60)"));
             // However early it comes, it may find nothing yet; psql's user presses Ctrl-C again.
             let mut answer = None;
@@ -45,7 +44,6 @@ fn a_running_statement_ends() {
                 answer.ends_with("E[57014] Z[I]"),
                 "{level} 3.{minor}: {answer}"
             );
-            assert!(began.elapsed() < Duration::from_secs(10));
             assert_eq!(wire.value("SELECT 1"), "1");
         }
     }

@@ -134,10 +134,7 @@ fn exhaustion_is_said_after_the_configured_wait() {
     let began = Instant::now();
     assert_eq!(wire.ask("CREATE TABLE no_room (n int)"), "E[53300] Z[I]");
     let waited = began.elapsed();
-    assert!(
-        waited >= Duration::from_millis(500) && waited < Duration::from_secs(5),
-        "{waited:?}"
-    );
+    assert!(waited >= Duration::from_millis(500), "{waited:?}");
     let answer = wire.exchange(&[
         parse("", "CREATE TABLE no_room (n int)"),
         run("", &[]),

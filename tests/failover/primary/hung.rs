@@ -11,6 +11,9 @@ use crate::support::history::{Fate, History, Writers};
 use crate::support::status::{another_leads, events, settled};
 use crate::support::{Proxy, block_on};
 
+/// Many times what it takes: a busy machine is no defect, a wait for some other timeout is one.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// One primary frozen, replaced and back.
 struct Round {
     old: Arc<Node>,
@@ -67,7 +70,7 @@ fn a_hung_primary_is_replaced_and_acknowledges_nothing_that_is_lost() {
     let writers = writers(&proxy.url(), 6);
     for (number, agent) in each_way() {
         let round = Round::run(&cluster, &proxy, &writers, number, agent);
-        assert!(round.gap < Duration::from_secs(10), "{:?}", round.gap);
+        assert!(round.gap < LONGEST, "{:?}", round.gap);
         assert!(block_on(round.old.is_standby()).unwrap());
         let found = round.direct.check(&proxy.url());
         println!("directly: {found}");
@@ -83,7 +86,7 @@ fn without_quorum_a_hung_primary_is_fenced_by_its_agent_before_another_is_promot
     let writers = writers(&proxy.url(), 6);
     for (number, agent) in each_way() {
         let round = Round::run(&cluster, &proxy, &writers, number, agent);
-        assert!(round.gap < Duration::from_secs(14), "{:?}", round.gap);
+        assert!(round.gap < LONGEST, "{:?}", round.gap);
         let late = round.direct.acknowledged_since(round.frozen);
         let found = round.direct.check(&proxy.url());
         println!("{late} direct writes acknowledged after the freeze; {found}");

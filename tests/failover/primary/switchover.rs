@@ -64,6 +64,7 @@ fn a_switchover_under_load_is_not_noticed() {
     let mut stalls = Vec::new();
     for round in 1..=rounds(3) {
         writers.wait_acknowledged(50);
+        promotable(proxy.http, 2);
         let old = leader(proxy.http);
         if round % 2 == 1 {
             let (code, answer) = order(proxy.http, "/api/switchover");
@@ -136,17 +137,13 @@ fn a_switchover_that_cannot_succeed_is_refused_with_the_reason() {
     let mut open = proxy.wire();
     open.run("BEGIN");
     open.run("INSERT INTO history VALUES (-1, -1)");
-    settled(proxy.http);
-    let (mut code, mut text) = (0, String::new());
-    eventually("the agent answers again", || {
-        (code, text) = refused(to.name());
-        !text.contains("does not answer")
-    });
+    promotable(proxy.http, 2);
+    let (code, text) = refused(to.name());
     assert_eq!(code, 409);
     assert!(text.contains("still open"), "{text}");
     open.run("COMMIT");
 
-    settled(proxy.http);
+    promotable(proxy.http, 2);
     let (code, answer) = order(proxy.http, &format!("/api/switchover?to={}", to.name()));
     assert_eq!(code, 200, "{answer}");
     assert!(answer["stall_ms"].as_f64().unwrap() > 0.0, "{answer}");

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::history::writers::TABLE;
 use crate::support::history::{Route, Rows, Writers, stored};
-use crate::support::{BOUND, PROGRAM, becomes, in_namespaces, need, status};
+use crate::support::{BOUND, PROGRAM, becomes, in_namespaces, need, status, turn};
 
 /// Between the writes of a session.
 const PACE: Duration = Duration::from_millis(20);
@@ -27,6 +27,8 @@ pub(crate) struct World {
 
 /// Whether the test of that full name is to go on here; else it has run elsewhere, or is skipped.
 pub(crate) fn go_on(test: &str) -> bool {
+    // For as long as it runs elsewhere.
+    let _turn = turn();
     need("etcd") && in_namespaces(test)
 }
 
@@ -87,6 +89,17 @@ impl World {
         let answered = tokio::time::timeout(Duration::from_secs(2), asked).await;
         let (_, body) = answered.ok().flatten()?;
         serde_json::from_str(&body).ok()
+    }
+
+    /// The same; waits until it says something.
+    pub(crate) async fn heard(&self, proxy: usize) -> Value {
+        let mut said = None;
+        becomes("the proxy answers", async || {
+            said = self.status(proxy).await;
+            said.is_some()
+        })
+        .await;
+        said.unwrap()
     }
 
     /// The proxy that decides; waits for one.
@@ -174,8 +187,8 @@ impl World {
 
     /// The timeline that the primary writes.
     pub(crate) async fn timeline(&self) -> u64 {
-        let status = self.status(self.decider().await).await.unwrap();
-        let nodes = status["nodes"].as_array().unwrap();
+        let status = self.heard(self.decider().await).await;
+        let nodes = status::list(&status, "nodes");
         let primary = nodes.iter().find(|node| node["role"] == "primary");
         primary.unwrap()["timeline"].as_u64().unwrap()
     }
