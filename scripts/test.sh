@@ -6,6 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo=${CARGO:-cargo}
+# Its words are read below.
+export CARGO_TERM_COLOR=never
 
 "$cargo" fmt --check
 "$cargo" clippy --all-targets -- -D warnings
