@@ -175,24 +175,29 @@ fn the_core_is_pure() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Files that are too long as yet.
+const TOO_LONG: &[&str] = &["tests/pure/failover_plan.rs"];
+
 #[test]
 fn every_file_states_its_purpose_and_keeps_to_it() {
-    let mut wrong = Vec::new();
-    for path in sources(Path::new("src")) {
+    let mut aimless = Vec::new();
+    let mut long = BTreeMap::new();
+    for path in ["src", "tests", "benches"]
+        .map(Path::new)
+        .into_iter()
+        .flat_map(sources)
+    {
         let text = fs::read_to_string(&path).unwrap();
-        if !text.starts_with("//!") {
-            wrong.push(format!(
-                "{} does not begin by stating its purpose",
-                path.display()
-            ));
-        }
+        let path = path.display().to_string();
         let lines = text.lines().count();
         if lines > MOST_LINES {
-            wrong.push(format!(
-                "{} has {lines} lines: which two rooms is it?",
-                path.display()
-            ));
+            let more = format!("{lines} lines: which two rooms is it?");
+            long.insert(path.clone(), more);
+        }
+        if !text.starts_with("//!") {
+            aimless.push(path);
         }
     }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(aimless.is_empty(), "no purpose is stated: {aimless:#?}");
+    hold("is too long", &long, TOO_LONG);
 }

@@ -21,8 +21,8 @@ pub mod turn;
 pub mod wait;
 pub mod wire;
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, OnceLock};
 
 use parking_lot::Mutex;
 use pgcauseway::rig::Cluster;
@@ -55,15 +55,11 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// A primary and two standbys that all tests who say this name share. Its watchdog removes it when the
 /// process ends.
 pub fn shared(name: &'static str) -> &'static Cluster {
-    type Slot = &'static LazyLock<Cluster, Box<dyn FnOnce() -> Cluster + Send>>;
-    static CLUSTERS: LazyLock<Mutex<HashMap<&'static str, Slot>>> = LazyLock::new(Mutex::default);
-    let slot = *CLUSTERS.lock().entry(name).or_insert_with(|| {
-        let start = move || block_on(Cluster::builder(name).start()).unwrap();
-        let slot: LazyLock<Cluster, Box<dyn FnOnce() -> Cluster + Send>> =
-            LazyLock::new(Box::new(start));
-        &*Box::leak(Box::new(slot))
-    });
-    slot
+    type Slot = &'static OnceLock<Cluster>;
+    static CLUSTERS: Mutex<BTreeMap<&str, Slot>> = Mutex::new(BTreeMap::new());
+    let new = || &*Box::leak(Box::default());
+    let slot: Slot = CLUSTERS.lock().entry(name).or_insert_with(new);
+    slot.get_or_init(|| block_on(Cluster::builder(name).start()).unwrap())
 }
 
 /// Connects tokio-postgres; the connection lives in a task of its own.

@@ -12,8 +12,11 @@ const SKIP: &str = "CAUSEWAY_SKIP";
 /// The file in which skipped tests are noted, each with what it needs; scripts/test.sh counts them.
 const NOTES: &str = "CAUSEWAY_SKIPPED_FILE";
 
+/// Whether something is there; else what is missing.
+type Look = fn() -> Result<(), String>;
+
 /// All that can be needed, and how it is looked for.
-const THINGS: &[(&str, fn() -> Result<(), String>)] = &[
+const THINGS: &[(&str, Look)] = &[
     ("docker", docker),
     ("drivers", || Ok(())),
     ("etcd", || {

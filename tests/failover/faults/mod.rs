@@ -123,10 +123,7 @@ impl<'a> Scene<'a> {
 
 /// `/api/status`; nothing while it is not served.
 fn status(proxy: &Proxy) -> Value {
-    let answer = block_on(proxy.ask("GET", "/api/status"));
-    answer
-        .and_then(|(_, body)| serde_json::from_str(&body).ok())
-        .unwrap_or_default()
+    support::http::status_if_any(proxy.http())
 }
 
 /// The status as lines.
