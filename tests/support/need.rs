@@ -25,6 +25,7 @@ const THINGS: &[(&str, Look)] = &[
             .ok_or_else(|| "etcd is missing".into())
     }),
     ("namespaces", || Ok(())),
+    ("pgbench", pgbench),
     ("postgresql-15", postgresql_15),
     ("prometheus", || {
         runs("prometheus", &["--version"]).and_then(|()| runs("promtool", &["--version"]))
@@ -144,6 +145,13 @@ fn postgresql_15() -> Result<(), String> {
         15.. => Ok(()),
         older => Err(format!("this is version {older}")),
     }
+}
+
+/// Of the same version as the servers.
+fn pgbench() -> Result<(), String> {
+    let found = find_binaries().map_err(|error| error.to_string())?;
+    let program = found.directory().join("pgbench");
+    runs(&program.to_string_lossy(), &["--version"])
 }
 
 /// A module that a Python has.

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::{assert_whole, cluster, leading, named, proxy, rounds, writers};
 use crate::support::http::order;
 use crate::support::status::{another_leads, leader, promotable, settled};
-use crate::support::{Proxy, RUNTIME, block_on, eventually};
+use crate::support::{Proxy, RUNTIME, block_on, eventually, need};
 
 /// pgbench's tpcb-like transactions by 16 clients through a proxy.
 struct Pgbench(Child);
@@ -49,6 +49,9 @@ impl Pgbench {
 
 #[test]
 fn a_switchover_under_load_is_not_noticed() {
+    if !need("pgbench") {
+        return;
+    }
     let cluster = cluster("switchover");
     let proxy = proxy(&cluster, "durability: quorum");
     let check = proxy.check("checked", 1000);
@@ -57,9 +60,7 @@ fn a_switchover_under_load_is_not_noticed() {
         let _ = stopped.await;
     }));
     let program = cluster.binaries().directory().join("pgbench");
-    let pgbench = program
-        .exists()
-        .then(|| Pgbench::start(&proxy, &program, "prepared"));
+    let pgbench = Pgbench::start(&proxy, &program, "prepared");
     let writers = writers(&proxy.url(), 4);
     let mut stalls = Vec::new();
     for round in 1..=rounds(3) {
@@ -87,10 +88,8 @@ fn a_switchover_under_load_is_not_noticed() {
         settled(proxy.http);
     }
     println!("stalls in ms: {stalls:.0?}");
-    if let Some(pgbench) = pgbench {
-        let said = pgbench.stop();
-        assert!(said.contains("number of failed transactions: 0 "), "{said}");
-    }
+    let said = pgbench.stop();
+    assert!(said.contains("number of failed transactions: 0 "), "{said}");
     stop.send(()).unwrap();
     let report = block_on(checking).unwrap().unwrap();
     let history = writers.stop();
