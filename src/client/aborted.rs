@@ -30,7 +30,7 @@ impl Session {
     /// Answers a batch in such a transaction. False when it is to be run after all.
     pub(super) async fn answer_aborted(&mut self, batch: &Batch) -> Result<bool, Ending> {
         let has = |wanted: Effect| batch.effects.contains(&wanted);
-        if has(Effect::Rollback) {
+        if has(Effect::Rollback { chain: false }) {
             self.aborted = Aborted::No;
             return Ok(false);
         }
@@ -40,7 +40,7 @@ impl Session {
             self.tell(ready.as_bytes()).await?;
             return Ok(true);
         }
-        let problem = if has(Effect::End) {
+        let problem = if has(Effect::End { chain: false }) {
             self.aborted = Aborted::No;
             rolled_back()
         } else if self.aborted == Aborted::Untold {

@@ -316,7 +316,7 @@ impl Batch {
                 let statement = &prepared.statement;
                 statement.count > 0
                     && statement.count == statement.effects.len()
-                    && statement.effects.iter().all(own)
+                    && statement.effects.iter().all(|step| own(&step.effect))
             })
     }
 
@@ -341,7 +341,8 @@ impl Batch {
         self.strictest(statement.access, statement.write_reason);
         self.may_commit_async |= statement.may_commit_async;
         self.statements += statement.count;
-        self.effects.extend(statement.effects.iter().cloned());
+        let effects = statement.effects.iter().map(|step| step.effect.clone());
+        self.effects.extend(effects);
         if let Some(hint) = &statement.hint {
             self.level = self.level.max_strict(hint.consistency);
             self.hint_fault = hint.fault.clone().or_else(|| self.hint_fault.take());

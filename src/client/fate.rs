@@ -29,8 +29,8 @@ impl Session {
         let pending = self.unit.pending.take().filter(|_| sent);
         // What stands beside a ROLLBACK commits by itself.
         let ended = |effect: &Effect| match effect {
-            Effect::End => true,
-            Effect::Rollback => batch.statements > 1,
+            Effect::End { .. } => true,
+            Effect::Rollback { .. } => batch.statements > 1,
             _ => false,
         };
         let may_have_committed = sent
@@ -70,7 +70,7 @@ impl Session {
         }
         self.track
             .batch_ended(&[], true, true, TransactionStatus::Idle);
-        let ends = |effect: &Effect| matches!(effect, Effect::End | Effect::Rollback);
+        let ends = |effect: &Effect| matches!(effect, Effect::End { .. } | Effect::Rollback { .. });
         if in_transaction && !batch.effects.iter().any(ends) {
             // A driver may close a statement by itself and pass the answer on to nobody.
             self.aborted = match batch.runs_nothing() {

@@ -58,10 +58,13 @@ impl Desk<'_> {
     /// Answers a batch of which everything is answered here. True when it brought an error.
     pub(super) fn answer(&mut self, batch: &Batch) -> (Reply, bool) {
         let mut reply = Reply::new();
-        let mut bound: &[Effect] = &[];
+        let mut bound: Vec<Effect> = Vec::new();
         for message in &batch.messages {
             let known = message.prepared.as_ref();
-            let effects = known.map(|prepared| &*prepared.statement.effects);
+            let effects = known.map(|prepared| {
+                let steps = prepared.statement.effects.iter();
+                steps.map(|step| step.effect.clone()).collect::<Vec<_>>()
+            });
             let step = match message.tag {
                 b'Q' => self
                     .run(&batch.effects, true)
@@ -71,8 +74,8 @@ impl Desk<'_> {
                     bound = effects.unwrap_or_default();
                     Ok(Reply::new().raw(BIND_COMPLETE))
                 }
-                b'D' => Ok(describe(message, effects.unwrap_or(bound))),
-                b'E' => self.run(bound, false),
+                b'D' => Ok(describe(message, effects.as_ref().unwrap_or(&bound))),
+                b'E' => self.run(&bound, false),
                 b'C' => Ok(Reply::new().raw(CLOSE_COMPLETE)),
                 b'S' => Ok(Reply::new().ready(self.status)),
                 _ => Ok(Reply::new()),

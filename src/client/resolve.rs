@@ -30,7 +30,9 @@ impl Session {
     /// Before a batch that ends a writing transaction: notes which one it is.
     pub(super) async fn identify(&mut self, batch: &Batch) -> Result<(), Failure> {
         self.unit.pending = None;
-        if !batch.effects.contains(&Effect::End) || self.unit.access != Some(Access::Write) {
+        if !batch.effects.contains(&Effect::End { chain: false })
+            || self.unit.access != Some(Access::Write)
+        {
             return Ok(());
         }
         let primary = self.last_route.is_some_and(|last| last.route.primary);
@@ -151,7 +153,8 @@ impl Session {
         batch: &Batch,
         owed: &[Owed],
     ) -> Result<bool, Ending> {
-        let alone = batch.statements == 1 && batch.effects.as_slice() == [Effect::End];
+        let alone =
+            batch.statements == 1 && batch.effects.as_slice() == [Effect::End { chain: false }];
         if !alone || !matches!(batch.end, End::Query | End::Sync) {
             return Ok(false);
         }

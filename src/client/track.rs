@@ -155,12 +155,7 @@ impl Track {
             Effect::Set { .. } | Effect::ResetAll | Effect::DiscardAll => {
                 self.pending.push(effect.clone());
             }
-            Effect::Begin { .. }
-            | Effect::End
-            | Effect::Rollback
-            | Effect::DiscardOther
-            | Effect::SetOwn { .. }
-            | Effect::ShowOwn(_) => {}
+            _ => {}
         }
     }
 
@@ -169,8 +164,11 @@ impl Track {
             Effect::Set {
                 name,
                 sql: Some(sql),
+                ..
             } => Arc::make_mut(&mut self.settings).set(name, sql),
-            Effect::Set { name, sql: None } => {
+            Effect::Set {
+                name, sql: None, ..
+            } => {
                 // RESET goes back to the server's default; what the client asked for at login is
                 // its own default and comes back with the next synchronisation.
                 let settings = Arc::make_mut(&mut self.settings);
@@ -218,6 +216,7 @@ mod tests {
         Effect::Set {
             name: name.into(),
             sql: Some(sql.into()),
+            local: false,
         }
     }
 
@@ -239,10 +238,10 @@ mod tests {
         ];
         track.batch_ended(&effects, false, false, InTransaction);
         assert!(!track.settings.contains("work_mem"));
-        track.batch_ended(&[Effect::End], false, true, Idle);
+        track.batch_ended(&[Effect::End { chain: false }], false, true, Idle);
         assert!(!track.settings.contains("work_mem"), "rolled back");
         track.batch_ended(&effects, false, false, InTransaction);
-        let after = track.batch_ended(&[Effect::End], false, false, Idle);
+        let after = track.batch_ended(&[Effect::End { chain: false }], false, false, Idle);
         assert!(track.settings.contains("work_mem") && after.settings_changed);
     }
 
@@ -262,7 +261,7 @@ mod tests {
             false,
             InTransaction,
         );
-        track.batch_ended(&[Effect::End], false, false, Idle);
+        track.batch_ended(&[Effect::End { chain: false }], false, false, Idle);
         assert!(track.settings.contains("a") && !track.settings.contains("b"));
     }
 
@@ -285,6 +284,7 @@ mod tests {
         let reset = Effect::Set {
             name: "application_name".into(),
             sql: None,
+            local: false,
         };
         let after = track.batch_ended(&[reset], false, false, Idle);
         assert!(track.settings.contains("application_name") && after.settings_unknown);
@@ -297,7 +297,7 @@ mod tests {
         let mut track = track();
         track.set_level(Some(Level::Primary), true);
         assert_eq!(track.level(), Level::Primary);
-        track.batch_ended(&[Effect::End], false, false, Idle);
+        track.batch_ended(&[Effect::End { chain: false }], false, false, Idle);
         assert_eq!(track.level(), Level::Session);
     }
 }

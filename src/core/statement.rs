@@ -45,12 +45,13 @@ pub enum WriteReason {
     RefusedByStandby,
 }
 
-/// Why a session must keep the server connection it has.
+/// What a session has left on its server connection, for which it must keep it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum PinReason {
     /// `LISTEN`.
     Listen,
-    /// A temporary table, view or sequence.
+    /// A temporary table, view, sequence, function or type.
     TemporaryObject,
     /// `PREPARE` as an SQL statement: the name lives in one server session.
     SqlPrepare,
@@ -58,10 +59,15 @@ pub enum PinReason {
     HoldCursor,
     /// A session-level advisory lock.
     AdvisoryLock,
-    /// A setting changed in a way that cannot be followed (`set_config`, `SET SESSION AUTHORIZATION`).
+    /// A setting that cannot be repeated elsewhere: its name was made up at run time, or it takes a
+    /// privilege that the session does not have.
     Settings,
-    /// `LOAD`.
+    /// `SET SESSION AUTHORIZATION`.
+    Authorization,
+    /// `LOAD`: what a library keeps for itself cannot be asked for.
     Library,
+    /// `setseed`: the numbers that follow come from this server process.
+    Seed,
 }
 
 /// A transaction's isolation level, as far as it was spelled out.
@@ -85,32 +91,65 @@ pub enum Effect {
         /// The declared isolation level.
         isolation: Option<Isolation>,
     },
-    /// `COMMIT`, `END`, `PREPARE TRANSACTION`.
-    End,
+    /// `COMMIT`, `END`, `PREPARE TRANSACTION`; with `AND CHAIN` the next transaction is open already.
+    End {
+        /// `AND CHAIN`.
+        chain: bool,
+    },
     /// `ROLLBACK`, `ABORT`.
-    Rollback,
+    Rollback {
+        /// `AND CHAIN`.
+        chain: bool,
+    },
     /// `SAVEPOINT name`.
     Savepoint(Box<str>),
+    /// `RELEASE SAVEPOINT name`.
+    Release(Box<str>),
     /// `ROLLBACK TO SAVEPOINT name`.
     RollbackTo(Box<str>),
-    /// `SET` or `RESET` of a server setting outside `LOCAL`.
+    /// `SET` or `RESET` of a server setting, or of the role.
     Set {
-        /// The setting's name in lower case.
+        /// The setting's name in lower case; `role` for `SET ROLE`.
         name: Box<str>,
-        /// The complete `SET` statement to repeat on another server connection; none after `RESET`.
+        /// The complete `SET` statement, without `LOCAL`, to repeat on another server connection; none
+        /// after `RESET` and `TO DEFAULT`.
         sql: Option<Box<str>>,
+        /// `SET LOCAL`: until the transaction ends.
+        local: bool,
     },
-    /// `RESET ALL`.
+    /// `RESET ALL`: every setting but the role and the session's authorization.
     ResetAll,
     /// `DISCARD ALL`.
     DiscardAll,
-    /// `DISCARD PLANS | SEQUENCES | TEMP`: nothing that we keep.
-    DiscardOther,
+    /// `DISCARD TEMP`.
+    DiscardTemp,
+    /// `DISCARD SEQUENCES`.
+    DiscardSequences,
+    /// `DISCARD PLANS`: nothing that anybody can see.
+    DiscardPlans,
     /// `DEALLOCATE name`, or of all of them.
     Deallocate(Option<Box<str>>),
-    /// The session now depends on this very server connection.
+    /// Leaves this on the server connection, for certain once it has succeeded.
     Pin(PinReason),
-    /// Changes definitions: what is known of functions may be stale from here on.
+    /// May have ended what a pin stands for (`UNLISTEN`, an unlock, `CLOSE`, `DROP`): worth a question
+    /// if the session is pinned for it.
+    Unpin(PinReason),
+    /// Runs what cannot be told from the text: the server has to be asked what is left of it.
+    Opaque(Arc<Opaque>),
+    /// Draws a number from a sequence: `lastval` and `currval` on this connection speak of it.
+    DrawsNumber,
+    /// Asks `lastval` or `currval`, which only the connection can answer that drew for this session.
+    AsksNumber,
+    /// Sends notifications (`NOTIFY`, `pg_notify`).
+    Notify,
+    /// `LISTEN channel`, beside its pin.
+    Listen(Box<str>),
+    /// `UNLISTEN channel`, or all of them.
+    Unlisten(Option<Box<str>>),
+    /// Changes what sessions that begin later find: idle connections of before are to be renewed.
+    Renew(Renew),
+    /// Changes definitions for everybody: what is known of functions may be stale from here on, and what
+    /// was parsed before may mean something else.
     Ddl,
     /// `SET causeway.name = value` (with `LOCAL` or not) or, without a value, `RESET` / `TO DEFAULT`.
     SetOwn {
@@ -123,6 +162,36 @@ pub enum Effect {
     },
     /// `SHOW causeway.name`.
     ShowOwn(Box<str>),
+}
+
+/// What is known of code whose effects on the session cannot be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opaque {
+    /// Custom settings (with a dot in their names, which `pg_settings` does not show) that its body names.
+    pub names: Box<[Box<str>]>,
+    /// It can make up a setting's name at run time.
+    pub any_name: bool,
+}
+
+/// Whose idle server connections no longer show what a new one would.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Renew {
+    /// `ALTER ROLE … SET`, `ALTER ROLE` and its kin; of everybody when none is named.
+    Role(Option<Box<str>>),
+    /// `ALTER DATABASE … SET`, of a database by name.
+    Database(Box<str>),
+    /// `DROP DATABASE`, `ALTER DATABASE … RENAME`, `CREATE DATABASE … TEMPLATE`: none may be connected
+    /// to it, so that its idle connections are closed before the statement is sent.
+    Close(Box<str>),
+}
+
+/// An effect, and which of a text's statements brings it about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The statement's number in its text, from 0.
+    pub statement: u32,
+    /// What it does once it has succeeded.
+    pub effect: Effect,
 }
 
 impl Effect {
@@ -149,7 +218,7 @@ pub struct Statement {
     /// Why it is a write, when it is one.
     pub write_reason: Option<WriteReason>,
     /// Session effects, in the statements' order; empty for nearly every text.
-    pub effects: Arc<[Effect]>,
+    pub effects: Arc<[Step]>,
     /// How many statements the text holds (0 for an empty query).
     pub count: usize,
     /// The commit may not have been flushed when it is acknowledged (`synchronous_commit` was
@@ -157,28 +226,21 @@ pub struct Statement {
     pub may_commit_async: bool,
     /// A per-statement level.
     pub hint: Option<Hint>,
-    /// The text is one of `COPY … TO STDOUT | FROM STDIN`.
-    pub copy: bool,
 }
 
 impl Statement {
-    /// Whether all of it concerns Causeway's own settings.
-    pub fn is_own(&self) -> bool {
-        self.count > 0
-            && self.effects.len() == self.count
-            && self.effects.iter().all(Effect::is_own)
-    }
-
     /// A text that was not looked at and therefore goes to the primary.
     pub fn unexamined(reason: WriteReason) -> Self {
         Self {
             access: Access::Write,
             write_reason: Some(reason),
-            effects: Arc::from([]),
+            effects: Arc::from([Step {
+                statement: 0,
+                effect: Effect::Opaque(Arc::default()),
+            }]),
             count: 1,
             may_commit_async: true,
             hint: None,
-            copy: false,
         }
     }
 }

@@ -46,7 +46,8 @@ fn examine(text: &str, catalog: &Catalog) -> Option<(Verdict, usize)> {
     let parsed = pg_raw_parse::parse(text).ok()?;
     let count = parsed.iter().count();
     let mut verdict = Verdict::new();
-    for raw in parsed.iter() {
+    for (number, raw) in parsed.iter().enumerate() {
+        verdict.statement = u32::try_from(number).unwrap_or(u32::MAX);
         let start = usize::try_from(raw.stmt_location).unwrap_or(0);
         let length = usize::try_from(raw.stmt_len).unwrap_or(0);
         let source = match length {
@@ -96,7 +97,6 @@ impl Examiner<'_, '_> {
             // The plan is that of the node that would run the statement, so it goes where that goes.
             Node::ExplainStmt(statement) => self.inner(statement.query()),
             Node::CopyStmt(statement) => {
-                self.verdict.copy |= statement.filename().is_none() && !statement.is_program;
                 if statement.is_from || statement.is_program || statement.filename().is_some() {
                     self.verdict.write(WriteReason::Command);
                 }
@@ -123,7 +123,9 @@ impl Examiner<'_, '_> {
         match node {
             Node::DiscardStmt(statement) => self.verdict.effect(match statement.target {
                 DiscardMode::DISCARD_ALL => Effect::DiscardAll,
-                _ => Effect::DiscardOther,
+                DiscardMode::DISCARD_TEMP => Effect::DiscardTemp,
+                DiscardMode::DISCARD_SEQUENCES => Effect::DiscardSequences,
+                _ => Effect::DiscardPlans,
             }),
             Node::DeallocateStmt(statement) => {
                 let name = statement.name().filter(|_| !statement.isall);

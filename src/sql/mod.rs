@@ -18,7 +18,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::core::statement::{Access, Effect, PinReason, Statement, WriteReason};
+use crate::core::statement::{Access, Effect, PinReason, Statement, Step, WriteReason};
 
 pub use catalog::{Catalog, FunctionRow};
 
@@ -139,7 +139,12 @@ impl Classifier {
         let single = self.scanner.scan(&[], text).is_ok() && self.scanner.is_single();
         self.scanner.shrink(LONGEST_TEXT);
         if !single || !leaves_no_trace(text) {
-            statement.effects = Arc::from([Effect::Pin(PinReason::Settings)]);
+            statement.effects = Arc::from([Step {
+                statement: 0,
+                effect: Effect::Pin(PinReason::Settings),
+            }]);
+        } else {
+            statement.effects = Arc::from([]);
         }
         statement.hint = hint::find(text).map(hint::parse);
         statement

@@ -60,6 +60,7 @@ pub(super) fn set(statement: &VariableSetStmt, source: &str, verdict: &mut Verdi
     verdict.effect(Effect::Set {
         name: name.into(),
         sql: sets.then(|| repeatable(source)),
+        local: false,
     });
 }
 
@@ -100,24 +101,21 @@ pub(super) fn transaction(statement: &TransactionStmt, alone: bool, verdict: &mu
         }
         kind @ (TransactionStmtKind::TRANS_STMT_COMMIT
         | TransactionStmtKind::TRANS_STMT_ROLLBACK) => {
+            let chain = statement.chain;
             verdict.effect(match kind {
-                TransactionStmtKind::TRANS_STMT_COMMIT => Effect::End,
-                _ => Effect::Rollback,
+                TransactionStmtKind::TRANS_STMT_COMMIT => Effect::End { chain },
+                _ => Effect::Rollback { chain },
             });
-            if statement.chain {
+            if chain {
                 verdict.write(WriteReason::Transaction);
-                verdict.effect(Effect::Begin {
-                    read_only: None,
-                    isolation: None,
-                });
             }
         }
         TransactionStmtKind::TRANS_STMT_SAVEPOINT => verdict.effect(Effect::Savepoint(name())),
         TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => verdict.effect(Effect::RollbackTo(name())),
-        TransactionStmtKind::TRANS_STMT_RELEASE => verdict.literal = true,
+        TransactionStmtKind::TRANS_STMT_RELEASE => verdict.effect(Effect::Release(name())),
         TransactionStmtKind::TRANS_STMT_PREPARE => {
             verdict.write(WriteReason::Command);
-            verdict.effect(Effect::End);
+            verdict.effect(Effect::End { chain: false });
         }
         _ => verdict.write(WriteReason::Command),
     }
@@ -165,6 +163,7 @@ fn characteristics(statement: &VariableSetStmt, verdict: &mut Verdict) {
         verdict.effect(Effect::Set {
             name: name.into(),
             sql: Some(format!("SET {name} = '{value}'").into()),
+            local: false,
         });
     }
 }

@@ -1,17 +1,17 @@
 //! A classification while it is being made: it starts mild and only ever becomes stricter.
 
-use crate::core::statement::{Access, Effect, Statement, WriteReason};
+use crate::core::statement::{Access, Effect, Statement, Step, WriteReason};
 
 /// What is known so far about the statements of one text.
 #[derive(Debug)]
 pub(super) struct Verdict {
     access: Access,
     write_reason: Option<WriteReason>,
-    effects: Vec<Effect>,
+    effects: Vec<Step>,
+    /// Which of the text's statements is being looked at.
+    pub(super) statement: u32,
     /// See [`Statement::may_commit_async`].
     pub(super) may_commit_async: bool,
-    /// See [`Statement::copy`].
-    pub(super) copy: bool,
     /// Other literals in the same shape would give another classification, or the shape is one
     /// that hardly comes back.
     pub(super) literal: bool,
@@ -24,8 +24,8 @@ impl Verdict {
             access: Access::Neutral,
             write_reason: None,
             effects: Vec::new(),
+            statement: 0,
             may_commit_async: false,
-            copy: false,
             literal: false,
         }
     }
@@ -51,16 +51,22 @@ impl Verdict {
         self.literal |= !matches!(
             effect,
             Effect::Begin { .. }
-                | Effect::End
-                | Effect::Rollback
+                | Effect::End { .. }
+                | Effect::Rollback { .. }
                 | Effect::Pin(_)
                 | Effect::ResetAll
                 | Effect::DiscardAll
-                | Effect::DiscardOther
+                | Effect::DiscardTemp
+                | Effect::DiscardSequences
+                | Effect::DiscardPlans
                 | Effect::Deallocate(None)
         );
-        if !(matches!(effect, Effect::Pin(_)) && self.effects.contains(&effect)) {
-            self.effects.push(effect);
+        let step = Step {
+            statement: self.statement,
+            effect,
+        };
+        if !(matches!(step.effect, Effect::Pin(_)) && self.effects.contains(&step)) {
+            self.effects.push(step);
         }
     }
 
@@ -73,7 +79,6 @@ impl Verdict {
             count,
             may_commit_async: self.may_commit_async,
             hint: None,
-            copy: self.copy,
         }
     }
 }

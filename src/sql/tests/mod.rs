@@ -94,15 +94,15 @@ pub(super) fn render(statement: &Statement) -> String {
     if statement.may_commit_async {
         line += " async";
     }
-    if statement.copy {
-        line += " copy";
-    }
     if statement.count != 1 {
         line += &format!(" x{}", statement.count);
     }
-    for effect in statement.effects.iter() {
+    for step in statement.effects.iter() {
         line.push(' ');
-        line += &render_effect(effect);
+        line += &render_effect(&step.effect);
+        if step.statement > 0 {
+            line += &format!("@{}", step.statement);
+        }
     }
     line
 }
@@ -124,21 +124,38 @@ fn render_effect(effect: &Effect) -> String {
                 isolation.as_ref().map_or("-".into(), level)
             )
         }
-        Effect::End => "end".into(),
-        Effect::Rollback => "rollback".into(),
+        Effect::End { chain } => format!("end{}", if *chain { "+chain" } else { "" }),
+        Effect::Rollback { chain } => format!("rollback{}", if *chain { "+chain" } else { "" }),
         Effect::Savepoint(name) => format!("savepoint({name})"),
+        Effect::Release(name) => format!("release({name})"),
         Effect::RollbackTo(name) => format!("rollback_to({name})"),
-        Effect::Set {
-            name,
-            sql: Some(sql),
-        } => format!("set({name}={sql})"),
-        Effect::Set { name, sql: None } => format!("reset({name})"),
+        Effect::Set { name, sql, local } => {
+            let local = if *local { "local " } else { "" };
+            match sql {
+                Some(sql) => format!("set({local}{name}={sql})"),
+                None => format!("reset({local}{name})"),
+            }
+        }
         Effect::ResetAll => "reset_all".into(),
         Effect::DiscardAll => "discard_all".into(),
-        Effect::DiscardOther => "discard".into(),
+        Effect::DiscardTemp => "discard_temp".into(),
+        Effect::DiscardSequences => "discard_sequences".into(),
+        Effect::DiscardPlans => "discard_plans".into(),
         Effect::Deallocate(Some(name)) => format!("deallocate({name})"),
         Effect::Deallocate(None) => "deallocate_all".into(),
         Effect::Pin(reason) => format!("pin({reason:?})"),
+        Effect::Unpin(reason) => format!("unpin({reason:?})"),
+        Effect::Opaque(opaque) => {
+            let any = if opaque.any_name { "*" } else { "" };
+            format!("opaque({}{any})", opaque.names.join(","))
+        }
+        Effect::DrawsNumber => "draws".into(),
+        Effect::AsksNumber => "asks_number".into(),
+        Effect::Notify => "notify".into(),
+        Effect::Listen(channel) => format!("listen({channel})"),
+        Effect::Unlisten(Some(channel)) => format!("unlisten({channel})"),
+        Effect::Unlisten(None) => "unlisten_all".into(),
+        Effect::Renew(renew) => format!("renew({renew:?})"),
         Effect::Ddl => "ddl".into(),
         Effect::SetOwn { name, value, local } => match value {
             Some(value) if *local => format!("own_local({name}={value})"),
