@@ -13,7 +13,9 @@ export CARGO_TERM_COLOR=never
 "$cargo" clippy --all-targets -- -D warnings
 
 # Most tests wait for servers most of the time; those that do not take turns (tests/support/turn.rs).
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
+# Beyond eight it is their clusters that take the memory.
+threads=$((2 * $(nproc)))
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((threads < 8 ? threads : 8))}
 
 # `cargo test` and no runner that gives each test a process of its own: tests share clusters.
 output=$(mktemp)

@@ -141,7 +141,7 @@ async fn one_of_three_leads_and_the_others_know_it() {
         proxies.iter().any(|proxy| proxy.claim().holds())
     })
     .await;
-    witness.assert_one_leader_at_a_time();
+    witness.assert_one_leader_at_a_time().await;
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn a_frozen_etcd_ends_the_claim_in_time_and_its_late_answers_revive_nothin
         .save(&json!({ "n": 3 }), stored.version)
         .await
         .unwrap();
-    witness.assert_one_leader_at_a_time();
+    witness.assert_one_leader_at_a_time().await;
 }
 
 #[tokio::test]
@@ -284,7 +284,7 @@ async fn a_restarted_etcd_has_lost_nothing_and_leadership_comes_back() {
             assert_eq!((stored.version, stored.record), (version, record.clone()));
         }
     }
-    witness.assert_one_leader_at_a_time();
+    witness.assert_one_leader_at_a_time().await;
 }
 
 /// Saves by whoever leads, until somebody could.
@@ -334,7 +334,7 @@ async fn a_failing_member_of_three_costs_at_most_a_tenure() {
         }
         version = save(&proxies, &json!([round, "back"]), version).await;
     }
-    witness.assert_one_leader_at_a_time();
+    witness.assert_one_leader_at_a_time().await;
 }
 
 #[tokio::test]
@@ -367,5 +367,5 @@ async fn stepping_down_at_any_moment_makes_no_second_leader() {
         proxy.step_down(pause).await;
     }
     leader(&proxies).await;
-    witness.assert_one_leader_at_a_time();
+    witness.assert_one_leader_at_a_time().await;
 }
