@@ -2,7 +2,7 @@
 //! nothing. Who wants to do without names it in `CAUSEWAY_SKIP`; such tests are counted as skipped.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use pgcauseway::rig::{Private, find_binaries, find_etcd, private};
@@ -25,7 +25,9 @@ const THINGS: &[(&str, Look)] = &[
             .ok_or_else(|| "etcd is missing".into())
     }),
     ("namespaces", || Ok(())),
-    ("pgbench", pgbench),
+    ("pgbench", || {
+        runs(&pgbench().to_string_lossy(), &["--version"])
+    }),
     ("postgresql-15", postgresql_15),
     ("prometheus", || {
         runs("prometheus", &["--version"]).and_then(|()| runs("promtool", &["--version"]))
@@ -147,11 +149,11 @@ fn postgresql_15() -> Result<(), String> {
     }
 }
 
-/// Of the same version as the servers.
-fn pgbench() -> Result<(), String> {
-    let found = find_binaries().map_err(|error| error.to_string())?;
-    let program = found.directory().join("pgbench");
-    runs(&program.to_string_lossy(), &["--version"])
+/// The one beside the servers' programs; elsewhere, any.
+pub fn pgbench() -> PathBuf {
+    let found = find_binaries().map(|found| found.directory().join("pgbench"));
+    let beside = found.ok().filter(|program| program.exists());
+    beside.unwrap_or_else(|| "pgbench".into())
 }
 
 /// A module that a Python has.

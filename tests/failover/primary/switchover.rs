@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{assert_whole, cluster, leading, named, proxy, rounds, writers};
 use crate::support::http::order;
+use crate::support::need::pgbench;
 use crate::support::status::{another_leads, leader, promotable, settled};
 use crate::support::{Proxy, RUNTIME, block_on, eventually, need};
 
@@ -16,10 +17,10 @@ use crate::support::{Proxy, RUNTIME, block_on, eventually, need};
 struct Pgbench(Child);
 
 impl Pgbench {
-    fn start(proxy: &Proxy, program: &std::path::Path, protocol: &str) -> Self {
+    fn start(proxy: &Proxy, protocol: &str) -> Self {
         let port = proxy.port.to_string();
-        let pgbench = |arguments: &[&str]| {
-            let mut command = Command::new(program);
+        let run = |arguments: &[&str]| {
+            let mut command = Command::new(pgbench());
             command
                 .args(["-h", "127.0.0.1", "-p", &port, "-U", "demo"])
                 .args(arguments)
@@ -29,10 +30,10 @@ impl Pgbench {
                 .stderr(Stdio::piped());
             command
         };
-        let made = pgbench(&["-i", "-s", "4", "-q"]).output().unwrap();
+        let made = run(&["-i", "-s", "4", "-q"]).output().unwrap();
         assert!(made.status.success(), "{made:?}");
-        let run = ["-n", "-c", "16", "-j", "2", "-T", "1000", "-M", protocol];
-        Self(pgbench(&run).spawn().unwrap())
+        let load = ["-n", "-c", "16", "-j", "2", "-T", "1000", "-M", protocol];
+        Self(run(&load).spawn().unwrap())
     }
 
     /// Lets it end as it does when its time is up; its words.
@@ -59,8 +60,7 @@ fn a_switchover_under_load_is_not_noticed() {
     let checking = RUNTIME.spawn(verify::run(check, async {
         let _ = stopped.await;
     }));
-    let program = cluster.binaries().directory().join("pgbench");
-    let pgbench = Pgbench::start(&proxy, &program, "prepared");
+    let pgbench = Pgbench::start(&proxy, "prepared");
     let writers = writers(&proxy.url(), 4);
     let mut stalls = Vec::new();
     for round in 1..=rounds(3) {
