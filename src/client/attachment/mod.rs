@@ -2,6 +2,7 @@
 //! asked what is left on it, and given back.
 
 pub(super) mod ask;
+pub(super) mod moving;
 pub(super) mod routing;
 pub(super) mod shapes;
 
@@ -40,6 +41,8 @@ pub(super) struct Unit {
     pub(super) access: Option<Access>,
     pub(super) may_commit_async: bool,
     pub(super) level: Level,
+    /// A statement has read: a snapshot has been taken.
+    pub(super) has_read: bool,
     /// The transaction whose COMMIT is on its way, if it is known.
     pub(super) pending: Option<Pending>,
     /// The connection was placed for the batch at hand, which is counted already.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use self::context::Context;
 use self::state::State;
 use super::attachment::routing::{Failure, LastRoute, MAX_ATTEMPTS};
-use super::attachment::{self, Attachment, ask, shapes};
+use super::attachment::{self, Attachment, ask, moving, shapes};
 use super::connection::batch::{Batch, End, Gathered, Gatherer};
 use super::connection::{Connection, Ending};
 use super::outcome::aborted::{self, Aborted};
@@ -222,7 +222,18 @@ impl Session {
         self.renew_before(batch);
         loop {
             attempts += 1;
+            let moves = self
+                .held
+                .as_mut()
+                .is_some_and(|held| moving::is_needed(held, batch));
             let mut held = match self.held.take() {
+                Some(held) if moves => {
+                    let (client, state) = (&mut self.client, &mut self.state);
+                    match moving::to_primary(client, state, &mut self.context, held, batch).await {
+                        Ok(held) => held,
+                        Err(failure) => return self.transaction_lost(batch, failure).await,
+                    }
+                }
                 Some(held) => held,
                 None => {
                     let (client, state) = (&mut self.client, &mut self.state);
@@ -267,12 +278,18 @@ impl Session {
                 }
                 Outcome::Repeat(why) if attempts < MAX_ATTEMPTS => {
                     self.context.worker.common.metrics.routing.replayed(why);
+                    // Only that it writes is true of a statement in every session and at all times.
                     if why == Replay::ReadOnly {
                         self.remember_refusal(batch);
-                        batch.access = Access::Write;
-                        batch.write_reason = Some(WriteReason::RefusedByStandby);
-                    } else {
-                        exclude.insert(held.server().origin.node);
+                    }
+                    match why {
+                        Replay::ReadOnly | Replay::Refused | Replay::NotReplayed => {
+                            batch.access = Access::Write;
+                            batch.write_reason = Some(WriteReason::RefusedByStandby);
+                        }
+                        Replay::RecoveryConflict | Replay::NodeLost => {
+                            exclude.insert(held.server().origin.node);
+                        }
                     }
                     match why {
                         Replay::NodeLost => held.discard(&self.context),
@@ -329,6 +346,7 @@ impl Session {
             .max(batch.access);
         held.unit.access = Some(access);
         held.unit.may_commit_async |= batch.may_commit_async;
+        held.unit.has_read |= batch.access != Access::Neutral;
         let asynchronous = held.unit.may_commit_async || self.state.may_commit_async();
         if !std::mem::take(&mut held.unit.just_placed) {
             held.last = LastRoute::held(held.last.route);
@@ -454,6 +472,13 @@ impl Session {
             ..
         } = self;
         outcome::server_lost(client, state, context, held, batch, sent).await
+    }
+
+    /// The transaction could not be taken to the primary: it is failed, until its client ends it.
+    async fn transaction_lost(&mut self, batch: &Batch, failure: Failure) -> Result<(), Ending> {
+        self.state.server_lost();
+        self.state.aborted = Aborted::Told;
+        self.refuse(batch, failure).await
     }
 
     async fn refuse(&mut self, batch: &Batch, failure: Failure) -> Result<(), Ending> {

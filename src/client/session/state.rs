@@ -163,6 +163,16 @@ impl State {
         settings.meaning()
     }
 
+    /// The statements that bring another server connection to where the open transaction stands, if that
+    /// can be done after it has read, or has not.
+    pub(in crate::client) fn replay(&self, has_read: bool) -> Option<Vec<String>> {
+        let by_default = self.settings.contains("default_transaction_isolation");
+        if !self.pins.is_empty() || self.doubt.is_some() || by_default && has_read {
+            return None;
+        }
+        self.transaction.replay(has_read)
+    }
+
     /// Whether `synchronous_commit` may differ from the server's default in this session.
     pub(in crate::client) fn may_commit_async(&self) -> bool {
         const NAME: &str = "synchronous_commit";
