@@ -87,8 +87,13 @@ impl Prepared {
 
     /// Appends the Parse message that prepares it under `name`.
     pub fn write_parse(&self, name: &str, out: &mut Vec<u8>) {
+        self.write_parse_as(name.as_bytes(), out);
+    }
+
+    /// The same under a client's own name.
+    pub fn write_parse_as(&self, name: &[u8], out: &mut Vec<u8>) {
         frame::write(out, tag::frontend::PARSE, |body| {
-            body.extend_from_slice(name.as_bytes());
+            body.extend_from_slice(name);
             body.push(0);
             body.extend_from_slice(&self.body);
         });
@@ -313,6 +318,11 @@ impl Held {
     /// Forgets one: it was not prepared after all, or was closed.
     pub fn remove(&mut self, id: u64) {
         self.ids.remove(&id);
+    }
+
+    /// Forgets all, and gives their numbers.
+    pub fn take_all(&mut self) -> Vec<u64> {
+        std::mem::take(self).ids.into_keys().collect()
     }
 
     /// Forgets all.

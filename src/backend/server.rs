@@ -1,6 +1,6 @@
 //! One logged-in server connection and all that is known of its state.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -58,6 +58,9 @@ pub struct Conversation {
     pub describing: VecDeque<(u64, Box<[u8]>)>,
     /// Whose unnamed statement it holds.
     pub unnamed: Option<u64>,
+    /// Statements that are prepared under a client's own names, for SQL that speaks of them: with their
+    /// numbers.
+    pub exposed: HashMap<Box<[u8]>, u64>,
     /// ParameterStatus since the login, where it differs from what was said then.
     pub reported: Vec<(String, String)>,
     /// Notifications that came while something of our own was asked, as whole frames.

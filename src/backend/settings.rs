@@ -48,6 +48,19 @@ impl Settings {
         self.by_name.contains_key(name)
     }
 
+    /// The value that a setting was given, as it was written, without quotes.
+    pub fn value(&self, name: &str) -> Option<String> {
+        let sql = String::from_utf8_lossy(self.by_name.get(name)?).into_owned();
+        let value = match sql.strip_prefix("SELECT pg_catalog.set_config(") {
+            Some(arguments) => arguments.split(", ").nth(1)?.to_owned(),
+            None => {
+                let rest = sql.split_once('=').map(|(_, value)| value.to_owned());
+                rest.or_else(|| sql.split_whitespace().nth(3).map(str::to_owned))?
+            }
+        };
+        Some(value.trim().trim_matches('\'').to_owned())
+    }
+
     /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(|name| &**name)
@@ -236,6 +249,18 @@ mod tests {
         assert!(wanted.contains("role") && !wanted.contains("session_replication_role"));
         assert_eq!(text(&wanted, Some(&wanted)), "");
         assert_eq!(text(&Settings::default(), Some(&wanted)), "RESET ROLE; ");
+    }
+
+    #[test]
+    fn a_value_is_found_again() {
+        let mut settings = Settings::default();
+        for sql in ["SET a = '7 s'", "SET a TO '7 s'", "set a to\n'7 s' "] {
+            settings.set("a", sql.as_bytes());
+            let expected = if sql.contains('=') { "7 s" } else { "7" };
+            assert!(settings.value("a").unwrap().starts_with(expected), "{sql}");
+        }
+        settings.set_value("a", b"700ms");
+        assert_eq!(settings.value("a").unwrap(), "700ms");
     }
 
     #[test]

@@ -159,6 +159,9 @@ pub enum Effect {
     DiscardPlans,
     /// `DEALLOCATE name`, or of all of them.
     Deallocate(Option<Box<str>>),
+    /// Speaks of prepared statements by their names in SQL (`EXECUTE`, `DEALLOCATE name`,
+    /// `pg_prepared_statements`), where those of the protocol must stand beside SQL's own.
+    NamesStatements,
     /// Leaves this on the server connection, for certain once it has succeeded.
     Pin(PinReason),
     /// May have ended what a pin stands for (`UNLISTEN`, an unlock, `CLOSE`, `DROP`): worth a question

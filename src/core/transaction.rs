@@ -59,7 +59,9 @@ impl Pending {
         let local = if self.local { "LOCAL " } else { "" };
         match &self.change {
             Change::Set { sql: Some(sql), .. } => {
-                let rest = sql.get(..4).filter(|word| word.eq_ignore_ascii_case("SET "));
+                let rest = sql
+                    .get(..4)
+                    .filter(|word| word.eq_ignore_ascii_case("SET "));
                 Some(match rest {
                     Some(_) => format!("SET {local}{}", &sql[4..]),
                     None => sql.to_string(),
@@ -175,7 +177,10 @@ impl Transaction {
     /// The statements that bring another server connection to where this transaction stands, as long as
     /// it has only read; none if it keeps one snapshot and has taken it (`has_read`), or is not open.
     pub fn replay(&self, has_read: bool) -> Option<Vec<String>> {
-        let one_snapshot = self.declared.isolation.is_some_and(|level| level != Isolation::ReadCommitted);
+        let one_snapshot = self
+            .declared
+            .isolation
+            .is_some_and(|level| level != Isolation::ReadCommitted);
         if !self.open || self.failed || one_snapshot && has_read {
             return None;
         }

@@ -129,6 +129,9 @@ impl Examiner<'_, '_> {
             }),
             Node::DeallocateStmt(statement) => {
                 let name = statement.name().filter(|_| !statement.isall);
+                if name.is_some() {
+                    self.verdict.effect(Effect::NamesStatements);
+                }
                 self.verdict.effect(Effect::Deallocate(name.map(Box::from)));
             }
             Node::PrepareStmt(_) => self.pin(PinReason::SqlPrepare),
@@ -136,6 +139,7 @@ impl Examiner<'_, '_> {
             Node::LoadStmt(_) => self.pin(PinReason::Library),
             Node::UnlistenStmt(_) => self.verdict.write(WriteReason::SessionState),
             Node::ExecuteStmt(statement) => {
+                self.verdict.effect(Effect::NamesStatements);
                 self.verdict.write(WriteReason::SessionState);
                 self.verdict.may_commit_async = true;
                 statement.params().iter().for_each(|node| self.query(node));
@@ -246,6 +250,9 @@ impl Examiner<'_, '_> {
     }
 
     fn relation(&mut self, relation: Option<&RangeVar>) {
+        if relation.is_some_and(|relation| relation.relname() == Some("pg_prepared_statements")) {
+            self.verdict.effect(Effect::NamesStatements);
+        }
         if relation.is_some_and(is_node_view) {
             self.verdict.write(WriteReason::SessionState);
         } else {

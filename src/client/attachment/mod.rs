@@ -311,6 +311,36 @@ fn canceled() -> Problem {
     )
 }
 
+/// SQL that speaks of prepared statements by name finds those of the protocol under the client's names.
+pub(super) async fn expose_names(
+    held: &mut Attachment,
+    state: &State,
+    batch: &Batch,
+) -> Result<(), Failure> {
+    if batch.has_no_effects()
+        || !batch
+            .effects()
+            .any(|effect| *effect == Effect::NamesStatements)
+    {
+        return Ok(());
+    }
+    let server = held.server();
+    let usable = server.talk.exchange.is_quiet()
+        && server.talk.exchange.status() != TransactionStatus::Failed;
+    if !usable || state.names.is_empty() && server.talk.exposed.is_empty() {
+        return Ok(());
+    }
+    let names = state
+        .names
+        .all()
+        .map(|(name, prepared)| (name, &**prepared));
+    match server.expose(names, OWN_BOUND).await {
+        Ok(()) => Ok(()),
+        Err(OwnQueryError::Refused(frame)) => Err(Failure::Said(frame)),
+        Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
+    }
+}
+
 /// `lastval` and `currval` answer for this session, or say that nothing was drawn yet.
 pub(super) async fn disown_numbers(
     attachment: &mut Attachment,

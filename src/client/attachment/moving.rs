@@ -48,7 +48,11 @@ pub(in crate::client) async fn to_primary(
     }
     let mut moved = attach(client, state, context, batch, NodeSet::default()).await?;
     for statement in statements {
-        match moved.server().run_own(statement.as_bytes(), OWN_BOUND).await {
+        match moved
+            .server()
+            .run_own(statement.as_bytes(), OWN_BOUND)
+            .await
+        {
             Ok(()) => {}
             Err(OwnQueryError::Refused(frame)) => {
                 moved.discard(context);

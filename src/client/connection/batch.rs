@@ -403,7 +403,7 @@ impl Batch {
 
 /// Whether an effect is what its statement is for, and not something beside it.
 fn counts(effect: &Effect) -> bool {
-    !matches!(effect, Effect::Unpin(_))
+    !matches!(effect, Effect::Unpin(_) | Effect::NamesStatements)
 }
 
 fn shared(statement: &Statement) -> Effects {

@@ -42,6 +42,11 @@ pub(super) async fn listen(
         ..
     } = context;
     let mut server = held.as_mut().map(Attachment::server);
+    // PostgreSQL counts the silence of a session outside of a transaction (`idle_session_timeout`).
+    let mut silence = match (&server, state.idle_timeout()) {
+        (None, Some(bound)) => Some(Box::pin(tokio::time::sleep(bound))),
+        _ => None,
+    };
     let ended = std::future::poll_fn(|cx| {
         if let Some(server) = &mut server {
             let processes = (process, server.cancel.process);
@@ -59,6 +64,12 @@ pub(super) async fn listen(
         }
         if server.is_none() && draining.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Lost::Us));
+        }
+        if silence
+            .as_mut()
+            .is_some_and(|silence| silence.as_mut().poll(cx).is_ready())
+        {
+            return Poll::Ready(Err(Lost::Patience));
         }
         match client.poll_fill(cx) {
             Poll::Ready(Ok(())) if client.ended => Poll::Ready(Err(Lost::Client)),
@@ -94,6 +105,10 @@ pub(super) async fn listen(
     };
     match lost {
         Lost::Client => Err(Ending::Quiet),
+        Lost::Patience => Err(Ending::Problem(Problem::fatal(
+            Kind::IdleSessionTimeout,
+            "terminating connection due to idle-session timeout",
+        ))),
         Lost::Us => Err(Ending::Problem(Problem::fatal(
             Kind::AdminShutdown,
             "terminating connection: causeway is shutting down",
@@ -144,6 +159,8 @@ fn whole_frames(bytes: &[u8], outlives: bool, processes: (i32, i32)) -> (usize, 
 }
 
 enum Lost {
+    /// The session has been silent for as long as it had asked for.
+    Patience,
     Client,
     Server,
     /// The proxy is ending.

@@ -13,7 +13,7 @@ use self::state::State;
 use super::attachment::routing::{Failure, LastRoute, MAX_ATTEMPTS};
 use super::attachment::{self, Attachment, ask, moving, shapes};
 use super::connection::batch::{Batch, End, Gathered, Gatherer};
-use super::connection::{Connection, Ending};
+use super::connection::{Connection, Ending, OWN_BOUND};
 use super::outcome::aborted::{self, Aborted};
 use super::outcome::{self, resolve};
 use super::relay::render::{Rendered, render};
@@ -330,6 +330,7 @@ impl Session {
     /// What has to be known before the batch is sent.
     async fn make_ready(&mut self, held: &mut Attachment, batch: &Batch) -> Result<(), Failure> {
         attachment::sync_held(held, &self.state).await?;
+        attachment::expose_names(held, &self.state, batch).await?;
         shapes::check(held, batch).await?;
         attachment::disown_numbers(held, &self.context, batch).await?;
         let resolves = self.context.places.bounds().resolves_commits;
@@ -446,8 +447,10 @@ impl Session {
         self.context.entry.pinned(self.state.pins());
         if keep {
             self.held = Some(held);
-        } else {
+        } else if held.server().conceal(OWN_BOUND).await.is_ok() {
             held.release(&self.context);
+        } else {
+            held.discard(&self.context);
         }
         if let Some(name) = self.state.after.renamed.take() {
             let reply = Reply::new().parameter("application_name", &name);

@@ -118,6 +118,11 @@ impl Names {
         }
     }
 
+    /// Whether the session has named nothing.
+    pub(in crate::client) fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+
     /// All names, each with its statement.
     pub(in crate::client) fn all(&self) -> impl Iterator<Item = (&[u8], &Arc<Prepared>)> {
         self.named

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::names::Names;
 use crate::backend::server::Conversation;
@@ -19,6 +20,7 @@ use crate::client::attachment::routing::LastRoute;
 use crate::client::outcome::aborted::Aborted;
 
 const APPLICATION_NAME: &str = "application_name";
+const IDLE_TIMEOUT: &str = "idle_session_timeout";
 
 /// What ran that cannot be told: the server is asked before the connection serves anybody else.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -181,6 +183,30 @@ impl State {
         self.settings.contains(NAME) || self.transaction.changes().any(pending)
     }
 
+    /// After how much silence the session ends, if it has asked for that; none for never.
+    ///
+    /// The server that would end it is the session's own only while it holds one.
+    pub(in crate::client) fn idle_timeout(&self) -> Option<Duration> {
+        let value = self.settings.value(IDLE_TIMEOUT)?;
+        let digits = value
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(value.len());
+        let (number, unit) = value.split_at(digits);
+        let seconds = match unit.trim() {
+            "us" => 1e-6,
+            "" | "ms" => 1e-3,
+            "s" => 1.0,
+            "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86400.0,
+            _ => return None,
+        };
+        let time = number.parse::<f64>().ok()? * seconds;
+        Duration::try_from_secs_f64(time)
+            .ok()
+            .filter(|time| !time.is_zero())
+    }
+
     /// What keeps the session on its server connection.
     pub(in crate::client) fn pins(&self) -> Pins {
         self.pins
@@ -247,6 +273,7 @@ impl State {
                 self.transaction.push(Change::Level(level), *local);
             }
             Effect::AsksNumber
+            | Effect::NamesStatements
             | Effect::DiscardPlans
             | Effect::Notify
             | Effect::Listen(_)
@@ -381,11 +408,15 @@ impl State {
 
     fn deallocated(&mut self, name: Option<&str>, talk: &mut Conversation) {
         match name {
-            Some(name) => drop(self.names.close(name.as_bytes())),
+            Some(name) => {
+                self.names.close(name.as_bytes());
+                talk.exposed.remove(name.as_bytes());
+            }
             // It dropped what other sessions had prepared on this connection as well.
             None => {
                 self.names.clear();
                 talk.held.clear();
+                talk.exposed.clear();
             }
         }
         self.unpin(PinReason::SqlPrepare);
