@@ -1,0 +1,132 @@
+//! Whether two answers are the same: what the server makes up is masked, what is documented is named.
+
+use crate::script::Act;
+use crate::wire::{CLOSED, Frame, LATE};
+
+/// What a comparison finds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Same,
+    /// They differ as the documentation says; what follows cannot be compared any more.
+    Documented(&'static str),
+    /// They differ; in a few words, how.
+    Differ(String),
+}
+
+/// A difference that an application is told of beforehand.
+struct Documented {
+    reason: &'static str,
+    is_it: fn(&Act, &Frame, &Frame) -> bool,
+}
+
+/// Each of these is in the README; there must be few.
+const DOCUMENTED: &[Documented] = &[Documented {
+    reason: "lastval() and currval() may say that this session has called no nextval() yet, once \
+             its transaction has ended: what they answer lives on a server connection. A wrong \
+             value is never documented",
+    is_it: |act, direct, proxied| {
+        let asks = |text: &&str| text.contains("lastval()") || text.contains("currval(");
+        let may_be_prepared = matches!(act, Act::Extended { .. });
+        direct.tag == b'D'
+            && is_error(proxied, "55000")
+            && (may_be_prepared || act.texts().iter().any(asks))
+    },
+}];
+
+/// From here on objects are a user's own, and their numbers chance.
+const FIRST_OWN_OID: u32 = 16_384;
+
+/// Compares the two answers to one step.
+pub fn compare(act: &Act, direct: &[Frame], proxied: &[Frame]) -> Verdict {
+    let (direct, proxied) = (masked(act, direct), masked(act, proxied));
+    if direct == proxied {
+        return Verdict::Same;
+    }
+    let end = Frame::mark(b'-');
+    let both = direct.iter().chain(std::iter::repeat(&end));
+    let both = both.zip(proxied.iter().chain(std::iter::repeat(&end)));
+    let mut different = both.skip_while(|(direct, proxied)| direct == proxied);
+    let Some((direct, proxied)) = different.next() else {
+        return Verdict::Same;
+    };
+    let known = |known: &&Documented| (known.is_it)(act, direct, proxied);
+    if let Some(known) = DOCUMENTED.iter().find(known) {
+        return Verdict::Documented(known.reason);
+    }
+    Verdict::Differ(format!("{} became {}", word(direct), word(proxied)))
+}
+
+/// What kind of frame it is, in a word.
+fn word(frame: &Frame) -> String {
+    match frame.tag {
+        CLOSED => "the end".to_owned(),
+        LATE => "silence".to_owned(),
+        b'E' | b'N' => {
+            let code = frame.field(b'C').unwrap_or_default();
+            format!("{}[{code}]", char::from(frame.tag))
+        }
+        b'S' => format!("S[{}]", frame.strings().swap_remove(0)),
+        b'Z' => format!("Z[{}]", String::from_utf8_lossy(&frame.body)),
+        tag => char::from(tag).to_string(),
+    }
+}
+
+fn is_error(frame: &Frame, code: &str) -> bool {
+    frame.tag == b'E' && frame.field(b'C').is_some_and(|field| field == code)
+}
+
+fn masked(act: &Act, frames: &[Frame]) -> Vec<Frame> {
+    let mut frames: Vec<Frame> = frames.iter().map(mask).collect();
+    if matches!(act, Act::Connect(_)) {
+        // No client cares in which order it is greeted.
+        frames.sort_by(|one, other| (one.tag, &one.body).cmp(&(other.tag, &other.body)));
+    }
+    frames
+}
+
+fn mask(frame: &Frame) -> Frame {
+    let body = match frame.tag {
+        b'T' => row_description(&frame.body).unwrap_or_else(|| frame.body.clone()),
+        b't' => parameters(&frame.body).unwrap_or_else(|| frame.body.clone()),
+        _ => frame.body.clone(),
+    };
+    Frame {
+        tag: frame.tag,
+        body,
+    }
+}
+
+fn own_oid(oid: [u8; 4]) -> [u8; 4] {
+    let number = u32::from_be_bytes(oid);
+    number.min(FIRST_OWN_OID).to_be_bytes()
+}
+
+/// Fields with the numbers of their tables and types masked.
+fn row_description(body: &[u8]) -> Option<Vec<u8>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut masked = count.to_vec();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let end = rest.iter().position(|byte| *byte == 0)? + 1;
+        let (name, after) = rest.split_at(end);
+        let (table, after) = after.split_first_chunk::<4>()?;
+        let (attribute, after) = after.split_first_chunk::<2>()?;
+        let (kind, after) = after.split_first_chunk::<4>()?;
+        let (others, after) = after.split_first_chunk::<8>()?;
+        masked.extend_from_slice(name);
+        masked.extend_from_slice(&own_oid(*table));
+        masked.extend_from_slice(attribute);
+        masked.extend_from_slice(&own_oid(*kind));
+        masked.extend_from_slice(others);
+        rest = after;
+    }
+    Some(masked)
+}
+
+fn parameters(body: &[u8]) -> Option<Vec<u8>> {
+    let (count, rest) = body.split_first_chunk::<2>()?;
+    let (oids, []) = rest.as_chunks::<4>() else {
+        return None;
+    };
+    let oids = oids.iter().flat_map(|oid| own_oid(*oid));
+    Some(count.iter().copied().chain(oids).collect())
+}

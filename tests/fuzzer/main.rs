@@ -1,0 +1,153 @@
+//! Random scripts of several sessions at once, through the proxy and beside it directly at a
+//! PostgreSQL: every frame of every answer is the same, or it is a difference that the README names.
+//!
+//! A script depends on its seed alone. `CAUSEWAY_FUZZ_SEED` is the first seed, `CAUSEWAY_FUZZ_SCRIPTS`
+//! how many there are, `CAUSEWAY_FUZZ_STATEMENTS` how long each is. What differs is printed as the
+//! shortest script that does. `CAUSEWAY_FUZZ_FAILURES` is after how many it ends.
+
+// clippy's allowance for tests does not reach functions that tests call.
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
+
+mod bench;
+mod compare;
+mod generate;
+mod hold;
+mod minimise;
+mod run;
+mod script;
+mod side;
+mod statements;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use bench::{PAIRS, Proxy};
+use hold::Pins;
+use run::{Difference, Outcome, Pair};
+
+/// Enough that two direct runs have met every kind of statement many times.
+const SELF_CHECK: u64 = 200;
+
+/// What so many scripts came to.
+#[derive(Default)]
+struct Summary {
+    scripts: u64,
+    steps: usize,
+    documented: BTreeMap<&'static str, u64>,
+    kinds: BTreeMap<String, u64>,
+    reports: Vec<String>,
+}
+
+/// Runs the scripts of so many seeds, as many at a time as there are pairs; ends early after so many
+/// differences that were worth a report.
+fn campaign(pairs: Vec<Pair>, scripts: u64, failures: usize) -> Summary {
+    let first = variable("CAUSEWAY_FUZZ_SEED", 1);
+    let statements = variable("CAUSEWAY_FUZZ_STATEMENTS", 50) as usize;
+    let next = AtomicU64::new(first);
+    let summary = Mutex::new(Summary::default());
+    let work = |mut pair: Pair| {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + scripts || summary.lock().unwrap().reports.len() >= failures {
+                return;
+            }
+            let script = generate::generate(seed, statements);
+            let outcome = pair.run(&script);
+            let difference = {
+                let mut summary = summary.lock().unwrap();
+                summary.scripts += 1;
+                match outcome {
+                    Outcome::Same { steps } => {
+                        summary.steps += steps;
+                        continue;
+                    }
+                    Outcome::Documented { steps, reason } => {
+                        summary.steps += steps;
+                        *summary.documented.entry(reason).or_default() += 1;
+                        continue;
+                    }
+                    Outcome::Differs(difference) => {
+                        let count = summary.kinds.entry(difference.kind.clone()).or_default();
+                        *count += 1;
+                        // The same once more teaches little.
+                        if *count > variable("CAUSEWAY_FUZZ_OF_A_KIND", 1) {
+                            continue;
+                        }
+                        difference
+                    }
+                }
+            };
+            let report = report(&mut pair, seed, &script, &difference);
+            eprintln!("{report}");
+            summary.lock().unwrap().reports.push(report);
+        }
+    };
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for pair in pairs {
+            scope.spawn(|| work(pair));
+        }
+    });
+    let summary = summary.into_inner().unwrap();
+    eprintln!(
+        "{} scripts, {} steps in {:.1?}; documented: {:?}; different: {:?}",
+        summary.scripts,
+        summary.steps,
+        began.elapsed(),
+        summary.documented,
+        summary.kinds
+    );
+    summary
+}
+
+fn report(pair: &mut Pair, seed: u64, script: &script::Script, difference: &Difference) -> String {
+    let mut text = format!("seed {seed}: ");
+    // Writing to a String cannot fail.
+    let _ = match minimise::minimise(pair, script, &difference.kind) {
+        Some((script, difference)) => write!(text, "{difference}\n{script}"),
+        None => write!(
+            text,
+            "{difference}\n  and not again on fresh server connections, of the whole script\n{script}"
+        ),
+    };
+    text
+}
+
+fn variable(name: &str, otherwise: u64) -> u64 {
+    let given = std::env::var(name).ok();
+    given.map_or(otherwise, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} must be a number, not {text}"))
+    })
+}
+
+/// The scripts and the comparison are sound: PostgreSQL does not differ from itself.
+#[test]
+fn postgresql_does_not_differ_from_itself() {
+    let pairs = (0..PAIRS).map(bench::direct_pair).collect();
+    let summary = campaign(pairs, SELF_CHECK, 3);
+    assert_eq!(summary.reports.len(), 0, "{}", summary.reports.join("\n"));
+    assert_eq!(summary.scripts, SELF_CHECK);
+    assert_eq!(summary.documented, BTreeMap::new());
+}
+
+/// The proxy answers what PostgreSQL answers.
+#[test]
+fn the_proxy_does_not_differ_from_postgresql() {
+    let pins = match std::env::var("CAUSEWAY_FUZZ_PINS").as_deref() {
+        Ok("stay") => Pins::Stay,
+        _ => Pins::End,
+    };
+    let proxy = Proxy::start();
+    let pairs = (0..PAIRS)
+        .map(|number| bench::proxied_pair(&proxy, number, pins))
+        .collect();
+    let scripts = variable("CAUSEWAY_FUZZ_SCRIPTS", 2000);
+    let failures = variable("CAUSEWAY_FUZZ_FAILURES", 3) as usize;
+    let summary = campaign(pairs, scripts, failures);
+    assert_eq!(summary.reports.len(), 0, "{}", summary.reports.join("\n"));
+}

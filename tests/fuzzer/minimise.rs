@@ -1,0 +1,106 @@
+//! Makes a script that differs as short as it can be while it differs in the same way.
+
+use crate::run::{Difference, Outcome, Pair};
+use crate::script::{Act, Script};
+
+/// Runs that one script is worth.
+const RUNS: usize = 250;
+
+/// The shortest script found, and its difference; none if the script does not differ again.
+pub fn minimise(pair: &mut Pair, script: &Script, kind: &str) -> Option<(Script, Difference)> {
+    let mut search = Search {
+        pair,
+        kind,
+        best: script.clone(),
+        difference: None,
+        runs: 0,
+    };
+    // From clean connections: what an earlier script left behind is no part of this one.
+    search.attempt(script.clone());
+    search.difference.as_ref()?;
+    for session in (0..script.sessions()).rev() {
+        let mut fewer = search.best.clone();
+        fewer.steps.retain(|step| step.session != session);
+        search.attempt(fewer);
+    }
+    let mut size = search.best.steps.len() / 2;
+    while size > 0 {
+        search.drop_chunks(size);
+        size /= 2;
+    }
+    search.shorten_acts();
+    search.drop_chunks(1);
+    Some((search.best, search.difference?))
+}
+
+struct Search<'a> {
+    pair: &'a mut Pair,
+    kind: &'a str,
+    best: Script,
+    difference: Option<Difference>,
+    runs: usize,
+}
+
+impl Search<'_> {
+    /// Keeps a script if it still differs.
+    fn attempt(&mut self, script: Script) -> bool {
+        self.runs += 1;
+        if self.runs > RUNS {
+            return false;
+        }
+        match self.pair.run(&script) {
+            Outcome::Differs(difference) if difference.kind == self.kind => {
+                self.best = script;
+                self.difference = Some(*difference);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn drop_chunks(&mut self, size: usize) {
+        // From the end: what comes after the difference goes first.
+        let mut end = self.best.steps.len();
+        while end > 0 {
+            let start = end.saturating_sub(size);
+            let mut fewer = self.best.clone();
+            fewer.steps.drain(start..end.min(fewer.steps.len()));
+            self.attempt(fewer);
+            end = start;
+        }
+    }
+
+    fn shorten_acts(&mut self) {
+        for index in 0..self.best.steps.len() {
+            let mut part = 0;
+            while let Some(fewer) = self.without(index, part) {
+                if !self.attempt(fewer) {
+                    part += 1;
+                }
+            }
+        }
+    }
+
+    /// The best script without one part of one of its acts; none if the act has no such part.
+    fn without(&self, index: usize, part: usize) -> Option<Script> {
+        let mut script = self.best.clone();
+        let shortened = match &mut script.steps.get_mut(index)?.act {
+            Act::Simple { statements, .. } => shorten(statements, part),
+            Act::Extended { messages, .. } => shorten(messages, part),
+            Act::Connect(options) if part < options.len() => {
+                options.remove(part);
+                true
+            }
+            Act::Connect(_) | Act::Leave { .. } => false,
+        };
+        shortened.then_some(script)
+    }
+}
+
+fn shorten<T>(parts: &mut Vec<T>, part: usize) -> bool {
+    let can = parts.len() > 1 && part < parts.len();
+    if can {
+        parts.remove(part);
+    }
+    can
+}
