@@ -50,7 +50,7 @@ impl Holds {
 
     /// Whether a session can take a step without waiting for another one.
     pub fn allow(&self, session: usize, act: &Act) -> bool {
-        if matches!(act, Act::Connect(_) | Act::Leave { .. }) || self.holds(session) {
+        if matches!(act, Act::Leave { .. }) || self.holds(session) {
             return true;
         }
         let others = self.sessions.keys().filter(|other| self.holds(**other));

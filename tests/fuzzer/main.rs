@@ -3,7 +3,8 @@
 //!
 //! A script depends on its seed alone. `CAUSEWAY_FUZZ_SEED` is the first seed, `CAUSEWAY_FUZZ_SCRIPTS`
 //! how many there are, `CAUSEWAY_FUZZ_STATEMENTS` how long each is. What differs is printed as the
-//! shortest script that does. `CAUSEWAY_FUZZ_FAILURES` is after how many it ends.
+//! shortest script that does. `CAUSEWAY_FUZZ_FAILURES` is after how many it ends, and
+//! `CAUSEWAY_FUZZ_WITHOUT` takes out what has one of these words, to look past what is known.
 
 // clippy's allowance for tests does not reach functions that tests call.
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
@@ -37,6 +38,8 @@ const SELF_CHECK: u64 = 200;
 struct Summary {
     scripts: u64,
     steps: usize,
+    /// Steps that PostgreSQL answered with an error, of scripts that were run to their end.
+    refused: usize,
     documented: BTreeMap<&'static str, u64>,
     kinds: BTreeMap<String, u64>,
     reports: Vec<String>,
@@ -47,6 +50,8 @@ struct Summary {
 fn campaign(pairs: Vec<Pair>, scripts: u64, failures: usize) -> Summary {
     let first = variable("CAUSEWAY_FUZZ_SEED", 1);
     let statements = variable("CAUSEWAY_FUZZ_STATEMENTS", 50) as usize;
+    let without = std::env::var("CAUSEWAY_FUZZ_WITHOUT").unwrap_or_default();
+    let without: Vec<&str> = without.split(',').filter(|word| !word.is_empty()).collect();
     let next = AtomicU64::new(first);
     let summary = Mutex::new(Summary::default());
     let work = |mut pair: Pair| {
@@ -55,14 +60,15 @@ fn campaign(pairs: Vec<Pair>, scripts: u64, failures: usize) -> Summary {
             if seed >= first + scripts || summary.lock().unwrap().reports.len() >= failures {
                 return;
             }
-            let script = generate::generate(seed, statements);
+            let script = generate::generate(seed, statements).without(&without);
             let outcome = pair.run(&script);
             let difference = {
                 let mut summary = summary.lock().unwrap();
                 summary.scripts += 1;
                 match outcome {
-                    Outcome::Same { steps } => {
+                    Outcome::Same { steps, refused } => {
                         summary.steps += steps;
+                        summary.refused += refused;
                         continue;
                     }
                     Outcome::Documented { steps, reason } => {
@@ -94,9 +100,10 @@ fn campaign(pairs: Vec<Pair>, scripts: u64, failures: usize) -> Summary {
     });
     let summary = summary.into_inner().unwrap();
     eprintln!(
-        "{} scripts, {} steps in {:.1?}; documented: {:?}; different: {:?}",
+        "{} scripts, {} steps, {} refused, in {:.1?}; documented: {:?}; different: {:?}",
         summary.scripts,
         summary.steps,
+        summary.refused,
         began.elapsed(),
         summary.documented,
         summary.kinds

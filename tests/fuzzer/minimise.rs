@@ -15,7 +15,6 @@ pub fn minimise(pair: &mut Pair, script: &Script, kind: &str) -> Option<(Script,
         difference: None,
         runs: 0,
     };
-    // From clean connections: what an earlier script left behind is no part of this one.
     search.attempt(script.clone());
     search.difference.as_ref()?;
     for session in (0..script.sessions()).rev() {
@@ -43,13 +42,16 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// Keeps a script if it still differs.
-    fn attempt(&mut self, script: Script) -> bool {
+    fn attempt(&mut self, mut script: Script) -> bool {
         self.runs += 1;
         if self.runs > RUNS {
             return false;
         }
+        // What an earlier script left behind is no part of this one.
+        self.pair.purge();
         match self.pair.run(&script) {
             Outcome::Differs(difference) if difference.kind == self.kind => {
+                script.steps.truncate(difference.index + 1);
                 self.best = script;
                 self.difference = Some(*difference);
                 true
@@ -59,14 +61,13 @@ impl Search<'_> {
     }
 
     fn drop_chunks(&mut self, size: usize) {
-        // From the end: what comes after the difference goes first.
         let mut end = self.best.steps.len();
         while end > 0 {
             let start = end.saturating_sub(size);
             let mut fewer = self.best.clone();
-            fewer.steps.drain(start..end.min(fewer.steps.len()));
+            fewer.steps.drain(start..end);
             self.attempt(fewer);
-            end = start;
+            end = start.min(self.best.steps.len());
         }
     }
 

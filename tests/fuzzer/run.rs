@@ -24,6 +24,7 @@ pub struct Pair {
 pub enum Outcome {
     Same {
         steps: usize,
+        refused: usize,
     },
     /// Cut short by a documented difference.
     Documented {
@@ -37,6 +38,8 @@ pub enum Outcome {
 pub struct Difference {
     /// In a few words; the same words are most likely the same fault.
     pub kind: String,
+    /// Which step it was; none after it was taken.
+    pub index: usize,
     pub step: String,
     pub direct: Vec<String>,
     pub proxied: Vec<String>,
@@ -59,8 +62,9 @@ impl Pair {
     /// Runs a script from the start on fresh sessions.
     pub fn run(&mut self, script: &Script) -> Outcome {
         if std::mem::take(&mut self.dirty) {
-            self.proxied.purge();
+            self.purge();
         }
+        self.direct.leave_server();
         self.direct.reset();
         self.proxied.reset();
         let outcome = self.steps(script);
@@ -68,19 +72,25 @@ impl Pair {
         outcome
     }
 
+    /// Closes the server connections that the proxy keeps.
+    pub fn purge(&mut self) {
+        self.proxied.purge();
+    }
+
     fn steps(&mut self, script: &Script) -> Outcome {
         let mut holds = Holds::new(self.pins);
-        let mut steps = 0;
-        for step in &script.steps {
+        let (mut steps, mut refused) = (0, 0);
+        for (index, step) in script.steps.iter().enumerate() {
             let Step { session, act } = step;
-            if !holds.allow(*session, act) {
+            let absent = self.direct.pid(*session).is_none();
+            if !holds.allow(*session, act) || absent && !matches!(act, Act::Connect(_)) {
                 continue;
             }
             steps += 1;
             match act {
                 Act::Connect(_) => self.catch_up(),
                 Act::Leave { .. } => {
-                    if let Some(difference) = self.notes(step) {
+                    if let Some(difference) = self.notes(index, step) {
                         return Outcome::Differs(difference);
                     }
                 }
@@ -90,9 +100,10 @@ impl Pair {
             let direct = self.direct.act(*session, act);
             if direct.iter().any(|frame| frame.tag == LATE) {
                 // No script of ours: an answer was awaited that PostgreSQL does not owe.
-                return Outcome::Same { steps };
+                return Outcome::Same { steps, refused };
             }
             let proxied = self.proxied.act(*session, act);
+            refused += usize::from(direct.iter().any(|frame| frame.tag == b'E'));
             let busy = self.direct.busy(*session);
             holds.learn(*session, act, &direct, busy);
             match compare(act, &direct, &proxied) {
@@ -102,6 +113,7 @@ impl Pair {
                     let show = |frames: &[Frame]| frames.iter().map(|f| format!("{f:?}")).collect();
                     return Outcome::Differs(Box::new(Difference {
                         kind,
+                        index,
                         step: step.to_string(),
                         direct: show(&direct),
                         proxied: show(&proxied),
@@ -110,12 +122,12 @@ impl Pair {
             }
             if let (Act::Leave { .. }, Some(pid)) = (act, pid) {
                 self.direct.await_gone(pid);
-                if let Some(difference) = self.locks(step) {
+                if let Some(difference) = self.locks(index, step) {
                     return Outcome::Differs(difference);
                 }
             }
         }
-        Outcome::Same { steps }
+        Outcome::Same { steps, refused }
     }
 
     /// Who comes anew has seen nothing yet, and may read from a standby what is there.
@@ -129,31 +141,38 @@ impl Pair {
         until(|| standby.rows(&replayed)[0][0].as_deref() == Some("t"));
     }
 
-    fn notes(&mut self, step: &Step) -> Option<Box<Difference>> {
+    fn notes(&mut self, index: usize, step: &Step) -> Option<Box<Difference>> {
         if self.direct.busy(step.session) {
             return None;
         }
         let direct = self.direct.notes(step.session, None);
         let proxied = self.proxied.notes(step.session, Some(direct.len()));
-        Difference::of("notifications", step, direct, proxied)
+        Difference::of("notifications", index, step, direct, proxied)
     }
 
-    fn locks(&mut self, step: &Step) -> Option<Box<Difference>> {
+    fn locks(&mut self, index: usize, step: &Step) -> Option<Box<Difference>> {
         let direct = self.direct.locks();
         let mut proxied = Vec::new();
         holds_within(LINGER, || {
             proxied = self.proxied.locks();
             proxied == direct
         });
-        Difference::of("locks after a session left", step, direct, proxied)
+        Difference::of("locks after a session left", index, step, direct, proxied)
     }
 }
 
 impl Difference {
-    fn of(kind: &str, step: &Step, direct: Vec<String>, proxied: Vec<String>) -> Option<Box<Self>> {
+    fn of(
+        kind: &str,
+        index: usize,
+        step: &Step,
+        direct: Vec<String>,
+        proxied: Vec<String>,
+    ) -> Option<Box<Self>> {
         (direct != proxied).then(|| {
             Box::new(Self {
                 kind: kind.to_owned(),
+                index,
                 step: step.to_string(),
                 direct,
                 proxied,

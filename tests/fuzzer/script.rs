@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::statements::{LOOK, LOOK_BEHIND};
 use crate::wire::{message, query};
 
 /// Some sessions' steps in the order in which they are taken.
@@ -74,6 +75,26 @@ impl Script {
     pub fn sessions(&self) -> usize {
         let last = self.steps.iter().map(|step| step.session).max();
         last.map_or(0, |last| last + 1)
+    }
+
+    /// The script without everything that has one of these words, to look past what is known.
+    pub fn without(mut self, words: &[&str]) -> Self {
+        let known = |text: &str| words.iter().any(|word| text.contains(word));
+        for step in &mut self.steps {
+            match &mut step.act {
+                Act::Connect(options) => {
+                    options.retain(|(name, value)| !known(&format!("{name}={value}")));
+                }
+                Act::Simple { statements, .. } => statements.retain(|text| !known(text)),
+                Act::Leave { .. } | Act::Extended { .. } => {}
+            }
+        }
+        self.steps.retain(|step| match &step.act {
+            Act::Simple { statements, .. } => !statements.is_empty(),
+            Act::Extended { .. } => !known(&step.act.to_string()),
+            Act::Connect(_) | Act::Leave { .. } => true,
+        });
+        self
     }
 }
 
@@ -189,7 +210,7 @@ impl fmt::Display for Act {
             Self::Leave { politely: true } => f.write_str("Terminate"),
             Self::Leave { politely: false } => f.write_str("close the socket"),
             Self::Simple { statements, copy } => {
-                write!(f, "Query {}", statements.join("; "))?;
+                write!(f, "Query {}", short(&statements.join("; ")))?;
                 copied(f, copy)
             }
             Self::Extended { messages, copy } => {
@@ -201,10 +222,19 @@ impl fmt::Display for Act {
     }
 }
 
+/// Without what is long and always the same.
+fn short(text: &str) -> String {
+    let text = text.replace(LOOK, "SELECT «every setting»");
+    text.replace(
+        LOOK_BEHIND,
+        "SELECT «locks, temporary, prepared, cursors, channels»",
+    )
+}
+
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Parse { name, sql } => write!(f, "Parse {name:?} {sql}"),
+            Self::Parse { name, sql } => write!(f, "Parse {name:?} {}", short(sql)),
             Self::Bind {
                 portal,
                 name,

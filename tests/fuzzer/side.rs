@@ -22,6 +22,10 @@ pub struct Side {
     pub patience: Duration,
 }
 
+/// The application's server connections to this database.
+const OTHERS: &str = "FROM pg_stat_activity WHERE datname = current_database() \
+                      AND backend_type = 'client backend' AND usename = 'fuzz'";
+
 struct Session {
     wire: Wire,
     owed: VecDeque<Owed>,
@@ -57,22 +61,31 @@ impl Side {
         }
     }
 
-    /// Ends every session and brings the database back to the start of a script.
+    /// Brings the database back to the start of a script, without sessions.
     pub fn reset(&mut self) {
-        self.sessions.clear();
-        self.pids.clear();
+        self.leave();
         self.admin.rows(RESET);
     }
 
-    /// Closes all of the application's server connections to this database.
-    pub fn purge(&mut self) {
+    /// Ends every session.
+    fn leave(&mut self) {
         self.sessions.clear();
-        let others = "FROM pg_stat_activity WHERE datname = current_database() \
-                      AND backend_type = 'client backend' AND usename = 'fuzz'";
-        self.admin
-            .rows(&format!("SELECT pg_terminate_backend(pid) {others}"));
-        let count = format!("SELECT count(*) {others}");
+        self.pids.clear();
+    }
+
+    /// Ends every session, and waits until the server has no connection of the application's.
+    pub fn leave_server(&mut self) {
+        self.leave();
+        let count = format!("SELECT count(*) {OTHERS}");
         until(|| self.admin.rows(&count)[0][0].as_deref() == Some("0"));
+    }
+
+    /// The same, whoever keeps them open.
+    pub fn purge(&mut self) {
+        self.leave();
+        let terminate = format!("SELECT pg_terminate_backend(pid) {OTHERS}");
+        self.admin.rows(&terminate);
+        self.leave_server();
     }
 
     /// Whether a session cannot do with another server connection at this moment.

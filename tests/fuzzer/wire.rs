@@ -51,6 +51,21 @@ impl Frame {
         columns
     }
 
+    /// The fields of a row description: name and type.
+    fn fields(&self) -> Vec<String> {
+        let mut rest = self.body.get(2..).unwrap_or_default();
+        let mut fields = Vec::new();
+        while let Some(end) = rest.iter().position(|byte| *byte == 0) {
+            let Some((numbers, after)) = rest[end + 1..].split_first_chunk::<18>() else {
+                break;
+            };
+            let kind = u32::from_be_bytes([numbers[6], numbers[7], numbers[8], numbers[9]]);
+            fields.push(format!("{}:{kind}", String::from_utf8_lossy(&rest[..end])));
+            rest = after;
+        }
+        fields
+    }
+
     /// The zero-terminated strings of the body.
     pub fn strings(&self) -> Vec<String> {
         let body = self.body.strip_suffix(&[0]).unwrap_or(&self.body);
@@ -86,12 +101,8 @@ impl fmt::Debug for Frame {
                     .unwrap_or_default()
             ),
             b'Z' => write!(f, "Z[{}]", String::from_utf8_lossy(&self.body)),
-            b'T' | b't' => write!(
-                f,
-                "{}[{}]",
-                char::from(self.tag),
-                String::from_utf8_lossy(&self.body).escape_debug()
-            ),
+            b'T' => write!(f, "T[{}]", self.fields().join("|")),
+            b't' => write!(f, "t{:?}", &self.body),
             tag => write!(f, "{}", char::from(tag)),
         }
     }
