@@ -17,6 +17,8 @@ use crate::wire::Wire;
 
 /// Scripts that run at the same time, each on a pair of databases of its own.
 pub const PAIRS: usize = 4;
+/// The pair whose second database is not like the first.
+pub const UNLIKE: usize = PAIRS;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -45,12 +47,14 @@ pub fn cluster() -> &'static Cluster {
         owner.terminate();
         let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
         until(|| admin.rows(&gone)[0][0].as_deref() == Some("0"));
-        for number in 0..PAIRS {
+        for number in 0..=UNLIKE {
             for kind in ["direct", "proxied"] {
                 let name = database(kind, number);
                 admin.rows(&format!("CREATE DATABASE {name} TEMPLATE fuzz OWNER fuzz"));
             }
         }
+        let unlike = database("proxied", UNLIKE);
+        admin.rows(&format!("ALTER DATABASE {unlike} SET work_mem = '9MB'"));
         RUNTIME.block_on(cluster.wait_caught_up()).unwrap();
         cluster
     });

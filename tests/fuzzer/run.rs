@@ -120,7 +120,7 @@ impl Pair {
                     }));
                 }
             }
-            if let (Act::Leave { .. }, Some(pid)) = (act, pid) {
+            if let (Act::Connect(_) | Act::Leave { .. }, Some(pid)) = (act, pid) {
                 self.direct.await_gone(pid);
                 if let Some(difference) = self.locks(index, step) {
                     return Outcome::Differs(difference);

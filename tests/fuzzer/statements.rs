@@ -81,7 +81,7 @@ const SETTINGS: &[(&str, &[&str])] = &[
     ("extra_float_digits", &["0", "-2", "99"]),
     ("application_name", &["'fuzz one'", "'fuzz two'"]),
     ("app.tenant", &["'one'", "'two'", "''"]),
-    ("app.user", &["'x'", "'y'"]),
+    ("app.region", &["'x'", "'y'"]),
     ("statement_timeout", &["'30s'", "'40s'", "'-5s'"]),
     ("lock_timeout", &["'20s'", "'0'"]),
     ("client_min_messages", &["'warning'", "'notice'"]),
@@ -103,7 +103,7 @@ pub const LOOK: &str = "SELECT current_user, current_setting('search_path'), \
     current_setting('work_mem'), current_setting('datestyle'), current_setting('timezone'), \
     current_setting('intervalstyle'), current_setting('bytea_output'), \
     current_setting('extra_float_digits'), current_setting('application_name'), \
-    coalesce(current_setting('app.tenant', true), ''), coalesce(current_setting('app.user', true), ''), \
+    coalesce(current_setting('app.tenant', true), ''), coalesce(current_setting('app.region', true), ''), \
     current_setting('statement_timeout'), current_setting('lock_timeout'), \
     current_setting('default_transaction_read_only'), current_setting('default_transaction_isolation'), \
     current_setting('enable_seqscan'), current_setting('plan_cache_mode'), current_setting('xmloption'), \
