@@ -84,7 +84,8 @@ fn side(port: u16, database: &str) -> Side {
 /// Both sides directly at the primary.
 pub fn direct_pair(number: usize) -> Pair {
     let port = cluster().primary().port();
-    let direct = side(port, &database("direct", number));
+    // What the proxy is compared with keeps connections; here that is compared with none kept.
+    let direct = side(port, &database("direct", number)).keeping();
     let other = side(port, &database("proxied", number));
     Pair::new(direct, other, None, Pins::End)
 }
@@ -95,7 +96,7 @@ pub fn proxied_pair(proxy: &Proxy, number: usize, pins: Pins) -> Pair {
     let proxied = database("proxied", number);
     proxy.await_ready(&proxied);
     let standby = superuser(&cluster.standbys()[0], cluster, &proxied);
-    let direct = side(cluster.primary().port(), &database("direct", number));
+    let direct = side(cluster.primary().port(), &database("direct", number)).keeping();
     let proxied = side(proxy.port, &proxied);
     Pair::new(direct, proxied, Some(standby), pins)
 }

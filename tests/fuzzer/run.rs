@@ -64,7 +64,6 @@ impl Pair {
         if std::mem::take(&mut self.dirty) {
             self.purge();
         }
-        self.direct.leave_server();
         self.direct.reset();
         self.proxied.reset();
         let outcome = self.steps(script);
@@ -82,7 +81,7 @@ impl Pair {
         let (mut steps, mut refused) = (0, 0);
         for (index, step) in script.steps.iter().enumerate() {
             let Step { session, act } = step;
-            let absent = self.direct.pid(*session).is_none();
+            let absent = !self.direct.has(*session);
             if !holds.allow(*session, act) || absent && !matches!(act, Act::Connect(_)) {
                 continue;
             }
@@ -96,7 +95,6 @@ impl Pair {
                 }
                 _ => {}
             }
-            let pid = self.direct.pid(*session);
             let direct = self.direct.act(*session, act);
             if direct.iter().any(|frame| frame.tag == LATE) {
                 // No script of ours: an answer was awaited that PostgreSQL does not owe.
@@ -120,11 +118,11 @@ impl Pair {
                     }));
                 }
             }
-            if let (Act::Connect(_) | Act::Leave { .. }, Some(pid)) = (act, pid) {
-                self.direct.await_gone(pid);
-                if let Some(difference) = self.locks(index, step) {
-                    return Outcome::Differs(difference);
-                }
+            if let Act::Connect(_) | Act::Leave { .. } = act
+                && !absent
+                && let Some(difference) = self.locks(index, step)
+            {
+                return Outcome::Differs(difference);
             }
         }
         Outcome::Same { steps, refused }

@@ -19,15 +19,17 @@ pub struct Side {
     sessions: HashMap<usize, Session>,
     /// Who had which process id, in this script.
     pids: HashMap<i32, usize>,
+    /// Connections that DISCARD ALL has made as good as new, by their startup parameters; none unless
+    /// they are kept. To start a server process costs more than all that a session has it do.
+    spares: Option<HashMap<Options, Vec<Session>>>,
     pub patience: Duration,
 }
 
-/// The application's server connections to this database.
-const OTHERS: &str = "FROM pg_stat_activity WHERE datname = current_database() \
-                      AND backend_type = 'client backend' AND usename = 'fuzz'";
+type Options = Vec<(String, String)>;
 
 struct Session {
     wire: Wire,
+    options: Options,
     owed: VecDeque<Owed>,
     /// After an error in a pipeline, until Sync.
     skips: bool,
@@ -35,6 +37,8 @@ struct Session {
     unsynchronised: bool,
     status: u8,
     notes: Vec<Note>,
+    /// Whether it has named a setting of its own making, which its connection never forgets.
+    names_settings: bool,
 }
 
 /// What an answer is awaited to.
@@ -57,35 +61,38 @@ impl Side {
             admin,
             sessions: HashMap::new(),
             pids: HashMap::new(),
+            spares: None,
             patience: Duration::from_secs(4),
+        }
+    }
+
+    /// Keeps connections for sessions to come. It must lead to the server itself.
+    pub fn keeping(self) -> Self {
+        Self {
+            spares: Some(HashMap::new()),
+            ..self
         }
     }
 
     /// Brings the database back to the start of a script, without sessions.
     pub fn reset(&mut self) {
-        self.leave();
+        let here: Vec<usize> = self.sessions.keys().copied().collect();
+        for number in here {
+            self.leave(number, false);
+        }
+        self.pids.clear();
         self.admin.rows(RESET);
     }
 
-    /// Ends every session.
-    fn leave(&mut self) {
-        self.sessions.clear();
-        self.pids.clear();
-    }
-
-    /// Ends every session, and waits until the server has no connection of the application's.
-    pub fn leave_server(&mut self) {
-        self.leave();
-        let count = format!("SELECT count(*) {OTHERS}");
-        until(|| self.admin.rows(&count)[0][0].as_deref() == Some("0"));
-    }
-
-    /// The same, whoever keeps them open.
+    /// Ends every session and closes all of the application's server connections to this database.
     pub fn purge(&mut self) {
-        self.leave();
-        let terminate = format!("SELECT pg_terminate_backend(pid) {OTHERS}");
-        self.admin.rows(&terminate);
-        self.leave_server();
+        self.sessions.clear();
+        let others = "FROM pg_stat_activity WHERE datname = current_database() \
+                      AND backend_type = 'client backend' AND usename = 'fuzz'";
+        self.admin
+            .rows(&format!("SELECT pg_terminate_backend(pid) {others}"));
+        let count = format!("SELECT count(*) {others}");
+        until(|| self.admin.rows(&count)[0][0].as_deref() == Some("0"));
     }
 
     /// Whether a session cannot do with another server connection at this moment.
@@ -98,21 +105,9 @@ impl Side {
     /// Takes a step, and gives its answer without notifications.
     pub fn act(&mut self, number: usize, act: &Act) -> Vec<Frame> {
         match act {
-            Act::Connect(options) => match Wire::login(self.port, &self.login, options) {
-                Err(frame) => vec![frame],
-                Ok(mut wire) => {
-                    self.pids.insert(wire.pid, number);
-                    let greeting = std::mem::take(&mut wire.greeting);
-                    self.sessions.insert(number, Session::new(wire));
-                    greeting
-                }
-            },
+            Act::Connect(options) => self.connect(number, options),
             Act::Leave { politely } => {
-                if let Some(session) = self.sessions.remove(&number)
-                    && *politely
-                {
-                    session.wire.terminate();
-                }
+                self.leave(number, *politely);
                 Vec::new()
             }
             Act::Simple { copy, .. } | Act::Extended { copy, .. } => {
@@ -129,13 +124,47 @@ impl Side {
         }
     }
 
-    pub fn pid(&self, session: usize) -> Option<i32> {
-        Some(self.sessions.get(&session)?.wire.pid)
+    pub fn has(&self, session: usize) -> bool {
+        self.sessions.contains_key(&session)
     }
 
-    /// Waits until the server has no process of this number any more.
-    pub fn await_gone(&mut self, pid: i32) {
-        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+    fn connect(&mut self, number: usize, options: &Options) -> Vec<Frame> {
+        self.leave(number, false);
+        let spares = self.spares.as_mut().and_then(|all| all.get_mut(options));
+        let session = match spares.and_then(Vec::pop) {
+            Some(spare) => spare,
+            None => match Wire::login(self.port, &self.login, options) {
+                Ok(wire) => Session::new(wire, options.clone()),
+                Err(frame) => return vec![frame],
+            },
+        };
+        self.pids.insert(session.wire.pid, number);
+        let greeting = session.wire.greeting.clone();
+        self.sessions.insert(number, session);
+        greeting
+    }
+
+    /// Ends a session; at the server itself it is gone for certain afterwards.
+    fn leave(&mut self, number: usize, politely: bool) {
+        let Some(mut session) = self.sessions.remove(&number) else {
+            return;
+        };
+        let Some(spares) = &mut self.spares else {
+            if politely {
+                session.wire.terminate();
+            }
+            return;
+        };
+        if session.renew(self.patience) {
+            let options = session.options.clone();
+            spares.entry(options).or_default().push(session);
+            return;
+        }
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE pid = {}",
+            session.wire.pid
+        );
+        drop(session);
         until(|| self.admin.rows(&sql)[0][0].as_deref() == Some("0"));
     }
 
@@ -187,19 +216,42 @@ impl Side {
 }
 
 impl Session {
-    fn new(wire: Wire) -> Self {
+    fn new(wire: Wire, options: Options) -> Self {
         Self {
             wire,
+            options,
             owed: VecDeque::new(),
             skips: false,
             unsynchronised: false,
             status: b'I',
             notes: Vec::new(),
+            names_settings: false,
         }
+    }
+
+    /// Makes the session as good as new, if that can be.
+    fn renew(&mut self, patience: Duration) -> bool {
+        // A Sync would commit what the session leaves unfinished, and DISCARD ALL forgets that a role
+        // was asked for at the start.
+        let role = |(_, value): &(String, String)| value.contains("role=");
+        if self.unsynchronised || self.names_settings || self.options.iter().any(role) {
+            return false;
+        }
+        let copy = CopyIn::default();
+        let simple = |text: &str| Act::Simple {
+            statements: vec![text.to_owned()],
+            copy: copy.clone(),
+        };
+        let acts = [simple("ROLLBACK"), simple("DISCARD ALL")];
+        let [_, last] = acts.map(|act| self.exchange(&act, &copy, patience));
+        self.notes.clear();
+        let renewed = |frame: &Frame| frame.tag == b'C' && frame.body == b"DISCARD ALL\0";
+        self.status == b'I' && last.iter().any(renewed)
     }
 
     fn exchange(&mut self, act: &Act, copy: &CopyIn, patience: Duration) -> Vec<Frame> {
         self.wire.send(&act.bytes());
+        self.names_settings |= act.to_string().contains("app.");
         // An answer is certain to have been sent only up to here.
         let mut flushed = 0;
         match act {
