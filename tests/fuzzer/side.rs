@@ -124,6 +124,13 @@ impl Side {
         }
     }
 
+    /// Whether a session has sent what need not have been looked at yet.
+    pub fn owes(&self) -> bool {
+        self.sessions
+            .values()
+            .any(|session| !session.owed.is_empty())
+    }
+
     pub fn has(&self, session: usize) -> bool {
         self.sessions.contains_key(&session)
     }
