@@ -16,13 +16,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Sources};
 use crate::backend::pool::Pools;
-use crate::client::cancels::Cancels;
-use crate::client::listener::{self, Door};
+use crate::client::accept::cancels::Cancels;
+use crate::client::accept::dispatcher::{self, Door};
 use crate::client::rules::{Account, Bounds, Rules};
 use crate::client::worker::{Common, Worker};
 use crate::config::{AuthMethod, Config, Durability, Live, Node, OnLostWrites, Secret};
-use crate::control::agent::AgentClient;
-use crate::control::failover::controller::Controller;
+use crate::control::agent_client::AgentClient;
+use crate::control::failover::{self, Controller};
 use crate::control::store::OpenError;
 use crate::control::{catalogs, monitor::NodeMonitor};
 use crate::core::route::Policy;
@@ -99,7 +99,7 @@ impl Listeners {
                 })
         };
         let clients = bind(config.listen).await?;
-        let http = match config.admin_http {
+        let http = match config.admin.http {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
@@ -189,6 +189,7 @@ pub async fn run(
         cancels: Cancels::default(),
         draining: CancellationToken::new(),
         greetings: Default::default(),
+        definitions: Default::default(),
         workers,
         cluster: Arc::clone(&cluster),
         metrics: Arc::clone(&metrics),
@@ -214,16 +215,14 @@ pub async fn run(
         Arc::clone(&cluster),
         stop_control.clone(),
     ));
-    if let Some(failover) = &config.failover {
-        let controller = Controller::open(
-            Arc::clone(&live),
-            failover,
-            agents(&config)?,
-            Arc::clone(&cluster),
-            Arc::clone(&desk),
-            Arc::clone(&metrics),
-        )
-        .await?;
+    if let Some(settings) = &config.failover {
+        let shared = failover::Shared {
+            live: Arc::clone(&live),
+            cluster: Arc::clone(&cluster),
+            desk: Arc::clone(&desk),
+            metrics: Arc::clone(&metrics),
+        };
+        let controller = Controller::open(shared, settings, agents(&config)?).await?;
         tracker.spawn(controller.run(stop_control.clone()));
     }
     tracker.spawn(reload(operator, signals.reload, stop_control.clone()));
@@ -235,7 +234,7 @@ pub async fn run(
     let abort = CancellationToken::new();
     let (doors, threads) = start_workers(&common, workers, &abort)?;
     tracing::info!(address = %config.listen, workers, nodes = config.nodes.len(), "causeway is ready for clients");
-    listener::accept(listeners.clients, doors, Arc::clone(&common), shutdown).await;
+    dispatcher::accept(listeners.clients, doors, Arc::clone(&common), shutdown).await;
 
     tracing::info!(clients = metrics.client_connections.get(), "shutting down");
     common.draining.cancel();
@@ -282,11 +281,11 @@ fn start_workers(
             .build()
             .map_err(io("start a worker's event loop"))?;
         let worker = Arc::new(Worker::new(index, Arc::clone(common)));
-        let (door, floor) = listener::door();
+        let (door, floor) = dispatcher::door();
         let abort = abort.clone();
         let thread = std::thread::Builder::new()
             .name(format!("causeway-{index}"))
-            .spawn(move || runtime.block_on(listener::serve(floor, worker, abort)))
+            .spawn(move || runtime.block_on(dispatcher::serve(floor, worker, abort)))
             .map_err(io("start a worker"))?;
         doors.push(door);
         threads.push(thread);

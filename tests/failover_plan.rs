@@ -9,17 +9,19 @@ use std::fmt::Write as _;
 
 use pgcauseway::core::failover::candidate::promotable;
 use pgcauseway::core::failover::command::Act;
-use pgcauseway::core::failover::observation::{
-    AgentAnswer, Answer, Attempt, Job, Leadership, NodeFacts, Observation, Part, Postmaster,
-    PrimaryFacts, Receiver, StandbyFacts, Switch, Upstream,
+use pgcauseway::core::failover::facts::observation::{
+    AgentAnswer, Attempt, Leadership, NodeFacts, Observation, Postmaster, PrimaryFacts, Receiver,
+    RejoinJob, ReplicationRole, ServerAnswer, StandbyFacts, Upstream,
 };
-use pgcauseway::core::failover::policy::{Durability, Mode, NodePolicy, Policy};
+use pgcauseway::core::failover::policy::{Durability, FailoverPolicy, Mode, NodePolicy};
 use pgcauseway::core::failover::quorum::{CommitRule, SyncState};
 use pgcauseway::core::failover::record::{
-    Candidate, Cause, Fall, Phase, Proof, Quarantined, Reason, Record, Request, RequestKind, Way,
+    Candidate, Cause, FailedPrimary, FenceProof, Phase, QuarantineReason, Quarantined, Record,
+    Recovery, Request, RequestKind,
 };
-use pgcauseway::core::failover::{Plan, plan};
+use pgcauseway::core::failover::{Plan, View, plan};
 use pgcauseway::core::lsn::{Lsn, Timeline};
+use pgcauseway::core::timeline::{TimelineHistory, TimelineSwitch};
 use pgcauseway::core::topology::NodeId;
 
 const FILE: &str = "docs/failover-plan.md";
@@ -31,19 +33,19 @@ const PG3: NodeId = NodeId(2);
 
 /// A cluster of three, well, with pg1 leading; each row changes what its condition says.
 struct Case {
-    policy: Policy,
+    policy: FailoverPolicy,
     record: Record,
     seen: Observation,
 }
 
-fn policy() -> Policy {
+fn policy() -> FailoverPolicy {
     let node = |name: &str| NodePolicy {
         name: name.to_owned(),
         zone: None,
         promote_priority: 100,
         agent: true,
     };
-    Policy {
+    FailoverPolicy {
         mode: Mode::Automatic,
         durability: Durability::Async {
             max_lost_bytes: Some(1000),
@@ -63,34 +65,34 @@ fn policy() -> Policy {
     }
 }
 
-fn answer(timeline: u32, part: Part) -> Answer {
-    let history = (1..timeline).map(|ended| Switch {
+fn answer(timeline: u32, role: ReplicationRole) -> ServerAnswer {
+    let history = (1..timeline).map(|ended| TimelineSwitch {
         timeline: Timeline(ended),
         end: Lsn(0x5000 + u64::from(ended)),
     });
-    Answer {
+    ServerAnswer {
         at_us: NOW - SECOND / 10,
         system: 7,
         timeline: Timeline(timeline),
-        history: Some(history.collect()),
+        history: Some(TimelineHistory(history.collect())),
         rule: None,
         rule_since_us: 0,
-        part,
+        role,
     }
 }
 
-fn primary(timeline: u32, flush: u64) -> Answer {
+fn primary(timeline: u32, flush: u64) -> ServerAnswer {
     let flush = Lsn(flush);
     answer(
         timeline,
-        Part::Primary(PrimaryFacts {
+        ReplicationRole::Primary(PrimaryFacts {
             flush,
             attached: Vec::new(),
         }),
     )
 }
 
-fn standby(timeline: u32, of: NodeId, received: u64) -> Answer {
+fn standby(timeline: u32, of: NodeId, received: u64) -> ServerAnswer {
     let receiver = Receiver {
         from: Some(of),
         streaming: true,
@@ -105,20 +107,20 @@ fn standby(timeline: u32, of: NodeId, received: u64) -> Answer {
         receiver: Some(receiver),
         detached_since_us: None,
     };
-    answer(timeline, Part::Standby(facts))
+    answer(timeline, ReplicationRole::Standby(facts))
 }
 
-fn detached(timeline: u32, received: u64) -> Answer {
+fn detached(timeline: u32, received: u64) -> ServerAnswer {
     let facts = StandbyFacts {
         received: Some(Lsn(received)),
         replayed: Lsn(received),
         detached_since_us: Some(NOW - SECOND),
         ..StandbyFacts::default()
     };
-    answer(timeline, Part::Standby(facts))
+    answer(timeline, ReplicationRole::Standby(facts))
 }
 
-fn facts(answer: Answer, postmaster: Postmaster) -> NodeFacts {
+fn facts(answer: ServerAnswer, postmaster: Postmaster) -> NodeFacts {
     NodeFacts {
         answer: Some(answer),
         attempt: Attempt::Answered,
@@ -129,7 +131,7 @@ fn facts(answer: Answer, postmaster: Postmaster) -> NodeFacts {
         }),
         renewal_us: Some(NOW - SECOND / 10),
         start_us: None,
-        job: Job::None,
+        job: RejoinJob::None,
         drained: false,
         stale_connections: 0,
     }
@@ -198,7 +200,7 @@ impl Case {
         &mut self.seen.nodes[usize::from(node.0)]
     }
 
-    fn answer(&mut self, node: NodeId) -> &mut Answer {
+    fn answer(&mut self, node: NodeId) -> &mut ServerAnswer {
         self.node(node).answer.as_mut().unwrap()
     }
 
@@ -228,7 +230,7 @@ impl Case {
     /// The standbys have received nothing for so long.
     fn deaf(mut self, for_us: u64) -> Self {
         for node in [PG2, PG3] {
-            if let Part::Standby(facts) = &mut self.answer(node).part {
+            if let ReplicationRole::Standby(facts) = &mut self.answer(node).role {
                 facts.receiver.as_mut().unwrap().fresh_us = NOW - for_us;
             }
         }
@@ -266,9 +268,17 @@ impl Case {
         self
     }
 
+    fn view(&self) -> View<'_, '_> {
+        View {
+            observation: &self.seen,
+            policy: &self.policy,
+            record: &self.record,
+        }
+    }
+
     fn plan(&self) -> Plan {
-        let planned = plan(&self.seen, &self.policy, &self.record);
-        let again = plan(&self.seen, &self.policy, &self.record);
+        let planned = plan(self.view());
+        let again = plan(self.view());
         assert_eq!(planned, again, "the same facts, the same plan");
         planned
     }
@@ -281,8 +291,8 @@ fn rule(members: &[NodeId]) -> CommitRule {
     }
 }
 
-fn fall(cause: Cause) -> Fall {
-    Fall {
+fn failed(cause: Cause) -> FailedPrimary {
+    FailedPrimary {
         node: PG1,
         cause,
         written: Lsn(0x4000),
@@ -295,11 +305,11 @@ fn promoting() -> Phase {
         end: Lsn(0x4000),
         complete: false,
     };
-    Phase::Promoting(fall(Cause::Dead), Proof::AgentStopped, candidate)
+    Phase::Promoting(failed(Cause::Dead), FenceProof::AgentStopped, candidate)
 }
 
-fn out(reason: Reason, way: Way) -> Quarantined {
-    Quarantined { reason, way }
+fn out(reason: QuarantineReason, recovery: Recovery) -> Quarantined {
+    Quarantined { reason, recovery }
 }
 
 /// Phase by phase: the condition, and the facts that make it so.
@@ -392,7 +402,7 @@ fn steady() -> Vec<(&'static str, Case)> {
                 *case.answer(PG3) = standby(1, PG1, 0x4000);
                 case.record
                     .quarantine
-                    .insert(PG1, out(Reason::OldPrimary, Way::Operator));
+                    .insert(PG1, out(QuarantineReason::OldPrimary, Recovery::Operator));
             }),
         ),
         (
@@ -401,7 +411,7 @@ fn steady() -> Vec<(&'static str, Case)> {
                 *case.answer(PG3) = standby(1, PG2, 0x5800);
                 case.record
                     .quarantine
-                    .insert(PG1, out(Reason::OldPrimary, Way::Operator));
+                    .insert(PG1, out(QuarantineReason::OldPrimary, Recovery::Operator));
             }),
         ),
         (
@@ -415,7 +425,7 @@ fn steady() -> Vec<(&'static str, Case)> {
         (
             "a standby has crashed, and was asked to start a moment ago",
             crashed().with(|case| {
-                let why = out(Reason::Crashed, Way::Start);
+                let why = out(QuarantineReason::Crashed, Recovery::Start);
                 case.record.quarantine.insert(PG3, why);
                 case.node(PG3).start_us = Some(NOW - SECOND / 2);
             }),
@@ -457,7 +467,7 @@ fn crashed() -> Case {
 }
 
 fn fencing() -> Vec<(&'static str, Case)> {
-    let fencing = |case: Case, cause| case.phase(Phase::Fencing(fall(cause)));
+    let fencing = |case: Case, cause| case.phase(Phase::Fencing(failed(cause)));
     let hung = || {
         fencing(
             Case::new().silent(PG1, 2 * SECOND).deaf(2 * SECOND),
@@ -537,7 +547,7 @@ fn fencing() -> Vec<(&'static str, Case)> {
 
 fn discovering() -> Vec<(&'static str, Case)> {
     let discovering = |case: Case| {
-        let phase = Phase::Discovering(fall(Cause::Dead), Proof::AgentStopped);
+        let phase = Phase::Discovering(failed(Cause::Dead), FenceProof::AgentStopped);
         case.stopped(PG1, None).detached().phase(phase)
     };
     let late = |case: &mut Case| case.seen.phase_since_us = NOW - 2 * SECOND;
@@ -627,43 +637,43 @@ fn promotion() -> Vec<(&'static str, Case)> {
 }
 
 fn serving() -> Vec<(&'static str, Case)> {
-    let old = |way| out(Reason::OldPrimary, way);
-    let following = |way| {
+    let old = |recovery| out(QuarantineReason::OldPrimary, recovery);
+    let following = |recovery| {
         let case = Case::new().pg2_leads().phase(Phase::Following);
         case.with(|case| {
-            case.record.quarantine.insert(PG1, old(way));
+            case.record.quarantine.insert(PG1, old(recovery));
         })
     };
-    let restoring = |case: Case| case.detached().phase(Phase::Restoring(fall(Cause::Dead)));
+    let restoring = |case: Case| case.detached().phase(Phase::Restoring(failed(Cause::Dead)));
     vec![
         (
             "a standby still follows the old primary",
-            following(Way::Rewind).stopped(PG1, None).with(|case| {
+            following(Recovery::Rewind).stopped(PG1, None).with(|case| {
                 *case.answer(PG3) = standby(1, PG1, 0x4000);
                 case.seen.holding = true;
             }),
         ),
         (
             "the old primary runs again",
-            following(Way::Rewind).with(|case| *case.answer(PG1) = primary(1, 0x4000)),
+            following(Recovery::Rewind).with(|case| *case.answer(PG1) = primary(1, 0x4000)),
         ),
         (
             "the old primary is stopped",
-            following(Way::Rewind).stopped(PG1, None),
+            following(Recovery::Rewind).stopped(PG1, None),
         ),
         (
             "the old primary stopped cleanly in a switchover",
-            following(Way::Start).stopped(PG1, None),
+            following(Recovery::Start).stopped(PG1, None),
         ),
         (
             "the old primary is being rejoined",
-            following(Way::Rewind)
+            following(Recovery::Rewind)
                 .stopped(PG1, None)
-                .with(|case| case.node(PG1).job = Job::Running),
+                .with(|case| case.node(PG1).job = RejoinJob::Running),
         ),
         (
             "the old primary streams on the new timeline",
-            following(Way::Rewind)
+            following(Recovery::Rewind)
                 .with(|case| *case.node(PG1) = facts(standby(2, PG2, 0x6000), Postmaster::Standby)),
         ),
         (
@@ -887,7 +897,11 @@ fn a_record_that_names_a_removed_node_is_not_guessed_at() {
     let mut fewer = case.policy.clone();
     fewer.nodes.remove(0);
     assert_eq!(case.record.renumbered(&fewer), Err("pg1".to_owned()));
-    assert_eq!(plan(&case.seen, &fewer, &case.record).commands, []);
+    let view = View {
+        policy: &fewer,
+        ..case.view()
+    };
+    assert_eq!(plan(view).commands, []);
 }
 
 #[test]
@@ -906,7 +920,7 @@ fn a_lease_of_an_older_epoch_is_none_to_lead_by() {
 
 #[test]
 fn promotable_is_who_an_election_would_choose() {
-    let able = |case: &Case| promotable(&case.seen, &case.policy, &case.record);
+    let able = |case: &Case| promotable(case.view());
     let healthy = Case::new;
     assert_eq!(able(&healthy()), [PG2, PG3]);
     assert_eq!(able(&healthy().silent(PG2, 9 * SECOND)), [PG3]);

@@ -16,6 +16,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wire", &["core", "error"]),
     ("logging", &["config"]),
     ("shared", &["core", "sql", "error"]),
+    ("clock", &[]),
+    ("file", &[]),
+    ("http", &[]),
+    ("pg", &["config", "core"]),
     ("backend", &["wire", "core", "shared", "config", "metrics"]),
     (
         "client",
@@ -25,17 +29,22 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "control",
-        &["core", "sql", "shared", "config", "metrics", "agent"],
+        &[
+            "core", "sql", "shared", "config", "metrics", "agent", "clock", "file", "http", "pg",
+        ],
     ),
     ("process", &[]),
-    ("agent", &["config", "core", "process"]),
+    (
+        "agent",
+        &["clock", "config", "core", "file", "pg", "process"],
+    ),
     (
         "admin",
         &["core", "shared", "config", "error", "logging", "metrics"],
     ),
-    ("rig", &["core", "config", "process"]),
+    ("rig", &["core", "config", "file", "pg", "process"]),
     ("top", &[]),
-    ("verify", &[]),
+    ("verify", &["pg"]),
     (
         "app",
         &[
@@ -46,7 +55,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "agent", "app", "config", "control", "core", "logging", "rig", "top", "verify",
+            "agent", "app", "config", "control", "core", "http", "logging", "pg", "rig", "top",
+            "verify",
         ],
     ),
 ];

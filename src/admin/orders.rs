@@ -99,7 +99,7 @@ fn refuse(code: StatusCode, text: String) -> Answered {
 /// What a viewer must do to give orders: `open`, nothing; `secret`, show admin.secret; `closed`, come
 /// from this machine.
 pub(super) fn access(state: &State, peer: SocketAddr) -> &'static str {
-    match &state.live.load().admin_secret {
+    match &state.live.load().admin.secret {
         Some(_) => "secret",
         None if peer.ip().to_canonical().is_loopback() => "open",
         None => "closed",
@@ -108,7 +108,7 @@ pub(super) fn access(state: &State, peer: SocketAddr) -> &'static str {
 
 pub(super) fn may_order(state: &State, peer: SocketAddr, headers: &HeaderMap) -> bool {
     let config = state.live.load();
-    let Some(secret) = &config.admin_secret else {
+    let Some(secret) = &config.admin.secret else {
         return peer.ip().to_canonical().is_loopback() && !from_a_strange_page(headers);
     };
     let shown = headers.get(header::AUTHORIZATION);

@@ -42,7 +42,6 @@ pub struct Status {
     pub node: String,
     /// The agent's clock, in milliseconds since the machine started; runs on through suspends.
     pub clock_ms: u64,
-    /// The postmaster.
     pub postmaster: Postmaster,
     /// What the server runs as, or would start as; none when the data directory cannot be read.
     pub role: Option<Role>,
@@ -74,7 +73,6 @@ pub struct Status {
 /// The postmaster, as the operating system shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Postmaster {
-    /// Whether it runs.
     pub running: bool,
     /// Its process number while it runs.
     pub pid: Option<i32>,
@@ -101,7 +99,6 @@ pub struct Lease {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeaseRequest {
-    /// The decision's number.
     pub epoch: u64,
     /// Who asks; within one epoch only one may.
     pub holder: String,
@@ -117,7 +114,6 @@ pub struct LeaseRequest {
 /// What is in force after a lease was granted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseAnswer {
-    /// The lease.
     pub lease: Lease,
     /// The agent's clock, for the next request.
     pub clock_ms: u64,
@@ -139,9 +135,7 @@ pub enum StopMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StopRequest {
-    /// The decision's number.
     pub epoch: u64,
-    /// How.
     pub mode: StopMode,
     /// The bound, in milliseconds; after it a fast stop fails.
     pub timeout_ms: u64,
@@ -172,14 +166,11 @@ pub struct StopAnswer {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// Host name or address.
     pub host: String,
-    /// TCP port.
     pub port: u16,
     /// The role to replicate as; the agent's own `replication` login if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Its password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
 }
@@ -197,11 +188,9 @@ impl fmt::Debug for Source {
     }
 }
 
-/// Starts the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StartRequest {
-    /// The decision's number.
     pub epoch: u64,
     /// What it starts as. As a primary it needs a lease in force, if it was ever given one.
     #[serde(rename = "as")]
@@ -217,7 +206,6 @@ pub struct StartRequest {
 /// The server runs and accepts connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartAnswer {
-    /// The postmaster.
     pub pid: i32,
     /// Whether it ran already.
     pub already: bool,
@@ -229,7 +217,6 @@ pub struct StartAnswer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RejoinRequest {
-    /// The decision's number.
     pub epoch: u64,
     /// The primary to follow.
     pub source: Source,
@@ -241,11 +228,8 @@ pub struct RejoinRequest {
 /// A rejoin and how it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// The decision's number.
     pub epoch: u64,
-    /// What is done.
     pub kind: JobKind,
-    /// How it stands.
     pub state: JobState,
     /// When it began, in seconds of the Unix epoch.
     pub started: u64,
@@ -265,7 +249,6 @@ pub enum JobKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
-    /// Under way.
     Running,
     /// The server streams from its source.
     Done,

@@ -20,7 +20,6 @@ const STATES: [&str; 7] = [
     "in production",
 ];
 
-/// The fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Control {
     pub(super) system_identifier: u64,

@@ -16,9 +16,9 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::api::Role;
-use super::clock;
 use super::postmaster::{Look, Server};
-use super::state::State;
+use super::state::AgentState;
+use crate::clock;
 
 /// Between two looks at the lease: a part of [`super::api::FENCE_WITHIN_MS`].
 const PACE: Duration = Duration::from_millis(10);
@@ -29,25 +29,25 @@ const OLD: Duration = Duration::from_secs(2);
 
 /// The last look at the server.
 #[derive(Debug)]
-pub(super) struct Watch {
-    seen: Mutex<Seen>,
+pub(super) struct LatestLook {
+    seen: Mutex<TimedLook>,
 }
 
 #[derive(Clone, Debug)]
-struct Seen {
+struct TimedLook {
     look: Look,
     at: Duration,
     /// Seconds of the Unix epoch at which the server was first seen gone.
     gone: Option<u64>,
 }
 
-impl Watch {
+impl LatestLook {
     /// Looks for the first time.
     pub(super) fn new(server: &Server) -> Self {
         let look = server.look();
         let gone = look.postmaster.is_none().then(clock::unix_seconds);
         Self {
-            seen: Mutex::new(Seen {
+            seen: Mutex::new(TimedLook {
                 look,
                 at: clock::now(),
                 gone,
@@ -92,8 +92,8 @@ impl Watch {
 /// Starts both threads; they end with `shutdown`.
 pub(super) fn start(
     server: &Arc<Server>,
-    state: &Arc<State>,
-    watch: &Arc<Watch>,
+    state: &Arc<AgentState>,
+    watch: &Arc<LatestLook>,
     shutdown: &CancellationToken,
 ) -> io::Result<()> {
     let look = {
@@ -139,7 +139,7 @@ fn stood_still(last: Duration, now: Duration) -> bool {
     now.saturating_sub(last) > OLD / 2
 }
 
-fn fence(server: &Server, watch: &Watch) {
+fn fence(server: &Server, watch: &LatestLook) {
     let Some(postmaster) = watch.last().0.postmaster.filter(|found| found.is_alive()) else {
         return;
     };

@@ -1,9 +1,10 @@
-//! Files of the data directory and of the agent, written so that a crash leaves the old or the new.
+//! Files that make the data directory one of a standby or a primary, and removals that may be repeated.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::Path;
+
+use crate::file;
 
 /// Makes the server a standby when it starts.
 pub(super) const STANDBY_SIGNAL: &str = "standby.signal";
@@ -20,10 +21,10 @@ pub(super) fn is_standby(data: &Path) -> bool {
 pub(super) fn set_standby(data: &Path, standby: bool) -> io::Result<()> {
     remove_if_there(&data.join(RECOVERY_SIGNAL))?;
     if standby {
-        return replace(&data.join(STANDBY_SIGNAL), b"", true);
+        return file::replace(&data.join(STANDBY_SIGNAL), b"");
     }
     remove_if_there(&data.join(STANDBY_SIGNAL))?;
-    sync_directory(data)
+    file::sync_directory(data)
 }
 
 /// Sets one setting in `postgresql.auto.conf`, as ALTER SYSTEM would; false if it was set so.
@@ -38,7 +39,7 @@ pub(super) fn set_auto(data: &Path, name: &str, value: &str) -> io::Result<bool>
     if before == after {
         return Ok(false);
     }
-    replace(&path, after.as_bytes(), true)?;
+    file::replace(&path, after.as_bytes())?;
     Ok(true)
 }
 
@@ -52,37 +53,6 @@ fn with_setting(text: &str, name: &str, value: &str) -> String {
     let own = format!("{name} = '{value}'");
     lines.push(&own);
     lines.join("\n") + "\n"
-}
-
-/// One value of a connection string.
-pub(super) fn quoted(value: &str) -> String {
-    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
-/// Replaces a file in one step; only its owner may read it. `synced` is whether it must be on disk
-/// when this returns.
-pub(super) fn replace(path: &Path, content: &[u8], synced: bool) -> io::Result<()> {
-    let draft = path.with_extension("causeway-new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&draft)?;
-    file.write_all(content)?;
-    if synced {
-        file.sync_all()?;
-    }
-    fs::rename(&draft, path)?;
-    match path.parent() {
-        Some(parent) if synced => sync_directory(parent),
-        _ => Ok(()),
-    }
-}
-
-/// Makes renames and removals in a directory outlast a crash.
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 /// Removes a file; one that is not there is no error.
@@ -99,23 +69,6 @@ pub(super) fn remove_all(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// The last lines of a file, for messages.
-pub(super) fn tail(path: &Path) -> String {
-    use std::io::{Read, Seek, SeekFrom};
-    const BYTES: u64 = 4_096;
-    let read = || {
-        let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(BYTES)))?;
-        let mut bytes = Vec::new();
-        file.take(BYTES).read_to_end(&mut bytes)?;
-        io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let text = read().unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(8)..].join("\n")
 }
 
 #[cfg(test)]

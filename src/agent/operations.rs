@@ -10,14 +10,15 @@ use super::api::{
     Lease, LeaseAnswer, LeaseRequest, Postmaster, RefusalCode, Role, StartAnswer, StartRequest,
     Status, StopAnswer, StopMode, StopRequest,
 };
-use super::enforcer::Watch;
+use super::enforcer::LatestLook;
+use super::fencing_lease::{Denied, Grant, Ledger};
+use super::inquiry::Inquiry;
 use super::jobs::Jobs;
-use super::lease::{Denied, Grant, Ledger};
 use super::postmaster::{Server, ServerError};
-use super::source::Inquiry;
-use super::state::{ChangeError, State};
-use super::{clock, files, source};
-use crate::config;
+use super::state::{AgentState, ChangeError};
+use super::{files, upstream};
+use crate::clock;
+use crate::config::AgentConfig;
 
 /// The longest lease: a longer one is a mistake in a unit.
 const LONGEST_LEASE: Duration = Duration::from_secs(3_600);
@@ -29,11 +30,11 @@ const ANSWER: Duration = Duration::from_millis(300);
 /// Everything that requests work with.
 #[derive(Debug)]
 pub(super) struct Agent {
-    pub(super) config: config::Agent,
+    pub(super) config: AgentConfig,
     pub(super) version: String,
     pub(super) server: Arc<Server>,
-    pub(super) state: Arc<State>,
-    pub(super) watch: Arc<Watch>,
+    pub(super) state: Arc<AgentState>,
+    pub(super) watch: Arc<LatestLook>,
     pub(super) inquiry: Inquiry,
     pub(super) jobs: Jobs,
     /// Stops asked for so far: a start that began before one must not end after it.
@@ -202,7 +203,6 @@ impl Agent {
         })
     }
 
-    /// Starts the server.
     pub(super) fn start(&self, asked: &StartRequest) -> Result<StartAnswer, Failure> {
         let begun = Instant::now();
         let epoch = asked.epoch;
@@ -229,7 +229,7 @@ impl Agent {
             files::set_standby(&self.server.data, asked.role == Role::Standby)?;
         }
         if let (Role::Standby, Some(source)) = (asked.role, &asked.source) {
-            let conninfo = source::primary_conninfo(&self.config, source);
+            let conninfo = upstream::primary_conninfo(&self.config, source);
             let changed = files::set_auto(&self.server.data, "primary_conninfo", &conninfo)?;
             if changed && running {
                 self.server.reload()?;

@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 use super::api::{Role, StopMode, Stopped};
 use super::control_file::Control;
 use super::files;
-use crate::config;
+use crate::config::AgentConfig;
+use crate::file;
 use crate::process::{self, Process};
 
 /// An immediate shutdown takes about a tenth of a second; what is still there then is killed.
@@ -25,11 +26,12 @@ const GRACE: Duration = Duration::from_millis(500);
 /// How long the kernel may take over a kill.
 const KERNEL: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(2);
+/// Lines of a log that a message carries.
+const TAIL: usize = 8;
 
 /// What may be at work in the data directory.
 pub(super) const PROGRAMS: [&str; 3] = ["postgres", "pg_rewind", "pg_basebackup"];
 
-/// One server.
 #[derive(Debug)]
 pub(super) struct Server {
     /// The data directory, without symbolic links.
@@ -130,7 +132,7 @@ impl PidFile {
 }
 
 impl Server {
-    pub(super) fn new(config: &config::Agent) -> io::Result<Self> {
+    pub(super) fn new(config: &AgentConfig) -> io::Result<Self> {
         Ok(Self {
             data: fs::canonicalize(&config.data)?,
             bin: fs::canonicalize(&config.bin)?,
@@ -229,7 +231,7 @@ impl Server {
             StopMode::Fast => Err(ServerError::TooLate {
                 awaited: "stop",
                 within,
-                log: files::tail(&self.log_file),
+                log: file::tail(&self.log_file, TAIL),
             }),
         }
     }
@@ -299,7 +301,7 @@ impl Server {
             if file.is_some_and(|file| file.pid == launched.pid && file.is_started()) {
                 return Ok(launched);
             }
-            let log = || files::tail(&self.log_file);
+            let log = || file::tail(&self.log_file, TAIL);
             if self.postmaster().is_none() {
                 self.reap();
                 return Err(match permitted() {
@@ -356,7 +358,7 @@ impl Server {
         let pid = i32::try_from(started.id()).unwrap_or_default();
         *child = Some(started);
         process::look(pid).ok_or_else(|| ServerError::Ended {
-            log: files::tail(&self.log_file),
+            log: file::tail(&self.log_file, TAIL),
         })
     }
 

@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{Job, JobKind, JobState, RefusalCode, RejoinRequest, Role, Source};
 use super::control_file::Control;
+use super::files;
 use super::operations::{Agent, Failure};
-use super::plan::{self, First, Stage};
 use super::postmaster::ServerError;
-use super::source::{self, Identity, Upstream};
-use super::swap::Places;
+use super::rejoin_plan::{self, First, Stage};
+use super::swap::DataDirectories;
 use super::tools::{Tool, ToolError};
-use super::{clock, files};
+use super::upstream::{self, SystemIdentity, Upstream};
+use crate::clock;
 
 /// How long the source may take to become a primary that answers.
 const SOURCE: Duration = Duration::from_secs(60);
@@ -133,9 +134,9 @@ impl Agent {
         step("ask the source who it is");
         let to = self.identify(&upstream, cancel).await?;
 
-        let places = Places::new(&self.server.data, self.state.directory());
+        let directories = DataDirectories::new(&self.server.data, self.state.directory());
         let before = self.state.rejoin();
-        let held = places.clone();
+        let held = directories.clone();
         self.clone()
             .blocking_step(move |_| Ok(held.save_settings(before.is_some())?))
             .await?;
@@ -160,13 +161,13 @@ impl Agent {
                     self.recover(&upstream, cancel).await?;
                 }
                 step("rewind");
-                self.rewind(&upstream, &places, cancel).await?;
+                self.rewind(&upstream, &directories, cancel).await?;
                 step("start as a standby after pg_rewind");
                 self.follow(&follow, STREAM).await
             };
             match rewound.await {
                 Ok(()) => {
-                    places.forget_settings()?;
+                    directories.forget_settings()?;
                     return Ok("rewound and streams");
                 }
                 Err(error) if error.is_cancelled() => return Err(error),
@@ -177,20 +178,25 @@ impl Agent {
                 .await?;
         }
         step("take a base backup");
-        self.copy(&upstream, &places, cancel).await?;
+        self.copy(&upstream, &directories, cancel).await?;
         step("start as a standby after a base backup");
         self.follow(&follow, STREAM).await?;
-        places.forget_settings()?;
+        directories.forget_settings()?;
         Ok("copied by a base backup and streams")
     }
 
-    fn first_step(&self, asked: &RejoinRequest, before: Option<Stage>, to: Identity) -> First {
+    fn first_step(
+        &self,
+        asked: &RejoinRequest,
+        before: Option<Stage>,
+        to: SystemIdentity,
+    ) -> First {
         if asked.copy && before != Some(Stage::Whole) {
             return First::Copy;
         }
         let data = &self.server.data;
         let control = Control::read(data);
-        plan::first(before, control, has_backup_label(data), to.timeline)
+        rejoin_plan::first(before, control, has_backup_label(data), to.timeline)
     }
 
     /// Waits until the source is a primary of our own cluster; its timeline.
@@ -198,7 +204,7 @@ impl Agent {
         &self,
         upstream: &Upstream<'_>,
         cancel: &CancellationToken,
-    ) -> Result<Identity, RejoinError> {
+    ) -> Result<SystemIdentity, RejoinError> {
         let until = Instant::now() + SOURCE;
         let identity = loop {
             let asked = async {
@@ -260,7 +266,7 @@ impl Agent {
     async fn rewind(
         &self,
         upstream: &Upstream<'_>,
-        places: &Places,
+        directories: &DataDirectories,
         cancel: &CancellationToken,
     ) -> Result<(), RejoinError> {
         let data = &self.server.data;
@@ -273,7 +279,7 @@ impl Agent {
         rewind.arg(data);
         rewind.arg(format!("--source-server={}", upstream.conninfo()));
         rewind.run(cancel).await?;
-        places.restore_settings(data)?;
+        directories.restore_settings(data)?;
         self.state.set_rejoin(Some(Stage::Whole))?;
         Ok(())
     }
@@ -282,10 +288,10 @@ impl Agent {
     async fn copy(
         self: &Arc<Self>,
         upstream: &Upstream<'_>,
-        places: &Places,
+        directories: &DataDirectories,
         cancel: &CancellationToken,
     ) -> Result<(), RejoinError> {
-        let held = places.clone();
+        let held = directories.clone();
         self.clone()
             .blocking_step(move |agent| {
                 agent.state.set_rejoin(Some(Stage::Rewriting))?;
@@ -299,10 +305,10 @@ impl Agent {
             "--no-password",
             "--pgdata",
         ]);
-        backup.arg(&places.backup);
+        backup.arg(&directories.backup);
         backup.arg(format!("--dbname={}", upstream.conninfo()));
         backup.run(cancel).await?;
-        let held = places.clone();
+        let held = directories.clone();
         self.clone()
             .blocking_step(move |agent| {
                 held.restore_settings(&held.backup)?;
@@ -370,7 +376,7 @@ impl Agent {
     }
 
     fn make_standby(&self, source: &Source) -> io::Result<()> {
-        let conninfo = source::primary_conninfo(&self.config, source);
+        let conninfo = upstream::primary_conninfo(&self.config, source);
         files::set_auto(&self.server.data, "primary_conninfo", &conninfo)?;
         files::set_standby(&self.server.data, true)
     }
@@ -387,7 +393,7 @@ impl Agent {
 /// What a standby is to follow, and how far at least.
 struct Follow<'a> {
     asked: &'a RejoinRequest,
-    to: Identity,
+    to: SystemIdentity,
     cancel: &'a CancellationToken,
 }
 

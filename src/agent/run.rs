@@ -10,26 +10,26 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::enforcer::{self, Watch};
+use super::enforcer::{self, LatestLook};
+use super::inquiry::Inquiry;
 use super::jobs::Jobs;
 use super::operations::Agent;
 use super::owner;
 use super::postmaster::Server;
-use super::source::Inquiry;
-use super::state::State;
-use super::swap::Places;
-use super::{server, tls};
-use crate::{config, process};
+use super::state::AgentState;
+use super::swap::DataDirectories;
+use super::{server, supervise, tls};
+use crate::config::AgentConfig;
+use crate::process;
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
-pub enum AgentError {
+pub enum StartError {
     /// The system refused something.
     #[error("could not {doing}: {source}")]
     Io {
         /// What was attempted, as a verb phrase.
         doing: String,
-        /// The system's reason.
         source: io::Error,
     },
     /// The certificates do not serve.
@@ -37,7 +37,7 @@ pub enum AgentError {
     Tls(#[from] tls::TlsError),
 }
 
-impl AgentError {
+impl StartError {
     fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {
             doing: doing.into(),
@@ -47,7 +47,7 @@ impl AgentError {
 }
 
 /// An agent that has its place and its memory, and already keeps its server's lease.
-pub struct Prepared {
+pub struct PreparedAgent {
     agent: Arc<Agent>,
     tls: TlsAcceptor,
     /// Asks the agent to end.
@@ -56,46 +56,46 @@ pub struct Prepared {
     shutdown: CancellationToken,
 }
 
-impl fmt::Debug for Prepared {
+impl fmt::Debug for PreparedAgent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Prepared({})", self.agent.config.name)
+        write!(f, "PreparedAgent({})", self.agent.config.name)
     }
 }
 
 /// Becomes the data directory's owner, remembers, and begins to keep the lease.
 ///
 /// To be called before there are other threads.
-pub fn prepare(config: config::Agent, asked: CancellationToken) -> Result<Prepared, AgentError> {
+pub fn prepare(config: AgentConfig, asked: CancellationToken) -> Result<PreparedAgent, StartError> {
     let tls = tls::server(&config.identity, config.client_ca.as_ref())?;
     let data =
-        resolve(&config.data).map_err(AgentError::io(format!("find {}", config.data.display())))?;
+        resolve(&config.data).map_err(StartError::io(format!("find {}", config.data.display())))?;
     let owned = match data.exists() {
         true => data.clone(),
         // A swap was cut short: the parent's owner is the best that is known.
         false => data.parent().map_or_else(|| data.clone(), Path::to_owned),
     };
-    owner::become_owner(&owned).map_err(AgentError::io(format!("use {}", data.display())))?;
+    owner::become_owner(&owned).map_err(StartError::io(format!("use {}", data.display())))?;
     let open = format!("open {}", config.state_dir.display());
-    let state = State::open(&config.state_dir).map_err(AgentError::io(open))?;
-    Places::new(&data, &config.state_dir)
+    let state = AgentState::open(&config.state_dir).map_err(StartError::io(open))?;
+    DataDirectories::new(&data, &config.state_dir)
         .finish_swap()
-        .map_err(AgentError::io("end the replacement of the data directory"))?;
+        .map_err(StartError::io("end the replacement of the data directory"))?;
     let server =
-        Server::new(&config).map_err(AgentError::io(format!("find {}", data.display())))?;
-    let version = version(&config.bin).map_err(AgentError::io("ask postgres for its version"))?;
+        Server::new(&config).map_err(StartError::io(format!("find {}", data.display())))?;
+    let version = version(&config.bin).map_err(StartError::io("ask postgres for its version"))?;
     // What a killed agent left at work would write into what the next rejoin writes.
     let tools = process::working_in(&server.data, &["pg_rewind", "pg_basebackup"]);
     process::kill_all(&tools);
 
     let (server, state) = (Arc::new(server), Arc::new(state));
-    let watch = Arc::new(Watch::new(&server));
+    let watch = Arc::new(LatestLook::new(&server));
     // The lease is kept until the server has stopped.
     let shutdown = match config.supervise {
         true => CancellationToken::new(),
         false => asked.clone(),
     };
     enforcer::start(&server, &state, &watch, &shutdown)
-        .map_err(AgentError::io("start the threads that keep the lease"))?;
+        .map_err(StartError::io("start the threads that keep the lease"))?;
     let agent = Arc::new(Agent {
         config,
         version,
@@ -106,7 +106,7 @@ pub fn prepare(config: config::Agent, asked: CancellationToken) -> Result<Prepar
         jobs: Jobs::default(),
         stops: AtomicU64::new(0),
     });
-    Ok(Prepared {
+    Ok(PreparedAgent {
         agent,
         tls: TlsAcceptor::from(Arc::new(tls)),
         asked,
@@ -114,13 +114,13 @@ pub fn prepare(config: config::Agent, asked: CancellationToken) -> Result<Prepar
     })
 }
 
-impl Prepared {
+impl PreparedAgent {
     /// Serves until it is asked to end. The PostgreSQL server is left as it is, unless it is supervised.
-    pub async fn run(self) -> Result<(), AgentError> {
+    pub async fn run(self) -> Result<(), StartError> {
         let listen = self.agent.config.listen;
         let listener = TcpListener::bind(listen)
             .await
-            .map_err(AgentError::io(format!("listen on {listen}")))?;
+            .map_err(StartError::io(format!("listen on {listen}")))?;
         tracing::info!(
             node = self.agent.config.name,
             %listen,
@@ -132,9 +132,9 @@ impl Prepared {
             let (agent, asked, shutdown) = (self.agent.clone(), self.asked, self.shutdown.clone());
             tokio::spawn(async move {
                 let _ = asked
-                    .run_until_cancelled(agent.clone().keep_running())
+                    .run_until_cancelled(supervise::keep_running(agent.clone()))
                     .await;
-                agent.stop_with_agent().await;
+                supervise::stop_with_agent(agent).await;
                 shutdown.cancel();
             });
         }

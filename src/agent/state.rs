@@ -13,13 +13,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::lease::{Denied, Grant, Ledger, Remembered, RememberedStanding};
-use super::plan::Stage;
-use super::{clock, files};
+use super::fencing_lease::{Denied, Grant, Ledger, Remembered, RememberedStatus};
+use super::rejoin_plan::Stage;
+use crate::clock;
+use crate::file;
 
 /// The ledger and its files.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct AgentState {
     directory: PathBuf,
     boot: Option<String>,
     ledger: Mutex<Ledger>,
@@ -65,7 +66,7 @@ pub(super) enum ChangeError {
     Io(#[from] io::Error),
 }
 
-impl State {
+impl AgentState {
     /// Opens the agent's directory, and makes it if need be. Fails when another agent has it.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
         DirBuilder::new()
@@ -125,7 +126,7 @@ impl State {
         Ok(changed)
     }
 
-    /// Fences at once, in memory; [`State::persist`] must follow before it is answered.
+    /// Fences at once, in memory; [`AgentState::persist`] must follow before it is answered.
     pub(super) fn fence(&self, epoch: u64) -> Result<(), Denied> {
         let mut ledger = self.ledger.lock();
         *ledger = ledger.fence(epoch)?;
@@ -162,7 +163,7 @@ impl State {
     fn put(&self, written: &mut Durable, next: Durable) -> io::Result<()> {
         if *written != next {
             let json = serde_json::to_vec(&next)?;
-            files::replace(&self.directory.join("state.json"), &json, true)?;
+            file::replace(&self.directory.join("state.json"), &json)?;
             *written = next;
         }
         Ok(())
@@ -170,7 +171,7 @@ impl State {
 
     /// Best effort: without it the agent's restart leaves the server a whole period.
     fn write_end(&self, ledger: &Ledger) {
-        if let RememberedStanding::Leased(grant, Some(ends)) = ledger.to_remember().standing
+        if let RememberedStatus::Leased(grant, Some(ends)) = ledger.to_remember().status
             && let Some(boot) = self.boot.clone()
         {
             let end = LeaseEnd {
@@ -179,15 +180,15 @@ impl State {
                 ends_ms: clock::milliseconds(ends),
             };
             let json = serde_json::to_vec(&end).unwrap_or_default();
-            let _ = files::replace(&self.directory.join("lease.json"), &json, false);
+            let _ = file::replace_unsynced(&self.directory.join("lease.json"), &json);
         }
     }
 }
 
 impl Durable {
     fn of(remembered: &Remembered, rejoin: Option<Stage>) -> Self {
-        let lease = match &remembered.standing {
-            RememberedStanding::Leased(grant, _) => Some(DurableLease {
+        let lease = match &remembered.status {
+            RememberedStatus::Leased(grant, _) => Some(DurableLease {
                 epoch: grant.epoch,
                 holder: grant.holder.clone(),
                 ttl_ms: clock::milliseconds(grant.ttl),
@@ -196,16 +197,16 @@ impl Durable {
         };
         Self {
             highest_epoch: remembered.highest_epoch,
-            fenced: remembered.standing == RememberedStanding::Fenced,
+            fenced: remembered.status == RememberedStatus::Fenced,
             lease,
             rejoin,
         }
     }
 
     fn remembered(&self, end: Option<LeaseEnd>, boot: Option<&str>) -> Remembered {
-        let standing = match (&self.lease, self.fenced) {
-            (_, true) => RememberedStanding::Fenced,
-            (None, false) => RememberedStanding::Ungoverned,
+        let status = match (&self.lease, self.fenced) {
+            (_, true) => RememberedStatus::Fenced,
+            (None, false) => RememberedStatus::Ungoverned,
             (Some(lease), false) => {
                 let end = end
                     .filter(|end| Some(end.boot.as_str()) == boot && end.epoch == lease.epoch)
@@ -215,12 +216,12 @@ impl Durable {
                     holder: lease.holder.clone(),
                     ttl: Duration::from_millis(lease.ttl_ms),
                 };
-                RememberedStanding::Leased(grant, end)
+                RememberedStatus::Leased(grant, end)
             }
         };
         Remembered {
             highest_epoch: self.highest_epoch,
-            standing,
+            status,
         }
     }
 }
@@ -232,8 +233,11 @@ mod tests {
     #[test]
     fn what_was_promised_is_there_after_a_restart() {
         let directory = std::env::temp_dir().join(format!("causeway-state-{}", std::process::id()));
-        let state = State::open(&directory).unwrap();
-        assert!(State::open(&directory).is_err(), "two agents in one place");
+        let state = AgentState::open(&directory).unwrap();
+        assert!(
+            AgentState::open(&directory).is_err(),
+            "two agents in one place"
+        );
         let grant = Grant {
             epoch: 4,
             holder: "a".to_owned(),
@@ -244,12 +248,10 @@ mod tests {
         let ends = state.ledger().to_remember();
         drop(state);
 
-        let state = State::open(&directory).unwrap();
+        let state = AgentState::open(&directory).unwrap();
         let back = state.ledger().to_remember();
-        let (
-            RememberedStanding::Leased(_, Some(before)),
-            RememberedStanding::Leased(_, Some(after)),
-        ) = (ends.standing, back.standing)
+        let (RememberedStatus::Leased(_, Some(before)), RememberedStatus::Leased(_, Some(after))) =
+            (ends.status, back.status)
         else {
             panic!("no lease");
         };
@@ -260,7 +262,7 @@ mod tests {
         state.set_rejoin(Some(Stage::Rewriting)).unwrap();
         drop(state);
 
-        let state = State::open(&directory).unwrap();
+        let state = AgentState::open(&directory).unwrap();
         assert_eq!(state.rejoin(), Some(Stage::Rewriting));
         assert_eq!(state.ledger().highest_epoch(), 5);
         assert!(state.ledger().forbids_primary(clock::now()));

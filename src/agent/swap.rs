@@ -6,15 +6,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::files;
+use crate::file;
 
 /// What else than `*.conf` belongs to the node and not to the data.
 const OWN: [&str; 4] = ["conf", "crt", "key", "pem"];
 /// A directory of settings that `include_dir` commonly names.
 const OWN_DIRECTORY: &str = "conf.d";
 
-/// The directories.
 #[derive(Clone, Debug)]
-pub(super) struct Places {
+pub(super) struct DataDirectories {
     data: PathBuf,
     /// Where a base backup grows.
     pub(super) backup: PathBuf,
@@ -24,7 +24,7 @@ pub(super) struct Places {
     saved: PathBuf,
 }
 
-impl Places {
+impl DataDirectories {
     pub(super) fn new(data: &Path, state: &Path) -> Self {
         Self {
             data: data.to_owned(),
@@ -91,7 +91,7 @@ impl Places {
         fs::rename(&self.backup, &self.data)?;
         for changed in [&self.data, &self.old] {
             if let Some(parent) = changed.parent() {
-                files::sync_directory(parent)?;
+                file::sync_directory(parent)?;
             }
         }
         files::remove_all(&self.old)
@@ -134,29 +134,29 @@ mod tests {
         fs::write(data.join("PG_VERSION"), "old").unwrap();
         fs::write(data.join("postgresql.conf"), "ours").unwrap();
         fs::write(data.join("conf.d/more.conf"), "ours").unwrap();
-        let places = Places::new(&data, &state);
-        places.save_settings(false).unwrap();
+        let directories = DataDirectories::new(&data, &state);
+        directories.save_settings(false).unwrap();
         // Half rewound: the source's settings are not saved over ours.
         fs::write(data.join("postgresql.conf"), "theirs").unwrap();
-        places.save_settings(true).unwrap();
-        places.restore_settings(&data).unwrap();
+        directories.save_settings(true).unwrap();
+        directories.restore_settings(&data).unwrap();
         assert_eq!(
             fs::read_to_string(data.join("postgresql.conf")).unwrap(),
             "ours"
         );
 
-        places.prepare().unwrap();
-        fs::create_dir(&places.backup).unwrap();
-        fs::write(places.backup.join("PG_VERSION"), "new").unwrap();
-        places.restore_settings(&places.backup).unwrap();
-        fs::rename(&data, &places.old).unwrap();
-        places.finish_swap().unwrap();
+        directories.prepare().unwrap();
+        fs::create_dir(&directories.backup).unwrap();
+        fs::write(directories.backup.join("PG_VERSION"), "new").unwrap();
+        directories.restore_settings(&directories.backup).unwrap();
+        fs::rename(&data, &directories.old).unwrap();
+        directories.finish_swap().unwrap();
         assert_eq!(fs::read_to_string(data.join("PG_VERSION")).unwrap(), "new");
         assert_eq!(
             fs::read_to_string(data.join("conf.d/more.conf")).unwrap(),
             "ours"
         );
-        places.finish_swap().unwrap();
+        directories.finish_swap().unwrap();
         fs::remove_dir_all(&base).unwrap();
     }
 }

@@ -11,12 +11,14 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-use super::files;
 use super::postmaster::Server;
 use crate::config::Secret;
+use crate::file;
 
 /// Bytes of what a program prints that are read.
 const OUTPUT_BYTES: u64 = 64 * 1024;
+/// Lines of a log that a message carries.
+const TAIL: usize = 8;
 
 /// A program about to run; it dies with its step.
 #[derive(Debug)]
@@ -125,7 +127,7 @@ impl Tool {
             Ok(Ok(status)) => Err(ToolError::Failed {
                 program,
                 status,
-                output: files::tail(&log),
+                output: file::tail(&log, TAIL),
             }),
             Ok(Err(source)) => Err(io(source)),
             Err(_) => {

@@ -9,7 +9,7 @@ use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::frontend;
 use tokio::net::TcpStream;
 
-use super::server::{CancelTarget, Origin, Server};
+use super::server::{CancelTarget, Origin, Server, Startup};
 use crate::config::Secret;
 use crate::shared::cluster::ClusterState;
 use crate::wire::frame;
@@ -98,13 +98,14 @@ impl ConnectError {
 /// Opens a server connection in the given life of a node, within `bound`.
 pub async fn connect(
     target: &Target,
+    startup: &Startup,
     origin: Origin,
     worker: usize,
     cluster: Arc<ClusterState>,
     bound: Duration,
 ) -> Result<Server, ConnectError> {
     let node = Arc::clone(&target.node);
-    match tokio::time::timeout(bound, login(target, origin, worker, cluster)).await {
+    match tokio::time::timeout(bound, login(target, startup, origin, worker, cluster)).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::TimedOut { node, bound }),
     }
@@ -112,6 +113,7 @@ pub async fn connect(
 
 async fn login(
     target: &Target,
+    startup: &Startup,
     origin: Origin,
     worker: usize,
     cluster: Arc<ClusterState>,
@@ -127,8 +129,9 @@ async fn login(
     let mut socket = Socket::new(stream).map_err(io)?;
 
     let mut out = BytesMut::new();
-    let parameters = [("user", &*target.user), ("database", &*target.database)];
-    frontend::startup_message(parameters, &mut out).map_err(io)?;
+    let fixed = [("user", &*target.user), ("database", &*target.database)];
+    let asked = startup.iter().map(|(name, value)| (&**name, &**value));
+    frontend::startup_message(fixed.into_iter().chain(asked), &mut out).map_err(io)?;
     socket.write_all(&out).await.map_err(io)?;
 
     let mut login = Login {
@@ -186,6 +189,7 @@ async fn login(
         cancel,
         parameters,
         commits_async,
+        Arc::clone(startup),
         worker,
         cluster,
     ))

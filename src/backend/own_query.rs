@@ -3,16 +3,10 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use postgres_protocol::message::frontend;
-
 use super::prepared::{Prepared, Shape};
 use super::server::Server;
 use crate::core::exchange::{Fate, Owed};
 use crate::wire::frame::{self, HEADER};
-
-/// ParameterStatus messages that a statement brought about, by name.
-pub type Reported = Vec<(String, String)>;
 
 /// One row's values in text format; none for NULL.
 pub type Row = Vec<Option<String>>;
@@ -30,15 +24,28 @@ pub enum OwnQueryError {
 
 impl Server {
     /// Runs `sql`, within `bound`, on a connection that owes nothing.
-    pub async fn run_own(&mut self, sql: &str, bound: Duration) -> Result<Reported, OwnQueryError> {
-        let mut reported = Reported::new();
+    pub async fn run_own(&mut self, sql: &[u8], bound: Duration) -> Result<(), OwnQueryError> {
+        match tokio::time::timeout(bound, self.own_query(sql, |_, _| {})).await {
+            Ok(result) => result,
+            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        }
+    }
+
+    /// Runs `sql`, within `bound`, on a connection that owes nothing, and gives its rows as bytes: they
+    /// are in the session's client encoding.
+    pub async fn rows_own(
+        &mut self,
+        sql: &[u8],
+        bound: Duration,
+    ) -> Result<Vec<Vec<Option<Box<[u8]>>>>, OwnQueryError> {
+        let mut rows = Vec::new();
         let each = |tag, frame: &[u8]| {
-            if tag == b'S' {
-                reported.extend(frame::parameter(&frame[HEADER..]));
+            if tag == b'D' {
+                rows.extend(frame::raw_row(&frame[HEADER..]));
             }
         };
         match tokio::time::timeout(bound, self.own_query(sql, each)).await {
-            Ok(result) => result.map(|()| reported),
+            Ok(result) => result.map(|()| rows),
             Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
         }
     }
@@ -51,7 +58,7 @@ impl Server {
                 row = frame::row(&frame[HEADER..]).unwrap_or_default();
             }
         };
-        match tokio::time::timeout(bound, self.own_query(sql, each)).await {
+        match tokio::time::timeout(bound, self.own_query(sql.as_bytes(), each)).await {
             Ok(result) => result.map(|()| row),
             Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
         }
@@ -59,13 +66,16 @@ impl Server {
 
     async fn own_query(
         &mut self,
-        sql: &str,
+        sql: &[u8],
         each: impl FnMut(u8, &[u8]),
     ) -> Result<(), OwnQueryError> {
-        let mut message = BytesMut::new();
-        frontend::query(sql, &mut message)?;
-        self.exchange.sent(Owed::OwnQuery);
-        self.unnamed = None;
+        let mut message = Vec::with_capacity(sql.len() + HEADER + 1);
+        frame::write(&mut message, b'Q', |body| {
+            body.extend_from_slice(sql);
+            body.push(0);
+        });
+        self.talk.exchange.sent(Owed::OwnQuery);
+        self.talk.unnamed = None;
         self.socket.write_all(&message).await?;
         self.own_answer(each).await
     }
@@ -86,10 +96,10 @@ impl Server {
     async fn own_describe(&mut self, prepared: &Prepared) -> Result<Shape, OwnQueryError> {
         let name = prepared.server_name();
         let mut message = Vec::new();
-        let is_new = !self.held.touch(prepared.id());
+        let is_new = !self.talk.held.touch(prepared.id());
         if is_new {
             prepared.write_parse(&name, &mut message);
-            self.exchange.sent(Owed::OwnParse);
+            self.talk.exchange.sent(Owed::OwnParse);
         }
         frame::write(&mut message, b'D', |body| {
             body.push(b'S');
@@ -97,8 +107,8 @@ impl Server {
             body.push(0);
         });
         frame::write(&mut message, b'S', |_| {});
-        self.exchange.sent(Owed::Describe);
-        self.exchange.sent(Owed::Sync);
+        self.talk.exchange.sent(Owed::Describe);
+        self.talk.exchange.sent(Owed::Sync);
         self.socket.write_all(&message).await?;
         let mut shape = None;
         self.own_answer(|tag, frame| {
@@ -108,20 +118,21 @@ impl Server {
         })
         .await?;
         if is_new {
-            self.held.insert(prepared.id());
+            self.talk.held.insert(prepared.id());
         }
         let shape = shape.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-        self.held.set_shape(prepared.id(), shape);
+        self.talk.held.set_shape(prepared.id(), shape);
         Ok(shape)
     }
 
     /// Reads until nothing is owed any more.
     async fn own_answer(&mut self, mut each: impl FnMut(u8, &[u8])) -> Result<(), OwnQueryError> {
         let mut refused = None;
-        while !self.exchange.owes_nothing() {
+        while !self.talk.exchange.owes_nothing() {
             let (tag, bytes) = self.socket.next_frame().await?;
             let body = &bytes[HEADER..];
             if self
+                .talk
                 .exchange
                 .received(tag, body.first().copied().unwrap_or(0))
                 == Fate::OutOfStep
@@ -130,10 +141,12 @@ impl Server {
             }
             match tag {
                 b'E' => refused = Some(bytes),
+                b'S' => self.talk.note_parameter(body),
+                // Somebody else's, on a connection that listens: the session is told at its next turn.
+                b'A' => self.talk.unasked.extend_from_slice(&bytes),
                 _ => each(tag, &bytes),
             }
         }
-        self.exchange.take_own_failure();
         match refused {
             Some(frame) => Err(OwnQueryError::Refused(frame)),
             None => Ok(()),

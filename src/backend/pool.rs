@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::connect::{self, ConnectError, Target};
-use super::server::{Origin, Server};
+use super::server::{Origin, Server, Startup};
 use crate::config::{self, Config, Secret};
 use crate::core::topology::{NodeId, NodeView};
 use crate::metrics::Metrics;
@@ -81,6 +81,46 @@ struct NodeAddress {
 /// One pool: its node, its database and its user.
 type Key = (NodeId, Arc<str>, Arc<str>);
 
+/// Which of a pool's connections a session can use.
+#[derive(Clone, Copy, Debug)]
+pub struct Want<'a> {
+    /// The connection's startup packet must have asked for these.
+    pub startup: &'a Startup,
+    /// Alive while the session is; to it belong the connections whose sequence numbers are its own.
+    pub session: &'a Arc<()>,
+}
+
+impl Want<'_> {
+    fn fits(&self, server: &Server) -> bool {
+        Arc::ptr_eq(&server.startup, self.startup) || server.startup == *self.startup
+    }
+
+    /// The best of the idle connections: the one whose sequence numbers are the session's own, then one
+    /// whose numbers nobody may ask for; the last given back first.
+    #[expect(clippy::vec_box, reason = "moving a server connection moves a pointer")]
+    fn take(&self, idle: &mut Vec<Box<Server>>, is_last_resort: bool) -> Option<Box<Server>> {
+        let own = |server: &Server| server.numbers_of.as_ptr() == Arc::as_ptr(self.session);
+        let rank = |server: &Server| match server.numbers_of.strong_count() {
+            0 => 1,
+            _ if own(server) => 2,
+            _ => 0,
+        };
+        if let Some(last) = idle.last()
+            && rank(last) > 0
+            && self.fits(last)
+            && (rank(last) == 2 || !idle.iter().any(|server| own(server)))
+        {
+            return idle.pop();
+        }
+        let fitting = idle
+            .iter()
+            .enumerate()
+            .filter(|(_, server)| self.fits(server));
+        let (at, best) = fitting.max_by_key(|(_, server)| rank(server))?;
+        (rank(best) > 0 || is_last_resort).then(|| idle.remove(at))
+    }
+}
+
 /// All pools.
 #[derive(Debug)]
 pub struct Pools {
@@ -146,6 +186,7 @@ impl Pools {
                 shared: Arc::clone(&self.shared),
                 state: Mutex::new(State {
                     idle: (0..self.shared.workers).map(|_| Vec::new()).collect(),
+                    generation: 0,
                     open: 0,
                     waiting: VecDeque::new(),
                 }),
@@ -172,6 +213,22 @@ impl Pools {
             }
             // It may have grown.
             pool.hand_out_permits(&mut pool.state.lock());
+        }
+    }
+
+    /// Lets no connection of before this moment be given to anybody again, of a role and a database, or
+    /// of all that are not named: what a new one would find at its login has changed.
+    pub fn renew(&self, database: Option<&str>, user: Option<&str>) {
+        let pools = self.by_key.lock();
+        for ((_, of, by), pool) in pools.iter() {
+            if database.is_none_or(|name| name == &**of) && user.is_none_or(|name| name == &**by) {
+                let mut state = pool.state.lock();
+                state.generation += 1;
+                let idle = state.idle.iter_mut().flat_map(std::mem::take);
+                let closed = idle.count();
+                state.open -= closed;
+                pool.hand_out_permits(&mut state);
+            }
         }
     }
 
@@ -287,6 +344,8 @@ struct State {
     /// By worker; the last given back is the first taken.
     #[expect(clippy::vec_box, reason = "moving a server connection moves a pointer")]
     idle: Vec<Vec<Box<Server>>>,
+    /// Rises when connections of before are no longer to be given to anybody.
+    generation: u64,
     /// Connections that exist or are being opened.
     open: usize,
     /// First come, first served.
@@ -321,14 +380,22 @@ impl Pool {
     }
 
     /// Takes an idle connection of the node's present life if there is one: the hot path.
-    pub fn take_idle(self: &Arc<Self>, worker: usize) -> Option<Lease> {
+    pub fn take_idle(self: &Arc<Self>, worker: usize, want: Want<'_>) -> Option<Lease> {
         let mut state = self.state.lock();
         let topology = self.shared.cluster.topology();
+        // Rather than take the numbers of a session that is still there, open another connection.
+        let is_last_resort = state.open >= self.size();
         loop {
-            let own = state.idle.get_mut(worker).and_then(Vec::pop);
+            let own = state
+                .idle
+                .get_mut(worker)
+                .and_then(|idle| want.take(idle, is_last_resort));
             let server = match own {
                 Some(server) => server,
-                None => state.idle.iter_mut().find_map(Vec::pop)?,
+                None => state
+                    .idle
+                    .iter_mut()
+                    .find_map(|idle| want.take(idle, is_last_resort))?,
             };
             if server.is_wanted(&topology) && !server.socket.has_something_to_say() {
                 drop(state);
@@ -340,8 +407,12 @@ impl Pool {
     }
 
     /// Takes an idle connection, opens one, or waits in turn; bounded by the pool's two timeouts.
-    pub async fn acquire(self: &Arc<Self>, worker: usize) -> Result<Lease, AcquireError> {
-        if let Some(lease) = self.take_idle(worker) {
+    pub async fn acquire(
+        self: &Arc<Self>,
+        worker: usize,
+        want: Want<'_>,
+    ) -> Result<Lease, AcquireError> {
+        if let Some(lease) = self.take_idle(worker, want) {
             return Ok(lease);
         }
         let waiter = {
@@ -350,6 +421,13 @@ impl Pool {
             if !self.shared.gate.is_open(&self.database) {
                 let database = Arc::clone(&self.database);
                 return Err(AcquireError::Paused { database });
+            }
+            // One that nobody uses and that this session cannot use makes room.
+            if state.open >= self.size()
+                && let Some(unfit) = state.idle.iter_mut().find_map(Vec::pop)
+            {
+                state.open -= 1;
+                drop(unfit);
             }
             if state.open < self.size() {
                 state.open += 1;
@@ -362,7 +440,7 @@ impl Pool {
         };
         let permit = Permit { pool: self };
         let Some(waiter) = waiter else {
-            return permit.open(worker).await;
+            return permit.open(worker, want.startup).await;
         };
         std::mem::forget(permit);
 
@@ -376,13 +454,20 @@ impl Pool {
         let waits = metrics.pool_wait.with_label_values(&[node]);
         waits.observe(began.elapsed().as_secs_f64());
         match granted {
-            Ok(Ok(Grant::Server(server))) => match self.lease(server, worker) {
-                Some(lease) => Ok(lease),
-                None => Err(AcquireError::Gone {
-                    node: Arc::clone(&self.name),
-                }),
-            },
-            Ok(Ok(Grant::Permit)) => Permit { pool: self }.open(worker).await,
+            Ok(Ok(Grant::Server(server))) if want.fits(&server) => {
+                match self.lease(server, worker) {
+                    Some(lease) => Ok(lease),
+                    None => Err(AcquireError::Gone {
+                        node: Arc::clone(&self.name),
+                    }),
+                }
+            }
+            // Its startup packet asked for something else: another takes its place.
+            Ok(Ok(Grant::Server(server))) => {
+                drop(server);
+                Permit { pool: self }.open(worker, want.startup).await
+            }
+            Ok(Ok(Grant::Permit)) => Permit { pool: self }.open(worker, want.startup).await,
             Ok(Err(_)) | Err(_) => {
                 metrics.pool_timeouts.with_label_values(&[node]).inc();
                 self.tell_exhausted(bound);
@@ -442,9 +527,10 @@ impl Pool {
             return self.closed();
         }
         let mut state = self.state.lock();
-        if state.open > self.size() {
-            // A reload has made the pool smaller.
+        if state.open > self.size() || server.generation != state.generation {
+            // A reload has made the pool smaller, or the role's settings have changed.
             state.open -= 1;
+            self.hand_out_permits(&mut state);
             return;
         }
         while let Some((_, waiter)) = state.waiting.pop_front() {
@@ -508,7 +594,7 @@ struct Permit<'a> {
 }
 
 impl Permit<'_> {
-    async fn open(self, worker: usize) -> Result<Lease, AcquireError> {
+    async fn open(self, worker: usize, startup: &Startup) -> Result<Lease, AcquireError> {
         let pool = self.pool;
         let shared = &pool.shared;
         let node = Arc::clone(&pool.name);
@@ -524,12 +610,13 @@ impl Permit<'_> {
         let Some(origin) = origin else {
             return Err(AcquireError::Gone { node });
         };
+        let generation = pool.state.lock().generation;
         let cluster = Arc::clone(&shared.cluster);
         let (target, bound) = (
             pool.target.load_full(),
             shared.limits.load().connect_timeout,
         );
-        let opened = connect::connect(&target, origin, worker, cluster, bound).await;
+        let opened = connect::connect(&target, startup, origin, worker, cluster, bound).await;
         let outcome = if opened.is_ok() { "ok" } else { "failed" };
         shared
             .metrics
@@ -537,6 +624,7 @@ impl Permit<'_> {
             .with_label_values(&[&*node, outcome])
             .inc();
         let mut server = Box::new(opened?);
+        server.generation = generation;
         std::mem::forget(self);
         server.set_busy(true);
         Ok(Lease {

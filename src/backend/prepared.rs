@@ -1,8 +1,9 @@
 //! Prepared statements that outlive a server connection.
 //!
-//! A client's statement is known by its text and parameter types. Each distinct one has a number,
-//! under which it is prepared, when first needed, on any server connection that runs it. So a
-//! thousand sessions with the same statement share one plan per connection, under whatever names.
+//! A client's statement is known by its text and parameter types, by the settings that decide what a text
+//! means, and by the changes of definitions that came before it. Each distinct one has a number, under
+//! which it is prepared, when first needed, on any server connection that runs it. So a thousand sessions
+//! with the same statement share one plan per connection, under whatever names.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -11,9 +12,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ahash::{AHasher, RandomState};
+use arc_swap::ArcSwap;
 
 use crate::core::statement::Statement;
 use crate::wire::frame;
+
+/// What a statement needs and does, by one version of the catalogue.
+#[derive(Debug)]
+struct Classified {
+    statement: Arc<Statement>,
+    catalog_version: u64,
+}
+
+/// What a text's meaning depends on beside the text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sense {
+    /// [`Settings::meaning`](super::settings::Settings::meaning), or a session's own number where its
+    /// temporary objects hide others'.
+    pub settings: u64,
+    /// Changes of definitions that have been seen in the database.
+    pub definitions: u64,
+}
 
 /// A statement as `Parse` described it.
 #[derive(Debug)]
@@ -22,10 +41,9 @@ pub struct Prepared {
     id: u64,
     /// The Parse message's body behind the name: text, zero, parameter types.
     body: Box<[u8]>,
-    /// What it needs and does.
-    pub statement: Arc<Statement>,
-    /// By which version of the function catalogue that was found.
-    pub catalog_version: u64,
+    classified: ArcSwap<Classified>,
+    /// Changes of definitions that had been seen when it was first parsed.
+    definitions: u64,
     /// A standby refused to run it.
     refused: AtomicBool,
     /// Its plan no longer fits its tables: it must be prepared under a new number.
@@ -41,6 +59,24 @@ impl Prepared {
     /// Its number.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// What it needs and does.
+    pub fn statement(&self) -> Arc<Statement> {
+        Arc::clone(&self.classified.load().statement)
+    }
+
+    /// The version of the catalogue by which that was found.
+    pub fn catalog_version(&self) -> u64 {
+        self.classified.load().catalog_version
+    }
+
+    /// It was looked at by a newer catalogue.
+    pub fn reclassify(&self, statement: Arc<Statement>, catalog_version: u64) {
+        self.classified.store(Arc::new(Classified {
+            statement,
+            catalog_version,
+        }));
     }
 
     /// The text, zero, and parameter types.
@@ -99,63 +135,100 @@ impl Shape {
     }
 }
 
-/// One worker's statements by text and parameter types.
+type ByBody = HashMap<Box<[u8]>, Arc<Prepared>, RandomState>;
+
+/// A registry holds this many bytes of texts at most; longer ones than `LONGEST_SHARED` are not shared.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+const LONGEST_SHARED: usize = 1024 * 1024;
+
+/// One worker's statements by their settings, text and parameter types.
 #[derive(Debug)]
 pub struct Registry {
-    by_body: HashMap<Box<[u8]>, Arc<Prepared>, RandomState>,
+    by_settings: HashMap<u64, ByBody, RandomState>,
+    entries: usize,
+    bytes: usize,
+    /// Texts that found no room since the last sweep.
+    turned_away: usize,
     next_id: u64,
     step: u64,
     capacity: usize,
-    catalog_version: u64,
 }
 
 impl Registry {
     /// An empty registry whose numbers are `first`, `first + step`, … so that workers never share one.
     pub fn new(first: u64, step: u64, capacity: usize) -> Self {
         Self {
-            by_body: HashMap::default(),
+            by_settings: HashMap::default(),
+            entries: 0,
+            bytes: 0,
+            turned_away: 0,
             next_id: first,
             step,
             capacity,
-            catalog_version: 0,
         }
     }
 
-    /// A statement that is known already.
-    pub fn find(&self, body: &[u8]) -> Option<Arc<Prepared>> {
-        self.by_body
-            .get(body)
-            .filter(|found| !found.is_outdated())
-            .cloned()
-    }
-
-    /// Everything known must be classified afresh, by a new version of the function catalogue.
-    /// Sessions give up what they hold when they next use it.
-    pub fn outdate_all(&mut self, catalog_version: u64) {
-        self.catalog_version = catalog_version;
-        self.by_body.clear();
+    /// A statement that is known already, and was parsed after the last change of definitions.
+    pub fn find(&self, body: &[u8], sense: Sense) -> Option<Arc<Prepared>> {
+        let found = self.by_settings.get(&sense.settings)?.get(body)?;
+        (!found.is_outdated() && found.definitions == sense.definitions).then(|| Arc::clone(found))
     }
 
     /// Gives a new statement its number, and remembers it if it is to be kept.
-    pub fn add(&mut self, body: &[u8], statement: Arc<Statement>, keep: bool) -> Arc<Prepared> {
-        if keep && self.by_body.len() >= self.capacity {
-            // Those that no session holds any more; their numbers are never given again.
-            self.by_body
-                .retain(|_, prepared| Arc::strong_count(prepared) > 1);
-        }
+    pub fn add(
+        &mut self,
+        body: &[u8],
+        sense: Sense,
+        statement: Arc<Statement>,
+        catalog_version: u64,
+        keep: bool,
+    ) -> Arc<Prepared> {
         let prepared = Arc::new(Prepared {
             id: self.next_id,
             body: body.into(),
-            statement,
-            catalog_version: self.catalog_version,
+            classified: ArcSwap::from_pointee(Classified {
+                statement,
+                catalog_version,
+            }),
+            definitions: sense.definitions,
             refused: AtomicBool::new(false),
             stale: AtomicBool::new(false),
         });
         self.next_id += self.step;
-        if keep && self.by_body.len() < self.capacity {
-            self.by_body.insert(body.into(), Arc::clone(&prepared));
+        if keep && body.len() <= LONGEST_SHARED && self.make_room(body.len()) {
+            let texts = self.by_settings.entry(sense.settings).or_default();
+            if texts.insert(body.into(), Arc::clone(&prepared)).is_none() {
+                self.entries += 1;
+                self.bytes += body.len();
+            }
         }
         prepared
+    }
+
+    /// Drops what no session holds any more, now and then: their numbers are never given again.
+    fn make_room(&mut self, bytes: usize) -> bool {
+        let full = |registry: &Self| {
+            registry.entries >= registry.capacity || registry.bytes + bytes > MOST_BYTES
+        };
+        if !full(self) {
+            return true;
+        }
+        self.turned_away += 1;
+        if self.turned_away < self.capacity / 8 && self.turned_away > 1 {
+            return false;
+        }
+        (self.entries, self.bytes) = (0, 0);
+        for texts in self.by_settings.values_mut() {
+            texts.retain(|_, prepared| Arc::strong_count(prepared) > 1);
+            self.entries += texts.len();
+            self.bytes += texts.keys().map(|body| body.len()).sum::<usize>();
+        }
+        self.by_settings.retain(|_, texts| !texts.is_empty());
+        if full(self) {
+            return false;
+        }
+        self.turned_away = 0;
+        true
     }
 }
 
@@ -253,18 +326,53 @@ mod tests {
     use crate::core::statement::WriteReason;
 
     #[test]
-    fn same_text_same_number() {
+    fn same_text_same_sense_same_number() {
         let mut registry = Registry::new(1, 2, 10);
-        let statement = Arc::new(Statement::unexamined(WriteReason::Command));
-        assert!(registry.find(b"select 1\0\0\0").is_none());
-        let first = registry.add(b"select 1\0\0\0", Arc::clone(&statement), true);
-        assert_eq!(registry.find(b"select 1\0\0\0").unwrap().id(), first.id());
+        let statement = || Arc::new(Statement::unexamined(WriteReason::Command));
+        let body = b"select 1\0\0\0";
+        let sense = Sense::default();
+        assert!(registry.find(body, sense).is_none());
+        let first = registry.add(body, sense, statement(), 1, true);
+        assert_eq!(registry.find(body, sense).unwrap().id(), first.id());
+        let elsewhere = Sense {
+            settings: 7,
+            ..sense
+        };
+        assert!(
+            registry.find(body, elsewhere).is_none(),
+            "another search_path"
+        );
+        let later = Sense {
+            definitions: 1,
+            ..sense
+        };
+        assert!(
+            registry.find(body, later).is_none(),
+            "a table was changed since"
+        );
         first.outdate();
         assert!(
-            registry.find(b"select 1\0\0\0").is_none(),
+            registry.find(body, sense).is_none(),
             "outdated plans get a new number"
         );
-        assert_eq!(registry.add(b"select 1\0\0\0", statement, true).id(), 3);
+        assert_eq!(registry.add(body, sense, statement(), 1, true).id(), 3);
+    }
+
+    #[test]
+    fn a_registry_keeps_to_its_size() {
+        let mut registry = Registry::new(1, 1, 16);
+        let held: Vec<_> = (0..100u32)
+            .map(|number| {
+                let statement = Arc::new(Statement::unexamined(WriteReason::Command));
+                registry.add(&number.to_be_bytes(), Sense::default(), statement, 1, true)
+            })
+            .collect();
+        assert_eq!((registry.entries, registry.bytes), (16, 64));
+        drop(held);
+        let statement = Arc::new(Statement::unexamined(WriteReason::Command));
+        registry.add(b"again", Sense::default(), Arc::clone(&statement), 1, true);
+        registry.add(b"and again", Sense::default(), statement, 1, true);
+        assert!(registry.entries <= 2, "what nobody holds makes room");
     }
 
     #[test]

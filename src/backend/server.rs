@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::prepared::Held;
@@ -12,7 +12,7 @@ use crate::core::gauge::Gauge;
 use crate::core::session::LifeAt;
 use crate::core::topology::{Incarnation, NodeId, NodeView, Topology};
 use crate::shared::cluster::ClusterState;
-use crate::wire::frame::Walker;
+use crate::wire::frame::{self, Walker};
 use crate::wire::socket::Socket;
 
 /// Which life of which node a connection belongs to.
@@ -37,21 +37,19 @@ pub struct CancelTarget {
     pub key: i32,
 }
 
-/// A server connection.
-#[derive(Debug)]
-pub struct Server {
-    /// The connection itself.
-    pub socket: Socket,
+/// Settings that a client's startup packet asked for. They stand in the server connection's own startup
+/// packet, so that they are what RESET, SET … TO DEFAULT and DISCARD ALL return to.
+pub type Startup = Arc<[(String, String)]>;
+
+/// What is said on a server connection: what was sent, what is owed for it, what is prepared.
+#[derive(Debug, Default)]
+pub struct Conversation {
     /// Where frames begin in what it sends.
     pub walker: Walker,
+    /// Where frames begin in what clients have sent to it in parts: COPY data.
+    pub upstream: Walker,
     /// What it still owes.
     pub exchange: Exchange,
-    /// The node's life that it belongs to.
-    pub origin: Origin,
-    /// How to cancel.
-    pub cancel: CancelTarget,
-    /// Session settings in force on it; none when they cannot be known.
-    pub applied: Option<Arc<Settings>>,
     /// Named statements prepared on it.
     pub held: Held,
     /// Parse messages on their way, in order: the named statement that each prepares, if it is one.
@@ -60,6 +58,46 @@ pub struct Server {
     pub describing: VecDeque<(u64, Box<[u8]>)>,
     /// Whose unnamed statement it holds.
     pub unnamed: Option<u64>,
+    /// ParameterStatus since the login, where it differs from what was said then.
+    pub reported: Vec<(String, String)>,
+    /// Notifications that came while something of our own was asked, as whole frames.
+    pub unasked: Vec<u8>,
+}
+
+impl Conversation {
+    /// A ParameterStatus body: what the server shows now.
+    pub fn note_parameter(&mut self, body: &[u8]) {
+        let Some((name, value)) = frame::parameter(body) else {
+            return;
+        };
+        match self.reported.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = value,
+            None => self.reported.push((name, value)),
+        }
+    }
+}
+
+/// A server connection.
+#[derive(Debug)]
+pub struct Server {
+    /// The connection itself.
+    pub socket: Socket,
+    /// What is said on it.
+    pub talk: Conversation,
+    /// What its startup packet asked for.
+    pub startup: Startup,
+    /// The session whose numbers `lastval` and `currval` speak of here.
+    pub numbers_of: Weak<()>,
+    /// Somebody has drawn a number here since it was opened, or since DISCARD SEQUENCES.
+    pub has_numbers: bool,
+    /// Which of its pool's generations it belongs to.
+    pub generation: u64,
+    /// The node's life that it belongs to.
+    pub origin: Origin,
+    /// How to cancel.
+    pub cancel: CancelTarget,
+    /// Session settings in force on it; none when they cannot be known.
+    pub applied: Option<Arc<Settings>>,
     /// `synchronous_commit` is off unless a session says otherwise.
     pub commits_async: bool,
     /// When it was last given back.
@@ -88,21 +126,21 @@ impl Server {
         cancel: CancelTarget,
         parameters: Arc<[(String, String)]>,
         commits_async: bool,
+        startup: Startup,
         worker: usize,
         cluster: Arc<ClusterState>,
     ) -> Self {
         Self {
             socket,
-            walker: Walker::default(),
-            exchange: Exchange::default(),
+            talk: Conversation::default(),
+            startup,
+            numbers_of: Weak::new(),
+            has_numbers: false,
+            generation: 0,
             born_at_probe: origin.gauge.sent(),
             origin,
             cancel,
             applied: Some(Arc::default()),
-            held: Held::default(),
-            parsing: VecDeque::new(),
-            describing: VecDeque::new(),
-            unnamed: None,
             commits_async,
             idle_since: Instant::now(),
             worker,
@@ -155,25 +193,24 @@ impl Server {
         !drained && self.is_current(topology)
     }
 
-    /// The oldest Parse on its way succeeded.
-    pub fn parsed(&mut self) {
-        self.parsing.pop_front();
+    /// Whether nothing is open on it: no transaction, nothing owed, half read or half sent.
+    pub fn is_free(&self) -> bool {
+        self.talk.exchange.is_free()
+            && !self.talk.walker.is_inside()
+            && !self.talk.upstream.is_inside()
     }
 
-    /// An error: what was being prepared is not.
-    pub fn parsing_failed(&mut self) {
-        for id in self.parsing.drain(..).flatten() {
-            self.held.remove(id);
-        }
-        self.unnamed = None;
+    /// A setting as the server last reported it, if it is one that it reports.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let now = self.talk.reported.iter();
+        let mut all = now.chain(self.parameters.iter());
+        let found = all.find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| &**value)
     }
 
     /// Whether it can be given to the next session.
     pub fn is_reusable(&self) -> bool {
-        self.exchange.is_free()
-            && !self.exchange.has_leftover()
-            && !self.walker.is_inside()
-            && !self.socket.has_something_to_say()
+        self.is_free() && !self.talk.exchange.has_leftover() && !self.socket.has_something_to_say()
     }
 
     /// Moves it to the calling worker's event loop.
@@ -195,7 +232,7 @@ impl Server {
     /// Counts it among its node's load, or no longer.
     pub fn set_busy(&mut self, busy: bool) {
         // Given up in the middle, it may commit at any time from now on: that is never over.
-        if !busy && self.asynchronous && self.exchange.is_free() {
+        if !busy && self.asynchronous && self.talk.exchange.is_free() {
             self.asynchronous = false;
             self.origin.gauge.asynchronous_ended();
         }

@@ -1,27 +1,36 @@
 //! The settings that a session has chosen, and how to give them to another server connection.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// Settings by name, each as the complete `SET` statement that makes it so.
+use ahash::AHasher;
+
+/// The role, which is a setting by its syntax only: it decides what may be set, and RESET ALL keeps it.
+pub const ROLE: &str = "role";
+const ENCODING: &str = "client_encoding";
+
+/// Settings by name, each as the complete statement that makes it so, in the bytes of the session's
+/// client encoding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    by_name: BTreeMap<Box<str>, Box<str>>,
+    by_name: BTreeMap<Box<str>, Box<[u8]>>,
 }
 
 impl Settings {
     /// Remembers a `SET`.
-    pub fn set(&mut self, name: &str, sql: &str) {
+    pub fn set(&mut self, name: &str, sql: &[u8]) {
         self.by_name.insert(name.into(), sql.into());
     }
 
-    /// Remembers a setting by its value.
-    pub fn set_value(&mut self, name: &str, value: &str) {
-        self.set(
-            name,
-            &format!("SET {} TO {}", quote_name(name), quote_literal(value)),
-        );
+    /// Remembers a setting by its value, as the server shows it: `set_config` takes lists and units so.
+    pub fn set_value(&mut self, name: &str, value: &[u8]) {
+        let mut sql = b"SELECT pg_catalog.set_config(".to_vec();
+        push_literal(&mut sql, name.as_bytes());
+        sql.extend_from_slice(b", ");
+        push_literal(&mut sql, value);
+        sql.extend_from_slice(b", false)");
+        self.by_name.insert(name.into(), sql.into());
     }
 
     /// Forgets one.
@@ -29,12 +38,9 @@ impl Settings {
         self.by_name.remove(name);
     }
 
-    /// Takes one over from `initial`; true when there was one.
-    pub fn restore(&mut self, name: &str, initial: &Self) -> bool {
-        match initial.by_name.get(name) {
-            Some(sql) => self.by_name.insert(name.into(), sql.clone()).is_none(),
-            None => false,
-        }
+    /// `RESET ALL`: the role stays.
+    pub fn reset_all(&mut self) {
+        self.by_name.retain(|name, _| &**name == ROLE);
     }
 
     /// Whether a setting was chosen.
@@ -42,27 +48,79 @@ impl Settings {
         self.by_name.contains_key(name)
     }
 
-    /// The statements that turn a connection with `applied` into one with these settings, or an
-    /// empty text. Without knowledge of what is applied everything is reset first.
-    pub fn sync_sql(&self, applied: Option<&Self>) -> String {
-        let mut sql = String::new();
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(|name| &**name)
+    }
+
+    /// What a statement means may depend on these, so that it is prepared for them alone. Zero when
+    /// nothing of the kind was chosen.
+    pub fn meaning(&self) -> u64 {
+        let mut hasher = AHasher::default();
+        let mut any = false;
+        for (name, sql) in self.by_name.iter().filter(|(name, _)| has_meaning(name)) {
+            any = true;
+            (name, sql).hash(&mut hasher);
+        }
+        if any { hasher.finish() | 1 } else { 0 }
+    }
+
+    /// The messages that turn a connection with `applied` into one with these settings, in order; none
+    /// when there is nothing to do. Without knowledge of what is applied everything is reset first.
+    ///
+    /// The encoding comes first, in a message of its own, since it decides how the others are read. The
+    /// role comes last: the settings may take a privilege that it lacks.
+    pub fn sync(&self, applied: Option<&Self>) -> Vec<Vec<u8>> {
+        let mut sql = Vec::new();
         let nothing = Self::default();
-        let applied = match applied {
-            Some(applied) => applied,
-            None => {
-                sql.push_str("RESET ROLE; RESET ALL; ");
-                &nothing
-            }
-        };
-        for name in applied.by_name.keys().filter(|name| !self.contains(name)) {
-            let _ = write!(sql, "RESET {}; ", quote_name(name));
+        let known = applied.unwrap_or(&nothing);
+        if applied.is_none() {
+            sql.extend_from_slice(b"RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; ");
         }
-        for (name, statement) in &self.by_name {
-            if applied.by_name.get(name) != Some(statement) {
-                let _ = write!(sql, "{statement}; ");
+        let role_differs = known.by_name.get(ROLE) != self.by_name.get(ROLE);
+        let others_differ = known
+            .by_name
+            .iter()
+            .any(|(name, sql)| &**name != ROLE && self.by_name.get(name) != Some(sql))
+            || self.by_name.keys().any(|name| !known.contains(name));
+        let leave_role = known.contains(ROLE) && (role_differs || others_differ);
+        if leave_role {
+            sql.extend_from_slice(b"RESET ROLE; ");
+        }
+        let mut messages = Vec::new();
+        let encoding = (known.by_name.get(ENCODING), self.by_name.get(ENCODING));
+        if encoding.0 != encoding.1 {
+            match encoding.1 {
+                Some(statement) => sql.extend_from_slice(statement),
+                None => sql.extend_from_slice(b"RESET client_encoding"),
+            }
+            messages.push(std::mem::take(&mut sql));
+        }
+        let plain = |name: &str| name != ROLE && name != ENCODING;
+        for name in known
+            .by_name
+            .keys()
+            .filter(|name| plain(name) && !self.contains(name))
+        {
+            sql.extend_from_slice(b"RESET ");
+            push_name(&mut sql, name);
+            sql.extend_from_slice(b"; ");
+        }
+        for (name, statement) in self.by_name.iter().filter(|(name, _)| plain(name)) {
+            if known.by_name.get(name) != Some(statement) {
+                sql.extend_from_slice(statement);
+                sql.extend_from_slice(b"; ");
             }
         }
-        sql
+        if let Some(role) = self.by_name.get(ROLE)
+            && (role_differs || leave_role || applied.is_none())
+        {
+            sql.extend_from_slice(role);
+        }
+        if !sql.is_empty() {
+            messages.push(sql);
+        }
+        messages
     }
 }
 
@@ -71,73 +129,136 @@ pub fn same(left: &Arc<Settings>, right: &Arc<Settings>) -> bool {
     Arc::ptr_eq(left, right) || left == right
 }
 
+/// Settings that applications change all day and that no statement's meaning or plan depends on; of the
+/// others it is not asked. A custom setting is read when a statement runs.
+fn has_meaning(name: &str) -> bool {
+    !name.contains('.')
+        && !name.starts_with("log_")
+        && !matches!(
+            name,
+            "application_name"
+                | "client_encoding"
+                | "client_min_messages"
+                | "deadlock_timeout"
+                | "idle_in_transaction_session_timeout"
+                | "idle_session_timeout"
+                | "lock_timeout"
+                | "statement_timeout"
+                | "synchronous_commit"
+                | "tcp_user_timeout"
+                | "transaction_timeout"
+        )
+}
+
 /// A setting's name, part by part, safe to put into a statement.
-fn quote_name(name: &str) -> String {
-    let plain = |part: &str| {
-        !part.is_empty()
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-            && !part.as_bytes()[0].is_ascii_digit()
-    };
-    let quoted = |part: &str| format!("\"{}\"", part.replace('"', "\"\""));
-    name.split('.')
-        .map(|part| {
-            if plain(part) && part != "all" {
-                part.to_owned()
-            } else {
-                quoted(part)
-            }
-        })
-        .collect::<Vec<_>>()
-        .join(".")
+fn push_name(sql: &mut Vec<u8>, name: &str) {
+    for (index, part) in name.split('.').enumerate() {
+        if index > 0 {
+            sql.push(b'.');
+        }
+        sql.push(b'"');
+        sql.extend(
+            part.bytes()
+                .flat_map(|byte| std::iter::repeat_n(byte, 1 + usize::from(byte == b'"'))),
+        );
+        sql.push(b'"');
+    }
 }
 
 /// A value as a string literal that means the same whatever `standard_conforming_strings` is.
-fn quote_literal(value: &str) -> String {
-    let doubled = value.replace('\'', "''");
-    if doubled.contains('\\') {
-        format!(" E'{}'", doubled.replace('\\', "\\\\"))
-    } else {
-        format!("'{doubled}'")
+fn push_literal(sql: &mut Vec<u8>, value: &[u8]) {
+    if value.contains(&b'\\') {
+        sql.extend_from_slice(b" E");
     }
+    sql.push(b'\'');
+    for byte in value {
+        if matches!(byte, b'\'' | b'\\') {
+            sql.push(*byte);
+        }
+        sql.push(*byte);
+    }
+    sql.push(b'\'');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn text(wanted: &Settings, applied: Option<&Settings>) -> String {
+        let messages = wanted.sync(applied);
+        let parts = messages
+            .iter()
+            .map(|part| String::from_utf8_lossy(part).into_owned());
+        parts.collect::<Vec<_>>().join(" | ")
+    }
+
     #[test]
     fn only_what_differs_is_sent() {
         let mut wanted = Settings::default();
-        wanted.set("search_path", "SET search_path = a, b");
-        wanted.set_value("application_name", "it's\\me");
+        wanted.set("search_path", b"SET search_path = a, b");
+        wanted.set_value("application_name", b"it's\\me");
         let mut applied = Settings::default();
         assert_eq!(
-            wanted.sync_sql(Some(&applied)),
-            "SET application_name TO  E'it''s\\\\me'; SET search_path = a, b; "
+            text(&wanted, Some(&applied)),
+            "SELECT pg_catalog.set_config('application_name',  E'it''s\\\\me', false); SET search_path = a, b; "
         );
-        applied.set("search_path", "SET search_path = a, b");
-        applied.set_value("work_mem", "1MB");
+        applied.set("search_path", b"SET search_path = a, b");
+        applied.set_value("work_mem", b"1MB");
         wanted.reset("application_name");
-        assert_eq!(wanted.sync_sql(Some(&applied)), "RESET work_mem; ");
-        assert_eq!(wanted.sync_sql(Some(&wanted)), "");
+        assert_eq!(text(&wanted, Some(&applied)), "RESET \"work_mem\"; ");
+        assert_eq!(text(&wanted, Some(&wanted)), "");
         assert!(
-            wanted
-                .sync_sql(None)
-                .starts_with("RESET ROLE; RESET ALL; SET search_path")
+            text(&wanted, None)
+                .starts_with("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET search_path")
         );
     }
 
     #[test]
-    fn names_cannot_break_out() {
+    fn the_role_comes_last_and_the_encoding_by_itself_in_front() {
         let mut wanted = Settings::default();
-        wanted.set_value("x; drop table t", "1");
-        wanted.set_value("my.Setting", "2");
-        let sql = wanted.sync_sql(Some(&Settings::default()));
-        assert_eq!(
-            sql,
-            "SET my.\"Setting\" TO '2'; SET \"x; drop table t\" TO '1'; "
+        wanted.set("role", b"SET ROLE a");
+        wanted.set(
+            "session_replication_role",
+            b"SET session_replication_role = replica",
         );
+        wanted.set("client_encoding", b"SET client_encoding = latin1");
+        assert_eq!(
+            text(&wanted, Some(&Settings::default())),
+            "SET client_encoding = latin1 | SET session_replication_role = replica; SET ROLE a"
+        );
+        let mut other = wanted.clone();
+        other.reset("client_encoding");
+        assert_eq!(
+            text(&other, Some(&wanted)),
+            "RESET ROLE; RESET client_encoding | SET ROLE a"
+        );
+        wanted.reset_all();
+        assert!(wanted.contains("role") && !wanted.contains("session_replication_role"));
+        assert_eq!(text(&wanted, Some(&wanted)), "");
+        assert_eq!(text(&Settings::default(), Some(&wanted)), "RESET ROLE; ");
+    }
+
+    #[test]
+    fn names_cannot_break_out() {
+        let mut applied = Settings::default();
+        applied.set_value("x\"; drop table t", b"1");
+        applied.set_value("my.Setting", b"2");
+        assert_eq!(
+            text(&Settings::default(), Some(&applied)),
+            "RESET \"my\".\"Setting\"; RESET \"x\"\"; drop table t\"; "
+        );
+    }
+
+    #[test]
+    fn a_statement_is_prepared_for_the_settings_that_it_depends_on() {
+        let mut one = Settings::default();
+        assert_eq!(one.meaning(), 0);
+        one.set("statement_timeout", b"SET statement_timeout = 1");
+        one.set("app.tenant", b"SET app.tenant = 1");
+        assert_eq!(one.meaning(), 0);
+        one.set("search_path", b"SET search_path = a");
+        let mut two = one.clone();
+        two.set("search_path", b"SET search_path = b");
+        assert!(one.meaning() != 0 && one.meaning() != two.meaning());
     }
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::serve::cancel_on_signal;
 use super::sysexits;
 use crate::agent;
-use crate::config::Agent;
+use crate::config::AgentConfig;
 use crate::logging;
 
 /// Runs the agent of one PostgreSQL server.
@@ -24,7 +24,7 @@ pub struct Args {
 
 /// Runs until told to stop; the PostgreSQL server is left as it is, unless it is supervised.
 pub fn run(args: &Args) -> ExitCode {
-    let config = match Agent::load(&args.config) {
+    let config = match AgentConfig::load(&args.config) {
         Ok(config) => config,
         Err(faults) => {
             eprintln!("{faults}");

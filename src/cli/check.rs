@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use super::check_failover;
 use crate::config::{Config, Failover, Monitor, Node};
 use crate::control::store::{self, Examined};
+use crate::pg;
 
 /// sysexits: a fault of the configuration.
 const USAGE: u8 = 64;
@@ -30,7 +31,7 @@ const FUNCTIONS: [&str; 6] = [
 
 /// Check a configuration and print every fault with its line and key
 #[derive(Clone, Debug, clap::Args)]
-pub struct CheckArgs {
+pub struct Args {
     /// The configuration file
     #[arg(long, short, value_name = "FILE", default_value = "config.yaml")]
     pub config: PathBuf,
@@ -41,7 +42,7 @@ pub struct CheckArgs {
 
 /// Runs the command: 0 when all is well, 64 for a faulty configuration, 69 when a node cannot be
 /// reached, 77 when the monitoring user lacks a privilege.
-pub async fn run(args: CheckArgs) -> ExitCode {
+pub async fn run(args: Args) -> ExitCode {
     let name = args.config.display();
     let config = match Config::load(&args.config) {
         Ok(config) => config,
@@ -93,11 +94,11 @@ async fn coordination(config: &Config) -> u8 {
 }
 
 /// What a node said, or why it could not be asked.
-type Report = Result<Facts, String>;
+type NodeReport = Result<NodeFacts, String>;
 
 /// What a node said.
 #[derive(Debug)]
-struct Facts {
+struct NodeFacts {
     version: String,
     standby: bool,
     system_identifier: Option<String>,
@@ -107,7 +108,7 @@ struct Facts {
     notes: Vec<String>,
 }
 
-async fn examine_all(config: &Config) -> Vec<Report> {
+async fn examine_all(config: &Config) -> Vec<NodeReport> {
     let mut tasks = JoinSet::new();
     for (index, node) in config.nodes.iter().cloned().enumerate() {
         let monitor = config.monitor.clone();
@@ -125,7 +126,7 @@ async fn examine_all(config: &Config) -> Vec<Report> {
             (index, report)
         });
     }
-    let mut reports: Vec<Report> = config
+    let mut reports: Vec<NodeReport> = config
         .nodes
         .iter()
         .map(|_| Err("the check was cut short".to_owned()))
@@ -140,35 +141,28 @@ async fn examine_all(config: &Config) -> Vec<Report> {
     reports
 }
 
-async fn examine(node: &Node, monitor: &Monitor, failover: Option<&Failover>) -> Report {
-    let mut login = tokio_postgres::Config::new();
-    login
-        .host(&node.host)
-        .port(node.port)
-        .user(&monitor.user)
-        .dbname(&monitor.database)
-        .application_name("causeway check");
-    if let Some(password) = &monitor.password {
-        login.password(password.reveal());
-    }
-    let (client, connection) = login.connect(NoTls).await.map_err(|error| {
+async fn examine(node: &Node, monitor: &Monitor, failover: Option<&Failover>) -> NodeReport {
+    let login = pg::monitor(node, monitor, "causeway check");
+    let (client, connection) = pg::connect(&login).await.map_err(|error| {
         let refused = error.as_db_error().is_some();
         let what = if refused {
             "login refused"
         } else {
             "not reachable"
         };
-        format!("{what}: {}", explain(&error))
+        format!("{what}: {}", pg::describe(&error))
     })?;
-    let connection = tokio::spawn(connection);
     let report = ask(&client, failover)
         .await
-        .map_err(|error| format!("query failed: {}", explain(&error)));
+        .map_err(|error| format!("query failed: {}", pg::describe(&error)));
     connection.abort();
     report
 }
 
-async fn ask(client: &Client, failover: Option<&Failover>) -> Result<Facts, tokio_postgres::Error> {
+async fn ask(
+    client: &Client,
+    failover: Option<&Failover>,
+) -> Result<NodeFacts, tokio_postgres::Error> {
     let row = client
         .query_one(
             "SELECT current_setting('server_version'), pg_is_in_recovery(), \
@@ -195,7 +189,7 @@ async fn ask(client: &Client, failover: Option<&Failover>) -> Result<Facts, toki
         .await
         .map(|row| row.get(0))
         .ok();
-    Ok(Facts {
+    Ok(NodeFacts {
         version: row.get(0),
         standby: row.get(1),
         system_identifier: system,
@@ -204,24 +198,7 @@ async fn ask(client: &Client, failover: Option<&Failover>) -> Result<Facts, toki
     })
 }
 
-/// The server's own words where there are any: the driver's say `db error`.
-fn explain(error: &tokio_postgres::Error) -> String {
-    if let Some(error) = error.as_db_error() {
-        return format!("{} (SQLSTATE {})", error.message(), error.code().code());
-    }
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        source = inner.source();
-    }
-    text
-}
-
-fn describe(node: &Node, report: &Report) -> String {
+fn describe(node: &Node, report: &NodeReport) -> String {
     let place = format!("{} ({}:{})", node.name, node.host, node.port);
     match report {
         Err(reason) => format!("{place}: {reason}"),
@@ -240,7 +217,7 @@ fn describe(node: &Node, report: &Report) -> String {
     }
 }
 
-fn verdict(reports: &[Report]) -> u8 {
+fn verdict(reports: &[NodeReport]) -> u8 {
     if reports.iter().any(Result::is_err) {
         UNAVAILABLE
     } else if reports
@@ -255,8 +232,8 @@ fn verdict(reports: &[Report]) -> u8 {
 }
 
 /// What only shows when nodes are looked at together.
-fn notes(reports: &[Report]) -> Vec<String> {
-    let facts: Vec<&Facts> = reports.iter().flatten().collect();
+fn notes(reports: &[NodeReport]) -> Vec<String> {
+    let facts: Vec<&NodeFacts> = reports.iter().flatten().collect();
     let mut notes = Vec::new();
     match facts.iter().filter(|facts| !facts.standby).count() {
         0 => notes.push("no node is a primary: writes would wait for one".to_owned()),
@@ -279,8 +256,8 @@ fn notes(reports: &[Report]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn facts(standby: bool, missing: &[&str]) -> Report {
-        Ok(Facts {
+    fn facts(standby: bool, missing: &[&str]) -> NodeReport {
+        Ok(NodeFacts {
             version: "15.8".to_owned(),
             standby,
             system_identifier: Some("1".to_owned()),

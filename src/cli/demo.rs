@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::serve::cancel_on_signal;
 use super::sysexits;
 use crate::app::{self, Listeners};
-use crate::config::{Config, Faults};
+use crate::config::Config;
 use crate::logging;
 use crate::rig::{self, DemoCluster};
 
@@ -106,18 +107,21 @@ async fn demonstrate(args: Args, shutdown: CancellationToken) -> ExitCode {
 }
 
 /// The same way in as a file's, so that the demo runs with the documented defaults.
-fn config(args: &Args, demo: &DemoCluster) -> Result<Config, Faults> {
+fn config(args: &Args, demo: &DemoCluster) -> Result<Config, String> {
     let Args {
         port,
         http_port,
         log,
         ..
     } = args;
-    let text = format!(
-        "listen: 127.0.0.1:{port}\nadmin:\n  http: 127.0.0.1:{http_port}\n  users: [demo]\nlog:\n  filter: {log:?}\n{}",
-        demo.yaml()
-    );
-    Config::parse("demo", &text, &|_| None)
+    let own = json!({
+        "listen": format!("127.0.0.1:{port}"),
+        "admin": { "http": format!("127.0.0.1:{http_port}"), "users": ["demo"] },
+        "log": { "filter": log },
+    });
+    let own = yaml_serde::to_string(&own).map_err(|error| error.to_string())?;
+    let text = format!("{own}{}", demo.yaml());
+    Config::parse("demo", &text, &|_| None).map_err(|faults| faults.to_string())
 }
 
 fn print_guide(args: &Args, demo: &DemoCluster) {

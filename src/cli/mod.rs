@@ -4,15 +4,15 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod admin_client;
 pub mod agent;
 pub mod check;
 mod check_failover;
 pub mod demo;
+pub mod maintenance;
 pub mod order;
-mod proxy;
 pub mod serve;
 pub mod top;
-pub mod upkeep;
 pub mod verify;
 
 /// A PostgreSQL replication proxy: reads go to standbys, and no session sees stale data.
@@ -30,7 +30,7 @@ enum Command {
     /// Runs beside a PostgreSQL server: stops, starts and rejoins it for the proxy, and fences it.
     Agent(agent::Args),
     /// Checks a configuration and prints every fault.
-    Check(check::CheckArgs),
+    Check(check::Args),
     /// Shows how the cluster and its failover stand.
     Status(order::StatusArgs),
     /// Shows the dashboard in this terminal.
@@ -40,11 +40,11 @@ enum Command {
     /// Replaces the primary now, and accepts the loss that `causeway status` has spoken of.
     Failover(order::OrderArgs),
     /// Has a running proxy read its configuration again; a file with faults changes nothing.
-    Reload(upkeep::ReloadArgs),
+    Reload(maintenance::ReloadArgs),
     /// Keeps new reads from a standby, so that it can be stopped without an error to a client.
-    Drain(upkeep::DrainArgs),
+    Drain(maintenance::DrainArgs),
     /// Lets a drained standby have reads again.
-    Undrain(upkeep::UndrainArgs),
+    Undrain(maintenance::UndrainArgs),
     /// Starts a real primary, standbys and the proxy on this machine, until Ctrl-C.
     Demo(demo::Args),
     /// Checks the consistency of any PostgreSQL endpoint.
@@ -61,9 +61,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Top(args) => with_runtime(top::run(args)),
         Command::Switchover(args) => with_runtime(order::order(args, "switchover")),
         Command::Failover(args) => with_runtime(order::order(args, "failover")),
-        Command::Reload(args) => with_runtime(upkeep::reload(args)),
-        Command::Drain(args) => with_runtime(upkeep::drain(args)),
-        Command::Undrain(args) => with_runtime(upkeep::undrain(args)),
+        Command::Reload(args) => with_runtime(maintenance::reload(args)),
+        Command::Drain(args) => with_runtime(maintenance::drain(args)),
+        Command::Undrain(args) => with_runtime(maintenance::undrain(args)),
         Command::Check(args) => with_runtime(check::run(args)),
         Command::Verify(args) => with_runtime(async {
             match verify::run(*args).await {

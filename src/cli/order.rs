@@ -7,14 +7,14 @@ use std::time::Duration;
 use hyper::Method;
 use serde_json::Value;
 
-use super::proxy::Proxy;
+use super::admin_client::AdminClient;
 use super::sysexits;
 
 /// Shows how the cluster stands.
 #[derive(Debug, clap::Args)]
 pub struct StatusArgs {
     #[command(flatten)]
-    proxy: Proxy,
+    proxy: AdminClient,
     /// Prints what `/api/status` says.
     #[arg(long)]
     json: bool,
@@ -24,7 +24,7 @@ pub struct StatusArgs {
 #[derive(Debug, clap::Args)]
 pub struct OrderArgs {
     #[command(flatten)]
-    proxy: Proxy,
+    proxy: AdminClient,
     /// Who is to lead [default: the standby that is best placed]
     #[arg(long, value_name = "NODE")]
     to: Option<String>,
@@ -85,7 +85,7 @@ pub(super) fn may_be_a_node(name: &str) -> bool {
         .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
-pub(super) fn unavailable(proxy: &Proxy, error: &str) -> ExitCode {
+pub(super) fn unavailable(proxy: &AdminClient, error: &str) -> ExitCode {
     eprintln!("causeway: {}: {error}", proxy.http);
     ExitCode::from(sysexits::UNAVAILABLE)
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_stream::StreamExt;
 
-use super::proxy::Proxy;
+use super::admin_client::AdminClient;
 use super::sysexits;
 use crate::top::{Happening, Key, Model, draw};
 
@@ -31,7 +31,7 @@ const PAGE: usize = 10;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    proxy: Proxy,
+    proxy: AdminClient,
 }
 
 /// Runs until it is told to stop.
@@ -80,7 +80,7 @@ impl Drop for Screen {
     }
 }
 
-async fn show(proxy: &Proxy, screen: &mut Screen) -> io::Result<()> {
+async fn show(proxy: &AdminClient, screen: &mut Screen) -> io::Result<()> {
     let started = Instant::now();
     let mut model = Model::new(&proxy.http);
     let (tell, mut told) = mpsc::channel(16);
@@ -131,7 +131,7 @@ async fn show(proxy: &Proxy, screen: &mut Screen) -> io::Result<()> {
 }
 
 /// Passes on what the proxy says, and comes back to it for as long as it takes.
-async fn follow(proxy: &Proxy, tell: mpsc::Sender<Happening>) {
+async fn follow(proxy: &AdminClient, tell: mpsc::Sender<Happening>) {
     let [mut pause, longest] = PAUSES;
     loop {
         let (heard, why) = listen(proxy, &tell).await;
@@ -148,7 +148,7 @@ async fn follow(proxy: &Proxy, tell: mpsc::Sender<Happening>) {
 }
 
 /// Listens while the proxy speaks: whether anything was heard, and why it ended.
-async fn listen(proxy: &Proxy, tell: &mpsc::Sender<Happening>) -> (bool, String) {
+async fn listen(proxy: &AdminClient, tell: &mpsc::Sender<Happening>) -> (bool, String) {
     let mut heard = false;
     let mut feed = match tokio::time::timeout(CONNECT, proxy.feed()).await {
         Ok(Ok(feed)) => feed,

@@ -1,26 +1,13 @@
-//! The data plane towards clients: accepting, logging in, gathering what they send, placing it on a
-//! server, relaying the answer.
+//! The data plane towards clients. A connection is accepted and logged in (`accept`), and becomes a
+//! session (`session`), which gathers what its client sends (`connection`), takes a server connection for
+//! it (`attachment`), passes the answer on (`relay`), and says what becomes of what cannot be answered
+//! (`outcome`).
 
-mod aborted;
-mod attach;
-pub mod batch;
-pub mod cancels;
-mod console;
-mod digest;
-mod fate;
-mod listen;
-pub mod listener;
-mod login;
-mod names;
-mod own;
-mod place;
+pub mod accept;
+mod attachment;
+mod connection;
+mod outcome;
 mod relay;
-mod render;
-mod resolve;
 pub mod rules;
 mod session;
-mod shapes;
-mod timing;
-mod told;
-mod track;
 pub mod worker;

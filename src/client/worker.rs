@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
-use super::cancels::Cancels;
+use super::accept::cancels::Cancels;
 use super::rules::LiveRules;
 use crate::backend::pool::Pools;
-use crate::backend::prepared::{Prepared, Registry};
+use crate::backend::prepared::{Prepared, Registry, Sense};
+use crate::backend::server::Startup;
 use crate::config::Config;
 use crate::core::statement::Statement;
 use crate::core::topology::Incarnation;
@@ -51,8 +53,10 @@ pub struct Common {
     pub console: Arc<dyn Console>,
     /// The cancel registry.
     pub cancels: Cancels,
-    /// ParameterStatus as the servers give it, by database and user.
-    pub greetings: RwLock<HashMap<(DatabaseName, UserName), Greeting>>,
+    /// ParameterStatus as the servers give it, by database, user and startup settings.
+    pub greetings: RwLock<HashMap<(DatabaseName, UserName, Startup), Greeting>>,
+    /// Changes of definitions seen, by database.
+    pub definitions: RwLock<HashMap<DatabaseName, Arc<AtomicU64>>>,
     /// Number of workers.
     pub workers: usize,
     /// Cancelled when idle sessions are to end.
@@ -76,6 +80,21 @@ pub struct Worker {
     /// What it shares with the others.
     pub common: Arc<Common>,
     databases: Mutex<HashMap<Arc<str>, Arc<Database>>>,
+}
+
+impl Common {
+    fn definitions_of(&self, database: &Arc<str>) -> Arc<AtomicU64> {
+        if let Some(found) = self.definitions.read().get(database) {
+            return Arc::clone(found);
+        }
+        let mut all = self.definitions.write();
+        Arc::clone(all.entry(Arc::clone(database)).or_default())
+    }
+
+    /// Forgets what servers say at a login: it may be something else from now on.
+    pub fn forget_greetings(&self) {
+        self.greetings.write().clear();
+    }
 }
 
 impl Worker {
@@ -104,8 +123,8 @@ impl Worker {
                     self.common.workers as u64,
                     REMEMBERED,
                 ),
-                catalog_version: 0,
             }),
+            definitions: self.common.definitions_of(&name),
             name: Arc::clone(&name),
         });
         databases.insert(name, Arc::clone(&database));
@@ -119,30 +138,18 @@ pub struct Database {
     /// Its name.
     pub name: Arc<str>,
     catalog: Arc<ArcSwap<Catalog>>,
+    definitions: Arc<AtomicU64>,
     known: Mutex<Known>,
 }
 
 struct Known {
     classifier: Classifier,
     registry: Registry,
-    catalog_version: u64,
-}
-
-impl Known {
-    /// A statement classified by an older catalogue may call what has changed since.
-    fn follow(&mut self, catalog: &Catalog) {
-        if self.catalog_version != catalog.version() {
-            self.catalog_version = catalog.version();
-            self.registry.outdate_all(catalog.version());
-        }
-    }
 }
 
 impl fmt::Debug for Known {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Known")
-            .field("catalog_version", &self.catalog_version)
-            .finish_non_exhaustive()
+        f.debug_struct("Known").finish_non_exhaustive()
     }
 }
 
@@ -156,30 +163,52 @@ impl Database {
             .classify(text, &catalog, standard_strings)
     }
 
-    /// The statement that a Parse message describes: `body` is what follows its name. Only those
-    /// with parameters are worth remembering unless they have a name.
+    /// The statement that a Parse message describes: `body` is what follows its name, `meaning` stands for
+    /// the settings that decide what it means. Only those with parameters are worth remembering unless
+    /// they have a name. A statement that was parsed before the last change of definitions is another.
     pub fn prepare(
         &self,
         body: &[u8],
         named: bool,
         standard_strings: bool,
+        meaning: u64,
     ) -> Option<Arc<Prepared>> {
         let (text, _types) = frame::cstr(body)?;
         let catalog = self.catalog.load();
+        let sense = Sense {
+            settings: meaning,
+            definitions: self.definitions.load(Ordering::Acquire),
+        };
         let mut known = self.known.lock();
-        known.follow(&catalog);
-        if let Some(found) = known.registry.find(body) {
+        if let Some(found) = known.registry.find(body, sense) {
+            if found.catalog_version() != catalog.version() {
+                let statement = known.classifier.classify(text, &catalog, standard_strings);
+                found.reclassify(statement, catalog.version());
+            }
             return Some(found);
         }
         let statement = known.classifier.classify(text, &catalog, standard_strings);
         let keep = standard_strings && (named || text.contains(&b'$'));
-        Some(known.registry.add(body, statement, keep))
+        let version = catalog.version();
+        Some(known.registry.add(body, sense, statement, version, keep))
     }
 
-    /// Whether the function catalogue has changed since a statement was classified. One prepared
-    /// before the catalogue was first read would otherwise be taken for a write for good.
-    pub fn has_outgrown(&self, prepared: &Prepared) -> bool {
-        prepared.catalog_version != self.catalog.load().version()
+    /// A statement classified by an older catalogue may call what has changed since.
+    pub fn keep_up(&self, prepared: &Prepared, standard_strings: bool) {
+        let catalog = self.catalog.load();
+        if prepared.catalog_version() == catalog.version() {
+            return;
+        }
+        if let Some((text, _types)) = frame::cstr(prepared.body()) {
+            let mut known = self.known.lock();
+            let statement = known.classifier.classify(text, &catalog, standard_strings);
+            prepared.reclassify(statement, catalog.version());
+        }
+    }
+
+    /// Definitions have changed: what is parsed from now on may mean something else.
+    pub fn redefined(&self) {
+        self.definitions.fetch_add(1, Ordering::AcqRel);
     }
 
     /// A standby refused this text: it goes to the primary from now on.

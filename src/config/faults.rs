@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-/// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The file, as it was named by whoever asked for it.
@@ -64,32 +63,10 @@ pub(super) fn nearest<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
     let allowed = (typed.chars().count() / 3).clamp(1, 3);
     known
         .iter()
-        .map(|&name| (distance(&typed, &name.replace('-', "_")), name))
+        .map(|&name| (strsim::osa_distance(&typed, &name.replace('-', "_")), name))
         .filter(|&(distance, _)| distance <= allowed)
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, name)| name)
-}
-
-/// Letters to insert, drop, replace or swap with their neighbour to turn one text into the other.
-fn distance(left: &str, right: &str) -> usize {
-    let left: Vec<char> = left.chars().take(64).collect();
-    let right: Vec<char> = right.chars().take(64).collect();
-    let mut before_last: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=right.len()).collect();
-    for i in 0..left.len() {
-        let mut row = vec![i + 1];
-        for j in 0..right.len() {
-            let mut best = (last[j] + usize::from(left[i] != right[j]))
-                .min(last[j + 1] + 1)
-                .min(row[j] + 1);
-            if i > 0 && j > 0 && left[i] == right[j - 1] && left[i - 1] == right[j] {
-                best = best.min(before_last[j - 1] + 1);
-            }
-            row.push(best);
-        }
-        before_last = std::mem::replace(&mut last, row);
-    }
-    last[right.len()]
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::types::Config;
+use super::sections::Config;
 
 /// The configuration in force. Whoever reads two keys that belong together loads it once.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! Deserialising straight into structs would stop at the first fault and would lose how a value was
 //! written (`0123` is a fine password and no number), so the tree is built from parser events.
 
-use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError};
+use granit_parser::{Event, Parser, ScalarStyle, ScanError, StrInput};
 
 /// A value and the line on which it starts.
 #[derive(Debug)]
@@ -84,19 +84,16 @@ pub(super) fn read(text: &str) -> Result<Raw, SyntaxError> {
 }
 
 struct Events<'a> {
-    parser: Parser<'a, serde_saphyr::granit_parser::StrInput<'a>>,
+    parser: Parser<'a, StrInput<'a>>,
     text: &'a str,
 }
 
 impl<'a> Events<'a> {
     fn next(&mut self) -> Result<Option<(Event<'a>, usize)>, SyntaxError> {
-        loop {
-            return match self.parser.next() {
-                Some(Ok((Event::Comment(..), _))) => continue,
-                Some(Ok((event, span))) => Ok(Some((event, span.start.line()))),
-                Some(Err(error)) => Err(self.explain(&error)),
-                None => Ok(None),
-            };
+        match self.parser.next() {
+            Some(Ok((event, span))) => Ok(Some((event, span.start.line()))),
+            Some(Err(error)) => Err(self.explain(&error)),
+            None => Ok(None),
         }
     }
 

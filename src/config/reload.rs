@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::failover::{Failover, FailoverMode};
-use super::types::{Auth, Config, Log, Monitor, Node, Pool, Routing, User};
+use super::sections::{
+    Admin, Auth, Config, Failover, FailoverMode, Log, Monitor, Node, Pool, Routing, User,
+};
 
 /// A configuration that takes over from another one.
 #[derive(Clone, Debug)]
@@ -25,9 +26,7 @@ pub fn reload(running: &Config, wanted: Config) -> Reload {
         listen,
         workers,
         max_clients,
-        admin_http,
-        admin_secret,
-        admin_users,
+        admin,
         nodes,
         agents,
         monitor,
@@ -39,44 +38,49 @@ pub fn reload(running: &Config, wanted: Config) -> Reload {
         log,
     } = wanted;
     let mut next = running.clone();
-    let mut keys = Keys::default();
-    keys.keep("listen", &next.listen, &listen);
-    keys.keep("workers", &next.workers, &workers);
-    keys.take("max_clients", &mut next.max_clients, max_clients);
-    keys.keep("admin.http", &next.admin_http, &admin_http);
-    keys.take("admin.secret", &mut next.admin_secret, admin_secret);
-    keys.take("admin.users", &mut next.admin_users, admin_users);
-    keys.nodes(&mut next.nodes, nodes);
-    keys.keep("agents", &next.agents, &agents);
-    keys.monitor(&mut next.monitor, monitor);
-    keys.pool(&mut next.pool, pool);
-    keys.auth(&mut next.auth, auth);
-    keys.routing(&mut next.routing, routing);
+    let mut differences = Differences::default();
+    differences.keep("listen", &next.listen, &listen);
+    differences.keep("workers", &next.workers, &workers);
+    differences.take("max_clients", &mut next.max_clients, max_clients);
+    let Admin {
+        http,
+        secret,
+        users,
+    } = admin;
+    differences.keep("admin.http", &next.admin.http, &http);
+    differences.take("admin.secret", &mut next.admin.secret, secret);
+    differences.take("admin.users", &mut next.admin.users, users);
+    differences.nodes(&mut next.nodes, nodes);
+    differences.keep("agents", &next.agents, &agents);
+    differences.monitor(&mut next.monitor, monitor);
+    differences.pool(&mut next.pool, pool);
+    differences.auth(&mut next.auth, auth);
+    differences.routing(&mut next.routing, routing);
     match (&mut next.failover, failover) {
-        (Some(running), Some(wanted)) => keys.failover(running, wanted),
+        (Some(running), Some(wanted)) => differences.failover(running, wanted),
         (None, None) => {}
-        (Some(_), None) | (None, Some(_)) => keys.restart.push("failover.mode".to_owned()),
+        (Some(_), None) | (None, Some(_)) => differences.restart.push("failover.mode".to_owned()),
     }
     let hold = "failover.hold_timeout";
-    keys.take(hold, &mut next.hold_timeout, hold_timeout);
+    differences.take(hold, &mut next.hold_timeout, hold_timeout);
     let Log { filter, format } = log;
-    keys.take("log.filter", &mut next.log.filter, filter);
-    keys.keep("log.format", &next.log.format, &format);
+    differences.take("log.filter", &mut next.log.filter, filter);
+    differences.keep("log.format", &next.log.format, &format);
     Reload {
         config: next,
-        applied: keys.applied,
-        restart: keys.restart,
+        applied: differences.applied,
+        restart: differences.restart,
     }
 }
 
 /// The keys that differ.
 #[derive(Default)]
-struct Keys {
+struct Differences {
     applied: Vec<String>,
     restart: Vec<String>,
 }
 
-impl Keys {
+impl Differences {
     fn take<T: PartialEq>(&mut self, key: &str, running: &mut T, wanted: T) {
         if *running != wanted {
             *running = wanted;

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::faults::{Fault, nearest};
 use super::raw::{Content, Entry, Raw};
-use super::secrets;
-use super::types::Secret;
+use super::secret::{self, Secret};
 
 /// The fault has been noted already; whoever meets this has nothing to add.
 #[derive(Clone, Copy, Debug)]
@@ -261,7 +260,7 @@ impl<'a> Section<'a> {
                 faulty = true;
                 continue;
             };
-            let filled = secrets::fill_in(written, self.reader.env);
+            let filled = secret::fill_in(written, self.reader.env);
             let explain = |text| format!("{text}, not {}", shown(written));
             match filled.and_then(|text| parse(&text).map_err(explain)) {
                 Ok(value) => values.push(value),
@@ -281,6 +280,11 @@ impl<'a> Section<'a> {
             some.ok_or_else(|| "must be the path of a file".to_owned())
         })?;
         Ok(given.map(|path| self.reader.resolve(&path)))
+    }
+
+    /// The configuration's own path.
+    pub(super) fn file(&self) -> PathBuf {
+        PathBuf::from(self.reader.file)
     }
 
     /// Another path relative to the configuration's.
@@ -388,11 +392,11 @@ impl<'a> Section<'a> {
                 file_key,
                 format!("`{key}` is given as well: remove one of them"),
             )),
-            (Some((_, text)), None) => match secrets::checked(text) {
+            (Some((_, text)), None) => match secret::checked(text) {
                 Ok(secret) => Ok(Some(GivenSecret { secret, key })),
                 Err(text) => Err(self.fault(key, text)),
             },
-            (None, Some((_, path))) => match secrets::from_file(&self.reader.resolve(&path)) {
+            (None, Some((_, path))) => match secret::from_file(&self.reader.resolve(&path)) {
                 Ok(secret) => Ok(Some(GivenSecret {
                     secret,
                     key: file_key,
@@ -427,7 +431,7 @@ impl<'a> Section<'a> {
                 return Err(self.fault(key, format!("must be one value, not {}", kind(other))));
             }
         };
-        match secrets::fill_in(written, self.reader.env) {
+        match secret::fill_in(written, self.reader.env) {
             Ok(value) => Ok(Some((written, value))),
             Err(text) => Err(self.fault(key, text)),
         }

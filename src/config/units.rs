@@ -22,6 +22,22 @@ const BYTES: [(&str, u64); 5] = [
     ("TB", 1 << 40),
 ];
 
+pub(super) const fn us(count: u64) -> Duration {
+    Duration::from_micros(count)
+}
+
+pub(super) const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+pub(super) const fn minutes(count: u64) -> Duration {
+    Duration::from_secs(count * 60)
+}
+
+pub(super) const HOUR: Duration = minutes(60);
+pub(super) const DAY: Duration = minutes(24 * 60);
+pub(super) const WEEK: Duration = minutes(7 * 24 * 60);
+
 /// A length of time as it is written in the configuration: `0.5ms`, `100ms`, `2s`, `1m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);

@@ -52,7 +52,6 @@ pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl FnOnce(&str) -> Parse
     }
 }
 
-/// A consistency level.
 pub(super) fn level(text: &str) -> Parsed<Level> {
     text.parse().map_err(|_| {
         let names: Vec<&str> = Level::ALL.into_iter().map(Level::name).collect();

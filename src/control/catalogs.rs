@@ -5,10 +5,10 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Live, Node};
+use crate::pg;
 use crate::shared::cluster::ClusterState;
 use crate::sql::{Catalog, FunctionRow, catalog};
 
@@ -83,19 +83,9 @@ impl Keeper {
     async fn read(&self, database: &str) -> Result<Vec<FunctionRow>, ReadError> {
         let node = self.primary().ok_or(ReadError::NoPrimary)?;
         let monitor = self.live.load().monitor.clone();
-        let mut config = tokio_postgres::Config::new();
-        config
-            .host(&node.host)
-            .port(node.port)
-            .user(&monitor.user)
-            .dbname(database)
-            .application_name("causeway catalog")
-            .connect_timeout(monitor.timeout);
-        if let Some(password) = &monitor.password {
-            config.password(password.reveal());
-        }
-        let (client, connection) = config.connect(NoTls).await?;
-        let connection = tokio::spawn(connection);
+        let mut config = pg::monitor(&node, &monitor, "causeway catalog");
+        config.dbname(database).connect_timeout(monitor.timeout);
+        let (client, connection) = pg::connect(&config).await?;
         let rows = client.query(catalog::LOAD, &[]).await?;
         drop(client);
         let _ = connection.await;
@@ -139,7 +129,7 @@ impl Keeper {
 enum ReadError {
     #[error("no primary is available")]
     NoPrimary,
-    #[error("{0}")]
+    #[error("{}", pg::describe(.0))]
     Postgres(#[from] tokio_postgres::Error),
     #[error("an object identifier is out of range")]
     Oid,

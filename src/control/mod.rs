@@ -1,6 +1,6 @@
 //! The control plane: measuring the nodes and reading the catalogue. It publishes on the cluster.
 
-pub mod agent;
+pub mod agent_client;
 pub mod catalogs;
 pub mod failover;
 pub mod monitor;

@@ -30,13 +30,9 @@ static NEXT_INCARNATION: AtomicU64 = AtomicU64::new(1);
 pub struct NodeMonitor {
     /// The node's place in the configuration.
     pub id: NodeId,
-    /// The node.
     pub node: Node,
-    /// How to monitor.
     pub live: Arc<Live>,
-    /// Where to publish.
     pub cluster: Arc<ClusterState>,
-    /// What to count.
     pub metrics: Arc<Metrics>,
     /// Where to say why the node is down.
     pub desk: Arc<Desk>,

@@ -4,30 +4,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::types::PgLsn;
-use tokio_postgres::{Client, NoTls, Row, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
 use crate::config;
 use crate::core::gauge::Position;
-use crate::core::history::History;
 use crate::core::lsn::{Lsn, Timeline, WalGeometry};
+use crate::core::timeline::TimelineHistory;
 use crate::core::topology::Role;
 use crate::core::visibility::{Finished, parse_snapshot};
+use crate::pg;
+use crate::pg::queries::{self, checkpoint_timeline, primary_timeline, received_timeline};
 
-/// Everything that is asked once, when a life begins. `pg_control_checkpoint` is late to learn of
-/// a new timeline; a primary's WAL file name and a standby's WAL receiver are not.
+/// Everything that is asked once, when a life begins.
 const BEGIN: &str = "\
 SELECT pg_is_in_recovery() AS standby,
        pg_size_bytes(current_setting('wal_segment_size')) AS segment_bytes,
        current_setting('wal_block_size')::int8 AS block_bytes";
 
-const PRIMARY_TIMELINE: &str = "\
-SELECT ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 AS timeline";
+const PRIMARY_TIMELINE: &str = concat!("SELECT ", primary_timeline!(), " AS timeline");
 
-const STANDBY_TIMELINE: &str = "\
-SELECT GREATEST(
-         COALESCE((SELECT received_tli FROM pg_stat_wal_receiver), 0),
-         (SELECT timeline_id FROM pg_control_checkpoint()),
-         (SELECT min_recovery_end_timeline FROM pg_control_recovery())) AS timeline";
+const STANDBY_TIMELINE: &str = concat!(
+    "SELECT GREATEST(COALESCE(",
+    received_timeline!(),
+    ", 0), ",
+    checkpoint_timeline!(),
+    ", (SELECT min_recovery_end_timeline FROM pg_control_recovery())) AS timeline"
+);
 
 const PRIMARY: &str = "\
 SELECT pg_is_in_recovery() AS standby,
@@ -40,17 +42,16 @@ SELECT pg_is_in_recovery() AS standby,
 ///
 /// The WAL receiver changes to a new timeline before replay goes beyond the fork, so that a replay
 /// position on the new timeline is never taken for one on the old.
-const STANDBY: &str = "\
-SELECT pg_is_in_recovery() AS standby,
-       pg_last_wal_replay_lsn() AS replay,
-       (SELECT received_tli FROM pg_stat_wal_receiver) AS timeline,
+const STANDBY: &str = concat!(
+    "SELECT pg_is_in_recovery() AS standby,
+       pg_last_wal_replay_lsn() AS replay, ",
+    received_timeline!(),
+    " AS timeline,
        pg_current_snapshot()::text AS snapshot,
        ARRAY(SELECT id FROM unnest($1::text[]) AS id
               WHERE CASE WHEN id::xid8 < pg_snapshot_xmax(pg_current_snapshot())
-                         THEN pg_xact_status(id::xid8) = 'in progress' END) AS running";
-
-/// `$1` names a timeline history file.
-const HISTORY: &str = "SELECT pg_read_file($1, 0, 1000000, false)";
+                         THEN pg_xact_status(id::xid8) = 'in progress' END) AS running"
+);
 
 /// At most this many running transactions are asked about in one probe.
 const MAX_ASKED: usize = 500;
@@ -59,7 +60,7 @@ const MAX_ASKED: usize = 500;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProbeError {
     /// The connection, or the statement, failed.
-    #[error("{}", describe(.0))]
+    #[error("{}", pg::describe(.0))]
     Postgres(#[from] tokio_postgres::Error),
     /// No answer in time.
     #[error("no answer within {0:?}")]
@@ -72,22 +73,12 @@ pub(super) enum ProbeError {
     Unexpected(&'static str),
 }
 
-fn describe(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
-        None => match std::error::Error::source(error) {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        },
-    }
-}
-
 /// A monitoring connection to a node in one of its lives.
 pub(super) struct Probe {
     client: Client,
     statement: Statement,
     timeline: Timeline,
-    history: Option<Arc<History>>,
+    history: Option<Arc<TimelineHistory>>,
     standby: bool,
     wal: WalGeometry,
     /// The position that the latest answer gave.
@@ -113,20 +104,10 @@ impl Probe {
     }
 
     async fn login(node: &config::Node, monitor: &config::Monitor) -> Result<Self, ProbeError> {
-        let mut config = tokio_postgres::Config::new();
-        config
-            .host(&node.host)
-            .port(node.port)
-            .user(&monitor.user)
-            .dbname(&monitor.database)
-            .application_name("causeway monitor")
-            // A probe is cheap; what could make it slow is none of its business.
-            .options("-c statement_timeout=0 -c jit=off -c synchronous_commit=off");
-        if let Some(password) = &monitor.password {
-            config.password(password.reveal());
-        }
-        let (client, connection) = config.connect(NoTls).await?;
-        tokio::spawn(connection);
+        let mut config = pg::monitor(node, monitor, "causeway monitor");
+        // A probe is cheap; what could make it slow is none of its business.
+        config.options("-c statement_timeout=0 -c jit=off -c synchronous_commit=off");
+        let (client, _) = pg::connect(&config).await?;
 
         let begin = client.query_one(BEGIN, &[]).await?;
         let standby: bool = begin.try_get("standby")?;
@@ -168,7 +149,7 @@ impl Probe {
     }
 
     /// A primary's history.
-    pub(super) fn history(&self) -> Option<Arc<History>> {
+    pub(super) fn history(&self) -> Option<Arc<TimelineHistory>> {
         self.history.clone()
     }
 
@@ -258,14 +239,12 @@ fn timeline(row: &Row) -> Result<Timeline, ProbeError> {
 }
 
 /// The history of a primary's timeline, if the monitoring role may read it.
-async fn history(client: &Client, node: &str, timeline: Timeline) -> Option<Arc<History>> {
+async fn history(client: &Client, node: &str, timeline: Timeline) -> Option<Arc<TimelineHistory>> {
     if timeline <= Timeline(1) {
         return Some(Arc::default());
     }
-    let file = format!("pg_wal/{:08X}.history", timeline.0);
-    let read = client.query_one(HISTORY, &[&file]).await;
-    let text: Result<String, _> = read.and_then(|row| row.try_get(0));
-    match text.map(|text| History::parse(&text)) {
+    let read = queries::history_file(client, timeline, false).await;
+    match read.map(|text| text.and_then(|text| TimelineHistory::parse(&text))) {
         Ok(Some(history)) => Some(Arc::new(history)),
         Ok(None) => {
             tracing::warn!(node, %timeline, "the timeline history file makes no sense");
@@ -273,7 +252,7 @@ async fn history(client: &Client, node: &str, timeline: Timeline) -> Option<Arc<
         }
         Err(error) => {
             tracing::warn!(
-                node, %timeline, reason = describe(&error),
+                node, %timeline, reason = pg::describe(&error),
                 "cannot read the timeline history: sessions from before the promotion will be told that they may have lost writes"
             );
             None

@@ -4,8 +4,8 @@
 //! transaction. Together with a position before the commit record and the fork of the timeline, or an
 //! unbroken life of the server, it does (manual, "Transaction ID and Snapshot Information Functions").
 
-use super::history::History;
 use super::lsn::{Lsn, Timeline};
+use super::timeline::TimelineHistory;
 use super::topology::{Incarnation, NodeId};
 
 /// A transaction as its server knew it right before its COMMIT was sent.
@@ -33,7 +33,7 @@ pub struct Witness<'a> {
     /// Its timeline.
     pub timeline: Timeline,
     /// Its history, if it could be read.
-    pub history: Option<&'a History>,
+    pub history: Option<&'a TimelineHistory>,
 }
 
 /// What asking the witness can prove.
@@ -113,7 +113,7 @@ impl Credit {
 
 #[cfg(test)]
 mod tests {
-    use super::super::history::Fork;
+    use super::super::timeline::TimelineSwitch;
     use super::*;
 
     const PENDING: Pending = Pending {
@@ -124,7 +124,7 @@ mod tests {
         timeline: Timeline(1),
     };
 
-    fn promoted(history: &History) -> Witness<'_> {
+    fn promoted(history: &TimelineHistory) -> Witness<'_> {
         Witness {
             node: NodeId(1),
             incarnation: Incarnation(2),
@@ -133,8 +133,8 @@ mod tests {
         }
     }
 
-    fn fork_at(end: u64) -> History {
-        History(vec![Fork {
+    fn fork_at(end: u64) -> TimelineHistory {
+        TimelineHistory(vec![TimelineSwitch {
             timeline: Timeline(1),
             end: Lsn(end),
         }])
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(credit.judge(Status::Committed), Verdict::Committed);
         // The commit record itself was not received.
         assert_eq!(credit.judge(Status::Aborted), Verdict::RolledBack);
-        let stranger = History::default();
+        let stranger = TimelineHistory::default();
         let credit = PENDING.credit(promoted(&stranger));
         assert_eq!(credit.judge(Status::Aborted), Verdict::Unknown);
     }

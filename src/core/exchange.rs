@@ -5,6 +5,9 @@
 //! against the head of the queue (PostgreSQL manual, "Message Flow").
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::statement::Step;
 
 /// Transaction status as ReadyForQuery reports it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,11 +33,26 @@ impl TransactionStatus {
     }
 }
 
+/// What the statements that a message runs do to the session; none for nearly all of them.
+pub type Effects = Option<Arc<[Step]>>;
+
+/// A statement with effects has come to its end, or was given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// The effects of all statements of its text.
+    pub effects: Arc<[Step]>,
+    /// Its number in the text.
+    pub statement: u32,
+    /// It completed. Otherwise it failed, or paused at a row limit: only what no ROLLBACK takes back
+    /// may have happened.
+    pub completed: bool,
+}
+
 /// One message sent to the server, by what it will answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owed {
     /// Query or FunctionCall: anything, up to ReadyForQuery.
-    Query,
+    Query(Effects),
     /// Parse: ParseComplete.
     Parse,
     /// Bind: BindComplete.
@@ -44,7 +62,7 @@ pub enum Owed {
     /// Describe of a named statement, whose answer is remembered.
     DescribeNamed,
     /// Execute: rows, then one of the completions.
-    Execute,
+    Execute(Effects),
     /// Close: CloseComplete.
     Close,
     /// Sync: ReadyForQuery.
@@ -55,6 +73,8 @@ pub enum Owed {
     OwnParse,
     /// A Close of our own.
     OwnClose,
+    /// A Sync of our own, behind messages that run nothing.
+    OwnSync,
     /// Nothing was sent: the client is answered ParseComplete in its turn.
     FakeParse,
     /// Nothing was sent: the client is answered CloseComplete in its turn.
@@ -91,7 +111,6 @@ pub struct Exchange {
     owed: VecDeque<Owed>,
     status: TransactionStatus,
     copy: Copy,
-    own_failed: bool,
     unsynced: bool,
     /// After an error the server skips whatever comes up to a Sync that has not been sent yet.
     skips: bool,
@@ -100,13 +119,16 @@ pub struct Exchange {
     /// A Close of our own was skipped: the server holds a statement that is thought to be gone. Or
     /// the server is gone itself.
     leftover: bool,
+    /// Statements of the Query at the head of the queue that have completed.
+    statement: u32,
+    finished: Option<Finished>,
 }
 
 impl Exchange {
     /// A message was sent, or is to be answered in its turn.
     pub fn sent(&mut self, message: Owed) {
         match message {
-            Owed::Sync | Owed::Query | Owed::OwnQuery => {
+            Owed::Sync | Owed::OwnSync | Owed::Query(_) | Owed::OwnQuery => {
                 self.unsynced = false;
                 self.copied = false;
                 self.skips = false;
@@ -140,7 +162,7 @@ impl Exchange {
 
     /// What is still to come, in order.
     pub fn owed(&self) -> impl Iterator<Item = Owed> {
-        self.owed.iter().copied()
+        self.owed.iter().cloned()
     }
 
     /// True when every reply has arrived, though an extended batch may await its Sync.
@@ -151,11 +173,6 @@ impl Exchange {
     /// True when the server has all the COPY data of an extended batch and answers upon Sync only.
     pub fn awaits_sync_after_copy(&self) -> bool {
         self.unsynced && self.copy == Copy::No && self.copied
-    }
-
-    /// Whether messages were sent that no Sync has followed yet.
-    pub fn is_unsynced(&self) -> bool {
-        self.unsynced
     }
 
     /// Whether an error has made the server deaf to everything but a Sync.
@@ -179,9 +196,9 @@ impl Exchange {
         self.copy = Copy::No;
     }
 
-    /// A message of our own failed; reading clears it.
-    pub fn take_own_failure(&mut self) -> bool {
-        std::mem::take(&mut self.own_failed)
+    /// The statement with effects that the last frame has ended; reading clears it.
+    pub fn take_finished(&mut self) -> Option<Finished> {
+        self.finished.take()
     }
 
     /// Whether a named statement's description is what comes next.
@@ -206,7 +223,7 @@ impl Exchange {
     ///
     /// `status` is the body's first byte, which only ReadyForQuery needs.
     pub fn received(&mut self, tag: u8, status: u8) -> Fate {
-        let Some(&head) = self.owed.front() else {
+        let Some(head) = self.owed.front() else {
             // Only what a server may say at any time; an unsolicited error is its farewell.
             return if matches!(tag, b'N' | b'S' | b'A' | b'E') {
                 Fate::Forward
@@ -214,36 +231,53 @@ impl Exchange {
                 Fate::OutOfStep
             };
         };
-        let own = matches!(head, Owed::OwnQuery | Owed::OwnParse | Owed::OwnClose);
+        let own = matches!(
+            head,
+            Owed::OwnQuery | Owed::OwnParse | Owed::OwnClose | Owed::OwnSync
+        );
         let fate = if own { Fate::Swallow } else { Fate::Forward };
-        let expects = |heads: &[Owed]| heads.contains(&head);
         match tag {
             b'N' | b'A' => return Fate::Forward,
             b'S' => {}
-            b'D' | b'd' | b'c' | b'V' => {}
-            b'T' | b'n' if expects(&[Owed::Describe, Owed::DescribeNamed]) => self.pop(),
+            b'D' | b'd' | b'c' => {}
+            b'T' | b'n' if matches!(head, Owed::Describe | Owed::DescribeNamed) => self.pop(),
             b'T' | b't' => {}
-            b'C' | b'I' | b's' => {
-                if head == Owed::Execute {
+            b'C' | b'I' | b's' | b'V' => match head {
+                Owed::Execute(effects) => {
+                    let has_effects = effects.is_some();
+                    if has_effects {
+                        self.finish(tag != b's');
+                    }
                     self.pop();
-                } else if !expects(&[Owed::Query, Owed::OwnQuery]) {
-                    return Fate::OutOfStep;
                 }
-            }
-            b'1' if expects(&[Owed::Parse, Owed::OwnParse]) => self.pop(),
-            b'2' if head == Owed::Bind => self.pop(),
-            b'3' if expects(&[Owed::Close, Owed::OwnClose]) => self.pop(),
-            b'G' => self.copy_in_began(head),
+                Owed::Query(effects) => {
+                    let has_effects = effects.is_some();
+                    if has_effects {
+                        self.finish(true);
+                    }
+                    self.statement += 1;
+                }
+                Owed::OwnQuery => {}
+                _ => return Fate::OutOfStep,
+            },
+            b'1' if matches!(head, Owed::Parse | Owed::OwnParse) => self.pop(),
+            b'2' if matches!(head, Owed::Bind) => self.pop(),
+            b'3' if matches!(head, Owed::Close | Owed::OwnClose) => self.pop(),
+            b'G' => self.copy_in_began(),
             b'H' => {}
-            b'E' => return self.error(head),
+            b'E' => return self.error(),
             b'Z' => {
                 let Some(status) = TransactionStatus::from_byte(status) else {
                     return Fate::OutOfStep;
                 };
-                if !expects(&[Owed::Query, Owed::Sync, Owed::OwnQuery]) {
+                if !matches!(
+                    head,
+                    Owed::Query(_) | Owed::Sync | Owed::OwnQuery | Owed::OwnSync
+                ) {
                     return Fate::OutOfStep;
                 }
                 self.status = status;
+                self.statement = 0;
                 self.copy = Copy::No;
                 self.pop();
             }
@@ -257,8 +291,8 @@ impl Exchange {
     }
 
     /// The server now ignores a Sync that is already on its way: another must follow the data.
-    fn copy_in_began(&mut self, head: Owed) {
-        let extended = head == Owed::Execute;
+    fn copy_in_began(&mut self) {
+        let extended = matches!(self.owed.front(), Some(Owed::Execute(_)));
         self.copy = Copy::In { extended };
         if extended {
             self.owed.retain(|owed| *owed != Owed::Sync);
@@ -266,20 +300,31 @@ impl Exchange {
         }
     }
 
-    fn error(&mut self, head: Owed) -> Fate {
+    /// The statement at the head of the queue has ended, one way or the other.
+    fn finish(&mut self, completed: bool) {
+        if let Some(Owed::Query(Some(effects)) | Owed::Execute(Some(effects))) = self.owed.front() {
+            self.finished = Some(Finished {
+                effects: Arc::clone(effects),
+                statement: self.statement,
+                completed,
+            });
+        }
+    }
+
+    fn error(&mut self) -> Fate {
         self.copy = Copy::No;
-        match head {
-            Owed::Query => Fate::Forward,
-            Owed::OwnQuery => {
-                self.own_failed = true;
-                Fate::Swallow
-            }
+        self.finish(false);
+        match self.owed.front() {
+            Some(Owed::Query(_)) => Fate::Forward,
+            Some(Owed::OwnQuery) => Fate::Swallow,
             _ => {
                 // The server skips everything up to the next Sync.
-                while let Some(&owed) = self.owed.front()
-                    && owed != Owed::Sync
+                let mut first = true;
+                while let Some(owed) = self.owed.front()
+                    && !matches!(owed, Owed::Sync | Owed::OwnSync)
                 {
-                    self.leftover |= owed == Owed::OwnClose && owed != head;
+                    self.leftover |= matches!(owed, Owed::OwnClose) && !first;
+                    first = false;
                     self.pop();
                 }
                 self.skips = self.owed.is_empty();
@@ -295,7 +340,8 @@ mod tests {
 
     fn exchange(sent: &[Owed]) -> Exchange {
         let mut exchange = Exchange::default();
-        sent.iter().for_each(|message| exchange.sent(*message));
+        sent.iter()
+            .for_each(|message| exchange.sent(message.clone()));
         exchange
     }
 
@@ -307,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_simple_query_is_owed_until_ready() {
-        let mut exchange = exchange(&[Owed::Query]);
+        let mut exchange = exchange(&[Owed::Query(None)]);
         assert_eq!(receive(&mut exchange, b"TDDC"), [Fate::Forward; 4]);
         assert!(!exchange.is_quiet());
         assert_eq!(exchange.received(b'Z', b'T'), Fate::Forward);
@@ -324,7 +370,7 @@ mod tests {
             Owed::FakeParse,
             Owed::OwnParse,
             Owed::Bind,
-            Owed::Execute,
+            Owed::Execute(None),
             Owed::FakeClose,
             Owed::Sync,
         ]);
@@ -343,7 +389,7 @@ mod tests {
         let mut exchange = exchange(&[
             Owed::Parse,
             Owed::Bind,
-            Owed::Execute,
+            Owed::Execute(None),
             Owed::FakeParse,
             Owed::Bind,
             Owed::Sync,
@@ -358,7 +404,7 @@ mod tests {
 
     #[test]
     fn copy_in_under_the_extended_protocol_wants_a_second_sync() {
-        let mut exchange = exchange(&[Owed::Bind, Owed::Execute, Owed::Sync]);
+        let mut exchange = exchange(&[Owed::Bind, Owed::Execute(None), Owed::Sync]);
         receive(&mut exchange, b"2G");
         assert_eq!(exchange.copy(), Copy::In { extended: true });
         exchange.copy_ended();
@@ -372,7 +418,7 @@ mod tests {
     fn a_batch_without_sync_keeps_the_connection() {
         let mut exchange = exchange(&[Owed::Parse]);
         receive(&mut exchange, b"1");
-        assert!(exchange.is_unsynced() && !exchange.is_quiet());
+        assert!(exchange.owes_nothing() && !exchange.is_quiet());
     }
 
     #[test]
@@ -386,7 +432,7 @@ mod tests {
         assert!(exchange.is_free());
         // A simple query behind the error is skipped as well, and ends nothing.
         exchange.sent(Owed::Parse);
-        exchange.sent(Owed::Query);
+        exchange.sent(Owed::Query(None));
         receive(&mut exchange, b"E");
         assert!(exchange.skips_to_sync() && !exchange.is_free());
     }
@@ -403,11 +449,11 @@ mod tests {
             [Fate::OutOfStep]
         );
         assert_eq!(
-            receive(&mut exchange(&[Owed::Query]), b"\0"),
+            receive(&mut exchange(&[Owed::Query(None)]), b"\0"),
             [Fate::OutOfStep]
         );
         assert_eq!(
-            exchange(&[Owed::Query]).received(b'Z', b'x'),
+            exchange(&[Owed::Query(None)]).received(b'Z', b'x'),
             Fate::OutOfStep
         );
         assert_eq!(receive(&mut exchange(&[]), b"NSAE"), [Fate::Forward; 4]);

@@ -6,13 +6,15 @@ pub mod commit;
 pub mod exchange;
 pub mod failover;
 pub mod gauge;
-pub mod history;
-pub mod lease;
+pub mod leader_lease;
 pub mod lsn;
+pub mod residue;
 pub mod route;
 pub mod session;
 pub mod statement;
+pub mod timeline;
 pub mod topology;
+pub mod transaction;
 pub mod visibility;
 
 #[cfg(test)]

@@ -70,6 +70,36 @@ pub enum PinReason {
     Seed,
 }
 
+impl PinReason {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Listen,
+        Self::TemporaryObject,
+        Self::SqlPrepare,
+        Self::HoldCursor,
+        Self::AdvisoryLock,
+        Self::Settings,
+        Self::Authorization,
+        Self::Library,
+        Self::Seed,
+    ];
+
+    /// As consoles and metrics name it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Listen => "listen",
+            Self::TemporaryObject => "temporary object",
+            Self::SqlPrepare => "prepared statement",
+            Self::HoldCursor => "holdable cursor",
+            Self::AdvisoryLock => "advisory lock",
+            Self::Settings => "setting",
+            Self::Authorization => "session authorization",
+            Self::Library => "library",
+            Self::Seed => "seed",
+        }
+    }
+}
+
 /// A transaction's isolation level, as far as it was spelled out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::gauge::{Gauge, Measurement, Position};
-use super::history::{Fork, History};
 use super::lsn::{Lsn, Timeline};
 use super::route::{Decision, NodeSet, Policy, Question, decide};
 use super::session::{Cover, Level, LifeAt, Origin, Seen};
 use super::statement::Access;
+use super::timeline::{TimelineHistory, TimelineSwitch};
 use super::topology::{Incarnation, Lag, Life, NodeId, NodeView, Role, Topology, Writer};
 use super::visibility::{Finished, Snapshot, parse_snapshot};
 
@@ -398,14 +398,14 @@ fn promoted(fork: u64) -> Cluster {
     let before = cluster.0.nodes[0].life.take().unwrap();
     cluster.0.nodes[0].previous = Arc::from([(before.incarnation, before.gauge)]);
     cluster.life(1, 12, Role::Primary(Snapshot::default()));
-    let fork = Fork {
+    let fork = TimelineSwitch {
         timeline: Timeline(1),
         end: Lsn(fork),
     };
     let life = cluster.of(1);
     life.timeline = Timeline(2);
     life.latest.timeline = Timeline(2);
-    life.history = Some(Arc::new(History(vec![fork])));
+    life.history = Some(Arc::new(TimelineHistory(vec![fork])));
     let follower = cluster.of(2);
     follower.timeline = Timeline(2);
     follower.latest.timeline = Timeline(2);

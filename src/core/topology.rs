@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::gauge::{Gauge, Measurement};
-use super::history::History;
 use super::lsn::Timeline;
+use super::timeline::TimelineHistory;
 use super::visibility::{Finished, Snapshot};
 
 /// So many ended lives of a node are remembered. A session that slept through a failover would
@@ -43,7 +43,7 @@ pub struct Life {
     /// The timeline it follows.
     pub timeline: Timeline,
     /// A primary's history; none on a standby, or where it could not be read.
-    pub history: Option<Arc<History>>,
+    pub history: Option<Arc<TimelineHistory>>,
     /// The latest measurement: a lower bound of the position from then on.
     pub latest: Measurement,
     /// The counter and earlier measurements.

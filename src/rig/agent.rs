@@ -4,19 +4,20 @@
 //! the agents find them; a server that an agent has started is found by the rig through
 //! `postmaster.pid`.
 
-use std::fmt::Write;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use serde_json::json;
 
 use super::authority::Authority;
 use super::daemon::Daemon;
 use super::net::Place;
-use super::node::Shared;
 use super::ports::Reservation;
+use super::shared::Shared;
+use super::yaml::{path, section};
 use super::{RigError, home};
 
 /// One node's agent.
@@ -60,12 +61,10 @@ impl Agent {
         self.place.url("https", self.port.lock().port())
     }
 
-    /// Its log.
     pub fn log(&self) -> PathBuf {
         self.daemon.log()
     }
 
-    /// Its configuration.
     pub fn config(&self) -> PathBuf {
         self.home.join("agent.yaml")
     }
@@ -123,26 +122,31 @@ impl Agent {
         let superuser = &self.shared.credentials.superuser;
         let (user, password) = (&superuser.user, &superuser.password);
         let (address, port) = (self.place.address, self.port.lock().port());
-        let file = |name| self.authority.file(name);
-        let mut yaml = format!("name: {}\nlisten: {address}:{port}\n", self.node);
-        // Writing to a String cannot fail.
-        let _ = write!(
-            yaml,
-            "secret: {:?}\n\
-             tls:\n  cert_file: {:?}\n  key_file: {:?}\n  client_ca_file: {:?}\n\
-             postgres:\n  data: {:?}\n  bin: {:?}\n  log_file: {:?}\n\
-             state_dir: {:?}\n\
-             login: {{ user: {user:?}, password: {password:?}, host: {address} }}\n\
-             replication: {{ user: {user:?}, password: {password:?} }}\n",
-            self.authority.secret,
-            file("agent.pem"),
-            file("agent.key"),
-            file("ca.pem"),
-            self.home.join("data"),
-            self.shared.binaries.directory(),
-            self.home.join("postgres.log"),
-            self.home.join("agent"),
-        );
-        yaml
+        let file = |name| path(&self.authority.file(name));
+        let home = |name| path(&self.home.join(name));
+        let tls = json!({
+            "cert_file": file("agent.pem"),
+            "key_file": file("agent.key"),
+            "client_ca_file": file("ca.pem"),
+        });
+        let postgres = json!({
+            "data": home("data"),
+            "bin": path(self.shared.binaries.directory()),
+            "log_file": home("postgres.log"),
+        });
+        [
+            section("name", &self.node),
+            section("listen", format!("{address}:{port}")),
+            section("secret", &self.authority.secret),
+            section("tls", tls),
+            section("postgres", postgres),
+            section("state_dir", home("agent")),
+            section(
+                "login",
+                json!({ "user": user, "password": password, "host": address }),
+            ),
+            section("replication", json!({ "user": user, "password": password })),
+        ]
+        .concat()
     }
 }

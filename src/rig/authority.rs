@@ -4,10 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use serde_json::json;
 
 use super::RigError;
 use super::account::Account;
 use super::home;
+use super::yaml::{path, section};
 
 /// An authority of the cluster's own, with what it has signed.
 #[derive(Debug)]
@@ -45,11 +47,13 @@ impl Authority {
 
     /// The section `agents` of a proxy's configuration.
     pub(super) fn yaml(&self) -> String {
-        let [ca, cert, key] = ["ca.pem", "proxy.pem", "proxy.key"].map(|name| self.file(name));
-        format!(
-            "agents:\n  ca_file: {ca:?}\n  secret: {:?}\n  cert_file: {cert:?}\n  key_file: {key:?}\n",
-            self.secret
-        )
+        let [ca, cert, key] =
+            ["ca.pem", "proxy.pem", "proxy.key"].map(|name| path(&self.file(name)));
+        let secret = &self.secret;
+        let agents = json!({
+            "ca_file": ca, "secret": secret, "cert_file": cert, "key_file": key,
+        });
+        section("agents", agents)
     }
 }
 

@@ -55,7 +55,6 @@ impl Binaries {
         })
     }
 
-    /// The directory.
     pub fn directory(&self) -> &Path {
         &self.directory
     }

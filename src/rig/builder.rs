@@ -6,16 +6,19 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+
 use super::account::Account;
 use super::agent::Agent;
 use super::authority::Authority;
-use super::cluster::{Cluster, Credentials, Login};
+use super::cluster::Cluster;
+use super::credentials::{Credentials, Login};
 use super::deadline::Deadline;
 use super::home::{self, Home};
 use super::net::{Host, Place};
-use super::node::Shared;
 use super::ports::Reservation;
 use super::settings::{self, Settings};
+use super::shared::Shared;
 use super::watchdog::Watchdog;
 use super::{Binaries, Node, RigError, find_binaries};
 
@@ -37,9 +40,16 @@ pub struct Builder {
     places: Vec<Place>,
 }
 
+impl Cluster {
+    /// Describes a cluster. The name shows in its directory and where logs are saved.
+    pub fn builder(name: &str) -> Builder {
+        Builder::new(name)
+    }
+}
+
 impl Builder {
     /// One primary and two standbys on free ports, in a temporary directory, without fsync.
-    pub(super) fn new(name: &str) -> Self {
+    fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             standbys: 2,
@@ -114,12 +124,6 @@ impl Builder {
     /// One more application login, which owns the database it names.
     pub fn application(mut self, login: Login) -> Self {
         self.credentials.applications.push(login);
-        self
-    }
-
-    /// The superuser's password.
-    pub fn superuser_password(mut self, password: &str) -> Self {
-        self.credentials.superuser.password = password.to_owned();
         self
     }
 
@@ -286,7 +290,7 @@ async fn make_data(
 ) -> Result<(), RigError> {
     let primary = Arc::clone(primary);
     let standbys = standbys.to_vec();
-    blocking(cluster.home(), "make the data directories", move || {
+    home::blocking(cluster.home(), "make the data directories", move || {
         let account = primary.shared.account;
         home::private_directory(primary.home(), account)?;
         initdb(&primary)?;
@@ -308,23 +312,6 @@ async fn make_data(
         })
     })
     .await
-}
-
-/// Runs file work where it holds up nobody; it goes on when its caller gives up, and the directory
-/// stays until then.
-pub(super) async fn blocking<T: Send + 'static>(
-    home: &Arc<Home>,
-    doing: &str,
-    work: impl FnOnce() -> Result<T, RigError> + Send + 'static,
-) -> Result<T, RigError> {
-    let home = Arc::clone(home);
-    let joined = tokio::task::spawn_blocking(move || {
-        let outcome = work();
-        drop(home);
-        outcome
-    })
-    .await;
-    joined.map_err(|error| RigError::io(doing)(std::io::Error::other(error)))?
 }
 
 fn initdb(primary: &Node) -> Result<(), RigError> {
@@ -395,7 +382,10 @@ const FROM_15: &str = "-- From PostgreSQL 15 on.";
 
 fn create_roles(credentials: &Credentials, major: u32) -> String {
     let create = |login: &Login, attributes: &str| {
-        let (user, password) = (identifier(&login.user), literal(&login.password));
+        let (user, password) = (
+            escape_identifier(&login.user),
+            escape_literal(&login.password),
+        );
         format!("create role {user} login {attributes} password {password};\n")
     };
     let monitor = create(&credentials.monitor, "");
@@ -409,21 +399,16 @@ fn create_roles(credentials: &Credentials, major: u32) -> String {
 }
 
 async fn create_application(primary: &Node, login: &Login) -> Result<(), RigError> {
-    let (user, password) = (identifier(&login.user), literal(&login.password));
+    let (user, password) = (
+        escape_identifier(&login.user),
+        escape_literal(&login.password),
+    );
     primary
         .execute(&format!("create role {user} login password {password}"))
         .await?;
     // Not in the same batch: CREATE DATABASE runs in no transaction block.
-    let database = identifier(&login.database);
+    let database = escape_identifier(&login.database);
     primary
         .execute(&format!("create database {database} owner {user}"))
         .await
-}
-
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

@@ -1,61 +1,19 @@
-//! A running cluster: its nodes, who may log in, and its end.
+//! A running cluster: its nodes, what a proxy is told of them, and its end.
 
+use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::{Map, Value, json};
+
 use super::authority::Authority;
-use super::builder::{Builder, blocking};
+use super::credentials::{Credentials, Login};
 use super::home::{self, Home};
-use super::node::Shared;
 use super::settings;
+use super::shared::Shared;
 use super::watchdog::Watchdog;
+use super::yaml::{path, section};
 use super::{Binaries, Node, RigError, StopMode};
-
-/// A user, its password, and the database it works in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Login {
-    /// The role.
-    pub user: String,
-    /// Its password, in the clear.
-    pub password: String,
-    /// The database.
-    pub database: String,
-}
-
-impl Login {
-    /// Puts the three together.
-    pub fn new(user: &str, password: &str, database: &str) -> Self {
-        Self {
-            user: user.into(),
-            password: password.into(),
-            database: database.into(),
-        }
-    }
-}
-
-/// Who may log in to a cluster.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    /// `postgres`.
-    pub superuser: Login,
-    /// `causeway`, which may do what scripts/grants.sql grants it.
-    pub monitor: Login,
-    /// `replicator`, as whom standbys replicate.
-    pub replication: Login,
-    /// `demo` with password `demo`, the owner of database `demo`; and what the builder was given.
-    pub applications: Vec<Login>,
-}
-
-impl Default for Credentials {
-    fn default() -> Self {
-        Self {
-            superuser: Login::new("postgres", "postgres", "postgres"),
-            monitor: Login::new("causeway", "causeway", "postgres"),
-            replication: Login::new("replicator", "replicator", "postgres"),
-            applications: vec![Login::new("demo", "demo", "demo")],
-        }
-    }
-}
 
 /// A running cluster. Dropping it kills every server and removes the directory unless it is kept;
 /// when a panic is what drops it, the logs are saved in `target/rig-logs/<name>/` before.
@@ -71,11 +29,6 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Describes a cluster. The name shows in its directory and where logs are saved.
-    pub fn builder(name: &str) -> Builder {
-        Builder::new(name)
-    }
-
     pub(super) fn new(
         name: String,
         home: Arc<Home>,
@@ -109,7 +62,6 @@ impl Cluster {
         &self.nodes[1..]
     }
 
-    /// Who may log in.
     pub fn credentials(&self) -> &Credentials {
         &self.shared.credentials
     }
@@ -119,7 +71,6 @@ impl Cluster {
         &self.shared.credentials.applications[0]
     }
 
-    /// The servers that run.
     pub fn binaries(&self) -> &Binaries {
         &self.shared.binaries
     }
@@ -142,6 +93,53 @@ impl Cluster {
     /// The directory as a thing to hold on to.
     pub(super) fn home(&self) -> &Arc<Home> {
         &self.home
+    }
+
+    /// The section `failover` for these servers, with more of its keys, one to a line.
+    pub fn failover_yaml(&self, more: &str) -> String {
+        let login = &self.credentials().replication;
+        let mut failover = json!({
+            "mode": "automatic",
+            "replication": { "user": login.user, "password": login.password },
+        });
+        if !more.contains("coordination: etcd") {
+            failover["state_file"] = path(&self.directory().join("causeway.state"));
+        }
+        let mut yaml = section("failover", failover);
+        for line in more.lines() {
+            let _ = writeln!(yaml, "  {}", line.trim());
+        }
+        yaml
+    }
+
+    /// The sections `nodes`, `agents`, `monitor` and `auth` of a proxy's configuration for these servers.
+    pub fn yaml(&self) -> String {
+        let node = |node: &Arc<Node>| {
+            let (name, host, port) = (node.name(), node.address(), node.port());
+            let mut section = json!({ "name": name, "host": host, "port": port });
+            if let Some(agent) = node.agent() {
+                section["agent"] = agent.url().into();
+            }
+            section
+        };
+        let nodes: Vec<Value> = self.nodes().iter().map(node).collect();
+        let agents = self.authority().map(|authority| authority.yaml());
+        let credentials = self.credentials();
+        let Login {
+            user,
+            password,
+            database,
+        } = &credentials.monitor;
+        let monitor = json!({ "user": user, "password": password, "database": database });
+        let user = |login: &Login| (login.user.clone(), json!({ "password": login.password }));
+        let users: Map<_, _> = credentials.applications.iter().map(user).collect();
+        [
+            section("nodes", nodes),
+            agents.unwrap_or_default(),
+            section("monitor", monitor),
+            section("auth", json!({ "users": users })),
+        ]
+        .concat()
     }
 
     /// Waits until every standby of the first primary has replayed what it has written by now.
@@ -184,7 +182,7 @@ impl Cluster {
         };
         session.batch_execute(begin).await.map_err(sql_error)?;
         let (from, to) = (Arc::clone(upstream), Arc::clone(node));
-        blocking(&self.home, "copy the data directory", move || {
+        home::blocking(&self.home, "copy the data directory", move || {
             to.erase();
             home::copy_data(&from.data(), &to.data(), to.shared.account)
         })

@@ -34,7 +34,6 @@ impl Daemon {
         }
     }
 
-    /// Its log.
     pub(super) fn log(&self) -> PathBuf {
         self.log.clone()
     }

@@ -1,6 +1,5 @@
 //! The cluster of `causeway demo`, with what the proxy's configuration must say about it.
 
-use std::fmt::Write;
 use std::path::PathBuf;
 
 use super::{Cluster, RigError};
@@ -45,58 +44,4 @@ pub async fn demo_cluster(
     Ok(DemoCluster {
         cluster: builder.start().await?,
     })
-}
-
-impl Cluster {
-    /// The section `failover` for these servers, with more of its keys, one to a line.
-    pub fn failover_yaml(&self, more: &str) -> String {
-        let login = &self.credentials().replication;
-        let mut yaml = format!(
-            "failover:\n  mode: automatic\n  replication: {{ user: {:?}, password: {:?} }}\n",
-            login.user, login.password
-        );
-        if !more.contains("coordination: etcd") {
-            let state = self.directory().join("causeway.state");
-            let _ = writeln!(yaml, "  state_file: {state:?}");
-        }
-        for line in more.lines() {
-            let _ = writeln!(yaml, "  {}", line.trim());
-        }
-        yaml
-    }
-
-    /// The sections `nodes`, `agents`, `monitor` and `auth` of a proxy's configuration for these servers.
-    pub fn yaml(&self) -> String {
-        let mut yaml = String::from("nodes:\n");
-        for node in self.nodes() {
-            let (name, address, port) = (node.name(), node.address(), node.port());
-            let agent = node
-                .agent()
-                .map(|agent| format!(", agent: {:?}", agent.url()));
-            let agent = agent.unwrap_or_default();
-            let _ = writeln!(
-                yaml,
-                "  - {{ name: {name}, host: {address}, port: {port}{agent} }}"
-            );
-        }
-        if let Some(authority) = self.authority() {
-            yaml.push_str(&authority.yaml());
-        }
-        let credentials = self.credentials();
-        let monitor = &credentials.monitor;
-        let _ = writeln!(
-            yaml,
-            "monitor:\n  user: {:?}\n  password: {:?}\n  database: {:?}",
-            monitor.user, monitor.password, monitor.database
-        );
-        yaml.push_str("auth:\n  users:\n");
-        for login in &credentials.applications {
-            let _ = writeln!(
-                yaml,
-                "    {:?}: {{ password: {:?} }}",
-                login.user, login.password
-            );
-        }
-        yaml
-    }
 }

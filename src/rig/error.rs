@@ -21,21 +21,13 @@ pub enum RigError {
     NoEtcd,
     /// The directory that was asked for does not hold a usable server.
     #[error("{} is not a usable PostgreSQL: {reason}", directory.display())]
-    BadBinaries {
-        /// The directory.
-        directory: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    BadBinaries { directory: PathBuf, reason: String },
     /// PostgreSQL refuses to run as root and there is nobody else to run it.
     #[error("PostgreSQL does not run as root, and there is neither a user postgres nor nobody")]
     NoAccount,
     /// The base directory holds something already.
     #[error("{} is not empty; name a directory that is new or empty", directory.display())]
-    DirectoryInUse {
-        /// The directory.
-        directory: PathBuf,
-    },
+    DirectoryInUse { directory: PathBuf },
     /// More or fewer ports than nodes.
     #[error("{given} ports were given for {nodes} nodes")]
     PortCount {
@@ -49,7 +41,6 @@ pub enum RigError {
     PortTaken {
         /// The port; 0 when any would have done.
         port: u16,
-        /// The system's reason.
         source: std::io::Error,
     },
     /// The system refused a file or process operation.
@@ -57,15 +48,12 @@ pub enum RigError {
     Io {
         /// What was attempted, as a verb phrase.
         doing: String,
-        /// The system's reason.
         source: std::io::Error,
     },
     /// A program that should have succeeded did not.
     #[error("{program} failed with {status}:\n{output}")]
     Program {
-        /// Its name.
         program: &'static str,
-        /// How it ended.
         status: ExitStatus,
         /// The end of what it printed.
         output: String,
@@ -73,39 +61,28 @@ pub enum RigError {
     /// A server ended although it was to run.
     #[error("{node} exited with {status}; its log ends:\n{log}")]
     Exited {
-        /// The node.
         node: String,
-        /// How it ended.
         status: ExitStatus,
-        /// The end of its log.
         log: String,
     },
     /// The node has no process to act on.
     #[error("{node} is not running")]
-    NotRunning {
-        /// The node.
-        node: String,
-    },
+    NotRunning { node: String },
     /// A wait reached its bound.
     #[error("{node} did not {awaited} within {within:?}; its log ends:\n{log}")]
     TooLate {
-        /// The node.
         node: String,
         /// What was awaited, as a verb phrase.
         awaited: String,
-        /// The bound.
         within: Duration,
-        /// The end of its log.
         log: String,
     },
     /// A statement or a connection failed.
-    #[error("could not {doing} on {node}: {}", describe(source))]
+    #[error("could not {doing} on {node}: {}", crate::pg::describe(source))]
     Sql {
-        /// The node.
         node: String,
         /// What was attempted, as a verb phrase.
         doing: String,
-        /// The driver's error.
         source: tokio_postgres::Error,
     },
 }
@@ -117,16 +94,5 @@ impl RigError {
             doing: doing.into(),
             source,
         }
-    }
-}
-
-/// The driver prints "db error" alone; the server's own words are one level down.
-fn describe(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(db) => format!("{} ({})", db.message(), db.code().code()),
-        None => match std::error::Error::source(error) {
-            Some(cause) => format!("{error}: {cause}"),
-            None => error.to_string(),
-        },
     }
 }

@@ -58,7 +58,6 @@ pub struct EtcdTls {
     pub key: String,
 }
 
-/// One etcd server.
 #[derive(Debug)]
 pub struct EtcdMember {
     name: String,
@@ -146,7 +145,6 @@ impl Etcd {
         Ok(etcd)
     }
 
-    /// The members.
     pub fn members(&self) -> &[Arc<EtcdMember>] {
         &self.members
     }

@@ -1,12 +1,14 @@
 //! The cluster's directory: made, handed to the servers' user, copied from, and removed.
 
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::RigError;
 use super::account::Account;
+use crate::file::{self, Draft};
 
 /// Lines of a log that an error message carries.
 const TAIL: usize = 15;
@@ -14,7 +16,6 @@ const TAIL: usize = 15;
 /// A directory that exists until this is dropped, or longer if it is to be kept.
 #[derive(Debug)]
 pub(super) struct Home {
-    /// The directory.
     pub(super) path: PathBuf,
     /// Whether it outlives the cluster.
     pub(super) keep: bool,
@@ -84,6 +85,23 @@ impl Drop for Home {
     }
 }
 
+/// Runs file work where it holds up nobody; it goes on when its caller gives up, and the directory
+/// stays until then.
+pub(super) async fn blocking<T: Send + 'static>(
+    home: &Arc<Home>,
+    doing: &str,
+    work: impl FnOnce() -> Result<T, RigError> + Send + 'static,
+) -> Result<T, RigError> {
+    let home = Arc::clone(home);
+    let joined = tokio::task::spawn_blocking(move || {
+        let outcome = work();
+        drop(home);
+        outcome
+    })
+    .await;
+    joined.map_err(|error| RigError::io(doing)(std::io::Error::other(error)))?
+}
+
 /// Where temporary directories go. Memory halves the time that a cluster takes to come and go; it is
 /// used where it is plentiful and nobody chose otherwise by TMPDIR.
 fn temporary(on_disk: bool) -> PathBuf {
@@ -110,19 +128,10 @@ pub(super) fn private_directory(path: &Path, account: Account) -> Result<(), Rig
 
 /// Replaces a file in one step; only the servers' user may read it.
 pub(super) fn write_private(path: &Path, text: &str, account: Account) -> Result<(), RigError> {
-    let draft = path.with_extension("new");
-    let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&draft)?;
-        file.write_all(text.as_bytes())
-    };
-    write().map_err(RigError::io(format!("write {}", draft.display())))?;
-    account.own(&draft)?;
-    fs::rename(&draft, path).map_err(RigError::io(format!("replace {}", path.display())))
+    let failed = || RigError::io(format!("write {}", path.display()));
+    let draft = Draft::write(path, text.as_bytes()).map_err(failed())?;
+    account.own(draft.place())?;
+    draft.put().map_err(failed())
 }
 
 /// Opens a log for appending, as a server's standard output.
@@ -139,10 +148,7 @@ pub(super) fn open_log(path: &Path, account: Account) -> Result<fs::File, RigErr
 
 /// The last lines of a log.
 pub(super) fn tail(log: &Path) -> String {
-    let text = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+    file::tail(log, TAIL)
 }
 
 /// Copies a data directory, of a stopped server or during a backup.

@@ -152,7 +152,6 @@ impl Net {
         Ok(net)
     }
 
-    /// The hosts.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
     }

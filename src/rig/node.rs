@@ -4,20 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 
-use super::account::Account;
 use super::agent::Agent;
-use super::cluster::Credentials;
 use super::deadline::Deadline;
 use super::net::Place;
 use super::ports::Reservation;
 use super::settings::{self, Settings};
-use super::{Binaries, RigError, home};
+use super::shared::Shared;
+use super::{RigError, home};
 use crate::process::{self, Process};
 
 /// How a server is asked to stop (manual, "Shutting Down the Server").
@@ -29,16 +27,6 @@ pub enum StopMode {
     Fast,
     /// Drops everything; the next start recovers from WAL.
     Immediate,
-}
-
-/// What all nodes of one cluster share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) binaries: Binaries,
-    pub(super) account: Account,
-    pub(super) credentials: Credentials,
-    /// Bound on every single operation.
-    pub(super) within: Duration,
 }
 
 /// One server of the cluster.
@@ -137,7 +125,6 @@ impl Node {
         self.port.lock().port()
     }
 
-    /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.home.join("data")
     }
@@ -322,7 +309,6 @@ impl Node {
         Ok(())
     }
 
-    /// Sends SIGHUP.
     pub(super) fn signal_reload(&self) -> Result<(), RigError> {
         let pid = self.pid().ok_or_else(|| self.not_running())?;
         process::send(pid, Signal::SIGHUP).map_err(self.signal_error("reload"))

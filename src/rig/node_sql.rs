@@ -4,13 +4,14 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio_postgres::types::{FromSqlOwned, PgLsn};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config};
 
-use super::cluster::Login;
+use super::credentials::Login;
 use super::deadline::Deadline;
 use super::home;
 use super::{Node, RigError};
 use crate::core::lsn::{Lsn, WalGeometry};
+use crate::pg;
 
 impl Node {
     /// How to connect here as somebody.
@@ -44,10 +45,8 @@ impl Node {
     /// Connects; the connection lives in a task of its own until the client is dropped.
     pub async fn connect(&self, login: &Login) -> Result<Client, RigError> {
         self.bounded("accept a connection", async {
-            let connected = self.connection(login).connect(NoTls).await;
-            let (client, connection) = connected.map_err(self.sql_error("connect"))?;
-            // Its error reaches the client as a failed statement.
-            tokio::spawn(async move { drop(connection.await) });
+            let connected = pg::connect(&self.connection(login)).await;
+            let (client, _) = connected.map_err(self.sql_error("connect"))?;
             Ok(client)
         })
         .await

@@ -52,7 +52,6 @@ impl Reservation {
         attempt().map_err(|source| RigError::PortTaken { port, source })
     }
 
-    /// The port.
     pub(super) fn port(&self) -> u16 {
         self.port
     }

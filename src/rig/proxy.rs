@@ -8,12 +8,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::cluster::{Cluster, Login};
+use super::cluster::Cluster;
+use super::credentials::Login;
 use super::daemon::Daemon;
 use super::home::Home;
 use super::net::{Host, Place};
-use super::node::Shared;
 use super::ports::Reservation;
+use super::shared::Shared;
 use super::{RigError, home};
 
 /// One proxy; killed when dropped.
@@ -65,7 +66,6 @@ impl Proxy {
         })
     }
 
-    /// The name, such as `p1`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -93,7 +93,6 @@ impl Proxy {
         )
     }
 
-    /// Its log.
     pub fn log(&self) -> PathBuf {
         self.daemon.log()
     }

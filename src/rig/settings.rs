@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
+use crate::pg::conninfo::Conninfo;
+
 /// Settings by name; a later one replaces an earlier one.
 pub(super) type Settings = BTreeMap<String, String>;
 
@@ -58,13 +60,14 @@ pub(super) fn conninfo(
     password: &str,
     application: &str,
 ) -> String {
-    let quote = |value: &str| format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"));
-    format!(
-        "host={address} port={port} user={} password={} application_name={} connect_timeout=5",
-        quote(user),
-        quote(password),
-        quote(application)
-    )
+    let conninfo = Conninfo::default()
+        .with("host", &address.to_string())
+        .with("port", &port.to_string())
+        .with("user", user)
+        .with("password", password)
+        .with("application_name", application)
+        .with("connect_timeout", "5");
+    conninfo.into()
 }
 
 /// The text of `postgresql.conf`.
@@ -89,8 +92,8 @@ mod tests {
         assert_eq!(
             render(&settings).lines().last(),
             Some(
-                "primary_conninfo = 'host=127.0.0.1 port=5501 user=''copy'' \
-                 password=''it\\\\''s'' application_name=''pg2'' connect_timeout=5'"
+                "primary_conninfo = 'host=''127.0.0.1'' port=''5501'' user=''copy'' \
+                 password=''it\\\\''s'' application_name=''pg2'' connect_timeout=''5'''"
             )
         );
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use crate::core::residue::Pins;
 use crate::core::topology::NodeId;
 
 /// Everybody who is connected, and what they have done.
@@ -36,6 +37,8 @@ pub struct Client {
     pub connected: SystemTime,
     /// A statement of it is being worked on.
     busy: AtomicBool,
+    /// What keeps it on its server connection.
+    pins: Mutex<Pins>,
     /// Since when it waits for a paused database.
     paused: Mutex<Option<Instant>>,
     traffic: Arc<Traffic>,
@@ -102,6 +105,7 @@ impl Connections {
             address,
             connected: SystemTime::now(),
             busy: AtomicBool::new(false),
+            pins: Mutex::default(),
             paused: Mutex::default(),
             traffic,
         });
@@ -154,6 +158,11 @@ impl Client {
         self.busy.load(Ordering::Relaxed)
     }
 
+    /// What keeps it on its server connection.
+    pub fn pins(&self) -> Pins {
+        *self.pins.lock()
+    }
+
     /// Since when it waits for a paused database, if it does.
     pub fn paused_since(&self) -> Option<Instant> {
         *self.paused.lock()
@@ -164,6 +173,14 @@ impl Entry {
     /// A unit has arrived.
     pub fn begin(&self) {
         self.client.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// This keeps it on its server connection from now on.
+    pub fn pinned(&self, pins: Pins) {
+        let mut known = self.client.pins.lock();
+        if *known != pins {
+            *known = pins;
+        }
     }
 
     /// It waits for a paused database, or does so no longer.

@@ -9,9 +9,9 @@ use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Table, Wrap};
 
+use super::format::{NONE, bars, bytes, count, long, span, time_of_day};
 use super::model::{Link, Model, View, Weight};
-use super::said::{Node, Standing, Status, Told};
-use super::words::{NONE, bars, bytes, count, long, span, time_of_day};
+use super::status::{Node, Standing, Status, Told};
 
 /// Below this lag in milliseconds a bar is not full.
 const LEAST_LAG_MS: f64 = 5.0;
@@ -19,7 +19,6 @@ const LEAST_LAG_MS: f64 = 5.0;
 /// Lines of the part about latency.
 const LATENCY_LINES: u16 = 6;
 
-/// Draws everything.
 pub fn draw(frame: &mut Frame<'_>, model: &Model, now: Duration) {
     let [head, body, foot] = Layout::vertical([
         Constraint::Length(2),

@@ -4,12 +4,9 @@
 /// More than the proxy ever sends at once; what is longer is somebody else's.
 const MOST: usize = 8 << 20;
 
-/// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its name.
     pub name: String,
-    /// Its data.
     pub data: String,
 }
 

@@ -1,14 +1,14 @@
-//! What `causeway top` shows: the proxy's feed as text (`feed`), what it says (`said`), what is shown of it
+//! What `causeway top` shows: the proxy's feed as text (`feed`), what it says (`status`), what is shown of it
 //! and how fast it changes (`model`), and how that looks (`draw`). Nothing here reads a clock, a socket or
 //! a keyboard; `cli/top.rs` does.
 
 mod draw;
 mod feed;
+mod format;
 mod model;
-mod said;
+mod status;
 #[cfg(test)]
 mod tests;
-mod words;
 
 pub use draw::draw;
 pub use feed::{Event, Events};

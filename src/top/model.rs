@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::feed::Event;
-use super::said::{News, NodePoint, Past, Percentiles, Point, Status, Told};
-use super::words;
+use super::format;
+use super::status::{News, NodePoint, Past, Percentiles, Point, Status, Told};
 
 /// Points that are kept: a minute and a half.
 const POINTS: usize = 180;
@@ -24,12 +24,10 @@ pub enum Happening {
     Said(Event),
     /// There is no connection to the proxy.
     Lost {
-        /// Why.
         why: String,
         /// When it is tried again.
         again_in: Duration,
     },
-    /// A key.
     Pressed(Key),
 }
 
@@ -51,7 +49,6 @@ pub enum Key {
 /// What fills the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum View {
-    /// Everything.
     Overview,
     /// The events alone, at full length.
     Events,
@@ -195,7 +192,6 @@ impl Model {
         self.scrolled = self.scrolled.min(self.events.len().saturating_sub(1));
     }
 
-    /// The latest point.
     pub(super) fn point(&self) -> Option<&Point> {
         self.points.back()
     }
@@ -294,7 +290,7 @@ impl Model {
                     seconds => format!("trying again in {seconds:.0} s"),
                 };
                 let since = heard.map(|heard| now.saturating_sub(heard).as_secs_f64());
-                let since = since.map_or(String::new(), |s| format!(" for {}", words::long(s)));
+                let since = since.map_or(String::new(), |s| format!(" for {}", format::long(s)));
                 (Weight::Bad, format!("no connection{since}: {why}; {again}"))
             }
         }

@@ -7,8 +7,8 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use serde_json::{Value, json};
 
+use super::format::{bars, bytes, count, long, span, time_of_day};
 use super::model::{Model, Weight};
-use super::words::{bars, bytes, count, long, span, time_of_day};
 use super::{Event, Events, Happening, Key, draw};
 
 const START_MS: u64 = 1_800_000_000_000;

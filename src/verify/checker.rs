@@ -81,7 +81,6 @@ impl Guarantee {
 /// One promise held against one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
-    /// The promise.
     pub(super) guarantee: Guarantee,
     /// The bound that the value had to respect: a lower one, except for provenance.
     pub(super) expected: i64,
@@ -100,12 +99,12 @@ pub(super) struct Context {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Floor {
+struct LowerBound {
     written: Option<i64>,
     seen: Option<i64>,
 }
 
-impl Floor {
+impl LowerBound {
     fn known(self) -> Option<i64> {
         self.written.max(self.seen)
     }
@@ -114,7 +113,7 @@ impl Floor {
 /// The state of one session: what it has written, tried to write, and seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Checker {
-    floors: [Floor; Cell::COUNT],
+    floors: [LowerBound; Cell::COUNT],
     attempted: i64,
     acknowledged: Runs,
 }

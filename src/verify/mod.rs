@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 mod checker;
-mod link;
+mod connection;
 mod options;
 mod report;
 mod runs;
@@ -22,12 +22,13 @@ mod tally;
 
 pub use checker::{Cell, Guarantee};
 pub use options::{Blocks, Endpoint, Form, Options};
-pub use report::{ErrorCount, FormCount, Latency, Moves, NodeCount, Rate, Report, Violation};
+pub use report::{ErrorCount, Latency, Rate, Report};
+pub use tally::{FormCount, Moves, NodeCount, Violation};
 
-use link::Texts;
+use connection::Texts;
 use runs::Runs;
-use script::Role;
-use session::{Session, Shared};
+use script::SessionKind;
+use session::{RunShared, Session};
 use tally::Tally;
 
 /// Why there is no report.
@@ -101,7 +102,7 @@ pub async fn run(
     ))
 }
 
-struct Outcome {
+struct RunOutcome {
     tally: Tally,
     elapsed: Duration,
     /// Row and acknowledged values of every session.
@@ -113,16 +114,16 @@ struct Outcome {
 async fn connect(
     options: &Arc<Options>,
     nonce: i64,
-) -> Result<(Arc<Shared>, Vec<Session>), VerifyError> {
+) -> Result<(Arc<RunShared>, Vec<Session>), VerifyError> {
     let texts = Texts::new(&options.schema, &options.node_expression, options.history);
-    let shared = Arc::new(Shared::new(texts, options.reads));
+    let shared = Arc::new(RunShared::new(texts, options.reads));
     let roles = (0..options.writers)
-        .map(|index| Role::Writer {
+        .map(|index| SessionKind::Writer {
             increases_shared: index % 3 == 0,
             increases_pair: index % 3 == 1 || options.writers == 1,
         })
-        .chain((0..options.readers).map(|_| Role::Reader))
-        .chain((0..options.mixed).map(|_| Role::Mixed));
+        .chain((0..options.readers).map(|_| SessionKind::Reader))
+        .chain((0..options.mixed).map(|_| SessionKind::Mixed));
 
     let mut opening = JoinSet::new();
     for (number, role) in roles.enumerate() {
@@ -147,10 +148,10 @@ async fn connect(
 
 async fn check(
     options: &Options,
-    shared: Arc<Shared>,
+    shared: Arc<RunShared>,
     sessions: Vec<Session>,
     stop: impl Future<Output = ()>,
-) -> Outcome {
+) -> RunOutcome {
     let started = Instant::now();
     let mut running = JoinSet::new();
     for session in sessions {
@@ -170,7 +171,7 @@ async fn check(
     shared.stop();
     let elapsed = started.elapsed();
 
-    let mut outcome = Outcome {
+    let mut outcome = RunOutcome {
         tally: Tally::default(),
         elapsed,
         acknowledged: Vec::new(),

@@ -22,7 +22,6 @@ pub enum Form {
 }
 
 impl Form {
-    /// Every form.
     pub const ALL: [Self; 3] = [Self::Simple, Self::Extended, Self::Prepared];
 
     /// The name shown in reports.

@@ -1,13 +1,13 @@
 //! The outcome of a check: for programs as JSON, for eyes as text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use serde::Serialize;
 
-use super::checker::{Cell, Guarantee};
-use super::options::{Form, Options};
-use super::tally::{Tally, Timed};
+use super::checker::Guarantee;
+use super::options::Options;
+use super::tally::{FormCount, Moves, NodeCount, Operation, Tally, Timed, Violation};
 
 /// Everything that a check found.
 #[derive(Clone, Debug, Serialize)]
@@ -24,7 +24,6 @@ pub struct Report {
     pub sessions: [usize; 3],
     /// Time from the first statement to the last.
     pub elapsed_seconds: f64,
-    /// Reads answered.
     pub reads: u64,
     /// Of these, answered by a server in recovery.
     pub replica_reads: u64,
@@ -32,7 +31,6 @@ pub struct Report {
     pub replica_share: f64,
     /// Reads that broke at least one promise.
     pub violating_reads: u64,
-    /// Writes acknowledged.
     pub writes: u64,
     /// Writes of which nobody can tell whether they happened.
     pub unknown_outcomes: u64,
@@ -56,7 +54,6 @@ pub struct Report {
     pub latencies: BTreeMap<String, Latency>,
     /// By operation and SQLSTATE.
     pub errors: Vec<ErrorCount>,
-    /// The first violations.
     pub examples: Vec<Violation>,
 }
 
@@ -69,39 +66,6 @@ pub struct Rate {
     pub violations: u64,
     /// `violations` in 10,000 `checks`.
     pub per_10000: f64,
-}
-
-/// Reads served by one server.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct NodeCount {
-    /// While in recovery.
-    pub reads_as_replica: u64,
-    /// While not.
-    pub reads_as_primary: u64,
-    /// Of both, those that broke a promise.
-    pub violating_reads: u64,
-}
-
-/// Reads sent in one form.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct FormCount {
-    /// All.
-    pub reads: u64,
-    /// On replicas.
-    pub replica_reads: u64,
-    /// Those that broke a promise.
-    pub violating_reads: u64,
-}
-
-/// Moves between servers from one read of a session to its next.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Moves {
-    /// From a standby to the primary.
-    pub replica_to_primary: u64,
-    /// From the primary to a standby.
-    pub primary_to_replica: u64,
-    /// From one standby to another.
-    pub replica_to_replica: u64,
 }
 
 /// How long answers took.
@@ -124,37 +88,8 @@ pub struct ErrorCount {
     pub operation: &'static str,
     /// SQLSTATE, or what happened instead of one.
     pub code: String,
-    /// How often.
     pub count: u64,
-    /// The first message.
     pub message: String,
-}
-
-/// One answer that broke a promise.
-#[derive(Clone, Debug, Serialize)]
-pub struct Violation {
-    /// Milliseconds into the check.
-    pub at_ms: u64,
-    /// Which session, such as `writer 3`.
-    pub session: String,
-    /// The promise.
-    pub guarantee: Guarantee,
-    /// What was read or written.
-    pub cell: Cell,
-    /// The bound that was owed.
-    pub expected: i64,
-    /// The value in the answer.
-    pub seen: i64,
-    /// Who answered.
-    pub node: String,
-    /// Whether it was in recovery.
-    pub replica: bool,
-    /// Who answered the session's read before.
-    pub previous_node: Option<String>,
-    /// How it was sent.
-    pub form: Form,
-    /// Whether inside BEGIN and COMMIT.
-    pub block: bool,
 }
 
 impl Report {
@@ -165,46 +100,12 @@ impl Report {
         lost_writes: Option<u64>,
         sought_writes: u64,
     ) -> Self {
-        let latencies = Timed::ALL
-            .into_iter()
-            .filter_map(|timed| {
-                let histogram = tally.histogram(timed)?;
-                let latency = Latency {
-                    count: histogram.len(),
-                    p50_us: histogram.value_at_quantile(0.5),
-                    p99_us: histogram.value_at_quantile(0.99),
-                    max_us: histogram.max(),
-                };
-                Some((timed.name().to_owned(), latency))
-            })
-            .collect();
-        let mut errors: Vec<ErrorCount> = tally
-            .errors
-            .into_iter()
-            .map(|((operation, code), (count, message))| ErrorCount {
-                operation: operation.name(),
-                code,
-                count,
-                message,
-            })
-            .collect();
-        errors.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.code.cmp(&b.code)));
+        let latencies = latencies(&tally);
+        let guarantees = rates(&tally, options.recency);
+        let errors = errors(tally.errors);
         let mut examples = tally.examples;
         examples.sort_by_key(|violation| violation.at_ms);
         examples.truncate(options.examples);
-        let guarantees = Guarantee::ALL
-            .into_iter()
-            .filter(|guarantee| *guarantee != Guarantee::Recency || options.recency)
-            .map(|guarantee| {
-                let (checks, violations) = tally.checks[guarantee.index()];
-                let rate = Rate {
-                    checks,
-                    violations,
-                    per_10000: 10_000.0 * share(violations, checks),
-                };
-                (guarantee, rate)
-            })
-            .collect();
         Self {
             target: options.target.to_string(),
             read_targets: options
@@ -254,6 +155,53 @@ impl Report {
     pub fn error_count(&self) -> u64 {
         self.errors.iter().map(|error| error.count).sum()
     }
+}
+
+fn latencies(tally: &Tally) -> BTreeMap<String, Latency> {
+    Timed::ALL
+        .into_iter()
+        .filter_map(|timed| {
+            let histogram = tally.histogram(timed)?;
+            let latency = Latency {
+                count: histogram.len(),
+                p50_us: histogram.value_at_quantile(0.5),
+                p99_us: histogram.value_at_quantile(0.99),
+                max_us: histogram.max(),
+            };
+            Some((timed.name().to_owned(), latency))
+        })
+        .collect()
+}
+
+fn rates(tally: &Tally, recency: bool) -> BTreeMap<Guarantee, Rate> {
+    Guarantee::ALL
+        .into_iter()
+        .filter(|guarantee| *guarantee != Guarantee::Recency || recency)
+        .map(|guarantee| {
+            let (checks, violations) = tally.checks[guarantee.index()];
+            let rate = Rate {
+                checks,
+                violations,
+                per_10000: 10_000.0 * share(violations, checks),
+            };
+            (guarantee, rate)
+        })
+        .collect()
+}
+
+/// The most frequent first.
+fn errors(met: HashMap<(Operation, String), (u64, String)>) -> Vec<ErrorCount> {
+    let mut errors: Vec<ErrorCount> = met
+        .into_iter()
+        .map(|((operation, code), (count, message))| ErrorCount {
+            operation: operation.name(),
+            code,
+            count,
+            message,
+        })
+        .collect();
+    errors.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.code.cmp(&b.code)));
+    errors
 }
 
 fn share(part: u64, whole: u64) -> f64 {

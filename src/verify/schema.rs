@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::VerifyError;
 use super::checker::Cell;
-use super::link::{Failure, Link, no_row};
+use super::connection::{Connection, StatementError, no_row};
 use super::options::{Form, Options};
 use super::runs::Runs;
 
@@ -59,7 +59,7 @@ pub(super) async fn create(options: &Options) -> Result<i64, VerifyError> {
          END $do$"
     );
     let at = &options.target;
-    let link = Link::open(at, &[], options.setup_timeout)
+    let link = Connection::open(at, &[], options.setup_timeout)
         .await
         .map_err(|failure| {
             VerifyError::Unavailable(format!(
@@ -107,7 +107,7 @@ pub(super) async fn lost_writes(
         match missing_from_history(options, &runs).await {
             Ok(missing) => return (Some(missing), sought),
             Err(failure) if Instant::now() >= end => {
-                let Failure { code, message, .. } = failure;
+                let StatementError { code, message, .. } = failure;
                 tracing::warn!(code, "cannot look for the acknowledged writes: {message}");
                 return (None, sought);
             }
@@ -118,8 +118,11 @@ pub(super) async fn lost_writes(
 
 /// How many numbers of these runs are not noted. The lock that only a primary grants keeps every
 /// splitter from asking a replica.
-async fn missing_from_history(options: &Options, runs: &[(i32, i64, i64)]) -> Result<u64, Failure> {
-    let link = Link::open(&options.target, &[], options.statement_timeout).await?;
+async fn missing_from_history(
+    options: &Options,
+    runs: &[(i32, i64, i64)],
+) -> Result<u64, StatementError> {
+    let link = Connection::open(&options.target, &[], options.statement_timeout).await?;
     let mut missing = 0;
     for runs in runs.chunks(RUNS_AT_ONCE) {
         let runs: Vec<String> = runs
@@ -145,7 +148,7 @@ async fn missing_from_history(options: &Options, runs: &[(i32, i64, i64)]) -> Re
 /// How many sessions' last acknowledged values are missing from the primary. `FOR UPDATE` because
 /// every splitter sends that to the primary.
 async fn missing_last(options: &Options, acknowledged: &[(i32, Runs)]) -> Option<u64> {
-    let link = Link::open(&options.target, &[], options.statement_timeout)
+    let link = Connection::open(&options.target, &[], options.statement_timeout)
         .await
         .ok()?;
     let text = format!(
@@ -174,7 +177,7 @@ pub(super) async fn remove(options: &Options) {
         return;
     }
     let drop = format!("DROP SCHEMA IF EXISTS \"{}\" CASCADE", options.schema);
-    let result = match Link::open(&options.target, &[], options.statement_timeout).await {
+    let result = match Connection::open(&options.target, &[], options.statement_timeout).await {
         Ok(link) => {
             let result = link.run(&drop, Form::Simple).await;
             link.close().await;

@@ -10,7 +10,6 @@ use super::options::{Blocks, Form};
 /// What one statement does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Reads a cell.
     Read(Cell),
     /// Writes the session's next value into its own row.
     WriteOwn,
@@ -40,7 +39,7 @@ impl Transaction {
 
 /// What kind of work a session does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum SessionKind {
     /// Writes its own row, then reads it; some also increase counters.
     Writer {
         /// Increases the shared counter once a cycle.
@@ -57,7 +56,7 @@ pub(super) enum Role {
 /// An endless, seeded sequence of cycles.
 #[derive(Debug)]
 pub(super) struct Script {
-    role: Role,
+    role: SessionKind,
     forms: Vec<Form>,
     blocks: Blocks,
     reads_per_write: usize,
@@ -67,7 +66,7 @@ pub(super) struct Script {
 impl Script {
     /// A script for one session; equal arguments give equal scripts.
     pub(super) fn new(
-        role: Role,
+        role: SessionKind,
         forms: &[Form],
         blocks: Blocks,
         reads_per_write: usize,
@@ -87,7 +86,7 @@ impl Script {
     pub(super) fn next_cycle(&mut self) -> Vec<Transaction> {
         let mut cycle = Vec::new();
         match self.role {
-            Role::Writer {
+            SessionKind::Writer {
                 increases_shared,
                 increases_pair,
             } => {
@@ -101,8 +100,8 @@ impl Script {
                     self.increase(&mut cycle, Cell::Second);
                 }
             }
-            Role::Reader => self.read_counters(&mut cycle),
-            Role::Mixed => self.mixed(&mut cycle),
+            SessionKind::Reader => self.read_counters(&mut cycle),
+            SessionKind::Mixed => self.mixed(&mut cycle),
         }
         cycle
     }
@@ -231,19 +230,24 @@ impl Script {
 mod tests {
     use super::*;
 
-    const WRITER: Role = Role::Writer {
+    const WRITER: SessionKind = SessionKind::Writer {
         increases_shared: true,
         increases_pair: true,
     };
 
-    fn transactions(role: Role, blocks: Blocks, reads: usize, seed: u64) -> Vec<Transaction> {
+    fn transactions(
+        role: SessionKind,
+        blocks: Blocks,
+        reads: usize,
+        seed: u64,
+    ) -> Vec<Transaction> {
         let mut script = Script::new(role, &Form::ALL, blocks, reads, seed);
         (0..500).flat_map(|_| script.next_cycle()).collect()
     }
 
     #[test]
     fn one_seed_gives_one_script() {
-        for role in [WRITER, Role::Reader, Role::Mixed] {
+        for role in [WRITER, SessionKind::Reader, SessionKind::Mixed] {
             let once = transactions(role, Blocks::Mixed, 2, 7);
             assert_eq!(once, transactions(role, Blocks::Mixed, 2, 7));
             assert_ne!(once, transactions(role, Blocks::Mixed, 2, 8));
@@ -252,7 +256,7 @@ mod tests {
 
     #[test]
     fn every_form_is_used_inside_and_outside_of_blocks() {
-        for role in [WRITER, Role::Reader, Role::Mixed] {
+        for role in [WRITER, SessionKind::Reader, SessionKind::Mixed] {
             let all = transactions(role, Blocks::Mixed, 1, 1);
             for form in Form::ALL {
                 for block in [false, true] {
@@ -264,7 +268,7 @@ mod tests {
 
     #[test]
     fn without_a_block_a_transaction_is_one_statement() {
-        for role in [WRITER, Role::Reader, Role::Mixed] {
+        for role in [WRITER, SessionKind::Reader, SessionKind::Mixed] {
             for transaction in transactions(role, Blocks::Mixed, 3, 3) {
                 assert!(transaction.block || transaction.actions.len() == 1);
             }
@@ -278,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_write_is_followed_by_as_many_reads_as_asked() {
-        let role = Role::Writer {
+        let role = SessionKind::Writer {
             increases_shared: false,
             increases_pair: false,
         };
@@ -289,7 +293,7 @@ mod tests {
 
     #[test]
     fn the_second_counter_is_increased_only_right_after_the_first() {
-        let all = transactions(Role::Mixed, Blocks::Mixed, 1, 11);
+        let all = transactions(SessionKind::Mixed, Blocks::Mixed, 1, 11);
         for (before, after) in all.iter().zip(&all[1..]) {
             if after.actions.contains(&Action::Increase(Cell::Second)) {
                 assert_eq!(before.actions, [Action::Increase(Cell::First)]);
@@ -300,7 +304,7 @@ mod tests {
     #[test]
     fn readers_never_write() {
         assert!(
-            !transactions(Role::Reader, Blocks::Mixed, 1, 2)
+            !transactions(SessionKind::Reader, Blocks::Mixed, 1, 2)
                 .iter()
                 .any(Transaction::writes)
         );

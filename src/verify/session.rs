@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::checker::{Cell, Checker, Context, Finding};
-use super::link::{Answer, Failure, Link, Question, Texts};
+use super::connection::{Answer, Connection, Question, StatementError, Texts};
 use super::options::{Endpoint, Options};
-use super::report::Violation;
 use super::runs::Runs;
 use super::schema::{self, NONCE_ROW};
-use super::script::{Action, Role, Script, Transaction};
-use super::tally::{Operation, Tally, Timed};
+use super::script::{Action, Script, SessionKind, Transaction};
+use super::tally::{Operation, Tally, Timed, Violation};
 
 /// Reads in a row that must show the schema: behind one connection there can be several replicas.
 const SIGHTINGS: usize = 8;
@@ -22,7 +21,7 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
 
 /// What all sessions of a check share.
-pub(super) struct Shared {
+pub(super) struct RunShared {
     texts: Texts,
     stop: watch::Sender<bool>,
     reads: AtomicU64,
@@ -31,7 +30,7 @@ pub(super) struct Shared {
     published: [AtomicI64; Cell::COUNT],
 }
 
-impl Shared {
+impl RunShared {
     pub(super) fn new(texts: Texts, reads_wanted: Option<u64>) -> Self {
         Self {
             texts,
@@ -64,7 +63,7 @@ impl Shared {
 }
 
 /// What a session leaves.
-pub(super) struct End {
+pub(super) struct SessionEnd {
     pub(super) tally: Tally,
     /// Its row, and the values acknowledged there.
     pub(super) acknowledged: (i32, Runs),
@@ -75,12 +74,12 @@ pub(super) struct Session {
     number: usize,
     name: String,
     options: Arc<Options>,
-    shared: Arc<Shared>,
+    shared: Arc<RunShared>,
     script: Script,
     checker: Checker,
     tally: Tally,
     started: Instant,
-    links: Vec<Option<Link>>,
+    links: Vec<Option<Connection>>,
     next_reader: usize,
     /// Who served the read before, and whether it was in recovery.
     previous: Option<(String, bool)>,
@@ -90,15 +89,15 @@ impl Session {
     /// Connects, and waits until every connection shows this run's table.
     pub(super) async fn open(
         number: usize,
-        role: Role,
+        role: SessionKind,
         options: Arc<Options>,
-        shared: Arc<Shared>,
+        shared: Arc<RunShared>,
         nonce: i64,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, StatementError> {
         let name = match role {
-            Role::Writer { .. } => format!("writer {number}"),
-            Role::Reader => format!("reader {}", number - options.writers),
-            Role::Mixed => format!("mixed {}", number - options.writers - options.readers),
+            SessionKind::Writer { .. } => format!("writer {number}"),
+            SessionKind::Reader => format!("reader {}", number - options.writers),
+            SessionKind::Mixed => format!("mixed {}", number - options.writers - options.readers),
         };
         let script = Script::new(
             role,
@@ -129,7 +128,7 @@ impl Session {
     }
 
     /// Runs the script until the check is stopped.
-    pub(super) async fn run(mut self, started: Instant) -> End {
+    pub(super) async fn run(mut self, started: Instant) -> SessionEnd {
         self.started = started;
         while !self.shared.is_stopped() {
             for transaction in self.script.next_cycle() {
@@ -149,7 +148,7 @@ impl Session {
         for link in self.links.drain(..).flatten() {
             link.close().await;
         }
-        End {
+        SessionEnd {
             acknowledged: (
                 schema::row(Cell::Own, self.number),
                 self.checker.acknowledged_own().clone(),
@@ -158,7 +157,7 @@ impl Session {
         }
     }
 
-    async fn transaction(&mut self, what: &Transaction) -> Result<(), (Operation, Failure)> {
+    async fn transaction(&mut self, what: &Transaction) -> Result<(), (Operation, StatementError)> {
         let writes = what.writes();
         let operation = if writes {
             Operation::Write
@@ -197,10 +196,10 @@ impl Session {
 
     async fn statements(
         &mut self,
-        link: &mut Link,
+        link: &mut Connection,
         what: &Transaction,
         pending: &mut [Option<i64>; Cell::COUNT],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StatementError> {
         if what.block {
             link.run("BEGIN", what.form).await?;
         }
@@ -226,11 +225,11 @@ impl Session {
 
     async fn read(
         &mut self,
-        link: &mut Link,
+        link: &mut Connection,
         what: &Transaction,
         cell: Cell,
         pending: Option<i64>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StatementError> {
         let row = schema::row(cell, self.number);
         let published = (self.options.recency && cell != Cell::Own)
             .then(|| self.shared.published[cell.index()].load(Ordering::SeqCst));
@@ -260,11 +259,11 @@ impl Session {
     /// Writes the own row (`asked`) or increases a counter; returns the row's new value.
     async fn write(
         &mut self,
-        link: &mut Link,
+        link: &mut Connection,
         what: &Transaction,
         cell: Cell,
         asked: Option<i64>,
-    ) -> Result<i64, Failure> {
+    ) -> Result<i64, StatementError> {
         let row = schema::row(cell, self.number);
         let question = match asked {
             Some(value) => Question::Write { row, value },
@@ -358,7 +357,7 @@ impl Session {
 
     /// Takes the connection out, making a new one first if it was lost. None once the check has been
     /// stopped.
-    async fn take_link(&mut self, place: usize) -> Option<Link> {
+    async fn take_link(&mut self, place: usize) -> Option<Connection> {
         if let Some(link) = self.links[place].take() {
             return Some(link);
         }
@@ -381,7 +380,7 @@ impl Session {
         None
     }
 
-    async fn connect(&self, place: usize) -> Result<Link, Failure> {
+    async fn connect(&self, place: usize) -> Result<Connection, StatementError> {
         let endpoint: &Endpoint = match place {
             0 => &self.options.target,
             other => &self.options.read_targets[other - 1],
@@ -395,10 +394,10 @@ impl Session {
             let (schema, number) = (&self.options.schema, self.number);
             settings.push(format!("SET causeway.session = '{schema}:{number}'"));
         }
-        Link::open(endpoint, &settings, self.options.statement_timeout).await
+        Connection::open(endpoint, &settings, self.options.statement_timeout).await
     }
 
-    async fn await_table(&self, link: &mut Link, nonce: i64) -> Result<(), Failure> {
+    async fn await_table(&self, link: &mut Connection, nonce: i64) -> Result<(), StatementError> {
         let end = Instant::now() + self.options.setup_timeout;
         let question = Question::Read { row: NONCE_ROW };
         let mut sightings = 0;
@@ -409,7 +408,7 @@ impl Session {
                     sightings += 1;
                     continue;
                 }
-                Ok(_) => Failure {
+                Ok(_) => StatementError {
                     code: "stale".to_owned(),
                     message: "a replica still shows an earlier check's table".to_owned(),
                     lost: false,

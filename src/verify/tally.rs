@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use serde::Serialize;
 
-use super::checker::{Finding, Guarantee};
-use super::link::Failure;
-use super::report::{FormCount, Moves, NodeCount, Violation};
+use super::checker::{Cell, Finding, Guarantee};
+use super::connection::StatementError;
+use super::options::Form;
 
 /// What a latency belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,64 @@ impl Operation {
     }
 }
 
+/// Reads served by one server.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct NodeCount {
+    /// While in recovery.
+    pub reads_as_replica: u64,
+    /// While not.
+    pub reads_as_primary: u64,
+    /// Of both, those that broke a promise.
+    pub violating_reads: u64,
+}
+
+/// Reads sent in one form.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct FormCount {
+    /// All.
+    pub reads: u64,
+    /// On replicas.
+    pub replica_reads: u64,
+    /// Those that broke a promise.
+    pub violating_reads: u64,
+}
+
+/// Moves between servers from one read of a session to its next.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Moves {
+    /// From a standby to the primary.
+    pub replica_to_primary: u64,
+    /// From the primary to a standby.
+    pub primary_to_replica: u64,
+    /// From one standby to another.
+    pub replica_to_replica: u64,
+}
+
+/// One answer that broke a promise.
+#[derive(Clone, Debug, Serialize)]
+pub struct Violation {
+    /// Milliseconds into the check.
+    pub at_ms: u64,
+    /// Which session, such as `writer 3`.
+    pub session: String,
+    pub guarantee: Guarantee,
+    /// What was read or written.
+    pub cell: Cell,
+    /// The bound that was owed.
+    pub expected: i64,
+    /// The value in the answer.
+    pub seen: i64,
+    pub node: String,
+    /// Whether it was in recovery.
+    pub replica: bool,
+    /// Who answered the session's read before.
+    pub previous_node: Option<String>,
+    /// How it was sent.
+    pub form: Form,
+    /// Whether inside BEGIN and COMMIT.
+    pub block: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) reads: u64,
@@ -81,7 +140,7 @@ impl Tally {
         broken
     }
 
-    pub(super) fn error(&mut self, operation: Operation, failure: &Failure) {
+    pub(super) fn error(&mut self, operation: Operation, failure: &StatementError) {
         let (count, _) = self
             .errors
             .entry((operation, failure.code.clone()))

@@ -112,6 +112,13 @@ pub fn parameter(body: &[u8]) -> Option<(String, String)> {
 
 /// The values of a DataRow's body, in text format; none for NULL.
 pub fn row(body: &[u8]) -> Option<Vec<Option<String>>> {
+    let values = raw_row(body)?.into_iter();
+    let text = |value: Box<[u8]>| String::from_utf8_lossy(&value).into_owned();
+    Some(values.map(|value| value.map(text)).collect())
+}
+
+/// The values of a DataRow's body as they are; none for NULL.
+pub fn raw_row(body: &[u8]) -> Option<Vec<Option<Box<[u8]>>>> {
     let (count, mut rest) = body.split_first_chunk::<2>()?;
     let mut values = Vec::new();
     for _ in 0..u16::from_be_bytes(*count) {
@@ -122,7 +129,7 @@ pub fn row(body: &[u8]) -> Option<Vec<Option<String>>> {
             continue;
         };
         let (value, after) = after.split_at_checked(length)?;
-        values.push(Some(String::from_utf8_lossy(value).into_owned()));
+        values.push(Some(value.into()));
         rest = after;
     }
     Some(values)

@@ -160,6 +160,17 @@ impl Socket {
         }
     }
 
+    /// Whether the other end is known to be gone at this moment, without asking the system.
+    pub fn is_closed(&self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let ready = std::pin::pin!(self.stream.ready(Interest::READABLE)).poll(&mut cx);
+        match ready {
+            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
+    }
+
     /// Writes what can be written at once; gives the number of bytes written.
     pub fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut written = 0;

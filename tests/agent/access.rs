@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pgcauseway::agent::api::{RefusalCode, Role};
 use pgcauseway::config::{AgentUrl, Agents, Secret};
-use pgcauseway::control::agent::{AgentClient, AgentError};
+use pgcauseway::control::agent_client::{AgentClient, AgentError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

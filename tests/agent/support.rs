@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pgcauseway::agent::api::{Job, JobState, Source, Status};
 use pgcauseway::config::{Agents, Config};
-use pgcauseway::control::agent::AgentClient;
+use pgcauseway::control::agent_client::AgentClient;
 use pgcauseway::rig::{Builder, Cluster, Node};
 
 /// More than anything here takes on a busy machine.

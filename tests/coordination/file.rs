@@ -41,7 +41,7 @@ async fn a_record_is_replaced_by_version_and_found_again() {
     let scratch = Scratch::new();
     let store = open(&scratch.file()).await.unwrap();
     assert_eq!(*store.leader().borrow(), Leader::Me { term: 1 });
-    assert!(store.claim().holds() && store.lead_until().is_some());
+    assert!(store.claim().holds() && store.claim().left().is_some());
     assert_eq!(store.load().await.unwrap(), None);
     let mut watch = store.watch();
 

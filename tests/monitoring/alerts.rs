@@ -26,7 +26,7 @@ struct Rule {
 
 fn rules() -> Vec<Rule> {
     let text = fs::read_to_string(RULES).unwrap();
-    let file: Value = serde_saphyr::from_str(&text).unwrap();
+    let file: Value = yaml_serde::from_str(&text).unwrap();
     let groups = file["groups"].as_array().unwrap().iter();
     let rules = groups.flat_map(|group| group["rules"].as_array().unwrap());
     let text = |value: &Value| value.as_str().map(str::to_owned);

@@ -84,11 +84,11 @@ fn the_dashboard_is_well_made() {
     }
     let provisioned =
         fs::read_to_string("docker/grafana/provisioning/datasources/prometheus.yml").unwrap();
-    let provisioned: Value = serde_saphyr::from_str(&provisioned).unwrap();
+    let provisioned: Value = yaml_serde::from_str(&provisioned).unwrap();
     let chosen = list(&dashboard["templating"], "list").iter();
     let mut chosen = chosen.filter(|variable| variable["name"] == "datasource");
     let chosen = &chosen.next().unwrap()["current"]["value"];
     assert_eq!(provisioned["datasources"][0]["uid"], *chosen);
     let providers = fs::read_to_string("docker/grafana/provisioning/dashboards/causeway.yml");
-    let _: Value = serde_saphyr::from_str(&providers.unwrap()).unwrap();
+    let _: Value = yaml_serde::from_str(&providers.unwrap()).unwrap();
 }

@@ -202,8 +202,8 @@ fn routing_and_bounds_follow_the_file() {
         panic!("two standbys")
     };
     let weigh = |weight: &str| {
-        let plain = format!("name: {out},");
-        let weighed = format!("name: {out}, weight: {weight},");
+        let plain = format!("name: {out}\n");
+        let weighed = format!("name: {out}\n  weight: {weight}\n");
         file.write(&yaml("").replace(&plain, &weighed));
         console.shown("RELOAD");
     };
@@ -254,7 +254,7 @@ fn what_needs_a_restart_is_named_and_the_rest_applied() {
     let file = ConfigFile::new(cluster(), "restart", &yaml("workers: 1\n"));
     let proxy = Proxy::with_file(cluster(), &file);
     let console = Console::open(&proxy);
-    let added = "  - { name: another, host: 127.0.0.1, port: 1 }\nmonitor:";
+    let added = "- { name: another, host: 127.0.0.1, port: 1 }\nmonitor:";
     let changed = yaml("workers: 2\npool: { mode: session, size: 5 }\n");
     file.write(&changed.replacen("monitor:", added, 1));
     let expected = [

@@ -253,8 +253,8 @@ pub(super) fn config(state: &State) -> Answer {
     let ms = |span: std::time::Duration| text(format!("{}ms", span.as_secs_f64() * 1000.0));
     let mut pairs = vec![
         ("listen", text(config.listen)),
-        ("admin.http", maybe(config.admin_http)),
-        ("admin.users", text(config.admin_users.join(","))),
+        ("admin.http", maybe(config.admin.http)),
+        ("admin.users", text(config.admin.users.join(","))),
         ("max_clients", text(config.max_clients)),
         ("max_client_conn", text(config.max_clients)),
         ("pool.mode", text(pool_mode(state))),

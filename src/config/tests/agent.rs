@@ -1,12 +1,12 @@
 //! `agent.yaml`: the shipped one, and faulty ones.
 
-use crate::config::Agent;
+use crate::config::AgentConfig;
 
 const SHIPPED: &str = include_str!("../../../agent.yaml");
 
 fn faults(text: &str) -> Vec<String> {
     let env = |_: &str| Some("secret".to_owned());
-    let faults = Agent::parse("agent.yaml", text, &env).unwrap_err();
+    let faults = AgentConfig::parse("agent.yaml", text, &env).unwrap_err();
     faults.iter().map(ToString::to_string).collect()
 }
 

@@ -49,7 +49,7 @@ fn the_shipped_file_is_valid_and_shows_the_defaults() {
     assert_eq!(shipped.listen, least.listen);
     assert_eq!(shipped.max_clients, least.max_clients);
     assert_eq!((shipped.workers, least.workers), (None, None));
-    assert_eq!(least.admin_http, None);
+    assert_eq!(least.admin.http, None);
     assert_eq!((least.nodes[0].port, least.nodes[0].weight), (5432, 1));
     assert_eq!(format!("{:?}", shipped.pool), format!("{:?}", least.pool));
     assert_eq!(

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::config::raw::{self, Content, Raw};
-use crate::config::{Agent, Config, Faults};
+use crate::config::{AgentConfig, Config, Faults};
 
 const KEYS: &str = include_str!("../keys.txt");
 const PRINTED: &str = "docs/configuration.md";
@@ -58,7 +58,7 @@ impl Document {
         let env = |_: &str| Some("from-the-environment".to_owned());
         match self {
             Self::Config => Config::parse("config.yaml", text, &env).map(|c| format!("{c:?}")),
-            Self::Agent => Agent::parse("agent.yaml", text, &env).map(|a| format!("{a:?}")),
+            Self::Agent => AgentConfig::parse("agent.yaml", text, &env).map(|a| format!("{a:?}")),
         }
     }
 

@@ -1,25 +1,24 @@
-//! What is known at present, gathered by the watchers and frozen for the planner.
+//! What is known at present, gathered by the pollers and frozen for the planner.
 
 use std::sync::Arc;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::core::failover::observation::{
-    AgentAnswer, Answer, Attempt, Job, Leadership, NodeFacts, Observation, Postmaster,
+use crate::core::failover::facts::observation::{
+    AgentAnswer, Attempt, Leadership, NodeFacts, Observation, Postmaster, RejoinJob, ServerAnswer,
 };
 use crate::core::failover::record::Request;
 use crate::core::route::NodeSet;
 use crate::core::topology::NodeId;
 use crate::shared::cluster::ClusterState;
 
-/// The facts, shared by watchers, executor and controller.
+/// The facts, shared by pollers, executor and controller.
 #[derive(Debug)]
 pub(super) struct Facts {
     cluster: Arc<ClusterState>,
-    known: Mutex<Known>,
+    known: Mutex<LatestFacts>,
     changed: Notify,
     /// By node: its agent is to be asked at once.
     agents: Vec<Notify>,
@@ -28,7 +27,7 @@ pub(super) struct Facts {
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct LatestFacts {
     nodes: Vec<NodeFacts>,
     fence_command_done: Option<(NodeId, u64)>,
     heartbeat_us: Option<u64>,
@@ -45,7 +44,7 @@ pub(super) struct OpenTransactions {
 }
 
 /// What only the controller knows.
-pub(super) struct Frame {
+pub(super) struct ControllerFacts {
     pub(super) leadership: Leadership,
     pub(super) phase_since_us: u64,
     pub(super) request: Option<Request>,
@@ -60,9 +59,9 @@ pub(super) struct Frame {
 
 impl Facts {
     pub(super) fn new(cluster: Arc<ClusterState>, nodes: usize) -> Self {
-        let known = Known {
+        let known = LatestFacts {
             nodes: vec![NodeFacts::default(); nodes],
-            ..Known::default()
+            ..LatestFacts::default()
         };
         Self {
             cluster,
@@ -84,7 +83,7 @@ impl Facts {
     }
 
     /// Everything that is known, frozen.
-    pub(super) fn freeze(&self, frame: Frame) -> Observation {
+    pub(super) fn freeze(&self, frame: ControllerFacts) -> Observation {
         let known = self.known.lock();
         let mut nodes = known.nodes.clone();
         for (facts, stale) in nodes.iter_mut().zip(frame.stale_connections) {
@@ -107,19 +106,19 @@ impl Facts {
     }
 
     /// A node's latest answer, however old.
-    pub(super) fn last_answer(&self, id: NodeId) -> Option<Answer> {
+    pub(super) fn last_answer(&self, id: NodeId) -> Option<ServerAnswer> {
         let known = self.known.lock();
         known.nodes.get(usize::from(id.0))?.answer.clone()
     }
 
-    pub(super) fn answered(&self, id: NodeId, answer: Answer) {
+    pub(super) fn answered(&self, id: NodeId, answer: ServerAnswer) {
         self.change(id, |node| {
             let news = node.attempt != Attempt::Answered
                 || node.answer.as_ref().is_none_or(|before| {
                     before.timeline != answer.timeline
                         || before.rule != answer.rule
-                        || std::mem::discriminant(&before.part)
-                            != std::mem::discriminant(&answer.part)
+                        || std::mem::discriminant(&before.role)
+                            != std::mem::discriminant(&answer.role)
                 });
             node.answer = Some(answer);
             node.attempt = Attempt::Answered;
@@ -166,7 +165,7 @@ impl Facts {
         answering
     }
 
-    pub(super) fn agent_answered(&self, id: NodeId, answer: AgentAnswer, job: Job) {
+    pub(super) fn agent_answered(&self, id: NodeId, answer: AgentAnswer, job: RejoinJob) {
         let job = self.same_end(id, job);
         self.change(id, |node| {
             let stopped =
@@ -182,16 +181,15 @@ impl Facts {
     }
 
     /// An end that is reported again happened when it was first reported.
-    fn same_end(&self, id: NodeId, job: Job) -> Job {
+    fn same_end(&self, id: NodeId, job: RejoinJob) -> RejoinJob {
         let known = self.known.lock();
         let before = known.nodes.get(usize::from(id.0)).map(|node| &node.job);
         match (before, &job) {
-            (Some(known @ Job::Done { .. }), Job::Done { .. }) => known.clone(),
-            (Some(known @ Job::Failed { detail: old, .. }), Job::Failed { detail, .. })
-                if old == detail =>
-            {
-                known.clone()
-            }
+            (Some(known @ RejoinJob::Done { .. }), RejoinJob::Done { .. }) => known.clone(),
+            (
+                Some(known @ RejoinJob::Failed { detail: old, .. }),
+                RejoinJob::Failed { detail, .. },
+            ) if old == detail => known.clone(),
             _ => job,
         }
     }
@@ -244,7 +242,7 @@ impl Facts {
         });
     }
 
-    pub(super) fn job(&self, id: NodeId, job: Job) {
+    pub(super) fn job(&self, id: NodeId, job: RejoinJob) {
         self.change(id, |node| {
             let news = node.job != job;
             node.job = job;

@@ -1,19 +1,27 @@
 //! Failover: watch, plan, store, act. The decisions are `core::failover`'s; here they meet the world.
 //!
-//! `watch` and `tend` gather facts, `controller` asks for a plan, stores what it says and has it
-//! carried out by `hands`. What clients may do follows from the stored record alone (`ruling`).
+//! `server_poller` and `agent_poller` gather `facts`. The `controller` asks for a plan, has what it says
+//! stored (`record_keeper`), shown to clients (`publisher`) and carried out (`command_runner`, with the
+//! `executor`). What clients may do follows from the stored record alone (`write_permission`).
 
+mod agent_poller;
+mod background;
+mod command_runner;
 mod conninfo;
-pub mod controller;
-mod errands;
+mod controller;
+mod event_log;
+mod executor;
 mod facts;
-mod flow;
-mod hands;
-mod holder;
+mod identity;
+mod orders;
 pub mod policy;
-mod reporter;
-mod ruling;
+mod publisher;
+mod record_keeper;
+mod server_poller;
+mod shared;
 mod sync_names;
-mod tell;
-mod tend;
-mod watch;
+mod wal_flow;
+mod write_permission;
+
+pub use controller::Controller;
+pub use shared::Shared;

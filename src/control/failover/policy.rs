@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::hands::LEASE_BOUND;
+use super::executor::LEASE_BOUND;
 use crate::agent::api::FENCE_WITHIN_MS;
 use crate::config::{self, Config, Coordination, Failover, FailoverMode, Fencing};
-use crate::core::failover::Policy;
+use crate::core::failover::FailoverPolicy;
 use crate::core::failover::policy::{Durability, Mode, NodePolicy};
+use crate::core::leader_lease::micros;
 
 /// How long a switchover waits for running transactions.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -16,15 +17,14 @@ const STOP: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// What the planner needs to know of the configuration.
-pub fn policy(config: &Config, failover: &Failover) -> Policy {
-    let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+pub fn policy(config: &Config, failover: &Failover) -> FailoverPolicy {
     let nodes = config.nodes.iter().map(|node| NodePolicy {
         name: node.name.clone(),
         zone: node.zone.clone(),
         promote_priority: node.promote_priority,
         agent: node.agent.is_some(),
     });
-    Policy {
+    FailoverPolicy {
         mode: match failover.mode {
             FailoverMode::Automatic => Mode::Automatic,
             FailoverMode::Manual => Mode::Manual,
@@ -36,16 +36,16 @@ pub fn policy(config: &Config, failover: &Failover) -> Policy {
             },
             config::Durability::Quorum => Durability::Quorum { standbys: 1 },
         },
-        timeout_us: us(failover.timeout),
-        lease_us: us(failover.lease),
+        timeout_us: micros(failover.timeout),
+        lease_us: micros(failover.lease),
         // The agent's own bound for stopping its server, and two clocks that drift apart.
-        margin_us: FENCE_WITHIN_MS * 1000 + us(LEASE_BOUND) + us(failover.lease) / 50,
-        settle_us: us(SETTLE),
-        drain_us: us(DRAIN),
-        stop_us: us(STOP),
+        margin_us: FENCE_WITHIN_MS * 1000 + micros(LEASE_BOUND) + micros(failover.lease) / 50,
+        settle_us: micros(SETTLE),
+        drain_us: micros(DRAIN),
+        stop_us: micros(STOP),
         routing_lease_us: match &failover.coordination {
             Coordination::File { .. } => 0,
-            Coordination::Etcd(etcd) => us(etcd.ttl),
+            Coordination::Etcd(etcd) => micros(etcd.ttl),
         },
         fence_command: failover.fence_command.is_some(),
         rejoin_command: failover.rejoin_command.is_some(),

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::core::failover::Policy;
+use crate::core::failover::FailoverPolicy;
 use crate::core::failover::quorum::CommitRule;
 use crate::core::topology::NodeId;
 
 /// The setting's text for a rule (manual, "Replication: synchronous_standby_names").
-pub(super) fn text(rule: &CommitRule, policy: &Policy) -> String {
+pub(super) fn text(rule: &CommitRule, policy: &FailoverPolicy) -> String {
     let names = rule.members.iter().map(|node| {
         // A configured name has no quotes in it.
         format!("\"{}\"", policy.name(*node))
@@ -18,7 +18,7 @@ pub(super) fn text(rule: &CommitRule, policy: &Policy) -> String {
 
 /// The rule that a setting's text means for the nodes of a policy. None when commits wait for
 /// nobody, or may be acknowledged by a standby that is not configured, which proves as little.
-pub(super) fn parse(text: &str, policy: &Policy) -> Option<CommitRule> {
+pub(super) fn parse(text: &str, policy: &FailoverPolicy) -> Option<CommitRule> {
     let text = text.trim();
     let mut rest = text;
     let mut first = true;
@@ -71,14 +71,14 @@ mod tests {
     use super::*;
     use crate::core::failover::policy::{Durability, Mode, NodePolicy};
 
-    fn policy() -> Policy {
+    fn policy() -> FailoverPolicy {
         let nodes = ["pg1", "pg2", "pg3"].map(|name| NodePolicy {
             name: name.to_owned(),
             zone: None,
             promote_priority: 100,
             agent: true,
         });
-        Policy {
+        FailoverPolicy {
             mode: Mode::Automatic,
             durability: Durability::Quorum { standbys: 1 },
             timeout_us: 0,

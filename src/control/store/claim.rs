@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
-
-use crate::core::lease::Micros;
+use crate::clock;
+use crate::core::leader_lease::{Micros, micros};
 
 /// Whether this proxy leads, by its own clock. Clones share one state.
 ///
 /// Nothing but time needs to pass for it to end: no task must run, no answer must come.
 #[derive(Clone, Debug, Default)]
-pub struct Claim(Arc<State>);
+pub struct Claim(Arc<ClaimState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct ClaimState {
     /// 0 while there is no claim.
     until: AtomicU64,
     term: AtomicU64,
@@ -34,13 +33,6 @@ impl Claim {
         Some(Duration::from_micros(left))
     }
 
-    /// The moment at which the claim ends if it is not renewed; none when it has ended.
-    pub fn until(&self) -> Option<Instant> {
-        // A claim without an end: about a hundred years are as good, and can be added.
-        const LONG: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-        Some(Instant::now() + self.left()?.min(LONG))
-    }
-
     /// The term of the claim while it holds. Who acts for long should see that it stays the same.
     pub fn term(&self) -> Option<u64> {
         let term = self.0.term.load(Ordering::Acquire);
@@ -57,18 +49,8 @@ impl Claim {
     }
 }
 
-/// Microseconds of a clock that is never set, and that counts while the machine sleeps: a leader
-/// that wakes up must not believe that no time has passed.
 pub(super) fn now() -> Micros {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
-    // Without a clock nobody may believe in a claim; no kernel in use lacks this one.
-    clock_gettime(CLOCK).map_or(Micros::MAX, |time| {
-        let time = Duration::from(time);
-        u64::try_from(time.as_micros()).unwrap_or(Micros::MAX)
-    })
+    micros(clock::now())
 }
 
 #[cfg(test)]
@@ -78,14 +60,14 @@ mod tests {
     #[test]
     fn a_claim_ends_by_time_alone() {
         let claim = Claim::default();
-        assert!(!claim.holds() && claim.until().is_none() && claim.term().is_none());
+        assert!(!claim.holds() && claim.left().is_none() && claim.term().is_none());
         claim.set(7, now() + 60_000_000);
         assert_eq!(claim.term(), Some(7));
         assert!(claim.left().unwrap() <= Duration::from_secs(60));
         claim.set(7, now());
         assert!(!claim.holds() && claim.left().is_none());
         claim.set(8, Micros::MAX);
-        assert!(claim.clone().holds() && claim.until().is_some());
+        assert!(claim.clone().holds() && claim.left().is_some());
         claim.end();
         assert!(!claim.holds());
     }

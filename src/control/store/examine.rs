@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::unistd::{AccessFlags, access};
 
-use super::etcd::keys;
+use super::keys;
 use super::members::Members;
 use super::rpc::{Compare, Connection, RequestOp, Txn};
 use super::{OpenError, Unavailable, file};
@@ -72,7 +72,7 @@ async fn state_of_member(settings: &Etcd, cluster: &str) -> Result<String, Strin
         return Err(format!("etcd {}: it has no leader", status.version));
     }
     // A transaction whose condition cannot hold needs every right of one whose condition does.
-    let [leader, record] = keys(settings, cluster);
+    let [leader, record] = keys::names(settings, cluster);
     let txn = Txn {
         compare: vec![Compare::revision_is(&leader, -1)],
         success: vec![RequestOp::put(&leader, ""), RequestOp::put(&record, "")],

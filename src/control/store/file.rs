@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{Claim, Leader, OpenError, SaveError, Stored, Unavailable, Version};
-use crate::core::lease::Micros;
+use crate::core::leader_lease::Micros;
+use crate::file;
 
 /// The first line up to the sum over the rest. The sum finds damage, not malice.
 const HEADER: &str = "causeway state 1 md5=";
@@ -243,18 +244,7 @@ impl Disk {
     }
 
     fn write(&self, content: &Content) -> std::io::Result<()> {
-        let draft = beside(&self.path, ".new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&draft)?;
-        file.write_all(render(content).as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&draft, &self.path)?;
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
-        File::open(directory)?.sync_all()
+        file::replace(&self.path, render(content).as_bytes())
     }
 }
 

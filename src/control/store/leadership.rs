@@ -8,8 +8,8 @@ use tokio::sync::watch;
 
 use super::Leader;
 use super::claim::{self, Claim};
-use super::etcd::{Holder, Keys, Seen, SeenHolder, nonce};
-use crate::core::lease::{Micros, Sighting, Tenure, takeable_from};
+use super::keys::{Keys, LeaderValue, SeenKeys, SeenLeader, nonce};
+use crate::core::leader_lease::{Micros, Sighting, Tenure, micros, takeable_from};
 
 /// Between attempts at what has just failed.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -20,15 +20,15 @@ pub(super) struct Campaign {
     id: String,
     pub(super) claim: Claim,
     pub(super) leader: watch::Sender<Leader>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<CampaignState>>,
     /// Changes with every withdrawal.
     withdrawn: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct CampaignState {
     /// What we wrote last to the leader's key, or tried to.
-    holder: Option<Holder>,
+    holder: Option<LeaderValue>,
     /// We do not stand before then.
     idle_until: Micros,
 }
@@ -45,18 +45,17 @@ impl Campaign {
     }
 
     /// What proves that we lead; none when we do not.
-    pub(super) fn holder(&self) -> Option<Holder> {
+    pub(super) fn holder(&self) -> Option<LeaderValue> {
         let state = self.state.lock();
         state.holder.clone().filter(|_| self.claim.holds())
     }
 
     /// Ends the claim now, and the candidacy for a while or for good; what is to be given back.
-    pub(super) fn withdraw(&self, pause: Option<Duration>) -> Option<Holder> {
+    pub(super) fn withdraw(&self, pause: Option<Duration>) -> Option<LeaderValue> {
         let mut state = self.state.lock();
         self.claim.end();
         state.idle_until = pause.map_or(Micros::MAX, |pause| {
-            let pause = u64::try_from(pause.as_micros()).unwrap_or(Micros::MAX);
-            claim::now().saturating_add(pause)
+            claim::now().saturating_add(micros(pause))
         });
         // Taken out, so that no answer that is still on its way brings the claim back.
         let held = state.holder.take();
@@ -66,7 +65,7 @@ impl Campaign {
     }
 
     /// Lets the claim hold until then, unless the candidacy was withdrawn meanwhile.
-    fn claim_until(&self, holder: &Holder, tenure: Tenure) -> bool {
+    fn claim_until(&self, holder: &LeaderValue, tenure: Tenure) -> bool {
         let state = self.state.lock();
         let stands = claim::now() >= state.idle_until
             && state
@@ -83,7 +82,7 @@ impl Campaign {
 /// The task that stands for leader.
 pub(super) struct Candidacy {
     keys: Arc<Keys>,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<SeenKeys>,
     withdrawn: watch::Receiver<u64>,
     campaign: Campaign,
 }
@@ -116,7 +115,7 @@ impl Candidacy {
     }
 
     /// Waits until the lease may be taken, and takes it.
-    async fn wait_and_take(&mut self) -> (Holder, Tenure) {
+    async fn wait_and_take(&mut self) -> (LeaderValue, Tenure) {
         loop {
             let seen = self.seen.borrow_and_update().clone();
             // What was withdrawn by now is not the tenure that is taken next.
@@ -147,8 +146,8 @@ impl Candidacy {
         }
     }
 
-    async fn take(&self, seen: &Seen) -> Option<(Holder, Tenure)> {
-        let holder = Holder {
+    async fn take(&self, seen: &SeenKeys) -> Option<(LeaderValue, Tenure)> {
+        let holder = LeaderValue {
             id: self.campaign.id.clone(),
             // Every taking of the lease is a change, so that the next one reads a greater revision.
             term: seen.revision + 1,
@@ -164,7 +163,7 @@ impl Candidacy {
     }
 
     /// Renews until the tenure ends; says why it ended.
-    async fn lead(&mut self, holder: &Holder, mut tenure: Tenure) -> &'static str {
+    async fn lead(&mut self, holder: &LeaderValue, mut tenure: Tenure) -> &'static str {
         let rest = self.keys.ttl / 3;
         loop {
             let lapse = Duration::from_micros(tenure.until().saturating_sub(claim::now()));
@@ -192,7 +191,7 @@ impl Candidacy {
         }
     }
 
-    fn sighting(&self, seen: &SeenHolder) -> Sighting {
+    fn sighting(&self, seen: &SeenLeader) -> Sighting {
         let own = self.campaign.state.lock().holder.clone();
         match &seen.holder {
             Some(holder) => Sighting {
@@ -211,7 +210,7 @@ impl Candidacy {
         }
     }
 
-    fn tell_who_else_leads(&self, seen: &Seen) {
+    fn tell_who_else_leads(&self, seen: &SeenKeys) {
         let holder = seen.leader.as_ref().and_then(|seen| seen.holder.as_ref());
         self.tell(match holder {
             _ if !seen.reachable => Leader::Unknown,
@@ -233,8 +232,8 @@ impl Candidacy {
 }
 
 /// Ends once the leader's key is seen to hold something else than ours.
-async fn taken_by_another(seen: &mut watch::Receiver<Seen>, holder: &Holder) {
-    let lost = |seen: &Seen| {
+async fn taken_by_another(seen: &mut watch::Receiver<SeenKeys>, holder: &LeaderValue) {
+    let lost = |seen: &SeenKeys| {
         // What was seen before we took it says nothing.
         let newer = seen.revision >= holder.term;
         let theirs = seen

@@ -14,7 +14,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use super::rpc::Connection;
 use super::{OpenError, Unavailable, claim};
 use crate::config::{self, Secret};
-use crate::core::lease::Micros;
+use crate::core::leader_lease::Micros;
 
 /// Between rounds over all members.
 const PAUSE: Duration = Duration::from_millis(100);

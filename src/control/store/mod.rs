@@ -7,11 +7,12 @@ mod claim;
 mod etcd;
 mod examine;
 mod file;
+mod keys;
 mod leadership;
 mod members;
 mod rpc;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
@@ -28,7 +29,6 @@ pub struct Version(pub u64);
 /// A record as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
-    /// What was saved.
     pub record: Value,
     /// To be named when it is replaced.
     pub version: Version,
@@ -44,12 +44,10 @@ pub enum Leader {
     },
     /// Another proxy, or one that has just failed.
     Other {
-        /// Its name.
         id: String,
         /// Greater than that of every earlier leader.
         term: u64,
     },
-    /// Nobody.
     Nobody,
     /// The store does not answer.
     Unknown,
@@ -86,7 +84,6 @@ pub enum OpenError {
          failover.coordination to etcd"
     )]
     InUse {
-        /// The file.
         file: String,
         /// Who holds it, in parentheses, if that is known.
         holder: String,
@@ -96,18 +93,12 @@ pub enum OpenError {
         "{file} is damaged ({reason}): restore it from a copy; or, when it is certain which server is \
          the primary and no failover was under way, move it away and start again"
     )]
-    Damaged {
-        /// The file.
-        file: String,
-        /// How that shows.
-        reason: String,
-    },
+    Damaged { file: String, reason: String },
     /// The system refused.
     #[error("could not {doing}: {source}")]
     Io {
         /// What was attempted, as a verb phrase.
         doing: String,
-        /// The system's reason.
         source: std::io::Error,
     },
     /// The settings for etcd make no sense to its client.
@@ -115,7 +106,6 @@ pub enum OpenError {
     Etcd(String),
 }
 
-/// The coordination store.
 #[derive(Debug)]
 pub enum Store {
     /// One proxy, one file.
@@ -169,11 +159,6 @@ impl Store {
         }
     }
 
-    /// Whether what `watch` shows may still be relied on by a proxy that does not lead.
-    pub fn is_current(&self) -> bool {
-        !self.current_for().is_zero()
-    }
-
     /// For how long what `watch` shows may still be relied on by a proxy that does not lead.
     pub fn current_for(&self) -> Duration {
         match self {
@@ -201,11 +186,6 @@ impl Store {
             Self::File(store) => store.claim(),
             Self::Etcd(store) => store.claim(),
         }
-    }
-
-    /// Until when this proxy leads if it renews no more; none when it does not lead.
-    pub fn lead_until(&self) -> Option<Instant> {
-        self.claim().until()
     }
 
     /// Gives the leadership up at once and does not stand again for `pause`: for a leader that

@@ -179,12 +179,12 @@ impl Compare {
 /// One step of a transaction.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct RequestOp {
-    #[prost(oneof = "Step", tags = "1, 2")]
-    step: Option<Step>,
+    #[prost(oneof = "Operation", tags = "1, 2")]
+    step: Option<Operation>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-enum Step {
+enum Operation {
     #[prost(message, tag = "1")]
     Range(RangeRequest),
     #[prost(message, tag = "2")]
@@ -195,14 +195,14 @@ impl RequestOp {
     pub(super) fn get(key: &str) -> Self {
         let key = key.into();
         Self {
-            step: Some(Step::Range(RangeRequest { key })),
+            step: Some(Operation::Range(RangeRequest { key })),
         }
     }
 
     pub(super) fn put(key: &str, value: &str) -> Self {
         let (key, value) = (key.into(), value.into());
         Self {
-            step: Some(Step::Put(PutRequest { key, value })),
+            step: Some(Operation::Put(PutRequest { key, value })),
         }
     }
 }

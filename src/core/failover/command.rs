@@ -5,17 +5,15 @@
 //! it checks that it still leads, for longer than the command's own deadline.
 
 use super::quorum::CommitRule;
-use super::record::{Cause, Proof, Quarantined, Reason};
+use super::record::{Cause, FenceProof, QuarantineReason, Quarantined};
 use crate::core::lsn::{Lsn, Timeline};
 use crate::core::topology::NodeId;
 
-/// One step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Command {
     /// The record's epoch. An agent, and the control session on a server, refuse a lower one than
     /// they have met.
     pub epoch: u64,
-    /// What to do.
     pub act: Act,
 }
 
@@ -34,9 +32,7 @@ pub enum Act {
     /// By its agent: stop the server if it runs as a primary. Its agent must not start it again,
     /// and must answer with this epoch from now on. A server that is stopped already is a success.
     Stop {
-        /// Which.
         node: NodeId,
-        /// How.
         how: Stop,
     },
     /// Run `fence_command` for a node.
@@ -48,21 +44,18 @@ pub enum Act {
     StartAsPrimary(NodeId),
     /// By its agent: start a stopped server as a standby, of nobody or of a node.
     StartAsStandby {
-        /// Which.
         node: NodeId,
         /// Whom it is to follow.
         primary: Option<NodeId>,
     },
     /// Point a standby's `primary_conninfo` at a node and reload.
     Follow {
-        /// Which.
         standby: NodeId,
         /// Whom it is to follow.
         primary: NodeId,
     },
     /// By its agent, or by `rejoin_command`: make a node a standby again. It begins a job.
     Rejoin {
-        /// Which.
         node: NodeId,
         /// Whom it is to follow.
         primary: NodeId,
@@ -87,7 +80,6 @@ pub enum Act {
     /// `CHECKPOINT`, so that `pg_rewind` finds the timeline in the control file. It must not keep
     /// the executor waiting.
     Checkpoint(NodeId),
-    /// Tell people.
     Report(Event),
 }
 
@@ -105,35 +97,22 @@ pub enum Stop {
 pub enum Event {
     /// A primary was found, or another hand has promoted one.
     Found {
-        /// Which.
         primary: NodeId,
         /// What it writes.
         timeline: Timeline,
     },
     /// The primary is being replaced.
-    Fell {
-        /// Which.
-        node: NodeId,
-        /// Why.
-        cause: Cause,
-    },
+    PrimaryFailed { node: NodeId, cause: Cause },
     /// It came back before anything was decided.
-    CalledOff {
-        /// The primary.
-        node: NodeId,
-        /// Why.
-        why: String,
-    },
+    CalledOff { node: NodeId, why: String },
     /// The old primary acknowledges nothing any more.
     Fenced {
-        /// Which.
         node: NodeId,
         /// How that is known.
-        proof: Proof,
+        proof: FenceProof,
     },
     /// A standby has been chosen.
     Chosen {
-        /// Which.
         node: NodeId,
         /// The end of its WAL.
         end: Lsn,
@@ -145,7 +124,6 @@ pub enum Event {
     },
     /// A new primary serves.
     Promoted {
-        /// Which.
         node: NodeId,
         /// What it writes.
         timeline: Timeline,
@@ -158,7 +136,6 @@ pub enum Event {
     Restored(NodeId),
     /// A node was taken out of service.
     Quarantined {
-        /// Which.
         node: NodeId,
         /// Why, and what will bring it back.
         why: Quarantined,
@@ -166,22 +143,16 @@ pub enum Event {
     /// A node is in service again.
     Rejoined(NodeId),
     /// An old primary runs again on an old timeline; it is never written to.
-    Impostor {
-        /// Which.
+    StrayPrimary {
         node: NodeId,
-        /// On which.
         timeline: Timeline,
         /// Why it is not the primary.
-        reason: Reason,
+        reason: QuarantineReason,
     },
     /// A request was carried out.
-    Done {
-        /// Its id.
-        request: u64,
-    },
+    Done { request: u64 },
     /// A request was refused or called off; nothing was lost.
     Refused {
-        /// Its id.
         request: u64,
         /// Why, and what to do.
         why: String,

@@ -1,14 +1,14 @@
 //! Commands and events in words, with the nodes' names: for logs, status and the printed plan.
 
 use super::command::{Act, Event, Stop};
-use super::policy::{Durability, Policy};
+use super::policy::{Durability, FailoverPolicy};
 use super::quorum::CommitRule;
-use super::record::{Cause, Proof, Quarantined, Reason, Way};
+use super::record::{Cause, FenceProof, QuarantineReason, Quarantined, Recovery};
 use crate::core::topology::NodeId;
 
 impl Act {
     /// The command in words: `stop pg1 immediately`.
-    pub fn describe(&self, policy: &Policy) -> String {
+    pub fn describe(&self, policy: &FailoverPolicy) -> String {
         let name = |node| policy.name(node);
         match self {
             Self::Hold => "hold clients".to_owned(),
@@ -51,7 +51,7 @@ impl Act {
     }
 }
 
-impl Policy {
+impl FailoverPolicy {
     /// What would keep a node from acknowledging writes, should it be replaced as a primary; `answers`
     /// when its agent does at present.
     pub fn describe_fence(&self, node: NodeId, answers: bool) -> String {
@@ -77,7 +77,7 @@ impl Policy {
 
 impl CommitRule {
     /// As `synchronous_standby_names` would have it, with the nodes' names.
-    pub fn describe(&self, policy: &Policy) -> String {
+    pub fn describe(&self, policy: &FailoverPolicy) -> String {
         let members = policy.names(self.members.iter().copied());
         format!("ANY {} ({members})", self.needed)
     }
@@ -85,13 +85,13 @@ impl CommitRule {
 
 impl Event {
     /// The event in words: what happened, to which node, and what follows.
-    pub fn describe(&self, policy: &Policy) -> String {
+    pub fn describe(&self, policy: &FailoverPolicy) -> String {
         let name = |node| policy.name(node);
         match self {
             Self::Found { primary, timeline } => {
                 format!("{} leads on timeline {timeline}", name(*primary))
             }
-            Self::Fell { node, cause } => {
+            Self::PrimaryFailed { node, cause } => {
                 format!("{} is being replaced: {}", name(*node), cause.describe())
             }
             Self::CalledOff { node, why } => format!("{} goes on leading: {why}", name(*node)),
@@ -127,7 +127,7 @@ impl Event {
                 format!("{} serves nobody: {}", name(*node), why.describe())
             }
             Self::Rejoined(node) => format!("{} is in service again", name(*node)),
-            Self::Impostor {
+            Self::StrayPrimary {
                 node,
                 timeline,
                 reason,
@@ -145,7 +145,7 @@ impl Event {
 impl Quarantined {
     /// Why a node serves nobody, and how it comes back.
     pub fn describe(&self) -> String {
-        format!("{}; {}", self.reason.describe(), self.way.describe())
+        format!("{}; {}", self.reason.describe(), self.recovery.describe())
     }
 }
 
@@ -163,7 +163,7 @@ impl Cause {
     }
 }
 
-impl Proof {
+impl FenceProof {
     /// The proof in words.
     pub fn describe(self) -> &'static str {
         match self {
@@ -177,7 +177,7 @@ impl Proof {
     }
 }
 
-impl Reason {
+impl QuarantineReason {
     /// The reason in words.
     pub fn describe(self) -> &'static str {
         match self {
@@ -189,7 +189,7 @@ impl Reason {
     }
 }
 
-impl Way {
+impl Recovery {
     /// The way back in words.
     pub fn describe(self) -> &'static str {
         match self {
@@ -199,4 +199,9 @@ impl Way {
             Self::Operator => "an operator must decide: what was written there would be lost",
         }
     }
+}
+
+/// A duration for people: `1.2 s`.
+pub(super) fn seconds(us: u64) -> String {
+    format!("{}.{} s", us / 1_000_000, us % 1_000_000 / 100_000)
 }

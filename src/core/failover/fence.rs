@@ -2,26 +2,23 @@
 
 use std::collections::BTreeSet;
 
-use super::detect::seconds;
-use super::observation::{Observation, Part, Postmaster};
-use super::policy::{Durability, Policy};
-use super::record::{Proof, Record};
+use super::describe::seconds;
+use super::facts::View;
+use super::facts::observation::{Postmaster, ServerAnswer};
+use super::policy::Durability;
+use super::record::FenceProof;
 use crate::core::topology::NodeId;
 
 /// The proof that `old` is harmless, or what to wait for, for people.
-pub fn proof(
-    observation: &Observation,
-    policy: &Policy,
-    record: &Record,
-    old: NodeId,
-) -> Result<Proof, String> {
+pub(super) fn proof(view: View<'_, '_>, old: NodeId) -> Result<FenceProof, String> {
+    let (observation, policy, record) = (view.observation, view.policy, view.record);
     let name = policy.name(old);
     let mut missing = Vec::new();
-    if let Some(agent) = observation.agent(old, policy.timeout_us) {
+    if let Some(agent) = view.agent(old) {
         match agent.postmaster {
             // It has heard of this epoch, so that it starts nothing for an older one.
             Postmaster::Stopped { .. } if agent.epoch >= record.epoch => {
-                return Ok(Proof::AgentStopped);
+                return Ok(FenceProof::AgentStopped);
             }
             Postmaster::Stopped { .. } => {
                 missing.push(format!("for the agent of {name} to confirm this epoch"));
@@ -31,28 +28,25 @@ pub fn proof(
             }
         }
     }
-    if in_recovery(observation, policy, old) {
-        return Ok(Proof::InRecovery);
+    if view.answer(old).and_then(ServerAnswer::standby).is_some() {
+        return Ok(FenceProof::InRecovery);
     }
     if observation
         .fence_command_done
         .is_some_and(|(node, epoch)| node == old && epoch >= record.epoch)
     {
-        return Ok(Proof::FenceCommand);
+        return Ok(FenceProof::FenceCommand);
     }
     if let Durability::Quorum { .. } = policy.durability {
-        if record
-            .sync
-            .met_by(&parted(observation, policy, record, old))
-        {
-            return Ok(Proof::QuorumDetached);
+        if record.sync.met_by(&detached_from(view, old)) {
+            return Ok(FenceProof::QuorumDetached);
         }
         missing.push("for enough standbys to detach".to_owned());
     }
     if policy.has_agent(old) {
-        let left_us = lease_end_us(observation, policy, old).saturating_sub(observation.now_us);
+        let left_us = lease_end_us(view, old).saturating_sub(observation.now_us);
         if left_us == 0 {
-            return Ok(Proof::LeaseRanOut);
+            return Ok(FenceProof::LeaseRanOut);
         }
         missing.push(format!(
             "for the lease of {name} to run out, {}",
@@ -65,7 +59,7 @@ pub fn proof(
             .routing_lease_us
             .saturating_sub(observation.phase_us());
         if left_us == 0 {
-            return Ok(Proof::RoutingOnly);
+            return Ok(FenceProof::RoutingOnly);
         }
         let left = seconds(left_us);
         missing.push(format!(
@@ -82,38 +76,26 @@ pub fn proof(
 
 /// When a node's lease has certainly run out: no renewal can have been asked for later than this
 /// process's last one, or, by whoever led before, later than this leadership began.
-pub fn lease_end_us(observation: &Observation, policy: &Policy, node: NodeId) -> u64 {
-    let asked_us = observation.node(node).and_then(|facts| facts.renewal_us);
+fn lease_end_us(view: View<'_, '_>, node: NodeId) -> u64 {
+    let asked_us = view.node(node).and_then(|facts| facts.renewal_us);
     let latest_us = asked_us
         .unwrap_or_default()
-        .max(observation.leadership.since_us);
-    latest_us + policy.lease_us + policy.margin_us
+        .max(view.observation.leadership.since_us);
+    latest_us + view.policy.lease_us + view.policy.margin_us
 }
 
 /// The standbys to which `old` can send nothing any more, and that say so themselves.
-pub(super) fn parted(
-    observation: &Observation,
-    policy: &Policy,
-    record: &Record,
-    old: NodeId,
-) -> BTreeSet<NodeId> {
-    let parted = |node: &NodeId| {
-        let answer = observation.answer(*node, policy.timeout_us);
-        let Some(answer) = answer.filter(|_| *node != old) else {
+pub(super) fn detached_from(view: View<'_, '_>, old: NodeId) -> BTreeSet<NodeId> {
+    let detached = |node: &NodeId| {
+        let Some(answer) = view.answer(*node) else {
             return false;
         };
-        let ours = record.system.is_none_or(|system| system == answer.system);
         let standby = answer.standby().filter(|standby| standby.detached());
         // The startup process may just be asking for a receiver by the old setting.
         let settled = standby
             .and_then(|standby| standby.detached_since_us)
-            .is_some_and(|since| observation.now_us.saturating_sub(since) >= policy.settle_us);
-        ours && settled
+            .is_some_and(|since_us| view.observation.since_us(since_us) >= view.policy.settle_us);
+        view.is_ours(answer) && settled
     };
-    policy.ids().filter(parted).collect()
-}
-
-fn in_recovery(observation: &Observation, policy: &Policy, node: NodeId) -> bool {
-    let answer = observation.answer(node, policy.timeout_us);
-    answer.is_some_and(|answer| matches!(answer.part, Part::Standby(_)))
+    view.others(old).filter(detached).collect()
 }

@@ -4,7 +4,7 @@ use crate::core::topology::NodeId;
 
 /// Everything that is configured and that a plan depends on.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub struct FailoverPolicy {
     /// Who promotes.
     pub mode: Mode,
     /// What an acknowledgement is worth.
@@ -43,7 +43,6 @@ pub struct Policy {
 /// What is configured about one node.
 #[derive(Clone, Debug)]
 pub struct NodePolicy {
-    /// Its unique name.
     pub name: String,
     /// Where it stands.
     pub zone: Option<String>,
@@ -80,7 +79,7 @@ pub enum Durability {
     },
 }
 
-impl Policy {
+impl FailoverPolicy {
     /// A node's name; "node 7" for one that is not configured.
     pub fn name(&self, node: NodeId) -> String {
         match self.nodes.get(usize::from(node.0)) {

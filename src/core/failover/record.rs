@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::policy::Policy;
+use super::policy::FailoverPolicy;
 use super::quorum::SyncState;
 use crate::core::lsn::{Lsn, Timeline};
 use crate::core::topology::NodeId;
@@ -49,15 +49,15 @@ pub enum Phase {
     /// The primary serves.
     Steady,
     /// Promotion 1: the old primary is being made harmless.
-    Fencing(Fall),
+    Fencing(FailedPrimary),
     /// Promotion 2: how far has each standby received?
-    Discovering(Fall, Proof),
+    Discovering(FailedPrimary, FenceProof),
     /// Promotion 3: the candidate is being promoted.
-    Promoting(Fall, Proof, Candidate),
+    Promoting(FailedPrimary, FenceProof, Candidate),
     /// Promotion 4: the new primary serves; the others are sent after it.
     Following,
     /// Nobody can take over: the old primary is started again.
-    Restoring(Fall),
+    Restoring(FailedPrimary),
     /// Switchover 1: new transactions are held, running ones may end.
     Draining {
         /// Who is to lead.
@@ -79,7 +79,7 @@ pub enum Phase {
 
 /// The failure of a primary.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Fall {
+pub struct FailedPrimary {
     /// The node that led, or that was being promoted.
     pub node: NodeId,
     /// What is wrong with it.
@@ -107,7 +107,7 @@ pub enum Cause {
 
 /// Why the old primary acknowledges nothing any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Proof {
+pub enum FenceProof {
     /// Its agent found the server stopped, in this epoch.
     AgentStopped,
     /// Its lease has certainly run out, and its agent has stopped it.
@@ -125,7 +125,6 @@ pub enum Proof {
 /// Who is to lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Candidate {
-    /// The node.
     pub node: NodeId,
     /// The end of its WAL when it was chosen.
     pub end: Lsn,
@@ -136,15 +135,14 @@ pub struct Candidate {
 /// Why and how a node must be rejoined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Quarantined {
-    /// Why it is out of service.
-    pub reason: Reason,
-    /// How it can come back.
-    pub way: Way,
+    pub reason: QuarantineReason,
+    #[serde(rename = "way")]
+    pub recovery: Recovery,
 }
 
 /// Why a node is out of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Reason {
+pub enum QuarantineReason {
     /// It led before.
     OldPrimary,
     /// It claims to lead and does not.
@@ -157,7 +155,7 @@ pub enum Reason {
 
 /// How a node can come back into service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Way {
+pub enum Recovery {
     /// It stopped cleanly and everything it wrote is in the new history: start it as a standby.
     Start,
     /// Rewind it, or copy the primary.
@@ -175,7 +173,6 @@ pub struct Request {
     pub id: u64,
     /// Who is to lead; none for the best.
     pub to: Option<NodeId>,
-    /// What is to be done.
     pub kind: RequestKind,
 }
 
@@ -189,8 +186,7 @@ pub enum RequestKind {
 }
 
 impl Record {
-    /// A new one, for the nodes of a policy.
-    pub fn new(policy: &Policy) -> Self {
+    pub fn new(policy: &FailoverPolicy) -> Self {
         Self {
             epoch: 0,
             nodes: policy.nodes.iter().map(|node| node.name.clone()).collect(),
@@ -222,15 +218,26 @@ impl Record {
         )
     }
 
+    /// An operator's request that has not been answered.
+    pub fn pending(&self, request: Option<Request>) -> Option<Request> {
+        request.filter(|request| self.answered_request.is_none_or(|last| request.id > last))
+    }
+
+    /// Whether an operator has accepted that something is lost.
+    pub fn accepts_loss(&self) -> bool {
+        let request = self.request;
+        request.is_some_and(|request| request.kind == RequestKind::Failover)
+    }
+
     /// Whether its numbers are those of a policy.
-    pub fn fits(&self, policy: &Policy) -> bool {
+    pub fn fits(&self, policy: &FailoverPolicy) -> bool {
         let names = policy.nodes.iter().map(|node| &node.name);
         self.nodes.iter().eq(names)
     }
 
     /// The same record with the numbers of a policy, in which nodes may have been added, moved, or
     /// removed. Err: the name of a removed node that the record cannot do without.
-    pub fn renumbered(&self, policy: &Policy) -> Result<Self, String> {
+    pub fn renumbered(&self, policy: &FailoverPolicy) -> Result<Self, String> {
         let place = |node: NodeId| -> Result<NodeId, String> {
             let name = self.nodes.get(usize::from(node.0));
             let name = name.ok_or_else(|| format!("node {}", node.0))?;
@@ -300,22 +307,22 @@ impl Phase {
     }
 
     fn renumbered(&self, place: &dyn Fn(NodeId) -> Result<NodeId, String>) -> Result<Self, String> {
-        let fall = |fall: &Fall| -> Result<Fall, String> {
-            let node = place(fall.node)?;
-            Ok(Fall {
+        let failed = |failed: &FailedPrimary| -> Result<FailedPrimary, String> {
+            let node = place(failed.node)?;
+            Ok(FailedPrimary {
                 node,
-                ..fall.clone()
+                ..failed.clone()
             })
         };
         Ok(match self {
             Self::Looking | Self::Steady | Self::Following => self.clone(),
-            Self::Fencing(f) => Self::Fencing(fall(f)?),
-            Self::Discovering(f, proof) => Self::Discovering(fall(f)?, *proof),
+            Self::Fencing(f) => Self::Fencing(failed(f)?),
+            Self::Discovering(f, proof) => Self::Discovering(failed(f)?, *proof),
             Self::Promoting(f, proof, candidate) => {
                 let node = place(candidate.node)?;
-                Self::Promoting(fall(f)?, *proof, Candidate { node, ..*candidate })
+                Self::Promoting(failed(f)?, *proof, Candidate { node, ..*candidate })
             }
-            Self::Restoring(f) => Self::Restoring(fall(f)?),
+            Self::Restoring(f) => Self::Restoring(failed(f)?),
             Self::Draining { to } => Self::Draining { to: place(*to)? },
             Self::Stopping { to } => Self::Stopping { to: place(*to)? },
             Self::CatchingUp { to, checkpoint } => Self::CatchingUp {

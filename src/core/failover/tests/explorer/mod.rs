@@ -52,8 +52,6 @@ fn safe(setup: &Setup) {
                     "{explored:?}"
                 );
                 promoted += explored.promoted;
-                // For `--nocapture`.
-                dbg!(explored);
             }
             Err(trace) => panic!("{trace}"),
         }

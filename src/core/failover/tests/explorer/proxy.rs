@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use super::world::{NODES, Run, World, lsn, timeline};
 use crate::core::failover::command::{Act, Command};
-use crate::core::failover::observation::{
-    AgentAnswer, Answer, Attached, Attempt, Leadership, NodeFacts, Observation, Part, Postmaster,
-    PrimaryFacts, Receiver, StandbyFacts, Switch, Upstream,
+use crate::core::failover::facts::observation::{
+    AgentAnswer, Attached, Attempt, Leadership, NodeFacts, Observation, Postmaster, PrimaryFacts,
+    Receiver, ReplicationRole, ServerAnswer, StandbyFacts, Upstream,
 };
-use crate::core::failover::policy::Policy;
+use crate::core::failover::policy::FailoverPolicy;
 use crate::core::failover::record::{Record, Request};
+use crate::core::timeline::{TimelineHistory, TimelineSwitch};
 use crate::core::topology::NodeId;
 
 /// One tick, in microseconds; the timeout too.
@@ -177,22 +178,22 @@ fn agent(world: &World, node: usize) -> AgentAnswer {
     }
 }
 
-fn answer(world: &World, node: usize) -> Answer {
+fn answer(world: &World, node: usize) -> ServerAnswer {
     let server = &world.servers[node];
-    let history = server.history.iter().map(|(number, end)| Switch {
+    let history = server.history.iter().map(|(number, end)| TimelineSwitch {
         timeline: timeline(*number),
         end: lsn(*end),
     });
-    Answer {
+    ServerAnswer {
         at_us: us(world.now),
         system: 7,
         timeline: timeline(server.timeline),
-        history: Some(history.collect()),
+        history: Some(TimelineHistory(history.collect())),
         rule: server.rule.clone(),
         rule_since_us: 0,
-        part: if server.primary {
+        role: if server.primary {
             let attached = (0..NODES).filter(|n| world.servers[*n].receiver == Some(node));
-            Part::Primary(PrimaryFacts {
+            ReplicationRole::Primary(PrimaryFacts {
                 flush: lsn(server.wal.len()),
                 attached: attached
                     .map(|n| Attached {
@@ -203,7 +204,7 @@ fn answer(world: &World, node: usize) -> Answer {
                     .collect(),
             })
         } else {
-            Part::Standby(standby(world, node))
+            ReplicationRole::Standby(standby(world, node))
         },
     }
 }
@@ -229,7 +230,7 @@ fn standby(world: &World, node: usize) -> StandbyFacts {
 }
 
 /// A policy for three nodes, `pg1` to `pg3`.
-pub(super) fn policy(agents: bool) -> Policy {
+pub(super) fn policy(agents: bool) -> FailoverPolicy {
     use crate::core::failover::policy::{Durability, Mode, NodePolicy};
     let node = |index: usize| NodePolicy {
         name: format!("pg{}", index + 1),
@@ -237,7 +238,7 @@ pub(super) fn policy(agents: bool) -> Policy {
         promote_priority: 100,
         agent: agents,
     };
-    Policy {
+    FailoverPolicy {
         mode: Mode::Automatic,
         durability: Durability::Async {
             max_lost_bytes: Some(0),

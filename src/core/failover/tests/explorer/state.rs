@@ -4,17 +4,18 @@ use std::hash::{Hash, Hasher};
 
 use super::proxy::{Proxy, policy};
 use super::world::{Entry, Host, NODES, Run, World};
+use crate::core::failover::facts::{Observation, View};
 use crate::core::failover::plan::{Plan, plan};
-use crate::core::failover::policy::{Durability, Policy};
+use crate::core::failover::policy::{Durability, FailoverPolicy};
 use crate::core::failover::quorum::{CommitRule, SyncState};
-use crate::core::failover::record::{Candidate, Phase, Proof, Record, Request, RequestKind};
+use crate::core::failover::record::{Candidate, FenceProof, Phase, Record, Request, RequestKind};
 use crate::core::lsn::Timeline;
 use crate::core::topology::NodeId;
 
 /// What is explored.
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
-    pub(super) policy: Policy,
+    pub(super) policy: FailoverPolicy,
     pub(super) proxies: usize,
     /// How many mishaps there are at most, and of which kinds.
     pub(super) faults: u8,
@@ -386,7 +387,11 @@ impl State {
             policy.lease_us /= 2;
         }
         let before = self.record.clone();
-        let mut planned = plan(&observation, &policy, &self.record);
+        let mut planned = plan(View {
+            observation: &observation,
+            policy: &policy,
+            record: &self.record,
+        });
         mutate(setup.mutant, &before, &mut planned, &observation, &policy);
         self.record = planned.next;
         let commands = planned.commands.iter();
@@ -411,14 +416,14 @@ impl State {
         };
         let lost = |entry: &&Entry| !newest.wal.contains(entry);
         let lost: Vec<Entry> = self.world.acked.iter().filter(lost).copied().collect();
-        // Asynchronously only what the fallen one was known to have written is bounded: by 0 here.
-        let Phase::Promoting(fall, _, _) = &self.record.phase else {
+        // Asynchronously only what the failed one was known to have written is bounded: by 0 here.
+        let Phase::Promoting(failed, _, _) = &self.record.phase else {
             return;
         };
-        let fallen = &self.world.servers[usize::from(fall.node.0)].wal;
+        let old_wal = &self.world.servers[usize::from(failed.node.0)].wal;
         let counted = lost.iter().filter(|entry| {
-            let place = fallen.iter().position(|held| held == *entry);
-            setup.is_quorum() || place.is_some_and(|place| (place as u64) < fall.written.0)
+            let place = old_wal.iter().position(|held| held == *entry);
+            setup.is_quorum() || place.is_some_and(|place| (place as u64) < failed.written.0)
         });
         let counted: Vec<_> = counted.copied().collect();
         if !counted.is_empty() {
@@ -520,13 +525,13 @@ fn mutate(
     mutant: Mutant,
     before: &Record,
     planned: &mut Plan,
-    observation: &crate::core::failover::Observation,
-    policy: &Policy,
+    observation: &Observation,
+    policy: &FailoverPolicy,
 ) {
     match mutant {
         Mutant::SkipsTheFence => {
-            if let Phase::Fencing(fall) = planned.next.phase.clone() {
-                planned.next.phase = Phase::Discovering(fall, Proof::AgentStopped);
+            if let Phase::Fencing(failed) = planned.next.phase.clone() {
+                planned.next.phase = Phase::Discovering(failed, FenceProof::AgentStopped);
             }
         }
         Mutant::PromotesTheFirst => {

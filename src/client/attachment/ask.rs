@@ -1,0 +1,32 @@
+//! Asking a server what is left on a connection, when that cannot be told from what ran.
+
+use super::Attachment;
+use crate::backend::own_query::OwnQueryError;
+use crate::client::connection::OWN_BOUND;
+use crate::client::session::state::State;
+use crate::core::residue::Residue;
+
+/// What was asked for could not be found out: the connection is not to be used any more.
+#[derive(Debug)]
+pub(in crate::client) struct Unanswered;
+
+/// Asks, if there is a question, on a connection on which nothing is open.
+pub(in crate::client) async fn ask(
+    attachment: &mut Attachment,
+    state: &mut State,
+) -> Result<(), Unanswered> {
+    let Some(question) = state.question() else {
+        return Ok(());
+    };
+    let server = attachment.server();
+    // A role or a search_path of the session must not decide what is found: names are qualified, and
+    // these views show everybody their own.
+    match server.rows_own(question.as_bytes(), OWN_BOUND).await {
+        Ok(rows) => {
+            state.answered(&Residue::read(&rows));
+            server.applied = Some(state.applied());
+            Ok(())
+        }
+        Err(OwnQueryError::Refused(_) | OwnQueryError::Io(_)) => Err(Unanswered),
+    }
+}

@@ -1,0 +1,342 @@
+//! The server connection that a session holds: taken for a batch, made ready for the session's settings,
+//! asked what is left on it, and given back.
+
+pub(super) mod ask;
+pub(super) mod routing;
+pub(super) mod shapes;
+
+use std::sync::Arc;
+
+use self::routing::{Failure, LastRoute, Need};
+use super::connection::batch::Batch;
+use super::connection::{Connection, OWN_BOUND};
+use super::session::context::Context;
+use super::session::state::State;
+use crate::backend::own_query::OwnQueryError;
+use crate::backend::pool::Lease;
+use crate::backend::server::Server;
+use crate::backend::settings;
+use crate::config::PoolMode;
+use crate::core::commit::Pending;
+use crate::core::exchange::TransactionStatus;
+use crate::core::route::NodeSet;
+use crate::core::session::{Cover, Level};
+use crate::core::statement::{Access, Effect, WriteReason};
+use crate::error::{Kind, Problem};
+use crate::wire::reply::Reply;
+
+/// A held server connection, and what has run on it since it was taken.
+#[derive(Debug)]
+pub(super) struct Attachment {
+    lease: Lease,
+    pub(super) unit: Unit,
+    pub(super) last: LastRoute,
+}
+
+/// What has run since the connection was taken, or since the last transaction ended on it.
+#[derive(Debug, Default)]
+pub(super) struct Unit {
+    /// The strictest access so far; none before the first batch.
+    pub(super) access: Option<Access>,
+    pub(super) may_commit_async: bool,
+    pub(super) level: Level,
+    /// The transaction whose COMMIT is on its way, if it is known.
+    pub(super) pending: Option<Pending>,
+    /// The connection was placed for the batch at hand, which is counted already.
+    pub(super) just_placed: bool,
+}
+
+impl Attachment {
+    pub(super) fn server(&mut self) -> &mut Server {
+        self.lease.server()
+    }
+
+    pub(super) fn node_name(&self) -> &Arc<str> {
+        self.lease.pool().node_name()
+    }
+
+    pub(super) fn is_primary(&self) -> bool {
+        self.last.route.primary
+    }
+
+    pub(super) fn status(&mut self) -> TransactionStatus {
+        self.server().talk.exchange.status()
+    }
+
+    /// The server connection is idle: the session's mark moves.
+    pub(super) fn transaction_ended(&mut self, state: &mut State, context: &Context) {
+        let unit = std::mem::take(&mut self.unit);
+        let (primary, server) = (self.last.route.primary, self.lease.server());
+        let node = server.origin.node;
+        match unit.access {
+            None | Some(Access::Neutral) => {}
+            // An eventual read may have gone back in time: it must not replace the mark.
+            Some(Access::Read) if unit.level == Level::Eventual => {}
+            Some(_) if primary => {
+                let asynchronous =
+                    unit.may_commit_async || server.commits_async || state.may_commit_async();
+                let cover = match asynchronous {
+                    true => Cover::Insert,
+                    false => Cover::Flush,
+                };
+                state.seen.ended_on_primary(node, server.life(), cover);
+                let mut owed = NodeSet::default();
+                owed.insert(node);
+                context.worker.common.cluster.demand(owed);
+            }
+            Some(_) => state.seen.read_on_standby(node, server.life()),
+        }
+        self.unit.level = state.level();
+    }
+
+    /// Gives the connection back; it is closed if a cancel request may be on its way to it.
+    pub(super) fn release(self, context: &Context) {
+        if context.slot.detach() {
+            self.lease.discard();
+        }
+    }
+
+    /// Closes the connection.
+    pub(super) fn discard(self, context: &Context) {
+        context.slot.detach();
+        self.lease.discard();
+    }
+
+    /// The session is over: what it held is closed unless nothing of the session is left on it.
+    pub(super) async fn leave(mut self, state: &State, context: &Context) {
+        let cancelled = context.slot.detach();
+        let server = self.lease.server();
+        if cancelled || !server.is_free() {
+            // In the middle of a transaction: closing the connection rolls it back.
+            return self.lease.discard();
+        }
+        let clean = state.pins().is_empty() && state.is_settled() && !context.is_session_pooled();
+        if !clean {
+            if server.run_own(b"DISCARD ALL", OWN_BOUND).await.is_err() {
+                return self.lease.discard();
+            }
+            server.talk.held.clear();
+            server.applied = Some(Arc::default());
+            server.has_numbers = false;
+        }
+    }
+
+    /// What the session's statements have brought about is taken over into the connection's books.
+    pub(super) fn settle(&mut self, state: &mut State, context: &Context) {
+        let after = &mut state.after;
+        if after.drew {
+            let server = self.lease.server();
+            server.numbers_of = Arc::downgrade(context.places.token());
+            server.has_numbers = true;
+            after.drew = false;
+        }
+        if after.discarded_numbers {
+            let server = self.lease.server();
+            server.numbers_of = Default::default();
+            server.has_numbers = false;
+            after.discarded_numbers = false;
+        }
+        if std::mem::take(&mut after.settings_changed) {
+            self.lease.server().applied = Some(state.applied());
+        }
+        let after = &mut state.after;
+        if std::mem::take(&mut after.ddl) {
+            context.database.redefined();
+            context.worker.common.cluster.want_catalogs();
+        }
+        for renew in after.renew.drain(..) {
+            context.renew(&renew);
+        }
+    }
+}
+
+/// Places a batch and makes the server connection ready for this session.
+pub(super) async fn attach(
+    client: &mut Connection,
+    state: &mut State,
+    context: &mut Context,
+    batch: &Batch,
+    exclude: NodeSet,
+) -> Result<Attachment, Failure> {
+    let need = need(state, context, batch, exclude);
+    let (mut lease, last) = place(client, state, context, need).await?;
+    if let Some(warning) = context.places.take_warning() {
+        let reply = Reply::new().warning(&warning);
+        // A client that is gone shows when its answer is due.
+        let _ = client.tell(reply.as_bytes()).await;
+    }
+    match sync(lease.server(), state).await {
+        Ok(()) => {}
+        Err(OwnQueryError::Refused(frame)) => {
+            let node = lease.server().origin.node;
+            lease.discard();
+            return Err(if last.route.primary {
+                Failure::Refused(frame)
+            } else {
+                // It may not have replayed yet what they name, such as a new role.
+                Failure::Unfit(node)
+            });
+        }
+        Err(OwnQueryError::Io(error)) => {
+            let node = lease.pool().node_name().clone();
+            lease.discard();
+            let what = format!("cannot prepare a connection to node {node}: {error}");
+            return Err(Problem::error(Kind::CannotConnectNow, what).into());
+        }
+    }
+    let server = lease.server();
+    if context.slot.attach(&server.cancel) {
+        context.slot.detach();
+        return Err(canceled().into());
+    }
+    let metrics = &context.worker.common.metrics;
+    metrics.routed(last.route.node.0, last.route.primary, last.route.reason);
+    state.last_route = Some(last);
+    let unit = Unit {
+        level: need.level,
+        just_placed: true,
+        ..Unit::default()
+    };
+    Ok(Attachment { lease, unit, last })
+}
+
+/// Makes the session's settings those of a connection on which no transaction is open.
+async fn sync(server: &mut Server, state: &State) -> Result<(), OwnQueryError> {
+    let applied = server.applied.as_ref();
+    if applied.is_some_and(|applied| settings::same(applied, state.settings())) {
+        return Ok(());
+    }
+    let applied = server.applied.take();
+    for sql in state.settings().sync(applied.as_deref()) {
+        server.run_own(&sql, OWN_BOUND).await?;
+    }
+    server.applied = Some(Arc::clone(state.settings()));
+    Ok(())
+}
+
+/// A connection that the session has kept may have gone back to defaults that are not the session's.
+pub(super) async fn sync_held(held: &mut Attachment, state: &State) -> Result<(), Failure> {
+    let server = held.server();
+    if !server.is_free() {
+        return Ok(());
+    }
+    match sync(server, state).await {
+        Ok(()) => Ok(()),
+        Err(OwnQueryError::Refused(frame)) => Err(Failure::Said(frame)),
+        Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
+    }
+}
+
+fn need(state: &State, context: &Context, batch: &Batch, exclude: NodeSet) -> Need {
+    let (mut access, mut write_reason) = (batch.access, batch.write_reason);
+    if let Some(read_only) = batch.read_only_transaction()
+        && (write_reason.is_none() || write_reason == Some(WriteReason::Transaction))
+    {
+        (access, write_reason) = match read_only {
+            true => (Access::Read, None),
+            false => (Access::Write, Some(WriteReason::Transaction)),
+        };
+    }
+    if context.is_session_pooled() {
+        // The connection is kept for good, so it must be able to do everything.
+        access = Access::Write;
+    }
+    Need {
+        access,
+        write_reason,
+        level: batch.level.unwrap_or_else(|| state.level()),
+        exclude,
+    }
+}
+
+/// Waits for a server connection for as long as the client does.
+async fn place(
+    client: &Connection,
+    state: &mut State,
+    context: &mut Context,
+    need: Need,
+) -> Result<(Lease, LastRoute), Failure> {
+    let Context {
+        worker,
+        database,
+        slot,
+        entry,
+        places,
+        ..
+    } = context;
+    let pause = &worker.common.gate;
+    let waiting = async {
+        loop {
+            if !pause.is_open(&database.name) {
+                entry.pause(true);
+                let opened = tokio::select! {
+                    () = pause.opened(&database.name) => Ok(()),
+                    () = worker.common.draining.cancelled() => Err(Problem::error(
+                        Kind::AdminShutdown,
+                        "the database was paused, and causeway is shutting down",
+                    )),
+                };
+                entry.pause(false);
+                opened?;
+            }
+            match places.place(worker, &mut state.seen, need).await {
+                Ok(placed) if pause.is_open(&database.name) => return Ok(placed),
+                // It was waited for in a queue.
+                Ok((lease, _)) => lease.discard(),
+                Err(Failure::Paused) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+    };
+    let placed = tokio::select! {
+        biased;
+        placed = waiting => placed,
+        () = slot.cancelled() => Err(canceled().into()),
+        // Nobody will read it, and the application may be at its second attempt elsewhere.
+        () = client.socket.closed() => Err(Failure::ClientGone),
+    };
+    entry.pause(false);
+    placed
+}
+
+fn canceled() -> Problem {
+    Problem::error(
+        Kind::QueryCanceled,
+        "canceling statement due to user request",
+    )
+}
+
+/// `lastval` and `currval` answer for this session, or say that nothing was drawn yet.
+pub(super) async fn disown_numbers(
+    attachment: &mut Attachment,
+    context: &Context,
+    batch: &Batch,
+) -> Result<(), Failure> {
+    if batch.has_no_effects() || !batch.effects().any(|effect| *effect == Effect::AsksNumber) {
+        return Ok(());
+    }
+    let server = attachment.server();
+    let own = server.numbers_of.as_ptr() == Arc::as_ptr(context.places.token());
+    if own
+        || !server.has_numbers
+        || !server.talk.exchange.is_quiet()
+        || server.talk.exchange.status() == TransactionStatus::Failed
+    {
+        return Ok(());
+    }
+    match server.run_own(b"DISCARD SEQUENCES", OWN_BOUND).await {
+        Ok(()) => {
+            server.has_numbers = false;
+            Ok(())
+        }
+        Err(OwnQueryError::Refused(frame)) => Err(Failure::Said(frame)),
+        Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
+    }
+}
+
+impl Context {
+    /// Whether sessions keep their first server connection.
+    pub(super) fn is_session_pooled(&self) -> bool {
+        self.worker.common.config.pool.mode == PoolMode::Session
+    }
+}

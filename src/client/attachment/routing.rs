@@ -1,0 +1,515 @@
+//! Placing a batch: asking `core::route` where it runs, waiting when told to, and taking a server
+//! connection there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::Cache;
+
+use crate::backend::pool::{AcquireError, Lease, Pool, Want};
+use crate::backend::server::Startup;
+use crate::client::rules::{Bounds, LiveRules, Rules};
+use crate::client::worker::{Common, Worker};
+use crate::config::Secret;
+use crate::core::gauge::Position;
+use crate::core::lsn::Lsn;
+use crate::core::route::{self, Decision, NodeSet, Question, Reason, Route};
+use crate::core::session::{Broken, Level, Seen, Upper};
+use crate::core::statement::{Access, WriteReason};
+use crate::core::topology::{NodeId, NodeView, Topology};
+use crate::error::{Kind, Problem};
+use crate::metrics::Metrics;
+use crate::shared::cluster::ClusterState;
+
+/// Different nodes are tried for one batch at most this often.
+pub(in crate::client) const MAX_ATTEMPTS: usize = 8;
+
+/// The pools that one session uses, by node, so that none has to be looked up twice.
+#[derive(Debug)]
+pub(in crate::client) struct Places {
+    database: Arc<str>,
+    user: Arc<str>,
+    /// For the servers, as of the login; for a user whom a reload has removed since.
+    password: Option<Secret>,
+    /// What the client's startup packet asked for.
+    startup: Startup,
+    /// The session's, as long as it lives.
+    token: Arc<()>,
+    rules: Cache<LiveRules, Arc<Rules>>,
+    by_node: Vec<Option<Arc<Pool>>>,
+    /// Breaks ties between standbys, differently for each session.
+    salt: u64,
+    /// What the client must be told before the answer to what was placed last.
+    warning: Option<Problem>,
+}
+
+/// What is to be placed.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::client) struct Need {
+    pub(in crate::client) access: Access,
+    pub(in crate::client) write_reason: Option<WriteReason>,
+    pub(in crate::client) level: Level,
+    pub(in crate::client) exclude: NodeSet,
+}
+
+/// Where the last batch went, for `SHOW causeway.last_route`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::client) struct LastRoute {
+    pub(in crate::client) route: Route,
+    served: Option<Lsn>,
+    primary: Option<Position>,
+    upper: Option<Upper>,
+}
+
+impl Places {
+    pub(in crate::client) fn new(
+        database: Arc<str>,
+        user: Arc<str>,
+        password: Option<Secret>,
+        startup: Startup,
+        salt: u64,
+        rules: &LiveRules,
+    ) -> Self {
+        Self {
+            database,
+            user,
+            password,
+            startup,
+            token: Arc::new(()),
+            rules: Cache::new(Arc::clone(rules)),
+            by_node: Vec::new(),
+            salt,
+            warning: None,
+        }
+    }
+
+    /// Which connections the session can use.
+    pub(in crate::client) fn want(&self) -> Want<'_> {
+        Want {
+            startup: &self.startup,
+            session: &self.token,
+        }
+    }
+
+    /// The session's, as long as it lives.
+    pub(in crate::client) fn token(&self) -> &Arc<()> {
+        &self.token
+    }
+
+    /// The session's pool on a node.
+    pub(in crate::client) fn pool(&mut self, common: &Common, node: NodeId) -> Option<Arc<Pool>> {
+        let index = usize::from(node.0);
+        if self.by_node.len() <= index {
+            self.by_node.resize(index + 1, None);
+        }
+        let slot = self.by_node.get_mut(index)?;
+        if slot.is_none() {
+            let password = || {
+                let rules = common.rules.load();
+                match rules.users.get(&*self.user) {
+                    Some(account) => account.server_password.clone(),
+                    None => self.password.clone(),
+                }
+            };
+            *slot = common.pools.get(node, &self.database, &self.user, password);
+        }
+        slot.clone()
+    }
+
+    /// What the configuration in force says to every batch.
+    pub(in crate::client) fn bounds(&mut self) -> Bounds {
+        self.rules.load().bounds
+    }
+
+    /// Finds a node and takes a server connection to it.
+    pub(in crate::client) async fn place(
+        &mut self,
+        worker: &Worker,
+        seen: &mut Seen,
+        mut need: Need,
+    ) -> Result<(Lease, LastRoute), Failure> {
+        let common = &*worker.common;
+        let cluster = &*common.cluster;
+        let began_us = cluster.now_us();
+        let bounds = self.bounds();
+        let mut attempts = 0;
+        loop {
+            let last = self.route(common, bounds, seen, &need, began_us).await?;
+            let route = last.route;
+            let Some(pool) = self.pool(common, route.node) else {
+                return Err(Problem::error(Kind::Internal, "a route to an unknown node").into());
+            };
+            let lease = match pool.take_idle(worker.index, self.want()) {
+                Some(lease) => Ok(lease),
+                None => pool.acquire(worker.index, self.want()).await,
+            };
+            attempts += 1;
+            match lease {
+                Ok(mut lease) => {
+                    if lease.server().origin.incarnation != route.incarnation {
+                        // The decision was about the node's former life: decide again. The
+                        // connection is good, and goes back.
+                        continue;
+                    }
+                    if route.primary {
+                        return Ok((lease, last));
+                    }
+                    match prove(cluster, &mut lease, bounds.policy.visibility_wait_us).await {
+                        Proof::Given => return Ok((lease, last)),
+                        // Since it was chosen; given back, the connection is closed.
+                        Proof::Drained => continue,
+                        // Its node was restarted under our hands.
+                        Proof::Missing => lease.discard(),
+                    }
+                    if attempts >= MAX_ATTEMPTS {
+                        need.exclude.insert(route.node);
+                    }
+                }
+                Err(error)
+                    if attempts < MAX_ATTEMPTS && another_node_may_do(&error, route.primary) =>
+                {
+                    tracing::debug!(%error, "take a server connection");
+                    if route.primary {
+                        let waited = Duration::from_micros(cluster.now_us() - began_us);
+                        if waited >= bounds.hold_timeout {
+                            return Err(unavailable(&error).into());
+                        }
+                        wait_for_change(cluster, Duration::from_millis(50)).await;
+                        attempts -= 1;
+                    } else {
+                        need.exclude.insert(route.node);
+                    }
+                }
+                Err(error) => return Err(Failure::from(error)),
+            }
+        }
+    }
+
+    /// Takes what the client must be told before the answer to what was placed last.
+    pub(in crate::client) fn take_warning(&mut self) -> Option<Problem> {
+        self.warning.take()
+    }
+
+    async fn route(
+        &mut self,
+        common: &Common,
+        bounds: Bounds,
+        seen: &mut Seen,
+        need: &Need,
+        began_us: u64,
+    ) -> Result<LastRoute, Failure> {
+        let cluster = &*common.cluster;
+        let mut held: Option<Held<'_>> = None;
+        let mut stale_prevented = false;
+        let mut asked_at_us = began_us;
+        let mut asked_before = false;
+        loop {
+            // Registered before looking, so that no publication falls between look and wait.
+            let changed = cluster.changed();
+            tokio::pin!(changed);
+            if asked_before {
+                changed.as_mut().enable();
+                asked_at_us = cluster.now_us();
+            }
+            let (decision, last) = {
+                let topology = cluster.topology();
+                let loads = cluster.loads();
+                let question = Question {
+                    access: need.access,
+                    write_reason: need.write_reason,
+                    level: need.level,
+                    exclude: need.exclude,
+                    waited_us: asked_at_us - began_us,
+                    now_us: asked_at_us,
+                    load: &loads,
+                    salt: self.salt,
+                };
+                let decision = route::decide(&question, seen, &topology, &bounds.policy);
+                let last = match &decision {
+                    Decision::Go(route) => Some(last_route(*route, seen, &topology)),
+                    _ => None,
+                };
+                (decision, last)
+            };
+            let (probe, left) = match decision {
+                Decision::Go(route) => {
+                    let waited = Duration::from_micros(route.waited_us);
+                    if asked_before && need.access == Access::Read {
+                        common.metrics.catchup_wait.observe(waited.as_secs_f64());
+                    }
+                    if route.unproven {
+                        common.metrics.visibility_unproven.inc();
+                    }
+                    if stale_prevented || route.stale_prevented {
+                        common.metrics.stale_reads_prevented.inc();
+                    }
+                    match last {
+                        Some(last) => return Ok(last),
+                        None => continue,
+                    }
+                }
+                Decision::Wait { probe, left_us } => {
+                    stale_prevented |= need.access == Access::Read;
+                    (probe, Duration::from_micros(left_us))
+                }
+                Decision::Broken(broken) if bounds.warns_of_lost_writes => {
+                    // Asked again, it goes on from the present history.
+                    self.warning = Some(lost_writes(&broken));
+                    continue;
+                }
+                Decision::Broken(broken) => return Err(lost_writes(&broken).into()),
+                Decision::NoPrimary => {
+                    let waited = Duration::from_micros(asked_at_us - began_us);
+                    let left = bounds.hold_timeout.saturating_sub(waited);
+                    if left.is_zero() {
+                        common.metrics.hold_timeouts.inc();
+                        return Err(no_primary(waited, &cluster.why()).into());
+                    }
+                    held.get_or_insert_with(|| Held::new(&common.metrics));
+                    (NodeSet::default(), left)
+                }
+            };
+            if !asked_before {
+                asked_before = true;
+                continue;
+            }
+            cluster.demand(probe);
+            let _ = tokio::time::timeout(left, changed).await;
+        }
+    }
+}
+
+/// Counts a statement while it waits for a primary.
+struct Held<'a>(&'a Metrics);
+
+impl<'a> Held<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.statements_held.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.statements_held.dec();
+    }
+}
+
+/// Whether a connection to a standby may serve a read.
+enum Proof {
+    Given,
+    /// Its node's life is over, or no measurement came in time.
+    Missing,
+    /// An operator keeps new reads from its node.
+    Drained,
+}
+
+/// Waits until measurements speak for a new connection to a standby.
+async fn prove(cluster: &ClusterState, lease: &mut Lease, wait_us: u64) -> Proof {
+    let began_us = cluster.now_us();
+    loop {
+        let changed = cluster.changed();
+        tokio::pin!(changed);
+        let server = lease.server();
+        {
+            let topology = cluster.topology();
+            let node = topology.node(server.origin.node);
+            if node.is_some_and(NodeView::is_drained) {
+                return Proof::Drained;
+            }
+            if server.is_proven(&topology) {
+                return Proof::Given;
+            }
+            if !server.is_current(&topology) {
+                return Proof::Missing;
+            }
+        }
+        changed.as_mut().enable();
+        if server.is_proven(&cluster.topology()) {
+            return Proof::Given;
+        }
+        let left_us = wait_us.saturating_sub(cluster.now_us() - began_us);
+        if left_us == 0 {
+            return Proof::Missing;
+        }
+        let mut probe = NodeSet::default();
+        probe.insert(server.origin.node);
+        cluster.demand(probe);
+        let _ = tokio::time::timeout(Duration::from_micros(left_us), changed).await;
+    }
+}
+
+fn lost_writes(broken: &Broken) -> Problem {
+    Problem::error(
+        Kind::LostWrites,
+        "what this session has written or read may have been lost by a promotion",
+    )
+    .with_detail(broken.to_string())
+    .with_hint(
+        "Look whether it is there; from now on the session goes on from the present history.",
+    )
+}
+
+async fn wait_for_change(cluster: &ClusterState, bound: Duration) {
+    let _ = tokio::time::timeout(bound, cluster.changed()).await;
+}
+
+/// Why a batch could not be placed.
+#[derive(Debug)]
+pub(in crate::client) enum Failure {
+    /// In our words.
+    Problem(Problem),
+    /// In a server's words, which end the session: the ErrorResponse frame.
+    Refused(Vec<u8>),
+    /// In a server's words: the ErrorResponse frame.
+    Said(Vec<u8>),
+    /// This standby refuses the session's settings: another node may know what they speak of.
+    Unfit(NodeId),
+    /// The held server connection broke before anything of the batch was sent.
+    Lost,
+    /// The client has left meanwhile: nothing is run for it.
+    ClientGone,
+    /// Operators have paused the database: it is to be placed again when they let it go on.
+    Paused,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<AcquireError> for Failure {
+    fn from(error: AcquireError) -> Self {
+        use crate::backend::connect::ConnectError;
+        match error {
+            AcquireError::Connect(ConnectError::Refused { frame, .. }) => Self::Refused(frame),
+            AcquireError::Paused { .. } => Self::Paused,
+            AcquireError::Exhausted { .. } => Self::Problem(
+                Problem::error(Kind::TooManyConnections, error.to_string())
+                    .with_hint("Raise pool.size, or look for transactions that stay open."),
+            ),
+            _ => Self::Problem(unavailable(&error)),
+        }
+    }
+}
+
+fn another_node_may_do(error: &AcquireError, primary: bool) -> bool {
+    match error {
+        AcquireError::Exhausted { .. } | AcquireError::Paused { .. } => false,
+        AcquireError::Gone { .. } => true,
+        AcquireError::Connect(error) => {
+            error.is_about_the_node() || !primary && error.is_about_what_is_not_replayed()
+        }
+    }
+}
+
+fn unavailable(error: &AcquireError) -> Problem {
+    Problem::error(Kind::CannotConnectNow, error.to_string())
+}
+
+fn no_primary(waited: Duration, why: &str) -> Problem {
+    let problem = Problem::error(
+        Kind::CannotConnectNow,
+        format!(
+            "no primary is available: waited {:.1} s for one",
+            waited.as_secs_f64()
+        ),
+    )
+    .with_hint("See /api/status for what each node last answered.");
+    match why {
+        "" => problem,
+        _ => problem.with_detail(why),
+    }
+}
+
+fn last_route(route: Route, seen: &mut Seen, topology: &Topology) -> LastRoute {
+    let position = |id: NodeId| Some(topology.node(id)?.life.as_ref()?.latest.position);
+    LastRoute {
+        route,
+        served: position(route.node).map(|position| position.flush),
+        primary: topology.primary().and_then(|node| position(node.id)),
+        upper: if route.reason == Reason::CaughtUp {
+            seen.upper(topology)
+        } else {
+            None
+        },
+    }
+}
+
+impl LastRoute {
+    /// A batch that went where its session already was.
+    pub(in crate::client) fn held(route: Route) -> Self {
+        Self {
+            route: Route {
+                reason: Reason::Held,
+                ..route
+            },
+            served: None,
+            primary: None,
+            upper: None,
+        }
+    }
+
+    /// One line for the user: where, how far behind, why.
+    pub(in crate::client) fn describe(&self, node: &str) -> String {
+        let role = if self.route.primary {
+            "primary"
+        } else {
+            "standby"
+        };
+        let mut parts = vec![format!("{role} {node}")];
+        if let (Some(served), false) = (self.served, self.route.primary) {
+            if let Some(upper) = self.upper {
+                parts.push(format!(
+                    "{} bytes behind the session",
+                    upper.lsn.bytes_since(served)
+                ));
+            }
+            if let Some(primary) = self.primary {
+                parts.push(format!(
+                    "{} bytes behind the primary",
+                    primary.flush.bytes_since(served)
+                ));
+            }
+        }
+        parts.push(self.why());
+        parts.join(", ")
+    }
+
+    fn why(&self) -> String {
+        let waited = self.route.waited_us as f64 / 1000.0;
+        match self.route.reason {
+            Reason::Write(why) => format!("a write: {}", write_reason(why)),
+            Reason::Neutral => "touches no data".to_owned(),
+            Reason::LevelPrimary => "consistency is primary".to_owned(),
+            Reason::Eventual => "consistency is eventual".to_owned(),
+            Reason::NothingSeen => "the session had seen nothing yet".to_owned(),
+            Reason::SameStandby => "the standby that served the session before".to_owned(),
+            Reason::CaughtUp if waited > 0.0 => format!("caught up after {waited:.1} ms"),
+            Reason::CaughtUp => "caught up".to_owned(),
+            Reason::NoStandby => "no standby was fit to serve reads".to_owned(),
+            Reason::StandbysBehind => {
+                format!("no standby had caught up after {waited:.1} ms")
+            }
+            Reason::Held => "the session held this connection".to_owned(),
+        }
+    }
+}
+
+fn write_reason(reason: WriteReason) -> &'static str {
+    match reason {
+        WriteReason::Command => "changes data or definitions",
+        WriteReason::Locks => "locks rows",
+        WriteReason::ModifyingCte => "WITH changes data",
+        WriteReason::SelectInto => "SELECT INTO",
+        WriteReason::VolatileFunction => "calls a volatile function",
+        WriteReason::UnknownFunction => "calls a function that is not known yet",
+        WriteReason::Transaction => "opens a transaction that may write",
+        WriteReason::SessionState => "touches session state",
+        WriteReason::DoesNotParse => "does not parse",
+        WriteReason::TooLarge => "too large to be looked at",
+        WriteReason::NotReady => "the function catalogue has not been read yet",
+        WriteReason::RefusedByStandby => "a standby refused it before",
+    }
+}

@@ -1,0 +1,516 @@
+//! Gathering what a client sends into batches: as much as is routed as one.
+//!
+//! A batch is a simple query, a function call, or the messages of the extended protocol up to Sync
+//! or Flush. Its bytes stay in the session's inbox until its first answer is on its way, so that it
+//! can be repeated on another node.
+
+use std::sync::Arc;
+
+use crate::backend::prepared::{Prepared, Shape};
+use crate::client::session::names::Names;
+use crate::client::worker::Database;
+use crate::core::exchange::Effects;
+use crate::core::session::Level;
+use crate::core::statement::{Access, Effect, Isolation, Statement, Step, WriteReason};
+use crate::error::{Kind, Problem};
+use crate::wire::frame::{self, HEADER, WHOLE};
+
+/// An extended batch that grows beyond this without a Sync is sent on in parts, in bytes.
+const MAX_BATCH: usize = 4 * WHOLE;
+
+/// Room for this many messages is kept from batch to batch.
+const KEPT_MESSAGES: usize = 8;
+
+/// One message of a batch.
+#[derive(Debug)]
+pub(in crate::client) struct Message {
+    /// Its tag.
+    pub(in crate::client) tag: u8,
+    /// Where it begins in the inbox.
+    pub(in crate::client) start: usize,
+    /// Where it ends.
+    pub(in crate::client) end: usize,
+    /// The statement that it parses, binds, describes or closes, if it is a known one.
+    pub(in crate::client) prepared: Option<Arc<Prepared>>,
+    /// It speaks of a named statement.
+    pub(in crate::client) named: bool,
+    /// A Bind of a statement of which the client expects rows of this shape.
+    pub(in crate::client) shape: Option<Shape>,
+    /// A Parse whose name is in use: the server must be made to refuse it.
+    pub(in crate::client) taken: bool,
+    /// It speaks of the unnamed statement, and the session has none.
+    pub(in crate::client) unknown: bool,
+    /// What running it does to the session: of a simple query, or of an Execute.
+    pub(in crate::client) effects: Effects,
+}
+
+impl Message {
+    fn new(tag: u8, start: usize, end: usize) -> Self {
+        Self {
+            tag,
+            start,
+            end,
+            prepared: None,
+            named: false,
+            shape: None,
+            taken: false,
+            unknown: false,
+            effects: None,
+        }
+    }
+}
+
+/// What ends a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::client) enum End {
+    /// A simple query or a function call: ReadyForQuery follows.
+    Query,
+    /// Sync: ReadyForQuery follows.
+    Sync,
+    /// Flush: the server connection stays until a Sync.
+    Flush,
+    /// The batch is long: what there is goes ahead, as if a Flush stood here.
+    Part,
+    /// The last message is large: this many of its bytes are still to come and are passed through.
+    Large(usize),
+}
+
+/// A batch under construction, then complete.
+#[derive(Debug)]
+pub(in crate::client) struct Batch {
+    /// Its messages.
+    pub(in crate::client) messages: Vec<Message>,
+    /// Where it ends in the inbox.
+    pub(in crate::client) length: usize,
+    /// What ends it.
+    pub(in crate::client) end: End,
+    /// The strictest access that it needs.
+    pub(in crate::client) access: Access,
+    /// Why it is a write, if it is one.
+    pub(in crate::client) write_reason: Option<WriteReason>,
+    /// A commit in it may be acknowledged before it is flushed.
+    pub(in crate::client) may_commit_async: bool,
+    /// Level asked for by a comment.
+    pub(in crate::client) level: Option<Level>,
+    /// What was wrong with that comment.
+    pub(in crate::client) hint_fault: Option<Box<str>>,
+    /// What its statements do to the session, by text.
+    effects: Vec<Arc<[Step]>>,
+    /// How many statements it runs.
+    pub(in crate::client) statements: usize,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            messages: Vec::new(),
+            length: 0,
+            end: End::Sync,
+            access: Access::Neutral,
+            write_reason: None,
+            may_commit_async: false,
+            level: None,
+            hint_fault: None,
+            effects: Vec::new(),
+            statements: 0,
+        }
+    }
+}
+
+/// What the inbox holds.
+#[derive(Debug)]
+pub(in crate::client) enum Gathered {
+    /// Not yet a whole batch.
+    Incomplete,
+    /// A batch.
+    Batch,
+    /// Data of a COPY that has failed: this many bytes are to be dropped.
+    Drop(usize),
+    /// The client says goodbye.
+    Terminate,
+}
+
+/// What gathering needs of the session.
+pub(in crate::client) struct Gatherer<'a> {
+    /// The session's names.
+    pub(in crate::client) names: &'a mut Names,
+    /// The database's statements.
+    pub(in crate::client) database: &'a Database,
+    /// The session's `standard_conforming_strings`.
+    pub(in crate::client) standard_strings: bool,
+    /// The settings that decide what a text means, as a number.
+    pub(in crate::client) meaning: u64,
+}
+
+impl Batch {
+    /// Takes further messages from the inbox until the batch is complete.
+    pub(in crate::client) fn gather(
+        &mut self,
+        inbox: &[u8],
+        mut gatherer: Gatherer<'_>,
+    ) -> Result<Gathered, Problem> {
+        loop {
+            let rest = inbox.get(self.length..).unwrap_or_default();
+            let header = frame::peek(rest)
+                .map_err(|error| Problem::fatal(Kind::ProtocolViolation, error.to_string()))?;
+            let Some((tag, size)) = header else {
+                return Ok(Gathered::Incomplete);
+            };
+            if !is_known(tag) {
+                let what = format!("invalid frontend message type {tag}");
+                return Err(Problem::fatal(Kind::ProtocolViolation, what));
+            }
+            if matches!(tag, b'd' | b'c' | b'f') {
+                if self.messages.is_empty() {
+                    // The server ignores it too.
+                    return Ok(Gathered::Drop(size));
+                }
+                // Data right behind its COPY, without waiting for the server to ask for it.
+                self.end = End::Part;
+                return Ok(Gathered::Batch);
+            }
+            if rest.len() < size && (size <= WHOLE || !may_stream(tag, rest)) {
+                check_size(tag, size, rest.len())?;
+                return Ok(Gathered::Incomplete);
+            }
+            let there = rest.len().min(size);
+            let body = &rest[HEADER..there];
+            let (start, end) = (self.length, self.length + there);
+            self.length = end;
+            let mut message = Message::new(tag, start, end);
+            match tag {
+                b'X' => return Ok(Gathered::Terminate),
+                b'Q' if size == there => {
+                    let (text, _) = frame::cstr(body).ok_or_else(|| malformed("Query"))?;
+                    let statement = gatherer.database.classify(text, gatherer.standard_strings);
+                    self.runs(&statement, false);
+                    message.effects = shared(&statement);
+                }
+                b'P' => gatherer.parse(body, &mut message)?,
+                b'Q' | b'F' => {
+                    let statement = Statement::unexamined(WriteReason::TooLarge);
+                    self.runs(&statement, false);
+                    message.effects = shared(&statement);
+                }
+                b'B' => {
+                    let (portal, names) = frame::cstr(body).ok_or_else(|| malformed("Bind"))?;
+                    let (name, _) = frame::cstr(names).ok_or_else(|| malformed("Bind"))?;
+                    gatherer.refer(name, &mut message);
+                    // The server refuses a statement that it does not know.
+                    if let Some(prepared) = &message.prepared {
+                        let statement = prepared.statement();
+                        self.runs(&statement, prepared.is_refused());
+                        let effects = &statement.effects;
+                        gatherer.names.bound(portal, effects, effects);
+                    }
+                }
+                b'E' => {
+                    let (portal, _) = frame::cstr(body).ok_or_else(|| malformed("Execute"))?;
+                    message.effects = gatherer.names.portal(portal);
+                }
+                b'D' | b'C' => {
+                    let (kind, name) = body.split_first().ok_or_else(|| malformed("Describe"))?;
+                    let (name, _) = frame::cstr(name).ok_or_else(|| malformed("Describe"))?;
+                    if *kind == b'S' {
+                        gatherer.refer(name, &mut message);
+                        if tag == b'C' {
+                            gatherer.names.close_message(name);
+                        }
+                    }
+                }
+                // To these the server objects without answering any message in particular.
+                b'S' | b'H' if !body.is_empty() => return Err(malformed("Sync or Flush")),
+                b'S' | b'H' => {}
+                _ => {
+                    let what = format!("message type \"{}\" is out of order", char::from(tag));
+                    return Err(Problem::fatal(Kind::ProtocolViolation, what));
+                }
+            }
+            self.messages.push(message);
+            self.end = match tag {
+                _ if there < size => {
+                    // What follows a large Bind is not known yet and may write.
+                    if tag == b'B' {
+                        self.strictest(Access::Write, Some(WriteReason::TooLarge));
+                    }
+                    End::Large(size - there)
+                }
+                b'Q' | b'F' => End::Query,
+                b'S' => End::Sync,
+                b'H' => {
+                    self.may_go_on_writing();
+                    End::Flush
+                }
+                _ if self.length > MAX_BATCH => {
+                    // What follows is not known yet and may write.
+                    self.strictest(Access::Write, Some(WriteReason::TooLarge));
+                    End::Part
+                }
+                _ => continue,
+            };
+            return Ok(Gathered::Batch);
+        }
+    }
+
+    /// Whether it was gathered under the simple protocol.
+    pub(in crate::client) fn is_simple(&self) -> bool {
+        matches!(
+            self.messages.first(),
+            Some(Message {
+                tag: b'Q' | b'F',
+                ..
+            })
+        )
+    }
+
+    /// The client has said nothing more for a while: what there is goes ahead, as a server would have run
+    /// it by now. False when nothing of it runs anything.
+    pub(in crate::client) fn close_early(&mut self) -> bool {
+        let runs = self.runs_something();
+        if runs {
+            self.may_go_on_writing();
+            self.end = End::Part;
+        }
+        runs
+    }
+
+    /// Whether a statement in it is executed.
+    pub(in crate::client) fn runs_something(&self) -> bool {
+        self.messages.iter().any(|message| message.tag == b'E')
+    }
+
+    /// Until the Sync it is an open transaction, and what follows may write.
+    fn may_go_on_writing(&mut self) {
+        if self.access == Access::Read {
+            self.strictest(Access::Write, Some(WriteReason::Transaction));
+        }
+    }
+
+    /// What its statements do to the session.
+    pub(in crate::client) fn effects(&self) -> impl Iterator<Item = &Effect> {
+        self.effects
+            .iter()
+            .flat_map(|steps| steps.iter().map(|step| &step.effect))
+    }
+
+    /// Whether its statements leave the session as it is.
+    pub(in crate::client) fn has_no_effects(&self) -> bool {
+        self.effects.is_empty()
+    }
+
+    /// Leaves nothing but the Sync that ends it; gives how many bytes stand before that.
+    pub(in crate::client) fn reduce_to_sync(&mut self) -> usize {
+        let before = self.length - HEADER;
+        *self = Self {
+            messages: vec![Message::new(b'S', 0, HEADER)],
+            length: HEADER,
+            ..Self::default()
+        };
+        before
+    }
+
+    /// Whether it only prepares, describes or closes.
+    pub(in crate::client) fn runs_nothing(&self) -> bool {
+        let harmless = |message: &Message| matches!(message.tag, b'P' | b'D' | b'C' | b'S' | b'H');
+        self.messages.iter().all(harmless)
+    }
+
+    /// Whether it is nothing but a Sync.
+    pub(in crate::client) fn is_bare_sync(&self) -> bool {
+        matches!(self.messages.as_slice(), [Message { tag: b'S', .. }])
+    }
+
+    /// Whether it opens a transaction, and if so, whether that may run on a standby.
+    pub(in crate::client) fn read_only_transaction(&self) -> Option<bool> {
+        self.effects().find_map(|effect| match effect {
+            Effect::Begin {
+                read_only,
+                isolation,
+            } => Some(*read_only == Some(true) && *isolation != Some(Isolation::Serializable)),
+            _ => None,
+        })
+    }
+
+    /// Whether everything in it speaks of Causeway's own settings, which no server knows.
+    ///
+    /// So does `DEALLOCATE` of a statement that the client named by the protocol: on the servers it
+    /// has another name.
+    pub(in crate::client) fn is_own(&self, names: &Names) -> bool {
+        let own = |effect: &Effect| match effect {
+            Effect::Deallocate(Some(name)) => names.get(name.as_bytes()).is_some(),
+            effect => effect.is_own(),
+        };
+        if self.is_simple() {
+            return self.statements > 0
+                && self.statements == self.effects().filter(|effect| counts(effect)).count()
+                && self.effects().filter(|effect| counts(effect)).all(own);
+        }
+        let mut statements = self
+            .messages
+            .iter()
+            .filter_map(|m| m.prepared.as_ref())
+            .peekable();
+        statements.peek().is_some()
+            && self
+                .messages
+                .iter()
+                .all(|m| m.prepared.is_some() || !matches!(m.tag, b'P' | b'B'))
+            && statements.all(|prepared| {
+                let statement = prepared.statement();
+                let effects = || statement.effects.iter().map(|step| &step.effect);
+                let counted = || effects().filter(|effect| counts(effect));
+                statement.count > 0 && statement.count == counted().count() && counted().all(own)
+            })
+    }
+
+    /// Empties it for the next, keeping its memory.
+    pub(in crate::client) fn clear(&mut self) {
+        let mut messages = std::mem::take(&mut self.messages);
+        let mut effects = std::mem::take(&mut self.effects);
+        messages.clear();
+        effects.clear();
+        messages.shrink_to(KEPT_MESSAGES);
+        *self = Self {
+            messages,
+            effects,
+            ..Self::default()
+        };
+    }
+
+    fn runs(&mut self, statement: &Statement, refused: bool) {
+        if refused {
+            self.strictest(Access::Write, Some(WriteReason::RefusedByStandby));
+        }
+        self.strictest(statement.access, statement.write_reason);
+        self.may_commit_async |= statement.may_commit_async;
+        self.statements += statement.count;
+        if !statement.effects.is_empty() {
+            self.effects.push(Arc::clone(&statement.effects));
+        }
+        if let Some(hint) = &statement.hint {
+            self.level = self.level.max_strict(hint.consistency);
+            self.hint_fault = hint.fault.clone().or_else(|| self.hint_fault.take());
+        }
+    }
+
+    fn strictest(&mut self, access: Access, reason: Option<WriteReason>) {
+        if access > self.access {
+            self.access = access;
+            self.write_reason = reason;
+        }
+    }
+}
+
+/// Whether an effect is what its statement is for, and not something beside it.
+fn counts(effect: &Effect) -> bool {
+    !matches!(effect, Effect::Unpin(_))
+}
+
+fn shared(statement: &Statement) -> Effects {
+    (!statement.effects.is_empty()).then(|| Arc::clone(&statement.effects))
+}
+
+/// Of the levels that the statements of one batch ask for, the strictest counts.
+trait Stricter {
+    fn max_strict(self, other: Self) -> Self;
+}
+
+impl Stricter for Option<Level> {
+    fn max_strict(self, other: Self) -> Self {
+        let rank = |level: &Level| Level::ALL.iter().position(|known| known == level);
+        [self, other].into_iter().flatten().max_by_key(rank)
+    }
+}
+
+impl Gatherer<'_> {
+    fn parse(&mut self, body: &[u8], message: &mut Message) -> Result<(), Problem> {
+        let (name, rest) = frame::cstr(body).ok_or_else(|| malformed("Parse"))?;
+        message.named = !name.is_empty();
+        if message.named && self.names.get(name).is_some() {
+            message.prepared = self.names.get(name).cloned();
+            message.taken = true;
+            self.names.parse_in_vain(name);
+            return Ok(());
+        }
+        if message.named && !self.names.has_room(rest.len()) {
+            let what = "a session cannot have more than 100000 prepared statements, or 1 GiB of their texts";
+            return Err(Problem::fatal(Kind::ProgramLimitExceeded, what));
+        }
+        let prepared = self
+            .database
+            .prepare(rest, message.named, self.standard_strings, self.meaning)
+            .ok_or_else(|| malformed("Parse"))?;
+        self.names.parse(name, Arc::clone(&prepared));
+        message.prepared = Some(prepared);
+        Ok(())
+    }
+
+    fn refer(&mut self, name: &[u8], message: &mut Message) {
+        message.named = !name.is_empty();
+        let Some(known) = self.names.get(name).cloned() else {
+            message.unknown = name.is_empty();
+            return;
+        };
+        message.prepared = Some(Arc::clone(&known));
+        if !message.named {
+            return;
+        }
+        let shape = self.names.shape(name);
+        message.shape = shape.filter(|_| message.tag == b'B');
+        // A client that knows the shape of its rows is told when it has changed; it must ask anew.
+        if known.is_outdated() && shape.is_none() {
+            let renewed =
+                self.database
+                    .prepare(known.body(), true, self.standard_strings, self.meaning);
+            if let Some(renewed) = renewed {
+                self.names.renew(name, Arc::clone(&renewed));
+                message.prepared = Some(renewed);
+            }
+        } else {
+            self.database.keep_up(&known, self.standard_strings);
+        }
+    }
+}
+
+fn malformed(what: &str) -> Problem {
+    Problem::fatal(
+        Kind::ProtocolViolation,
+        format!("invalid message format: {what}"),
+    )
+}
+
+/// Messages that a frontend may send after startup (manual, "Message Formats").
+fn is_known(tag: u8) -> bool {
+    matches!(
+        tag,
+        b'B' | b'C' | b'd' | b'c' | b'f' | b'D' | b'E' | b'H' | b'F' | b'P' | b'Q' | b'S' | b'X'
+    )
+}
+
+/// Whether a large message can be sent on before it has arrived whole.
+fn may_stream(tag: u8, bytes: &[u8]) -> bool {
+    match tag {
+        b'Q' | b'F' => bytes.len() >= HEADER,
+        // Its names must be there, because the statement's is replaced.
+        b'B' => frame::cstr(&bytes[HEADER..]).is_some_and(|(_, rest)| frame::cstr(rest).is_some()),
+        _ => false,
+    }
+}
+
+fn check_size(tag: u8, size: usize, there: usize) -> Result<(), Problem> {
+    let limit = match tag {
+        // A statement's text is kept for other server connections; PostgreSQL's own bound is 1 GiB.
+        b'P' => return Ok(()),
+        // It streams as soon as its two names are there, and those are short.
+        b'Q' | b'F' | b'B' if there < WHOLE => return Ok(()),
+        _ => WHOLE,
+    };
+    if size <= limit {
+        return Ok(());
+    }
+    let what = format!(
+        "message \"{}\" of {size} bytes is too long",
+        char::from(tag)
+    );
+    Err(Problem::fatal(Kind::ProgramLimitExceeded, what))
+}

@@ -1,0 +1,125 @@
+//! A transaction whose server connection is lost: nothing of it counts, and the session is in a failed
+//! transaction, as after any other error in one, until it ends it.
+//!
+//! Without this a COMMIT that follows an error which the application never saw, such as one in answer
+//! to a driver's Close, would run by itself and be answered as if it had committed something.
+
+use super::refuse;
+use crate::client::attachment::Attachment;
+use crate::client::attachment::routing::Failure;
+use crate::client::connection::batch::Batch;
+use crate::client::connection::{Connection, Ending};
+use crate::client::session::context::Context;
+use crate::client::session::state::State;
+use crate::core::exchange::TransactionStatus;
+use crate::core::session::Cover;
+use crate::core::statement::Effect;
+use crate::error::{Kind, Problem};
+use crate::wire::reply::Reply;
+
+/// Whether the session stands in a transaction that no server knows any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::client) enum Aborted {
+    /// It does not.
+    #[default]
+    No,
+    /// It does, and has not been told: its client said nothing since.
+    Untold,
+    /// It does, and was told.
+    Told,
+}
+
+/// Answers a batch in such a transaction. False when it is to be run after all.
+pub(in crate::client) async fn answer(
+    client: &mut Connection,
+    state: &mut State,
+    context: &Context,
+    batch: &Batch,
+) -> Result<bool, Ending> {
+    let ends = |effect: &Effect| matches!(effect, Effect::End { .. });
+    if batch
+        .effects()
+        .any(|effect| matches!(effect, Effect::Rollback { .. }))
+    {
+        state.aborted = Aborted::No;
+        return Ok(false);
+    }
+    if batch.is_bare_sync() {
+        client.consume(batch.length);
+        let ready = Reply::new().ready(TransactionStatus::Failed);
+        client.tell(ready.as_bytes()).await?;
+        return Ok(true);
+    }
+    let problem = if batch.effects().any(ends) {
+        state.aborted = Aborted::No;
+        rolled_back()
+    } else if state.aborted == Aborted::Untold {
+        // A driver may close a statement by itself and pass the answer on to nobody.
+        if !batch.runs_nothing() {
+            state.aborted = Aborted::Told;
+        }
+        rolled_back()
+    } else {
+        Problem::error(
+            Kind::InFailedTransaction,
+            "current transaction is aborted, commands ignored until end of transaction block",
+        )
+    };
+    let status = match state.aborted {
+        Aborted::No => TransactionStatus::Idle,
+        Aborted::Untold | Aborted::Told => TransactionStatus::Failed,
+    };
+    refuse(
+        client,
+        state,
+        context,
+        batch,
+        Failure::Problem(problem),
+        status,
+    )
+    .await?;
+    Ok(true)
+}
+
+/// Whether the loss of the held server connection costs the session no more than its open
+/// transaction, which it can be told at its next statement.
+pub(in crate::client) fn may_outlive(
+    held: &mut Attachment,
+    state: &State,
+    context: &Context,
+) -> bool {
+    let exchange = &held.server().talk.exchange;
+    state.pins().is_empty()
+        && !context.is_session_pooled()
+        && exchange.is_quiet()
+        && exchange.status() != TransactionStatus::Idle
+}
+
+/// The server connection was lost between two statements of a transaction.
+pub(in crate::client) fn transaction_lost(
+    mut held: Attachment,
+    state: &mut State,
+    context: &Context,
+) {
+    state.aborted = match held.status() {
+        TransactionStatus::Failed => Aborted::Told,
+        _ => Aborted::Untold,
+    };
+    if held.is_primary() {
+        let server = held.server();
+        let node = server.origin.node;
+        state
+            .seen
+            .ended_on_primary(node, server.life(), Cover::Unknown);
+    }
+    held.discard(context);
+    state.server_lost();
+}
+
+fn rolled_back() -> Problem {
+    Problem::error(
+        Kind::SerializationFailure,
+        "the server connection was lost; the transaction was rolled back",
+    )
+    .with_hint("It is safe to run the transaction again.")
+}

@@ -1,0 +1,215 @@
+//! Writing a batch for one particular server connection: statement names are replaced by those that
+//! the connection knows, and what is not prepared there yet is prepared on the way.
+
+use crate::backend::prepared::Prepared;
+use crate::backend::server::Server;
+use crate::client::connection::batch::{Batch, End, Message};
+use crate::core::exchange::{Effects, Owed};
+use crate::core::statement::Effect;
+use crate::wire::frame::{self, HEADER};
+
+/// What to send.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::client) enum Rendered {
+    /// The batch's bytes as the client sent them.
+    Verbatim,
+    /// Other bytes.
+    Rewritten(Vec<u8>),
+}
+
+/// Enters the batch's messages into the server's books and gives the bytes to send. `frees_at_once` puts a
+/// Sync of our own behind a batch that runs nothing and ends with Flush, so that it holds no server.
+pub(in crate::client) fn render(
+    batch: &Batch,
+    inbox: &[u8],
+    server: &mut Server,
+    max_prepared: usize,
+    frees_at_once: bool,
+) -> Rendered {
+    if batch
+        .messages
+        .iter()
+        .enumerate()
+        .all(|(at, message)| is_verbatim(message, &batch.messages[..at], server))
+        && batch.end != End::Part
+        && !frees_at_once
+    {
+        for message in &batch.messages {
+            enter(message, server);
+        }
+        return Rendered::Verbatim;
+    }
+    let mut out = Vec::with_capacity(batch.length + 64);
+    // In front of everything, where no error of the batch can make the server skip it.
+    while let Some(closed) = server.talk.held.evict(max_prepared) {
+        frame::write(&mut out, b'C', |body| {
+            body.push(b'S');
+            body.extend_from_slice(format!("causeway_{closed}\0").as_bytes());
+        });
+        server.talk.exchange.sent(Owed::OwnClose);
+    }
+    for message in &batch.messages {
+        write(message, inbox, server, &mut out);
+    }
+    if batch.end == End::Part {
+        frame::write(&mut out, b'H', |_| {});
+    }
+    if frees_at_once {
+        frame::write(&mut out, b'S', |_| {});
+        server.talk.exchange.sent(Owed::OwnSync);
+    }
+    Rendered::Rewritten(out)
+}
+
+fn is_verbatim(message: &Message, before: &[Message], server: &Server) -> bool {
+    match message.tag {
+        b'B' | b'D' | b'C' if !message.named => match &message.prepared {
+            None => !message.unknown,
+            // The unnamed statement is on this connection, or was parsed just before.
+            Some(prepared) => {
+                server.talk.unnamed == Some(prepared.id())
+                    || before.iter().any(|m| m.tag == b'P' && !m.named)
+            }
+        },
+        b'P' | b'B' | b'D' | b'C' => !message.named,
+        _ => true,
+    }
+}
+
+/// Books a message that is sent as it is.
+fn enter(message: &Message, server: &mut Server) {
+    let owed = match message.tag {
+        b'Q' | b'F' => {
+            server.talk.unnamed = None;
+            Owed::Query(message.effects.clone())
+        }
+        b'P' => {
+            server.talk.unnamed = message.prepared.as_ref().map(|prepared| prepared.id());
+            server.talk.parsing.push_back(None);
+            Owed::Parse
+        }
+        b'B' => Owed::Bind,
+        b'D' => Owed::Describe,
+        b'E' => {
+            if forgets_statements(&message.effects) {
+                // What follows must not be taken for prepared; if this fails, it still is, under a name
+                // that is then refused, and the connection is not given to anybody else.
+                server.talk.held.clear();
+            }
+            Owed::Execute(message.effects.clone())
+        }
+        b'C' => {
+            if message.prepared.is_some() {
+                server.talk.unnamed = None;
+            }
+            Owed::Close
+        }
+        b'S' => Owed::Sync,
+        _ => return,
+    };
+    server.talk.exchange.sent(owed);
+}
+
+fn write(message: &Message, inbox: &[u8], server: &mut Server, out: &mut Vec<u8>) {
+    let bytes = &inbox[message.start..message.end];
+    match (&message.prepared, message.tag) {
+        (Some(prepared), b'P') if message.named => {
+            if message.taken {
+                // The server refuses a second statement of this name in its own words.
+                ensure_named(prepared, server, out);
+                prepared.write_parse(&prepared.server_name(), out);
+                server.talk.parsing.push_back(None);
+                server.talk.exchange.sent(Owed::Parse);
+            } else if server.talk.held.touch(prepared.id()) {
+                server.talk.exchange.sent(Owed::FakeParse);
+            } else {
+                parse_named(prepared, server, Owed::Parse, out);
+            }
+        }
+        (Some(_), b'C') if message.named => server.talk.exchange.sent(Owed::FakeClose),
+        (None, b'C') if message.named => server.talk.exchange.sent(Owed::FakeClose),
+        (Some(prepared), b'B') if message.named => {
+            ensure_named(prepared, server, out);
+            write_bind(bytes, &prepared.server_name(), out);
+            server.talk.exchange.sent(Owed::Bind);
+        }
+        (Some(prepared), b'D') if message.named => {
+            ensure_named(prepared, server, out);
+            frame::write(out, b'D', |body| {
+                body.push(b'S');
+                body.extend_from_slice(prepared.server_name().as_bytes());
+                body.push(0);
+            });
+            let name = frame::cstr(&bytes[HEADER + 1..]).map_or(&[][..], |(name, _)| name);
+            server
+                .talk
+                .describing
+                .push_back((prepared.id(), name.into()));
+            server.talk.exchange.sent(Owed::DescribeNamed);
+        }
+        (Some(prepared), b'B' | b'D') if server.talk.unnamed != Some(prepared.id()) => {
+            prepared.write_parse("", out);
+            server.talk.unnamed = Some(prepared.id());
+            server.talk.parsing.push_back(None);
+            server.talk.exchange.sent(Owed::OwnParse);
+            out.extend_from_slice(bytes);
+            enter(message, server);
+        }
+        (None, b'B' | b'D') if message.unknown => {
+            // The session has no unnamed statement; what the server has may be another session's.
+            frame::write(out, b'C', |body| body.extend_from_slice(b"S\0"));
+            server.talk.exchange.sent(Owed::OwnClose);
+            server.talk.unnamed = None;
+            out.extend_from_slice(bytes);
+            enter(message, server);
+        }
+        _ => {
+            out.extend_from_slice(bytes);
+            enter(message, server);
+        }
+    }
+}
+
+/// Whether a statement drops everything that is prepared.
+fn forgets_statements(effects: &Effects) -> bool {
+    effects
+        .iter()
+        .flat_map(|steps| steps.iter())
+        .any(|step| matches!(step.effect, Effect::Deallocate(None) | Effect::DiscardAll))
+}
+
+fn ensure_named(prepared: &Prepared, server: &mut Server, out: &mut Vec<u8>) {
+    if !server.talk.held.touch(prepared.id()) {
+        parse_named(prepared, server, Owed::OwnParse, out);
+    }
+}
+
+fn parse_named(prepared: &Prepared, server: &mut Server, owed: Owed, out: &mut Vec<u8>) {
+    server.talk.held.insert(prepared.id());
+    prepared.write_parse(&prepared.server_name(), out);
+    server.talk.parsing.push_back(Some(prepared.id()));
+    server.talk.exchange.sent(owed);
+}
+
+/// A Bind with another statement name; the rest of a large one follows by itself.
+fn write_bind(bytes: &[u8], name: &str, out: &mut Vec<u8>) {
+    let body = &bytes[HEADER..];
+    // Both names were found when the batch was gathered.
+    let Some((portal, rest)) = frame::cstr(body) else {
+        return;
+    };
+    let Some((old_name, rest)) = frame::cstr(rest) else {
+        return;
+    };
+    let length = bytes
+        .first_chunk::<HEADER>()
+        .map_or(0, |&[_, a, b, c, d]| u32::from_be_bytes([a, b, c, d]));
+    let length = length as usize - old_name.len() + name.len();
+    out.push(b'B');
+    out.extend_from_slice(&(length as u32).to_be_bytes());
+    out.extend_from_slice(portal);
+    out.push(0);
+    out.extend_from_slice(name.as_bytes());
+    out.push(0);
+    out.extend_from_slice(rest);
+}

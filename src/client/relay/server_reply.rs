@@ -1,0 +1,305 @@
+//! What a server's answer means on its way to the client: every frame is held against what is owed,
+//! and passed on, swallowed, or the reason to repeat the batch elsewhere.
+
+use crate::backend::prepared::Shape;
+use crate::backend::server::Conversation;
+use crate::client::connection::Connection;
+use crate::client::session::names::Names;
+use crate::client::session::state::State;
+use crate::core::exchange::{Exchange, Fate, Owed, TransactionStatus};
+use crate::metrics::Replay;
+use crate::wire::frame::{self, HEADER, Piece};
+use crate::wire::reply::error_field;
+
+const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
+const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];
+
+/// Which side has broken.
+pub(super) enum Fault {
+    Client,
+    Server,
+}
+
+/// How far an answer has come.
+#[derive(Debug, Default)]
+pub(in crate::client) struct Progress {
+    /// Nothing decisive has come yet, and the batch could be repeated.
+    pub(in crate::client) hold: bool,
+    /// Why it is to be repeated.
+    pub(in crate::client) repeat: Option<Replay>,
+    /// The client was told of an error.
+    pub(in crate::client) failed: bool,
+    /// A prepared statement's plan no longer fits its tables.
+    pub(in crate::client) plan_outdated: bool,
+    /// The server has ended this session, in its own words.
+    pub(in crate::client) farewell: Option<Vec<u8>>,
+    /// The client's process id, and the server's, which notifications bear.
+    pub(in crate::client) processes: (i32, i32),
+}
+
+/// Walks one chunk from the server.
+pub(super) struct ServerReply<'a> {
+    pub(super) client: &'a mut Connection,
+    pub(super) state: &'a mut State,
+    pub(super) talk: &'a mut Conversation,
+    pub(super) progress: &'a mut Progress,
+}
+
+impl ServerReply<'_> {
+    pub(super) fn take(&mut self, chunk: &[u8]) -> (usize, Result<(), Fault>) {
+        let mut at = 0;
+        // Where the bytes begin that are to be forwarded and have not been put anywhere yet.
+        let mut run = 0;
+        loop {
+            let before = at;
+            let (tag, bytes) = match self
+                .talk
+                .walker
+                .next(chunk, &mut at, |tag| matches!(tag, b'D' | b'd'))
+            {
+                Err(_) => return (chunk.len(), Err(Fault::Server)),
+                Ok(None) => break,
+                Ok(Some(Piece::More(_))) => continue,
+                Ok(Some(Piece::Frame { tag, bytes } | Piece::Start { tag, bytes })) => (tag, bytes),
+            };
+            if tag == b'E' && is_fatal(bytes) && !is_farewell(bytes) {
+                // The session's own doing, such as idle_in_transaction_session_timeout.
+                self.progress.farewell = Some(bytes.to_vec());
+                let told = self.forward(&chunk[run..before]);
+                return (chunk.len(), told.and(Err(Fault::Server)));
+            }
+            if tag == b'E' && is_farewell(bytes) {
+                if self.talk.exchange.owes_nothing() {
+                    // All is answered: the session need not know that it is on its own again.
+                    self.talk.exchange.gone();
+                    let told = self.forward(&chunk[run..before]);
+                    return (chunk.len(), told);
+                }
+                // The connection is as good as lost, and so is this statement; the session is not.
+                let told = self.forward(&chunk[run..before]);
+                return (chunk.len(), told.and(Err(Fault::Server)));
+            }
+            if matches!(tag, b'T' | b'n') && self.talk.exchange.describes_named() {
+                self.described(bytes);
+            }
+            let mut renamed = None;
+            let mut fate = self
+                .talk
+                .exchange
+                .received(tag, bytes.get(HEADER).copied().unwrap_or(0));
+            match tag {
+                b'D' | b'd' | b'T' => {}
+                b'1' => {
+                    self.talk.parsing.pop_front();
+                    if fate == Fate::Forward {
+                        self.state.names.confirmed();
+                    }
+                }
+                b'S' if is_hot_standby(bytes) => fate = Fate::Swallow,
+                b'S' => {
+                    self.talk.note_parameter(&bytes[HEADER..]);
+                    if fate == Fate::Forward
+                        && let Some((name, value)) = frame::parameter(&bytes[HEADER..])
+                    {
+                        self.state.reported(&name, &value);
+                    }
+                }
+                b'A' => renamed = self.notification(bytes),
+                b'E' => renamed = self.error(bytes),
+                _ => {}
+            }
+            if let Some(finished) = self.talk.exchange.take_finished() {
+                let done = bytes.get(HEADER..).unwrap_or_default();
+                self.state.finished(&finished, done, self.talk);
+            }
+            match tag {
+                // What is repeated on another node has not failed.
+                b'E' if self.progress.repeat.is_none() => {
+                    self.progress.failed = true;
+                    self.state.failed();
+                }
+                b'Z' if fate != Fate::OutOfStep => {
+                    let status = bytes
+                        .get(HEADER)
+                        .copied()
+                        .and_then(TransactionStatus::from_byte);
+                    self.state.ready(status.unwrap_or_default(), self.talk);
+                }
+                _ => {}
+            }
+            if fate == Fate::OutOfStep {
+                return (chunk.len(), Err(Fault::Server));
+            }
+            if let Some(renamed) = renamed {
+                self.client.out.extend_from_slice(&chunk[run..before]);
+                self.client.out.extend_from_slice(&renamed);
+                run = at;
+                self.progress.hold = false;
+            } else if fate == Fate::Swallow || self.progress.repeat.is_some() {
+                self.client.out.extend_from_slice(&chunk[run..before]);
+                if self.progress.repeat.is_some() {
+                    self.client.out.clear();
+                }
+                run = at;
+            } else if self.progress.hold && is_decisive(tag) {
+                self.progress.hold = false;
+            }
+            if self.talk.exchange.has_fake() && self.progress.repeat.is_none() {
+                self.client.out.extend_from_slice(&chunk[run..at]);
+                run = at;
+                put_fakes(
+                    &mut self.talk.exchange,
+                    &mut self.state.names,
+                    &mut self.client.out,
+                );
+            }
+        }
+        (at, self.forward(&chunk[run..at]))
+    }
+
+    fn forward(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let out = &mut self.client.out;
+        if self.progress.hold || !out.is_empty() {
+            out.extend_from_slice(bytes);
+            if self.progress.hold || out.is_empty() {
+                return Ok(());
+            }
+            let written = self
+                .client
+                .socket
+                .write_now(out)
+                .map_err(|_| Fault::Client)?;
+            if written == out.len() {
+                *out = Vec::new();
+            } else {
+                out.drain(..written);
+            }
+            return Ok(());
+        }
+        let written = self
+            .client
+            .socket
+            .write_now(bytes)
+            .map_err(|_| Fault::Client)?;
+        out.extend_from_slice(&bytes[written..]);
+        Ok(())
+    }
+
+    fn described(&mut self, bytes: &[u8]) {
+        if let Some((id, name)) = self.talk.describing.pop_front() {
+            let shape = Shape::of_frame(bytes);
+            self.talk.held.set_shape(id, shape);
+            self.state.names.described(&name, id, shape);
+        }
+    }
+
+    /// An error; if it speaks of a statement by the name that only the server knows, in the client's
+    /// terms.
+    fn error(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.talk.describing.clear();
+        for id in self.talk.parsing.drain(..).flatten() {
+            self.talk.held.remove(id);
+        }
+        self.talk.unnamed = None;
+        let field = |code| error_field(bytes, code).unwrap_or_default();
+        let sqlstate = field(b'C');
+        if sqlstate == b"0A000" && field(b'R') == b"RevalidateCachedQuery" {
+            self.progress.plan_outdated = true;
+        } else if self.progress.hold {
+            self.progress.repeat = repeatable(sqlstate);
+        }
+        if self.progress.repeat.is_some() {
+            return None;
+        }
+        let wanted = self.state.names.wanted_in_vain();
+        let renamed = wanted
+            .filter(|_| sqlstate == b"42P05")
+            .map(|name| with_message(bytes, b"causeway_", name));
+        renamed
+    }
+
+    /// A notification of the session's own bears the process id that the client was told at its login.
+    fn notification(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        own_notification(bytes, self.progress.processes)
+    }
+}
+
+/// A NotificationResponse with the client's own process id in place of its server's; none when it is
+/// somebody else's.
+pub(in crate::client) fn own_notification(frame: &[u8], processes: (i32, i32)) -> Option<Vec<u8>> {
+    let (own, server) = processes;
+    let process = frame.get(HEADER..)?.first_chunk::<4>()?;
+    if i32::from_be_bytes(*process) != server {
+        return None;
+    }
+    let mut renamed = frame.to_vec();
+    renamed[HEADER..HEADER + 4].copy_from_slice(&own.to_be_bytes());
+    Some(renamed)
+}
+
+/// Whether a server ends the session.
+pub(in crate::client) fn is_fatal(frame: &[u8]) -> bool {
+    matches!(error_field(frame, b'V'), Some(b"FATAL" | b"PANIC"))
+}
+
+/// An error frame in whose message the word that begins with `prefix` is replaced.
+fn with_message(frame: &[u8], prefix: &[u8], word: &[u8]) -> Vec<u8> {
+    let body = &frame[HEADER..];
+    let Some(at) = body.windows(prefix.len()).position(|part| part == prefix) else {
+        return frame.to_vec();
+    };
+    let digits = body[at + prefix.len()..].iter();
+    let end = at + prefix.len() + digits.take_while(|byte| byte.is_ascii_digit()).count();
+    let mut renamed = Vec::with_capacity(frame.len() + word.len());
+    frame::write(&mut renamed, b'E', |out| {
+        out.extend_from_slice(&body[..at]);
+        out.extend_from_slice(word);
+        out.extend_from_slice(&body[end..]);
+    });
+    renamed
+}
+
+/// Whether a server takes its leave: it shuts down, crashes, or was told to end this session.
+pub(in crate::client) fn is_farewell(frame: &[u8]) -> bool {
+    let field = |code| error_field(frame, code).unwrap_or_default();
+    matches!(field(b'V'), b"FATAL" | b"PANIC")
+        && matches!(field(b'C'), b"57P01" | b"57P02" | b"57P03" | b"57P05")
+}
+
+/// Whether a standby's error is one that another node would not give (manual, "Hot Standby").
+fn repeatable(sqlstate: &[u8]) -> Option<Replay> {
+    match sqlstate {
+        // Nothing is serializable on a standby, so that this is always a recovery conflict.
+        b"40001" | b"40P01" => Some(Replay::RecoveryConflict),
+        b"57P01" | b"57P02" | b"57P03" | b"57P05" => Some(Replay::NodeLost),
+        // Read-only transaction, feature not supported or object in wrong state during recovery.
+        b"25006" | b"0A000" | b"55000" => Some(Replay::ReadOnly),
+        _ => None,
+    }
+}
+
+/// Whether the client learns something by this frame that could differ on another node.
+fn is_decisive(tag: u8) -> bool {
+    !matches!(tag, b'1' | b'2' | b'3' | b't' | b'T' | b'n' | b'S')
+}
+
+/// Whether a ParameterStatus frame is `in_hot_standby`.
+pub(in crate::client) fn is_hot_standby(bytes: &[u8]) -> bool {
+    frame::cstr(&bytes[HEADER..]).is_some_and(|(name, _)| name == b"in_hot_standby")
+}
+
+/// Answers in the server's place what was not sent to it.
+pub(super) fn put_fakes(exchange: &mut Exchange, names: &mut Names, out: &mut Vec<u8>) {
+    while let Some(fake) = exchange.next_fake() {
+        match fake {
+            Owed::FakeParse => {
+                names.confirmed();
+                out.extend_from_slice(PARSE_COMPLETE);
+            }
+            _ => {
+                names.confirmed();
+                out.extend_from_slice(CLOSE_COMPLETE);
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What a session only uses and does not own: its worker, its database's statements, its place among the
+//! cancel requests and on the list of clients, its way to the pools.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use crate::client::accept::cancels::Slot;
+use crate::client::attachment::routing::Places;
+use crate::client::relay::LookAfter;
+use crate::client::worker::{Database, Worker};
+use crate::core::statement::Renew;
+use crate::shared::registry::Entry;
+
+/// See above.
+#[derive(Debug)]
+pub(in crate::client) struct Context {
+    pub(in crate::client) worker: Arc<Worker>,
+    pub(in crate::client) database: Arc<Database>,
+    pub(in crate::client) slot: Arc<Slot>,
+    pub(in crate::client) entry: Entry,
+    pub(in crate::client) places: Places,
+
+    pub(in crate::client) look_after: LookAfter,
+    /// Resolves when idle sessions are to end.
+    pub(in crate::client) draining: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Context {
+    pub(in crate::client) fn node_name(&self, node: u16) -> String {
+        let nodes = &self.worker.common.config.nodes;
+        nodes
+            .get(usize::from(node))
+            .map_or_else(String::new, |node| node.name.clone())
+    }
+
+    /// What sessions that begin later find has changed: connections of before are not given to them.
+    pub(in crate::client) fn renew(&self, renew: &Renew) {
+        let common = &self.worker.common;
+        match renew {
+            Renew::Role(user) => common.pools.renew(None, user.as_deref()),
+            Renew::Database(database) | Renew::Close(database) => {
+                common.pools.renew(Some(database), None)
+            }
+        }
+        common.forget_greetings();
+    }
+}

@@ -1,0 +1,151 @@
+//! Waiting for the client between batches, with an ear for the server that is held and for the end
+//! of the proxy.
+
+use std::task::Poll;
+
+use super::context::Context;
+use super::state::State;
+use crate::client::attachment::Attachment;
+use crate::client::connection::{Connection, Ending};
+use crate::client::outcome::aborted;
+use crate::client::relay::{is_farewell, is_fatal, is_hot_standby, own_notification};
+use crate::error::{Kind, Problem};
+use crate::wire::frame::{HEADER, Piece, Walker};
+
+/// What a held server said to an idle session.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Notices, notifications, parameters: whole messages, since it is idle.
+    bytes: Vec<u8>,
+    parameters: Vec<Vec<u8>>,
+    /// It has ended the session, in these words.
+    farewell: Option<Vec<u8>>,
+    /// It has gone, as servers do.
+    gone: bool,
+}
+
+/// Waits for more from the client; what a held server says meanwhile is passed on.
+pub(super) async fn listen(
+    client: &mut Connection,
+    state: &mut State,
+    context: &mut Context,
+    held: &mut Option<Attachment>,
+) -> Result<(), Ending> {
+    let outlives = held
+        .as_mut()
+        .is_some_and(|held| aborted::may_outlive(held, state, context));
+    let process = context.slot.process();
+    let Context {
+        look_after,
+        draining,
+        worker,
+        ..
+    } = context;
+    let mut server = held.as_mut().map(Attachment::server);
+    let ended = std::future::poll_fn(|cx| {
+        if let Some(server) = &mut server {
+            let processes = (process, server.cancel.process);
+            let read = server
+                .socket
+                .poll_read(cx, |bytes| whole_frames(bytes, outlives, processes));
+            match read {
+                Poll::Ready(Ok(Some(heard))) => return Poll::Ready(Ok(Some(heard))),
+                Poll::Ready(_) => return Poll::Ready(Err(Lost::Server)),
+                Poll::Pending => {}
+            }
+            if look_after.poll(cx) && !server.is_current(&worker.common.cluster.topology()) {
+                return Poll::Ready(Err(Lost::Server));
+            }
+        }
+        if server.is_none() && draining.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(Lost::Us));
+        }
+        match client.poll_fill(cx) {
+            Poll::Ready(Ok(())) if client.ended => Poll::Ready(Err(Lost::Client)),
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(None)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Lost::Client)),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    let lost = match ended {
+        Ok(None) => return Ok(()),
+        Ok(Some(heard)) => {
+            if let Some(server) = &mut server {
+                for body in &heard.parameters {
+                    server.talk.note_parameter(body);
+                }
+            }
+            if !heard.bytes.is_empty() {
+                client.tell(&heard.bytes).await?;
+            }
+            match (heard.farewell, heard.gone) {
+                (Some(frame), _) => {
+                    if let Some(held) = held.take() {
+                        held.discard(context);
+                    }
+                    return Err(Ending::Said(frame));
+                }
+                (None, false) => return Ok(()),
+                (None, true) => Lost::Server,
+            }
+        }
+        Err(lost) => lost,
+    };
+    match lost {
+        Lost::Client => Err(Ending::Quiet),
+        Lost::Us => Err(Ending::Problem(Problem::fatal(
+            Kind::AdminShutdown,
+            "terminating connection: causeway is shutting down",
+        ))),
+        Lost::Server => {
+            let Some(held) = held.take() else {
+                return Ok(());
+            };
+            if outlives {
+                aborted::transaction_lost(held, state, context);
+                return Ok(());
+            }
+            let node = held.node_name().clone();
+            held.discard(context);
+            Err(Ending::Problem(Problem::fatal(
+                Kind::ConnectionFailure,
+                format!("the server connection to node {node} that this session held was lost"),
+            )))
+        }
+    }
+}
+
+/// Takes whole frames only, so that the next batch's answer begins with a frame. What differs between
+/// a standby and the primary is not the client's business.
+fn whole_frames(bytes: &[u8], outlives: bool, processes: (i32, i32)) -> (usize, Heard) {
+    let mut walker = Walker::default();
+    let mut at = 0;
+    let mut heard = Heard::default();
+    while let Ok(Some(Piece::Frame { tag, bytes })) = walker.next(bytes, &mut at, |_| false) {
+        match tag {
+            b'S' if is_hot_standby(bytes) => {}
+            // A server's farewell is no news to a session that goes on without it.
+            b'E' if outlives && is_farewell(bytes) => heard.gone = true,
+            b'E' if is_fatal(bytes) => heard.farewell = Some(bytes.to_vec()),
+            b'A' => match own_notification(bytes, processes) {
+                Some(own) => heard.bytes.extend_from_slice(&own),
+                None => heard.bytes.extend_from_slice(bytes),
+            },
+            _ => {
+                if tag == b'S' {
+                    heard.parameters.push(bytes[HEADER..].to_vec());
+                }
+                heard.bytes.extend_from_slice(bytes);
+            }
+        }
+    }
+    (at, heard)
+}
+
+enum Lost {
+    Client,
+    Server,
+    /// The proxy is ending.
+    Us,
+}

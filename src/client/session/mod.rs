@@ -1,0 +1,485 @@
+//! One client's session from its login to its end: gather a batch, place it, relay it, again.
+
+pub(super) mod context;
+mod idle;
+pub(super) mod local;
+pub(super) mod names;
+pub(super) mod state;
+
+use std::time::{Duration, Instant};
+
+use self::context::Context;
+use self::state::State;
+use super::attachment::routing::{Failure, LastRoute, MAX_ATTEMPTS};
+use super::attachment::{self, Attachment, ask, shapes};
+use super::connection::batch::{Batch, End, Gathered, Gatherer};
+use super::connection::{Connection, Ending};
+use super::outcome::aborted::{self, Aborted};
+use super::outcome::{self, resolve};
+use super::relay::render::{Rendered, render};
+use super::relay::{Outcome, Relay};
+use crate::core::exchange::TransactionStatus;
+use crate::core::route::NodeSet;
+use crate::core::statement::{Access, Effect, Renew, WriteReason};
+use crate::error::{Kind, Problem};
+use crate::metrics::Replay;
+use crate::wire::reply::Reply;
+
+/// A client that has sent statements without Sync or Flush, and then nothing for so long, waits for what
+/// a server would have said by now.
+const SILENCE: Duration = Duration::from_millis(50);
+
+/// A session that has logged in.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) client: Connection,
+    pub(super) state: State,
+    pub(super) context: Context,
+    held: Option<Attachment>,
+    /// The last batch, for its memory.
+    spare: Batch,
+}
+
+impl Session {
+    pub(super) fn new(client: Connection, state: State, context: Context) -> Self {
+        Self {
+            client,
+            state,
+            context,
+            held: None,
+            spare: Batch::default(),
+        }
+    }
+
+    /// Serves the client until it leaves.
+    pub(super) async fn run(&mut self) {
+        let ending = self.serve().await;
+        if let Some(held) = self.held.take() {
+            held.leave(&self.state, &self.context).await;
+        }
+        outcome::dismiss(&mut self.client, &self.context, ending).await;
+    }
+
+    async fn serve(&mut self) -> Ending {
+        loop {
+            let mut batch = std::mem::take(&mut self.spare);
+            batch.clear();
+            let mut silent = false;
+            loop {
+                match self.gather(&mut batch) {
+                    Ok(Gathered::Batch) => break,
+                    Ok(Gathered::Terminate) => return Ending::Quiet,
+                    Ok(Gathered::Drop(bytes)) => self.client.drop_next(bytes),
+                    Ok(Gathered::Incomplete) if silent && batch.close_early() => break,
+                    Ok(Gathered::Incomplete) => {
+                        let waiting = batch.runs_something() && !silent;
+                        match self.listen(waiting).await {
+                            Ok(heard) => silent = !heard,
+                            Err(ending) => return ending,
+                        }
+                    }
+                    Err(problem) => return Ending::Problem(problem),
+                }
+            }
+            self.context.slot.begin();
+            let ran = self.run_batch(&mut batch).await;
+            self.context.slot.end();
+            if let Err(ending) = ran {
+                return ending;
+            }
+            self.spare = batch;
+        }
+    }
+
+    fn gather(&mut self, batch: &mut Batch) -> Result<Gathered, Problem> {
+        let gatherer = Gatherer {
+            standard_strings: self.state.standard_strings(),
+            meaning: self.state.meaning(),
+            names: &mut self.state.names,
+            database: &self.context.database,
+        };
+        batch.gather(&self.client.inbox, gatherer)
+    }
+
+    /// Waits for the client; false when it said nothing for a while and `briefly` was asked for.
+    async fn listen(&mut self, briefly: bool) -> Result<bool, Ending> {
+        let Self {
+            client,
+            state,
+            context,
+            held,
+            ..
+        } = self;
+        let listening = idle::listen(client, state, context, held);
+        match briefly {
+            false => listening.await.map(|()| true),
+            true => match tokio::time::timeout(SILENCE, listening).await {
+                Ok(heard) => heard.map(|()| true),
+                Err(_) => Ok(false),
+            },
+        }
+    }
+
+    async fn run_batch(&mut self, batch: &mut Batch) -> Result<(), Ending> {
+        let status = self.status();
+        if self.client.skipping {
+            let synced = batch.end == End::Sync;
+            self.state.names.failed();
+            self.client.consume(batch.length);
+            if let End::Large(missing) = batch.end {
+                self.client.drop_next(missing);
+            }
+            if synced {
+                self.client.skipping = false;
+                return self
+                    .client
+                    .tell(Reply::new().ready(status).as_bytes())
+                    .await;
+            }
+            return Ok(());
+        }
+        if self
+            .held
+            .as_mut()
+            .is_some_and(|held| held.server().talk.exchange.skips_to_sync())
+        {
+            return self.skip_to_sync(batch).await;
+        }
+        if let Some(fault) = &batch.hint_fault {
+            let warning = Problem::error(Kind::InvalidParameterValue, fault.to_string());
+            let reply = Reply::new().warning(&warning);
+            self.client.tell(reply.as_bytes()).await?;
+        }
+        if self.state.aborted != Aborted::No
+            && aborted::answer(&mut self.client, &mut self.state, &self.context, batch).await?
+        {
+            return Ok(());
+        }
+        if self.held.is_none() && batch.is_bare_sync() {
+            self.client.consume(batch.length);
+            return self
+                .client
+                .tell(Reply::new().ready(status).as_bytes())
+                .await;
+        }
+        let quiet = self
+            .held
+            .as_mut()
+            .is_none_or(|held| held.server().talk.exchange.is_quiet());
+        if quiet && batch.is_own(&self.state.names) {
+            return local::answer(
+                &mut self.client,
+                &mut self.state,
+                &self.context,
+                batch,
+                status,
+            )
+            .await;
+        }
+        self.relay_timed(batch).await
+    }
+
+    /// The server has met an error and ignores all but a Sync, so that nothing else is sent.
+    async fn skip_to_sync(&mut self, batch: &mut Batch) -> Result<(), Ending> {
+        self.state.names.failed();
+        if batch.end == End::Sync {
+            let before = batch.reduce_to_sync();
+            self.client.consume(before);
+            return self.relay(batch).await;
+        }
+        self.client.consume(batch.length);
+        if let End::Large(missing) = batch.end {
+            self.client.drop_next(missing);
+        }
+        Ok(())
+    }
+
+    /// Relays a batch, and counts the time from its arrival to the end of its answer. What the client
+    /// itself draws out, such as COPY data or a Flush in the middle, is not counted.
+    async fn relay_timed(&mut self, batch: &mut Batch) -> Result<(), Ending> {
+        let whole = matches!(batch.end, End::Query | End::Sync);
+        let began = Instant::now();
+        self.context.entry.begin();
+        let result = self.relay(batch).await;
+        let took = began.elapsed();
+        let over = self.status() == TransactionStatus::Idle;
+        self.context.entry.end(took, over);
+        if whole
+            && result.is_ok()
+            && let Some(last) = &self.state.last_route
+        {
+            let metrics = &self.context.worker.common.metrics;
+            metrics.took(last.route.primary, took);
+        }
+        result
+    }
+
+    async fn relay(&mut self, batch: &mut Batch) -> Result<(), Ending> {
+        let mut exclude = NodeSet::default();
+        let mut attempts = 0;
+        self.renew_before(batch);
+        loop {
+            attempts += 1;
+            let mut held = match self.held.take() {
+                Some(held) => held,
+                None => {
+                    let (client, state) = (&mut self.client, &mut self.state);
+                    match attachment::attach(client, state, &mut self.context, batch, exclude).await
+                    {
+                        Ok(held) => held,
+                        Err(Failure::Unfit(node)) if attempts < MAX_ATTEMPTS => {
+                            exclude.insert(node);
+                            continue;
+                        }
+                        Err(failure) => return self.refuse(batch, failure).await,
+                    }
+                }
+            };
+            match self.make_ready(&mut held, batch).await {
+                Ok(()) => {}
+                Err(Failure::Lost) => return self.server_lost(held, batch, false).await,
+                Err(failure) => {
+                    self.held = Some(held);
+                    self.refuse(batch, failure).await?;
+                    return self.finish().await;
+                }
+            }
+            match self.relay_once(&mut held, batch).await {
+                Outcome::Done | Outcome::Open => {
+                    self.client.consume(batch.length);
+                    self.held = Some(held);
+                    return self.finish().await;
+                }
+                Outcome::Leftover => {
+                    self.client.consume(batch.length);
+                    let told = self.client.tell(&[]).await;
+                    held.settle(&mut self.state, &self.context);
+                    let over = held.server().is_free();
+                    if !over || !self.state.pins().is_empty() {
+                        told?;
+                        return self.server_lost(held, batch, false).await;
+                    }
+                    held.transaction_ended(&mut self.state, &self.context);
+                    held.discard(&self.context);
+                    return told;
+                }
+                Outcome::Repeat(why) if attempts < MAX_ATTEMPTS => {
+                    self.context.worker.common.metrics.replayed(why);
+                    if why == Replay::ReadOnly {
+                        self.remember_refusal(batch);
+                        batch.access = Access::Write;
+                        batch.write_reason = Some(WriteReason::RefusedByStandby);
+                    } else {
+                        exclude.insert(held.server().origin.node);
+                    }
+                    match why {
+                        Replay::NodeLost => held.discard(&self.context),
+                        _ => held.release(&self.context),
+                    }
+                }
+                Outcome::Repeat(_) | Outcome::ServerLost => {
+                    return self.server_lost(held, batch, true).await;
+                }
+                Outcome::Farewell(frame) => {
+                    held.discard(&self.context);
+                    return Err(Ending::Said(frame));
+                }
+                Outcome::ClientGone => {
+                    outcome::abandon(held, &self.context).await;
+                    return Err(Ending::Quiet);
+                }
+                Outcome::Broken(problem) => {
+                    outcome::abandon(held, &self.context).await;
+                    return Err(Ending::Problem(problem));
+                }
+            }
+        }
+    }
+
+    /// Databases that are to be dropped, renamed or copied may have nobody connected to them.
+    fn renew_before(&self, batch: &Batch) {
+        if batch.has_no_effects() {
+            return;
+        }
+        for effect in batch.effects() {
+            if let Effect::Renew(renew @ Renew::Close(_)) = effect {
+                self.context.renew(renew);
+            }
+        }
+    }
+
+    /// What has to be known before the batch is sent.
+    async fn make_ready(&mut self, held: &mut Attachment, batch: &Batch) -> Result<(), Failure> {
+        attachment::sync_held(held, &self.state).await?;
+        shapes::check(held, batch).await?;
+        attachment::disown_numbers(held, &self.context, batch).await?;
+        let resolves = self.context.places.bounds().resolves_commits;
+        resolve::identify(held, batch, resolves).await
+    }
+
+    async fn relay_once(&mut self, held: &mut Attachment, batch: &mut Batch) -> Outcome {
+        let on_standby = !held.is_primary();
+        let first = held.unit.access.is_none();
+        let access = held
+            .unit
+            .access
+            .unwrap_or(Access::Neutral)
+            .max(batch.access);
+        held.unit.access = Some(access);
+        held.unit.may_commit_async |= batch.may_commit_async;
+        let asynchronous = held.unit.may_commit_async || self.state.may_commit_async();
+        if !std::mem::take(&mut held.unit.just_placed) {
+            held.last = LastRoute::held(held.last.route);
+            self.state.last_route = Some(held.last);
+            let route = held.last.route;
+            let metrics = &self.context.worker.common.metrics;
+            metrics.routed(route.node.0, route.primary, route.reason);
+        }
+        let pinned = !self.state.pins().is_empty() || !self.state.is_settled();
+        let session_pooled = self.context.is_session_pooled();
+        let server = held.server();
+        if !on_standby && access == Access::Write && (asynchronous || server.commits_async) {
+            server.commits_asynchronously();
+        }
+        let idle = server.talk.exchange.is_free();
+        let autocommit = first && idle;
+        // What runs nothing, such as Parse and Describe, can be repeated anywhere.
+        let repeatable = (on_standby || batch.runs_nothing())
+            && autocommit
+            && batch.has_no_effects()
+            && !pinned
+            && matches!(batch.end, End::Query | End::Sync);
+        // Its client may have given it up while it waited, and be at its second attempt elsewhere.
+        if !repeatable && idle && self.client.has_left() {
+            return Outcome::ClientGone;
+        }
+        let frees_at_once =
+            batch.end == End::Flush && batch.runs_nothing() && idle && !session_pooled;
+        let max_prepared = self.context.places.bounds().max_prepared;
+        let inbox = &self.client.inbox;
+        let rendered = render(batch, inbox, server, max_prepared, frees_at_once);
+        let bytes = match &rendered {
+            Rendered::Verbatim => &inbox[..batch.length],
+            Rendered::Rewritten(bytes) => bytes,
+        };
+        // A failed write is noticed by the read that follows, after what the server still had to say.
+        let written = server.socket.write_now(bytes).unwrap_or(bytes.len());
+        let to_server = bytes[written..].to_vec();
+        let large = match batch.end {
+            End::Large(missing) => missing,
+            _ => 0,
+        };
+        // Its beginning is not needed again, and its end must not be taken for a new batch.
+        if !repeatable {
+            self.client.consume(batch.length);
+            batch.length = 0;
+        }
+        let processes = (self.context.slot.process(), server.cancel.process);
+        // What a repeatable batch leaves in the inbox counts as sent ahead; the relay only adds to it.
+        let mut relay = Relay {
+            client: &mut self.client,
+            state: &mut self.state,
+            server,
+            cluster: &self.context.worker.common.cluster,
+            look_after: &mut self.context.look_after,
+            to_server,
+            large,
+            flush_after_large: large > 0 && !batch.is_simple(),
+            kept: batch.length,
+            progress: super::relay::begin(repeatable, processes),
+        };
+        let outcome = relay.run().await;
+        if relay.progress.plan_outdated {
+            let prepared = batch.messages.iter().filter_map(|m| m.prepared.as_ref());
+            prepared.for_each(|prepared| prepared.outdate());
+        }
+        if relay.progress.failed && frees_at_once {
+            // The server has had a Sync; the client's own is still to come.
+            self.client.skipping = true;
+        }
+        outcome
+    }
+
+    /// A batch has been answered: what it did is taken over, and the connection is given back if nothing
+    /// of the session is left on it.
+    async fn finish(&mut self) -> Result<(), Ending> {
+        let Some(mut held) = self.held.take() else {
+            return Ok(());
+        };
+        held.settle(&mut self.state, &self.context);
+        let server = held.server();
+        if !server.is_free() {
+            self.held = Some(held);
+            return Ok(());
+        }
+        if !self.state.is_settled() && ask::ask(&mut held, &mut self.state).await.is_err() {
+            held.discard(&self.context);
+            let what =
+                "the server connection was lost while it was asked what the session left on it";
+            return Err(Problem::fatal(Kind::ConnectionFailure, what).into());
+        }
+        held.transaction_ended(&mut self.state, &self.context);
+        let heard = std::mem::take(&mut held.server().talk.unasked);
+        let keep = !self.state.pins().is_empty() || self.context.is_session_pooled();
+        self.context.entry.pinned(self.state.pins());
+        if keep {
+            self.held = Some(held);
+        } else {
+            held.release(&self.context);
+        }
+        if let Some(name) = self.state.after.renamed.take() {
+            let reply = Reply::new().parameter("application_name", &name);
+            self.client.tell(reply.as_bytes()).await?;
+        }
+        match heard.is_empty() {
+            true => Ok(()),
+            false => self.client.tell(&heard).await,
+        }
+    }
+
+    async fn server_lost(
+        &mut self,
+        held: Attachment,
+        batch: &Batch,
+        sent: bool,
+    ) -> Result<(), Ending> {
+        let Self {
+            client,
+            state,
+            context,
+            ..
+        } = self;
+        outcome::server_lost(client, state, context, held, batch, sent).await
+    }
+
+    async fn refuse(&mut self, batch: &Batch, failure: Failure) -> Result<(), Ending> {
+        let status = self.status();
+        let Self {
+            client,
+            state,
+            context,
+            ..
+        } = self;
+        outcome::refuse(client, state, context, batch, failure, status).await
+    }
+
+    fn remember_refusal(&mut self, batch: &Batch) {
+        for message in &batch.messages {
+            if let Some(prepared) = &message.prepared {
+                prepared.refuse();
+            } else if message.tag == b'Q'
+                && let Some(text) = self.client.inbox.get(message.start + 5..message.end - 1)
+            {
+                self.context.database.refused_by_standby(text);
+            }
+        }
+    }
+
+    fn status(&mut self) -> TransactionStatus {
+        match &mut self.held {
+            Some(held) => held.status(),
+            None if self.state.aborted != Aborted::No => TransactionStatus::Failed,
+            None => TransactionStatus::Idle,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The prepared statements that a client knows by its own names.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use ahash::RandomState;
+
+use crate::backend::prepared::{Prepared, Shape};
+use crate::core::exchange::Effects;
+use crate::core::statement::Step;
+
+/// A session may not name more statements than this.
+pub(in crate::client) const MAX_NAMES: usize = 100_000;
+
+/// Texts that one session may keep, in bytes.
+const MOST_BYTES: usize = 1 << 30;
+
+/// One session's names.
+#[derive(Debug, Default)]
+pub(in crate::client) struct Names {
+    /// Portals whose statements have effects; few have.
+    portals: HashMap<Box<[u8]>, Arc<[Step]>, RandomState>,
+    /// The texts of the named statements, in bytes.
+    bytes: usize,
+    named: HashMap<Box<[u8]>, Named, RandomState>,
+    /// The unnamed statement.
+    unnamed: Option<Arc<Prepared>>,
+    /// What the client has asked for and is not confirmed yet, in order.
+    unconfirmed: VecDeque<Change>,
+}
+
+/// What a name means.
+#[derive(Debug)]
+struct Named {
+    prepared: Arc<Prepared>,
+    /// The rows that the client was told to expect, if it has asked.
+    shape: Option<Shape>,
+}
+
+/// What an error takes back.
+#[derive(Debug)]
+enum Change {
+    /// A Parse that took no name.
+    None,
+    /// A Parse of this name, which was taken.
+    InVain(Box<[u8]>),
+    /// A Parse under this name.
+    Parsed(Box<[u8]>),
+    /// A Close of this name, and what it meant.
+    Closed(Box<[u8]>, Option<Named>),
+}
+
+impl Names {
+    /// What a name means.
+    pub(in crate::client) fn get(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
+        if name.is_empty() {
+            self.unnamed.as_ref()
+        } else {
+            self.named.get(name).map(|named| &named.prepared)
+        }
+    }
+
+    /// The rows that the client expects of a named statement, if it has asked.
+    pub(in crate::client) fn shape(&self, name: &[u8]) -> Option<Shape> {
+        self.named.get(name)?.shape
+    }
+
+    /// The client was told what rows to expect.
+    pub(in crate::client) fn described(&mut self, name: &[u8], id: u64, shape: Shape) {
+        if let Some(named) = self.named.get_mut(name)
+            && named.prepared.id() == id
+        {
+            named.shape = Some(shape);
+        }
+    }
+
+    /// The name that the message whose turn it is wanted in vain.
+    pub(in crate::client) fn wanted_in_vain(&self) -> Option<&[u8]> {
+        match self.unconfirmed.front() {
+            Some(Change::InVain(name)) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Whether there is room for one more with a text of so many bytes.
+    pub(in crate::client) fn has_room(&self, bytes: usize) -> bool {
+        self.named.len() < MAX_NAMES && self.bytes + bytes <= MOST_BYTES
+    }
+
+    /// A portal is bound to a statement with these effects.
+    pub(in crate::client) fn bound(
+        &mut self,
+        portal: &[u8],
+        effects: &[Step],
+        shared: &Arc<[Step]>,
+    ) {
+        if effects.is_empty() {
+            if !self.portals.is_empty() {
+                self.portals.remove(portal);
+            }
+        } else {
+            self.portals.insert(portal.into(), Arc::clone(shared));
+        }
+    }
+
+    /// What executing a portal does to the session.
+    pub(in crate::client) fn portal(&self, portal: &[u8]) -> Effects {
+        if self.portals.is_empty() {
+            return None;
+        }
+        self.portals.get(portal).cloned()
+    }
+
+    /// Portals end with the transaction.
+    pub(in crate::client) fn transaction_ended(&mut self) {
+        if !self.portals.is_empty() {
+            self.portals.clear();
+        }
+    }
+
+    /// All names, each with its statement.
+    pub(in crate::client) fn all(&self) -> impl Iterator<Item = (&[u8], &Arc<Prepared>)> {
+        self.named
+            .iter()
+            .map(|(name, named)| (&**name, &named.prepared))
+    }
+
+    /// The client parses a statement; if the server refuses, the name is taken back.
+    pub(in crate::client) fn parse(&mut self, name: &[u8], prepared: Arc<Prepared>) {
+        if name.is_empty() {
+            self.unnamed = Some(prepared);
+            self.unconfirmed.push_back(Change::None);
+        } else {
+            let named = Named {
+                prepared,
+                shape: None,
+            };
+            self.bytes += named.prepared.body().len();
+            self.named.insert(name.into(), named);
+            self.unconfirmed.push_back(Change::Parsed(name.into()));
+        }
+    }
+
+    /// A Parse that will certainly fail, because its name is taken.
+    pub(in crate::client) fn parse_in_vain(&mut self, name: &[u8]) {
+        self.unconfirmed.push_back(Change::InVain(name.into()));
+    }
+
+    /// The oldest unconfirmed Parse, or Close of a name, succeeded.
+    pub(in crate::client) fn confirmed(&mut self) {
+        self.unconfirmed.pop_front();
+    }
+
+    /// Everything parsed so far was accepted.
+    pub(in crate::client) fn confirm_all(&mut self) {
+        self.unconfirmed.clear();
+    }
+
+    /// An error: what was not confirmed never happened.
+    pub(in crate::client) fn failed(&mut self) {
+        while let Some(change) = self.unconfirmed.pop_back() {
+            match change {
+                Change::Parsed(name) => drop(self.remove(&name)),
+                Change::Closed(name, Some(named)) => {
+                    self.bytes += named.prepared.body().len();
+                    self.named.insert(name, named);
+                }
+                Change::Closed(_, None) | Change::InVain(_) | Change::None => {}
+            }
+        }
+    }
+
+    /// A Close message for a name; an error before it takes it back.
+    pub(in crate::client) fn close_message(&mut self, name: &[u8]) {
+        if name.is_empty() {
+            self.unnamed = None;
+        } else {
+            let closed = self.remove(name);
+            self.unconfirmed
+                .push_back(Change::Closed(name.into(), closed));
+        }
+    }
+
+    /// `DEALLOCATE name`. True when the name was known.
+    pub(in crate::client) fn close(&mut self, name: &[u8]) -> bool {
+        self.remove(name).is_some()
+    }
+
+    fn remove(&mut self, name: &[u8]) -> Option<Named> {
+        let removed = self.named.remove(name)?;
+        self.bytes -= removed.prepared.body().len();
+        Some(removed)
+    }
+
+    /// `DEALLOCATE ALL`, `DISCARD ALL`.
+    pub(in crate::client) fn clear(&mut self) {
+        self.named.clear();
+        self.bytes = 0;
+        self.unnamed = None;
+    }
+
+    /// Another number for a statement whose plans are outdated.
+    pub(in crate::client) fn renew(&mut self, name: &[u8], prepared: Arc<Prepared>) {
+        if let Some(known) = self.named.get_mut(name) {
+            known.prepared = prepared;
+        }
+    }
+}

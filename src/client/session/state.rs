@@ -1,0 +1,489 @@
+//! What a session is, apart from the server connection that it happens to hold: its settings, its
+//! transaction, its prepared statements, what it has seen, and what it has left where.
+//!
+//! Changed by what servers answer, statement by statement; asked by whoever places or prepares.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::names::Names;
+use crate::backend::server::Conversation;
+use crate::backend::settings::{ROLE, Settings};
+use crate::core::exchange::{Finished, TransactionStatus};
+use crate::core::residue::{Pins, Residue};
+use crate::core::session::{Level, Seen};
+use crate::core::statement::{Effect, PinReason, Renew};
+use crate::core::transaction::{Change, Transaction};
+
+use crate::client::attachment::routing::LastRoute;
+use crate::client::outcome::aborted::Aborted;
+
+const APPLICATION_NAME: &str = "application_name";
+
+/// What ran that cannot be told: the server is asked before the connection serves anybody else.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Doubt {
+    /// Custom settings that may have been made.
+    names: BTreeSet<Box<str>>,
+    /// A name may have been made up.
+    any_name: bool,
+}
+
+/// What statements have brought about beyond the session's own state, since it was last dealt with.
+#[derive(Debug, Default)]
+pub(in crate::client) struct Aftermath {
+    /// The settings differ from what the connection is known to have.
+    pub(in crate::client) settings_changed: bool,
+    /// Definitions changed, for everybody.
+    pub(in crate::client) ddl: bool,
+    /// A number was drawn from a sequence.
+    pub(in crate::client) drew: bool,
+    /// The connection's sequence numbers are gone.
+    pub(in crate::client) discarded_numbers: bool,
+    /// The application's name is to be told anew: the server has gone back to its own default.
+    pub(in crate::client) renamed: Option<String>,
+    /// Idle connections of before are to be renewed.
+    pub(in crate::client) renew: Vec<Renew>,
+}
+
+/// A session's own state.
+#[derive(Debug)]
+pub(in crate::client) struct State {
+    /// Settings to be found on every server connection that the session uses.
+    settings: Arc<Settings>,
+    /// The startup packet's: the one default that server connections do not have from theirs, since they
+    /// are shared by clients that differ in it.
+    application_name: Option<String>,
+    /// See [`Settings::meaning`].
+    meaning: u64,
+    /// The session's own number, where its temporary objects hide others'.
+    own_meaning: u64,
+    transaction: Transaction,
+    /// Settings and the like whose change was seen in the unit under way, by name.
+    touched: BTreeSet<Box<str>>,
+    /// Reported by the server in the unit under way, and not yet explained.
+    reported: BTreeSet<Box<str>>,
+    /// `standard_conforming_strings` is on, as far as anybody knows.
+    standard_strings: bool,
+    pins: Pins,
+    /// Pins came or went in the open transaction: a ROLLBACK may take that back.
+    pins_pending: bool,
+    doubt: Option<Doubt>,
+    /// Worth a question although nothing unknown ran: a pin may have ended.
+    may_be_free: bool,
+    default_level: Level,
+    chosen_level: Option<Level>,
+    pub(in crate::client) after: Aftermath,
+    pub(in crate::client) seen: Seen,
+    pub(in crate::client) names: Names,
+    pub(in crate::client) aborted: Aborted,
+    pub(in crate::client) last_route: Option<LastRoute>,
+    committed: Vec<Change>,
+}
+
+impl State {
+    /// A session at login. `own_meaning` is not zero and nobody else's.
+    pub(in crate::client) fn new(
+        default_level: Level,
+        own_meaning: u64,
+        standard_strings: bool,
+        application_name: Option<String>,
+    ) -> Self {
+        let mut settings = Settings::default();
+        if let Some(name) = &application_name {
+            settings.set_value(APPLICATION_NAME, name.as_bytes());
+        }
+        Self {
+            settings: Arc::new(settings),
+            application_name,
+            meaning: 0,
+            own_meaning,
+            transaction: Transaction::default(),
+            touched: BTreeSet::new(),
+            reported: BTreeSet::new(),
+            standard_strings,
+            pins: Pins::default(),
+            pins_pending: false,
+            doubt: None,
+            may_be_free: false,
+            default_level,
+            chosen_level: None,
+            after: Aftermath::default(),
+            seen: Seen::default(),
+            names: Names::default(),
+            aborted: Aborted::default(),
+            last_route: None,
+            committed: Vec::new(),
+        }
+    }
+
+    /// Settings to be found on the session's server connection, outside of a transaction.
+    pub(in crate::client) fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// The consistency level in force.
+    pub(in crate::client) fn level(&self) -> Level {
+        let mut pending = self.transaction.changes().rev();
+        let chosen = pending.find_map(|change| match change {
+            Change::Level(level) => Some(*level),
+            _ => None,
+        });
+        chosen
+            .unwrap_or(self.chosen_level)
+            .unwrap_or(self.default_level)
+    }
+
+    /// `SET [LOCAL] causeway.consistency`, or a reset of it, in the transaction that is open, if one is.
+    pub(in crate::client) fn set_level(&mut self, level: Option<Level>, local: bool) {
+        if self.transaction.is_clean() && !local {
+            self.chosen_level = level;
+        } else {
+            self.transaction.push(Change::Level(level), local);
+        }
+    }
+
+    /// Whether a backslash in a plain literal is a backslash.
+    pub(in crate::client) fn standard_strings(&self) -> bool {
+        self.standard_strings
+    }
+
+    /// What a text means beside what it says: see [`Settings::meaning`].
+    pub(in crate::client) fn meaning(&self) -> u64 {
+        if self.pins.contains(PinReason::TemporaryObject) {
+            return self.own_meaning;
+        }
+        if self.transaction.changes().next().is_none() {
+            return self.meaning;
+        }
+        let mut settings = Settings::clone(&self.settings);
+        self.transaction
+            .changes()
+            .for_each(|change| apply(&mut settings, change));
+        settings.meaning()
+    }
+
+    /// Whether `synchronous_commit` may differ from the server's default in this session.
+    pub(in crate::client) fn may_commit_async(&self) -> bool {
+        const NAME: &str = "synchronous_commit";
+        let pending =
+            |change: &Change| matches!(change, Change::Set { name, .. } if &**name == NAME);
+        self.settings.contains(NAME) || self.transaction.changes().any(pending)
+    }
+
+    /// What keeps the session on its server connection.
+    pub(in crate::client) fn pins(&self) -> Pins {
+        self.pins
+    }
+
+    /// Whether nothing has happened that anybody must be asked about, or told.
+    pub(in crate::client) fn is_settled(&self) -> bool {
+        self.doubt.is_none() && !self.may_be_free
+    }
+
+    /// A statement with effects has completed, with `tag`, or was given up.
+    pub(in crate::client) fn finished(
+        &mut self,
+        finished: &Finished,
+        tag: &[u8],
+        talk: &mut Conversation,
+    ) {
+        let steps = finished.effects.iter();
+        for step in steps.filter(|step| step.statement == finished.statement) {
+            if finished.completed {
+                self.completed(&step.effect, tag, talk);
+            } else {
+                self.attempted(&step.effect, talk);
+            }
+        }
+    }
+
+    fn completed(&mut self, effect: &Effect, tag: &[u8], talk: &mut Conversation) {
+        match effect {
+            Effect::Begin { .. }
+            | Effect::End { .. }
+            | Effect::Rollback { .. }
+            | Effect::Savepoint(_)
+            | Effect::Release(_)
+            | Effect::RollbackTo(_) => {
+                if tag.starts_with(b"ROLLBACK") {
+                    self.rolled_back();
+                }
+                self.transaction.completed(effect, tag, &mut self.committed);
+            }
+            Effect::Set { name, .. } => {
+                self.touched.insert(name.clone());
+                self.transaction.completed(effect, tag, &mut self.committed);
+            }
+            Effect::ResetAll => {
+                self.touch_all();
+                self.transaction.completed(effect, tag, &mut self.committed);
+            }
+            Effect::DiscardAll => self.discarded(talk),
+            Effect::DiscardTemp => self.unpin(PinReason::TemporaryObject),
+            Effect::DiscardSequences => self.after.discarded_numbers = true,
+            Effect::Deallocate(name) => self.deallocated(name.as_deref(), talk),
+            Effect::Pin(reason) => {
+                self.pins.insert(*reason);
+                self.pins_pending = true;
+            }
+            Effect::Unpin(reason) => self.unpin(*reason),
+            Effect::Opaque(opaque) => self.doubt(&opaque.names, opaque.any_name),
+            Effect::DrawsNumber => self.after.drew = true,
+            Effect::Renew(renew) => self.after.renew.push(renew.clone()),
+            Effect::Ddl => self.after.ddl = true,
+            Effect::SetOwn { name, value, local } if &**name == "consistency" => {
+                let level = value.as_deref().and_then(|value| value.parse().ok());
+                self.transaction.push(Change::Level(level), *local);
+            }
+            Effect::AsksNumber
+            | Effect::DiscardPlans
+            | Effect::Notify
+            | Effect::Listen(_)
+            | Effect::Unlisten(_)
+            | Effect::SetOwn { .. }
+            | Effect::ShowOwn(_) => {}
+        }
+    }
+
+    /// A statement began and did not complete: what no ROLLBACK takes back may have happened.
+    fn attempted(&mut self, effect: &Effect, talk: &mut Conversation) {
+        match effect {
+            Effect::Pin(PinReason::Library | PinReason::Seed) => self.completed(effect, b"", talk),
+            Effect::Pin(_) | Effect::DiscardAll => self.doubt(&[], false),
+            Effect::Opaque(opaque) => self.doubt(&opaque.names, opaque.any_name),
+            Effect::DrawsNumber => self.after.drew = true,
+            Effect::Unpin(_) => self.may_be_free |= !self.pins.is_empty(),
+            _ => {}
+        }
+    }
+
+    /// ErrorResponse.
+    pub(in crate::client) fn failed(&mut self) {
+        self.transaction.error();
+        self.names.failed();
+        self.rolled_back();
+    }
+
+    fn rolled_back(&mut self) {
+        if self.pins_pending {
+            self.doubt(&[], false);
+        }
+    }
+
+    /// ParameterStatus: the server shows this from now on.
+    pub(in crate::client) fn reported(&mut self, name: &str, value: &str) {
+        if name == "standard_conforming_strings" {
+            self.standard_strings = value == "on";
+        }
+        self.reported.insert(name.to_ascii_lowercase().into());
+    }
+
+    /// ReadyForQuery.
+    pub(in crate::client) fn ready(&mut self, status: TransactionStatus, talk: &Conversation) {
+        if self.transaction.is_clean()
+            && self.reported.is_empty()
+            && status == TransactionStatus::Idle
+            && self.committed.is_empty()
+        {
+            return;
+        }
+        if self.transaction.ready(status, &mut self.committed).is_err() {
+            self.doubt(&[], false);
+        }
+        let committed = std::mem::take(&mut self.committed);
+        self.commit(&committed, talk);
+        if status == TransactionStatus::Idle {
+            self.names.transaction_ended();
+            self.pins_pending = false;
+            let unexplained = |name: &Box<str>| {
+                !self.touched.contains(name)
+                    && !matches!(
+                        &**name,
+                        "in_hot_standby" | "is_superuser" | "session_authorization"
+                    )
+            };
+            if self.reported.iter().any(unexplained) {
+                self.doubt(&[], false);
+            }
+            self.reported.clear();
+            self.touched.clear();
+        }
+    }
+
+    fn commit(&mut self, changes: &[Change], talk: &Conversation) {
+        for change in changes {
+            match change {
+                Change::Level(level) => self.chosen_level = *level,
+                Change::Set { name, sql: Some(_) } => {
+                    let settings = Arc::make_mut(&mut self.settings);
+                    apply(settings, change);
+                    // As the server shows it: DateStyle, for one, is merged with what it was.
+                    let shown = talk
+                        .reported
+                        .iter()
+                        .find(|(known, _)| known.eq_ignore_ascii_case(name));
+                    if let Some((_, value)) = shown {
+                        settings.set_value(name, value.as_bytes());
+                    }
+                    self.after.settings_changed = true;
+                }
+                _ => {
+                    apply(Arc::make_mut(&mut self.settings), change);
+                    self.after.settings_changed = true;
+                }
+            }
+        }
+        if self.after.settings_changed {
+            self.meaning = self.settings.meaning();
+            self.restore_application_name();
+        }
+    }
+
+    fn restore_application_name(&mut self) {
+        if let Some(name) = &self.application_name
+            && !self.settings.contains(APPLICATION_NAME)
+        {
+            Arc::make_mut(&mut self.settings).set_value(APPLICATION_NAME, name.as_bytes());
+            self.after.renamed = Some(name.clone());
+        }
+    }
+
+    fn discarded(&mut self, talk: &mut Conversation) {
+        self.touch_all();
+        self.settings = Arc::default();
+        self.restore_application_name();
+        self.meaning = 0;
+        self.chosen_level = None;
+        for reason in self
+            .pins
+            .iter()
+            .filter(|reason| *reason != PinReason::Library)
+        {
+            self.pins.remove(reason);
+        }
+        self.doubt = None;
+        self.may_be_free = false;
+        self.after.settings_changed = true;
+        self.after.discarded_numbers = true;
+        self.deallocated(None, talk);
+    }
+
+    fn deallocated(&mut self, name: Option<&str>, talk: &mut Conversation) {
+        match name {
+            Some(name) => drop(self.names.close(name.as_bytes())),
+            // It dropped what other sessions had prepared on this connection as well.
+            None => {
+                self.names.clear();
+                talk.held.clear();
+            }
+        }
+        self.unpin(PinReason::SqlPrepare);
+    }
+
+    fn unpin(&mut self, reason: PinReason) {
+        self.may_be_free |= self.pins.contains(reason);
+        self.pins_pending = true;
+    }
+
+    fn touch_all(&mut self) {
+        let names = self.settings.names().map(Box::from).collect::<Vec<_>>();
+        self.touched.extend(names);
+        self.touched.extend(self.reported.iter().cloned());
+        for name in [
+            "datestyle",
+            "timezone",
+            "client_encoding",
+            "intervalstyle",
+            "application_name",
+            "standard_conforming_strings",
+            "default_transaction_read_only",
+            "search_path",
+        ] {
+            self.touched.insert(name.into());
+        }
+    }
+
+    fn doubt(&mut self, names: &[Box<str>], any_name: bool) {
+        let doubt = self.doubt.get_or_insert_default();
+        doubt.names.extend(names.iter().cloned());
+        doubt.any_name |= any_name;
+    }
+
+    /// The question that is to be asked of the server; none when all is known.
+    pub(in crate::client) fn question(&self) -> Option<String> {
+        if self.is_settled() {
+            return None;
+        }
+        let mut names: BTreeSet<&str> = self
+            .settings
+            .names()
+            .filter(|name| name.contains('.'))
+            .collect();
+        if let Some(doubt) = &self.doubt {
+            names.extend(doubt.names.iter().map(|name| &**name));
+        }
+        Some(Residue::question(names))
+    }
+
+    /// What the server has answered. The settings are those that it shows.
+    pub(in crate::client) fn answered(&mut self, residue: &Residue) {
+        let doubt = self.doubt.take().unwrap_or_default();
+        self.may_be_free = false;
+        self.pins = residue.pins_after(self.pins);
+        if doubt.any_name {
+            self.pins.insert(PinReason::Settings);
+        }
+        let mut settings = Settings::default();
+        for (name, value) in &residue.settings {
+            settings.set_value(name, value);
+        }
+        if let Some(role) = &residue.role {
+            let mut sql = b"SET ROLE \"".to_vec();
+            for byte in role.iter() {
+                sql.extend(std::iter::repeat_n(*byte, 1 + usize::from(*byte == b'"')));
+            }
+            sql.push(b'"');
+            settings.set(ROLE, &sql);
+        }
+        self.meaning = settings.meaning();
+        self.settings = Arc::new(settings);
+        self.restore_application_name();
+    }
+
+    /// The settings that a connection has on which the session has changed its own.
+    pub(in crate::client) fn applied(&self) -> Arc<Settings> {
+        if self.after.renamed.is_none() {
+            return Arc::clone(&self.settings);
+        }
+        let mut settings = Settings::clone(&self.settings);
+        settings.reset(APPLICATION_NAME);
+        Arc::new(settings)
+    }
+
+    /// The server connection is lost, and with it the transaction and what stood on the connection.
+    pub(in crate::client) fn server_lost(&mut self) {
+        self.transaction.lost();
+        self.names.failed();
+        self.names.transaction_ended();
+        self.pins = Pins::default();
+        self.pins_pending = false;
+        self.doubt = None;
+        self.may_be_free = false;
+        self.touched.clear();
+        self.reported.clear();
+        self.committed.clear();
+    }
+}
+
+fn apply(settings: &mut Settings, change: &Change) {
+    match change {
+        Change::Set {
+            name,
+            sql: Some(sql),
+        } => settings.set(name, sql.as_bytes()),
+        Change::Set { name, sql: None } => settings.reset(name),
+        Change::ResetAll => settings.reset_all(),
+        Change::Level(_) => {}
+    }
+}

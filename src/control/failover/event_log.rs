@@ -1,0 +1,250 @@
+//! What people are told: events as they happen, how things stand, and what goes wrong, each once.
+//!
+//! The words of an event are the planner's own (`core/failover/describe.rs`).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::Level;
+
+use super::shared::Shared;
+use crate::config::Failover;
+use crate::core::failover::FailoverPolicy;
+use crate::core::failover::command::Event;
+use crate::core::failover::policy::Durability;
+use crate::core::failover::record::{Cause, Phase, Record, Recovery};
+use crate::core::lsn::Timeline;
+use crate::core::route::NodeSet;
+use crate::core::topology::NodeId;
+use crate::shared::operator::{Outcome, Standing};
+
+/// The kinds of events that tell who leads now: another than before, or the first one seen.
+const PROMOTED: &str = "promoted";
+const FOUND: &str = "primary_found";
+
+/// Speaks for the controller.
+pub(super) struct EventLog {
+    shared: Shared,
+    policy: Arc<FailoverPolicy>,
+    mode: &'static str,
+    /// This proxy's address.
+    address: String,
+    /// When the latest failover or switchover began.
+    began: Option<Instant>,
+    /// It is still under way.
+    busy: bool,
+    /// Who leads, on which timeline, as far as it was told.
+    followed: Option<(NodeId, Timeline)>,
+    /// Said last, without its figures.
+    why: String,
+    /// Said last.
+    failure: String,
+}
+
+/// How things stand by a record.
+pub(super) struct Report<'a> {
+    pub(super) record: &'a Record,
+    pub(super) why: String,
+    /// This proxy decides.
+    pub(super) leads: bool,
+    /// Who decides, as far as is known: an address.
+    pub(super) leader: Option<String>,
+    /// The nodes whose agents answer.
+    pub(super) agents: NodeSet,
+}
+
+impl EventLog {
+    pub(super) fn new(
+        shared: Shared,
+        policy: Arc<FailoverPolicy>,
+        failover: &Failover,
+        address: String,
+    ) -> Self {
+        Self {
+            shared,
+            policy,
+            mode: failover.mode.name(),
+            address,
+            began: None,
+            busy: false,
+            followed: None,
+            why: String::new(),
+            failure: String::new(),
+        }
+    }
+
+    /// Speaks by another policy from now on.
+    pub(super) fn reload(&mut self, policy: Arc<FailoverPolicy>, failover: &Failover) {
+        self.policy = policy;
+        self.mode = failover.mode.name();
+    }
+
+    /// Something has happened; `stall` is for how long statements were held the last time.
+    pub(super) fn event(&self, event: &Event, stall: Duration) {
+        let text = event.describe(&self.policy);
+        write_line(event, &text);
+        let by = match self.shared.desk.pending() {
+            Some(_) => format!("an operator, through {}", self.address),
+            None => self.address.clone(),
+        };
+        let after = self.began.map(|began| began.elapsed());
+        self.shared.desk.tell_of(kind(event), text, &by, after);
+        match event {
+            Event::Promoted {
+                cause: Cause::Switchover,
+                ..
+            } => self.shared.metrics.failover_ended("switched_over"),
+            Event::Promoted { .. } => self.shared.metrics.failover_ended("promoted"),
+            Event::Restored(_) => self.shared.metrics.failover_ended("restored"),
+            Event::CalledOff { .. } => self.shared.metrics.failover_ended("called_off"),
+            Event::Chosen { lost_bytes, .. } => {
+                self.shared.metrics.lost_write_bytes.inc_by(*lost_bytes)
+            }
+            // The record that reports it has released them already.
+            Event::Done { request } => self.shared.desk.end(*request, Outcome::Done { stall }),
+            Event::Refused { request, why } => {
+                self.shared
+                    .desk
+                    .end(*request, Outcome::Refused(why.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Shows how things stand.
+    pub(super) fn show(&mut self, report: Report<'_>) {
+        let Report {
+            record,
+            why,
+            leads,
+            leader,
+            agents,
+        } = report;
+        self.keep_time(record);
+        if leads {
+            self.followed = record.primary.map(|primary| (primary, record.timeline));
+        } else {
+            self.tell_what_another_decided(record, leader.as_deref());
+        }
+        let shown = &self.shared.metrics.failover;
+        shown.stand(record.phase.label(), record.epoch, leads);
+        let name = |node: &NodeId| self.policy.name(*node);
+        let quarantine = record.quarantine.iter();
+        let quarantine = quarantine.map(|(node, why)| (name(node), why.describe()));
+        let fences = self.policy.ids().map(|node| {
+            let fence = self.policy.describe_fence(node, agents.contains(node));
+            (name(&node), fence)
+        });
+        self.shared.desk.stand(Standing {
+            mode: self.mode.to_owned(),
+            phase: record.phase.label().to_owned(),
+            epoch: record.epoch,
+            primary: record.primary.as_ref().map(name),
+            durability: match (self.policy.durability, record.sync.wanted()) {
+                (Durability::Async { .. }, _) => "async",
+                (Durability::Quorum { .. }, Some(_)) if !record.sync.changing() => "quorum",
+                (Durability::Quorum { .. }, _) => "quorum pending",
+            },
+            leads,
+            leader,
+            fences: fences.collect(),
+            quarantine: quarantine.collect(),
+            why: why.clone(),
+        });
+        self.shared.cluster.explain(&why);
+        let quiet = matches!(record.phase, Phase::Steady);
+        // A wait that counts down is one wait.
+        let without_figures = why.replace(|c: char| c.is_ascii_digit(), "");
+        if without_figures != self.why {
+            if !quiet && !why.is_empty() {
+                tracing::info!(phase = record.phase.label(), %why, "failover waits");
+            }
+            self.why = without_figures;
+        }
+    }
+
+    /// It lasts until every node is back, and the events of the step that ends it still belong to it.
+    fn keep_time(&mut self, record: &Record) {
+        let serving = matches!(record.phase, Phase::Steady | Phase::Looking);
+        let busy = !serving || !record.quarantine.is_empty();
+        match (busy, self.busy) {
+            (true, false) => self.began = Some(Instant::now()),
+            (false, false) => self.began = None,
+            (_, true) => {}
+        }
+        self.busy = busy;
+    }
+
+    fn tell_what_another_decided(&mut self, record: &Record, leader: Option<&str>) {
+        let serving = matches!(record.phase, Phase::Steady | Phase::Following);
+        let Some(primary) = record.primary.filter(|_| serving) else {
+            return;
+        };
+        let now = Some((primary, record.timeline));
+        if self.followed != now {
+            let kind = match self.followed {
+                Some(_) => PROMOTED,
+                None => FOUND,
+            };
+            let name = self.policy.name(primary);
+            let text = format!("{name} leads on timeline {}", record.timeline);
+            let after = self.began.map(|began| began.elapsed());
+            let by = leader.unwrap_or_default();
+            tracing::info!(event = kind, by, "{text}");
+            self.shared.desk.tell_of(kind, text, by, after);
+        }
+        self.followed = now;
+    }
+
+    /// Says what went wrong, once for each different reason.
+    pub(super) fn fail(&mut self, doing: &str, error: &str) {
+        let failure = format!("{doing}: {error}");
+        self.shared.cluster.explain(&failure);
+        if failure != self.failure {
+            tracing::warn!(doing, reason = error, "a step of the failover failed");
+            self.failure = failure;
+        }
+    }
+}
+
+/// The event's kind: a name that scripts may hold on to.
+fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::Found { .. } => "primary_found",
+        Event::PrimaryFailed { .. } => "primary_failed",
+        Event::CalledOff { .. } => "called_off",
+        Event::Fenced { .. } => "fenced",
+        Event::Chosen { .. } => "candidate_chosen",
+        Event::Promoted { .. } => "promoted",
+        Event::Restored(_) => "restored",
+        Event::Quarantined { .. } => "quarantined",
+        Event::Rejoined(_) => "rejoined",
+        Event::StrayPrimary { .. } => "impostor",
+        Event::Done { .. } => "request_done",
+        Event::Refused { .. } => "request_refused",
+    }
+}
+
+/// ERROR: a human must look. WARN: something stands in the way of clients, or of a node.
+fn level(event: &Event) -> Level {
+    match event {
+        Event::Chosen { lost_bytes, .. } if *lost_bytes > 0 => Level::ERROR,
+        Event::StrayPrimary { .. } => Level::ERROR,
+        Event::Quarantined { why, .. } => match why.recovery {
+            Recovery::Operator => Level::ERROR,
+            Recovery::Start => Level::INFO,
+            Recovery::Rewind | Recovery::Copy => Level::WARN,
+        },
+        Event::PrimaryFailed { .. } | Event::Restored(_) => Level::WARN,
+        _ => Level::INFO,
+    }
+}
+
+fn write_line(event: &Event, text: &str) {
+    let kind = kind(event);
+    match level(event) {
+        Level::ERROR => tracing::error!(event = kind, "{text}"),
+        Level::WARN => tracing::warn!(event = kind, "{text}"),
+        _ => tracing::info!(event = kind, "{text}"),
+    }
+}

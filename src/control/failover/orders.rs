@@ -1,0 +1,62 @@
+//! What operators order: handed to the planner while this proxy decides, turned away while it does not.
+
+use std::sync::Arc;
+
+use crate::core::failover::record::{Record, Request, RequestKind};
+use crate::shared::operator::{Ask, Desk, Outcome};
+
+pub(super) struct Orders {
+    desk: Arc<Desk>,
+    /// The latest order that was taken up here.
+    taken: Option<u64>,
+}
+
+impl Orders {
+    pub(super) fn new(desk: Arc<Desk>) -> Self {
+        Self { desk, taken: None }
+    }
+
+    /// Resolves once something is ordered.
+    pub(super) async fn ordered(&self) {
+        self.desk.ordered().await;
+    }
+
+    /// What is asked for at present; orders from now on are later than what the record has answered.
+    pub(super) fn request(&self, record: &Record) -> Option<Request> {
+        if let Some(answered) = record.answered_request {
+            self.desk.number_beyond(answered);
+        }
+        let order = self.desk.pending()?;
+        Some(Request {
+            id: order.id,
+            to: order.to,
+            kind: match order.ask {
+                Ask::Switchover => RequestKind::Switchover,
+                Ask::Failover => RequestKind::Failover,
+            },
+        })
+    }
+
+    /// Notes what a stored record has taken up.
+    pub(super) fn taken_up_by(&mut self, record: &Record) {
+        self.taken = record.request.map(|request| request.id).or(self.taken);
+    }
+
+    /// Only the proxy that decides takes orders.
+    pub(super) fn turn_away(&self, leader: Option<&str>) {
+        let Some(order) = self.desk.pending() else {
+            return;
+        };
+        let why = match leader {
+            Some(leader) => format!("the proxy at {leader} decides, not this one: order it there"),
+            None => "no proxy decides at present: try again in a moment".to_owned(),
+        };
+        // It may have been taken up while this one decided.
+        let begun = self.taken == Some(order.id);
+        let why = match begun {
+            true => format!("begun, but {why}; /api/status there tells how it ended"),
+            false => why,
+        };
+        self.desk.end(order.id, Outcome::Refused(why));
+    }
+}

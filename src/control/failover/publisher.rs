@@ -1,0 +1,113 @@
+//! What clients are shown: who may be written to, for how long, and how long they had to wait.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::write_permission::WritePermission;
+use crate::control::store::Claim;
+use crate::core::leader_lease::micros;
+use crate::core::route::NodeSet;
+use crate::core::topology::Writer;
+use crate::metrics::Metrics;
+use crate::shared::cluster::ClusterState;
+
+/// A claim is looked at as often as this.
+const TICK: Duration = Duration::from_millis(50);
+
+pub(super) struct Publisher {
+    cluster: Arc<ClusterState>,
+    metrics: Arc<Metrics>,
+    published: Option<WritePermission>,
+    /// The term by whose claim the permission stands; 0 when it stands by no claim.
+    granted_by: Arc<AtomicU64>,
+    /// When clients' statements began to be held.
+    held_since: Option<Instant>,
+    last_stall: Duration,
+}
+
+impl Publisher {
+    /// Nobody may be written to before the record says who.
+    pub(super) fn new(cluster: Arc<ClusterState>, metrics: Arc<Metrics>) -> Self {
+        cluster.rule(0, Writer::Nobody, NodeSet::default(), u64::MAX);
+        Self {
+            cluster,
+            metrics,
+            published: None,
+            granted_by: Arc::default(),
+            held_since: None,
+            last_stall: Duration::ZERO,
+        }
+    }
+
+    pub(super) fn is_holding(&self) -> bool {
+        let published = self.published;
+        published.is_some_and(|permission| permission.writer == Writer::Nobody)
+    }
+
+    /// For how long statements were held the last time.
+    pub(super) fn last_stall(&self) -> Duration {
+        self.last_stall
+    }
+
+    /// What is published stands for as long as the claim of this term.
+    pub(super) fn bind_to(&self, term: u64) {
+        self.granted_by.store(term, Ordering::Release);
+    }
+
+    /// What is published stands until its own end.
+    pub(super) fn unbind(&self) {
+        self.bind_to(0);
+    }
+
+    pub(super) fn publish(&mut self, permission: WritePermission, until_us: u64) {
+        // The cluster withdraws a permission by itself when its time has run out.
+        if permission.stands_on(&self.cluster.topology()) && self.published == Some(permission) {
+            return self.cluster.prolong(permission.epoch, until_us);
+        }
+        self.published = Some(permission);
+        let WritePermission {
+            epoch,
+            writer,
+            barred,
+        } = permission;
+        self.cluster.rule(epoch, writer, barred, until_us);
+        self.metrics.failover_epoch.set(epoch as i64);
+        if writer == Writer::Nobody {
+            self.held_since.get_or_insert_with(Instant::now);
+            return;
+        }
+        if let Some(since) = self.held_since.take() {
+            self.last_stall = since.elapsed();
+            let stall_s = self.last_stall.as_secs_f64();
+            self.metrics.failover_write_gap.observe(stall_s);
+        }
+        if let Writer::Only(node, _) = writer {
+            // Clients go there once it has been measured in its new life.
+            let mut demanded = NodeSet::default();
+            demanded.insert(node);
+            self.cluster.demand(demanded);
+        }
+        // Functions may be others, and what a standby refused it may accept now.
+        self.cluster.want_catalogs();
+    }
+
+    /// Lets what is published stand for as long as the claim that it is bound to, also while a command is
+    /// being carried out; until it is dropped.
+    pub(super) fn keep_up(&self, claim: Claim) -> impl Future<Output = ()> + Send + use<> {
+        let (cluster, granted_by) = (Arc::clone(&self.cluster), Arc::clone(&self.granted_by));
+        async move {
+            loop {
+                tokio::time::sleep(TICK).await;
+                // Looking at it is what withdraws a permission whose time has run out.
+                let epoch = cluster.topology().epoch;
+                let (term, left) = (claim.term(), claim.left());
+                if let (Some(term), Some(left)) = (term, left)
+                    && term == granted_by.load(Ordering::Acquire)
+                {
+                    cluster.prolong(epoch, cluster.now_us().saturating_add(micros(left)));
+                }
+            }
+        }
+    }
+}

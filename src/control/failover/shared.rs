@@ -1,0 +1,16 @@
+//! What the controller shares with the rest of the process.
+
+use std::sync::Arc;
+
+use crate::config::Live;
+use crate::metrics::Metrics;
+use crate::shared::cluster::ClusterState;
+use crate::shared::operator::Desk;
+
+#[derive(Clone)]
+pub struct Shared {
+    pub live: Arc<Live>,
+    pub cluster: Arc<ClusterState>,
+    pub desk: Arc<Desk>,
+    pub metrics: Arc<Metrics>,
+}

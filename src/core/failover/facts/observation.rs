@@ -1,0 +1,328 @@
+//! Everything that is known at one moment, frozen with the time.
+//!
+//! Times are microseconds of one monotonic clock of this process. An answer's time is when its
+//! question was *sent*: what it says was so at some moment after that.
+
+use crate::core::failover::quorum::CommitRule;
+use crate::core::failover::record::Request;
+use crate::core::lsn::{Lsn, Timeline};
+use crate::core::timeline::{Ancestry, TimelineHistory};
+use crate::core::topology::NodeId;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Observation {
+    pub now_us: u64,
+    /// Whether this proxy decides.
+    pub leadership: Leadership,
+    /// When this process first saw the record with its present epoch and phase label. After a restart or a change
+    /// of leader that is later than when the phase began, so waits only get longer.
+    pub phase_since_us: u64,
+    /// The nodes; `NodeId` is the index.
+    pub nodes: Vec<NodeFacts>,
+    /// What an operator asks for and has not withdrawn.
+    pub request: Option<Request>,
+    /// Transactions of clients that are open on the primary, on every proxy.
+    pub open_transactions: u32,
+    /// This proxy holds its clients' new statements.
+    pub holding: bool,
+    /// The node and epoch of the latest `fence_command` of this process that exited with 0.
+    pub fence_command_done: Option<(NodeId, u64)>,
+    /// When the latest heartbeat was sent.
+    pub heartbeat_us: Option<u64>,
+}
+
+/// The right to decide: the leader's lease in etcd, or the lock on the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Leadership {
+    /// Since when without a gap; from the start of the process at the earliest. Whoever led before
+    /// asked for no lease of an agent after this.
+    pub since_us: u64,
+    /// Until when, if it is held.
+    pub until_us: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NodeFacts {
+    /// Its latest answer, however old.
+    pub answer: Option<ServerAnswer>,
+    /// How the latest attempt to ask it ended.
+    pub attempt: Attempt,
+    /// What its agent said; none if it was never reached.
+    pub agent: Option<AgentAnswer>,
+    /// When a lease was last asked for that may have reached its agent.
+    pub renewal_us: Option<u64>,
+    /// When it was last asked to start as a standby.
+    pub start_us: Option<u64>,
+    /// The state of a rejoin, by its agent or by `rejoin_command`.
+    pub job: RejoinJob,
+    /// An operator keeps new reads from it, and may be about to stop it.
+    pub drained: bool,
+    /// This proxy's connections to it that were opened in an older epoch.
+    pub stale_connections: u32,
+}
+
+/// How an attempt to ask a node ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Attempt {
+    /// There was none yet.
+    #[default]
+    None,
+    Answered,
+    /// Refused or reset: nothing listens there.
+    Refused,
+    /// No answer within the deadline.
+    TimedOut,
+}
+
+/// What a server said of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServerAnswer {
+    /// When it was asked.
+    pub at_us: u64,
+    /// `IDENTIFY_SYSTEM`'s system identifier.
+    pub system: u64,
+    /// The timeline that it writes, or replays: never from `pg_control_checkpoint()`, which is
+    /// stale until the first checkpoint after a promotion.
+    pub timeline: Timeline,
+    /// That of `timeline`; none while it has not been read.
+    pub history: Option<TimelineHistory>,
+    /// `synchronous_standby_names`, as parsed; none for empty, when nobody is waited for.
+    pub rule: Option<CommitRule>,
+    /// When `rule` was first seen as it is, without a change since.
+    pub rule_since_us: u64,
+    pub role: ReplicationRole,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ReplicationRole {
+    Primary(PrimaryFacts),
+    Standby(StandbyFacts),
+}
+
+/// What only a primary tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PrimaryFacts {
+    /// `pg_current_wal_flush_lsn()`.
+    pub flush: Lsn,
+    /// Its WAL senders' standbys.
+    pub attached: Vec<Attached>,
+}
+
+/// A row of `pg_stat_replication`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Attached {
+    /// Which node, by its application name.
+    pub node: NodeId,
+    /// `state = 'streaming'`.
+    pub streaming: bool,
+    /// What it has confirmed to be on its disk.
+    pub flush: Lsn,
+}
+
+/// What only a standby tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct StandbyFacts {
+    /// `pg_last_wal_receive_lsn()`; none before it has ever streamed.
+    pub received: Option<Lsn>,
+    /// `pg_last_wal_replay_lsn()`.
+    pub replayed: Lsn,
+    /// Where `primary_conninfo` points.
+    pub upstream: Upstream,
+    /// Its WAL receiver, if there is one.
+    pub receiver: Option<Receiver>,
+    /// When it was first seen with an empty `primary_conninfo` and no WAL receiver, without a
+    /// change since; none if it is not so.
+    pub detached_since_us: Option<u64>,
+}
+
+/// Where a standby's `primary_conninfo` points.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Upstream {
+    /// Nowhere: it is empty.
+    #[default]
+    Nowhere,
+    /// At a configured node.
+    Node(NodeId),
+    Elsewhere,
+}
+
+/// A row of `pg_stat_wal_receiver`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Receiver {
+    /// From which node, if it is a configured one.
+    pub from: Option<NodeId>,
+    /// `status = 'streaming'`.
+    pub streaming: bool,
+    /// `received_tli`. A receiver can be `streaming` on a timeline that has ended.
+    pub timeline: Timeline,
+    /// When new WAL was last seen to have arrived: a moment before which it certainly had.
+    pub fresh_us: u64,
+    /// `latest_end_lsn`: how far the sender said that it was.
+    pub sender_at: Lsn,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AgentAnswer {
+    /// When it was asked.
+    pub at_us: u64,
+    /// The highest epoch that it was told; it refuses commands of lower ones.
+    pub epoch: u64,
+    /// What its server does.
+    pub postmaster: Postmaster,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Postmaster {
+    /// It is not running.
+    Stopped {
+        /// The position of the shutdown checkpoint, after a clean stop of a primary.
+        checkpoint: Option<Lsn>,
+        /// A standby that did not shut down: it was killed, or its machine was.
+        crashed: bool,
+    },
+    /// It is running, not in recovery.
+    Primary,
+    /// It is running, in recovery.
+    Standby,
+}
+
+/// A rejoin, as last reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum RejoinJob {
+    /// None was asked for.
+    #[default]
+    None,
+    /// It is done, and the server was started.
+    Done {
+        /// When this was first seen.
+        at_us: u64,
+    },
+    /// It is under way.
+    Running,
+    Failed {
+        /// When this was first seen.
+        at_us: u64,
+        /// Why, without secrets.
+        detail: String,
+    },
+}
+
+impl Observation {
+    pub fn node(&self, node: NodeId) -> Option<&NodeFacts> {
+        self.nodes.get(usize::from(node.0))
+    }
+
+    /// A node's answer, if it is younger than `timeout_us` and no later attempt has failed.
+    pub fn answer(&self, node: NodeId, timeout_us: u64) -> Option<&ServerAnswer> {
+        let facts = self.node(node)?;
+        let answer = facts.answer.as_ref()?;
+        let young = self.since_us(answer.at_us) < timeout_us;
+        (young && facts.attempt == Attempt::Answered).then_some(answer)
+    }
+
+    /// How long a node has not answered, in microseconds; since this leadership began if it never
+    /// did.
+    pub fn silent_us(&self, node: NodeId) -> u64 {
+        let answered = self.node(node).and_then(|facts| facts.answer.as_ref());
+        let since = answered.map_or(self.leadership.since_us, |answer| answer.at_us);
+        self.since_us(since)
+    }
+
+    /// An agent's answer, if it is younger than `timeout_us`.
+    pub fn agent(&self, node: NodeId, timeout_us: u64) -> Option<&AgentAnswer> {
+        let agent = self.node(node)?.agent.as_ref()?;
+        let young = self.since_us(agent.at_us) < timeout_us;
+        young.then_some(agent)
+    }
+
+    /// How long the present phase has lasted as far as this process knows, in microseconds.
+    pub fn phase_us(&self) -> u64 {
+        self.since_us(self.phase_since_us)
+    }
+
+    /// How long ago a moment is, in microseconds.
+    pub fn since_us(&self, at_us: u64) -> u64 {
+        self.now_us.saturating_sub(at_us)
+    }
+
+    /// The highest position that `node` is known to have written on `timeline`: by its own word, or by
+    /// what it told its standbys.
+    pub fn written(&self, node: NodeId, timeline: Timeline) -> Lsn {
+        let mut highest = Lsn(0);
+        for (index, facts) in self.nodes.iter().enumerate() {
+            let Some(answer) = &facts.answer else {
+                continue;
+            };
+            if answer.timeline != timeline {
+                continue;
+            }
+            if index == usize::from(node.0) {
+                highest = highest.max(answer.end());
+            } else if let Some(standby) = answer.standby() {
+                highest = highest.max(standby.end());
+                if let Some(receiver) = standby.receiver.filter(|r| r.from == Some(node)) {
+                    highest = highest.max(receiver.sender_at);
+                }
+            }
+        }
+        highest
+    }
+}
+
+impl ServerAnswer {
+    pub fn primary(&self) -> Option<&PrimaryFacts> {
+        match &self.role {
+            ReplicationRole::Primary(facts) => Some(facts),
+            ReplicationRole::Standby(_) => None,
+        }
+    }
+
+    pub fn standby(&self) -> Option<&StandbyFacts> {
+        match &self.role {
+            ReplicationRole::Primary(_) => None,
+            ReplicationRole::Standby(facts) => Some(facts),
+        }
+    }
+
+    /// The end of the WAL that it holds.
+    pub fn end(&self) -> Lsn {
+        match &self.role {
+            ReplicationRole::Primary(facts) => facts.flush,
+            ReplicationRole::Standby(facts) => facts.end(),
+        }
+    }
+
+    /// How what it holds stands to the history of `leader`.
+    pub fn ancestry(&self, leader: &Self) -> Ancestry {
+        if self.timeline == leader.timeline {
+            return Ancestry::Shared;
+        }
+        if self.timeline > leader.timeline {
+            return Ancestry::Unrelated;
+        }
+        match &leader.history {
+            Some(history) => history.ancestry(self.timeline, self.end()),
+            None => Ancestry::Unknown,
+        }
+    }
+}
+
+impl StandbyFacts {
+    /// The end of the WAL that it holds: received and replayed may each be ahead of the other.
+    pub fn end(&self) -> Lsn {
+        self.received.unwrap_or_default().max(self.replayed)
+    }
+
+    /// Nothing more can arrive here.
+    pub fn detached(&self) -> bool {
+        self.upstream == Upstream::Nowhere && self.receiver.is_none()
+    }
+
+    /// The node that it streams from on `timeline`.
+    pub fn streams(&self, timeline: Timeline) -> Option<NodeId> {
+        let receiver = self.receiver?;
+        (receiver.streaming && receiver.timeline == timeline)
+            .then_some(receiver.from)
+            .flatten()
+    }
+}

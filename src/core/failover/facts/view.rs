@@ -1,0 +1,55 @@
+//! One moment as the planner sees it: what was observed, what is configured, and what is recorded.
+
+use super::observation::{AgentAnswer, NodeFacts, Observation, ServerAnswer};
+use crate::core::failover::policy::FailoverPolicy;
+use crate::core::failover::record::Record;
+use crate::core::topology::NodeId;
+
+/// Everything that a decision depends on. The record may be younger than the rest: that of a plan in
+/// the making.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a, 'r> {
+    pub observation: &'a Observation,
+    pub policy: &'a FailoverPolicy,
+    pub record: &'r Record,
+}
+
+impl<'a> View<'a, '_> {
+    pub fn node(self, node: NodeId) -> Option<&'a NodeFacts> {
+        self.observation.node(node)
+    }
+
+    /// A node's answer, unless it is too old or a later attempt has failed.
+    pub fn answer(self, node: NodeId) -> Option<&'a ServerAnswer> {
+        self.observation.answer(node, self.policy.timeout_us)
+    }
+
+    /// An agent's answer, unless it is too old.
+    pub fn agent(self, node: NodeId) -> Option<&'a AgentAnswer> {
+        self.observation.agent(node, self.policy.timeout_us)
+    }
+
+    /// A node has not answered for as long as the timeout.
+    pub fn is_silent(self, node: NodeId) -> bool {
+        self.observation.silent_us(node) >= self.policy.timeout_us
+    }
+
+    /// An answer comes from the cluster of the record, as far as that is known.
+    pub fn is_ours(self, answer: &ServerAnswer) -> bool {
+        let system = self.record.system;
+        system.is_none_or(|system| system == answer.system)
+    }
+
+    pub fn is_quarantined(self, node: NodeId) -> bool {
+        self.record.quarantine.contains_key(&node)
+    }
+
+    /// All nodes but one, in order.
+    pub fn others(self, than: NodeId) -> impl Iterator<Item = NodeId> + use<> {
+        self.policy.ids().filter(move |node| *node != than)
+    }
+
+    pub fn name(self, node: NodeId) -> String {
+        self.policy.name(node)
+    }
+}

@@ -1,0 +1,33 @@
+//! `observe` mode, where something else promotes: whoever leads is followed; nothing is promoted,
+//! stopped or repointed.
+
+use super::looking::{adopt, claimant};
+use crate::core::failover::quorum::SyncState;
+use crate::core::failover::record::Phase;
+use crate::core::failover::step::Step;
+
+pub(in crate::core::failover) fn follow(step: &mut Step<'_>) {
+    step.next.request = step.next.pending(step.observation.request);
+    step.answer_request(Err(
+        "mode is observe: something else promotes here".to_owned()
+    ));
+    let Some((primary, answer)) = claimant(step) else {
+        step.hold();
+        return step.say("no node leads on the latest timeline; waiting for whoever promotes");
+    };
+    if step.next.primary != Some(primary) || step.next.timeline != answer.timeline {
+        adopt(step, primary, answer);
+    }
+    // Whatever was being done belongs to another mode.
+    step.enter(Phase::Steady);
+    step.next.sync = SyncState::default();
+    for node in step.view().others(primary) {
+        let answer = step.answer(node);
+        if answer.is_some_and(|answer| answer.primary().is_some()) {
+            step.close_backends(node);
+        }
+    }
+    step.release();
+    let name = step.name(primary);
+    step.say(format!("{name} leads on timeline {}", answer.timeline));
+}

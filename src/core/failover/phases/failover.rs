@@ -1,0 +1,375 @@
+//! A promotion, step by step: fence, discover, promote; and the way back when nobody can take over.
+
+use std::collections::BTreeSet;
+
+use super::following::follow_all;
+use crate::core::failover::candidate::{Election, elect};
+use crate::core::failover::command::{Act, Event, Stop};
+use crate::core::failover::facts::observation::{Postmaster, ServerAnswer};
+use crate::core::failover::fence;
+use crate::core::failover::policy::Durability;
+use crate::core::failover::quorum::CommitRule;
+use crate::core::failover::record::{
+    Candidate, Cause, FailedPrimary, FenceProof, Phase, QuarantineReason, Quarantined, Recovery,
+    RequestKind,
+};
+use crate::core::failover::step::Step;
+use crate::core::topology::NodeId;
+
+/// Begins: a new epoch, in which the failed primary has no part.
+pub(super) fn begin(step: &mut Step<'_>, node: NodeId, cause: Cause) {
+    step.new_epoch();
+    if !step.next.accepts_loss() {
+        let name = step.name(node);
+        step.answer_request(Err(format!(
+            "{name} failed meanwhile and is being replaced"
+        )));
+    }
+    let written = step.observation.written(node, step.next.timeline);
+    step.report(Event::PrimaryFailed { node, cause });
+    let failed = FailedPrimary {
+        node,
+        cause,
+        written,
+    };
+    step.enter(Phase::Fencing(failed.clone()));
+    // The new epoch's commands are part of the same plan.
+    step.hold();
+    step.act(Act::CloseBackends(node));
+    detach_all(step);
+    stop(step, &failed);
+    step.say(format!("fencing {}", step.name(node)));
+}
+
+/// 1. The old primary is made harmless.
+pub(in crate::core::failover) fn fence(step: &mut Step<'_>, failed: &FailedPrimary) {
+    let failed = &remembered(step, failed);
+    if leads_after_all(step, failed) {
+        return;
+    }
+    if let Some(why) = recovered(step, failed) {
+        return call_off(step, failed.node, why);
+    }
+    match fence::proof(step.view(), failed.node) {
+        Ok(proof) => {
+            let node = failed.node;
+            step.report(Event::Fenced { node, proof });
+            step.enter(Phase::Discovering(failed.clone(), proof));
+        }
+        Err(why) => {
+            step.say(why);
+            step.enter(Phase::Fencing(failed.clone()));
+        }
+    }
+    step.hold();
+    step.close_backends(failed.node);
+    detach_all(step);
+    stop(step, failed);
+}
+
+/// 2. How far has each standby received?
+pub(in crate::core::failover) fn discover(
+    step: &mut Step<'_>,
+    failed: &FailedPrimary,
+    proof: FenceProof,
+) {
+    let failed = &remembered(step, failed);
+    if leads_after_all(step, failed) {
+        return;
+    }
+    step.enter(Phase::Discovering(failed.clone(), proof));
+    take_request(step);
+    step.hold();
+    step.close_backends(failed.node);
+    detach_all(step);
+    match elect(step.view(), failed, proof, step.phase_us()) {
+        Election::Choose {
+            candidate,
+            lost_bytes,
+        } => {
+            let (node, end, written) = (candidate.node, candidate.end, failed.written);
+            step.report(Event::Chosen {
+                node,
+                end,
+                lost_bytes,
+                written,
+            });
+            prepare_rule(step, node);
+            step.enter(Phase::Promoting(failed.clone(), proof, candidate));
+            step.say(format!("promoting {}", step.name(node)));
+        }
+        Election::Wait { why } => {
+            step.say(why);
+            if step.phase_us() >= step.policy.timeout_us && restorable(step, failed) {
+                go_back(step, failed);
+            }
+        }
+    }
+}
+
+/// 3. The candidate is promoted; 4 begins when it is seen to lead.
+pub(in crate::core::failover) fn promote(
+    step: &mut Step<'_>,
+    failed: &FailedPrimary,
+    proof: FenceProof,
+    candidate: Candidate,
+) {
+    let node = candidate.node;
+    let name = step.name(node);
+    step.hold();
+    step.close_backends(failed.node);
+    if let Some(answer) = step.answer(node) {
+        if answer.primary().is_some() && answer.timeline > step.next.timeline {
+            return promoted(step, failed, candidate);
+        }
+        step.say(format!("promoting {name}"));
+        step.grant(node);
+        if let Durability::Quorum { .. } = step.policy.durability {
+            let wanted = step.next.sync.wanted().cloned();
+            let settled_us = step.observation.since_us(answer.rule_since_us);
+            if answer.rule != wanted {
+                if let Some(rule) = wanted {
+                    step.act(Act::SetSync { node, rule });
+                }
+                return step.say(format!(
+                    "setting whom {name} will wait for, then promoting it"
+                ));
+            }
+            if settled_us < step.policy.settle_us {
+                return step.say(format!("waiting for {name} to read whom it will wait for"));
+            }
+        }
+        return step.act(Act::Promote(node));
+    }
+    step.say(format!("{name} is being promoted and does not answer"));
+    let agent = step.agent(node);
+    if let Some(Postmaster::Stopped { .. }) = agent.map(|agent| agent.postmaster) {
+        let primary = None;
+        return step.act(Act::StartAsStandby { node, primary });
+    }
+    let silent = step.view().is_silent(node);
+    if silent && step.phase_us() >= step.policy.timeout_us {
+        abandon(step, failed, proof, candidate);
+    }
+}
+
+/// The old primary is started again: it holds everything, and nobody else does.
+pub(in crate::core::failover) fn restore(step: &mut Step<'_>, failed: &FailedPrimary) {
+    let node = failed.node;
+    let name = step.name(node);
+    step.hold();
+    let answer = step.answer(node);
+    if answer.is_some_and(|answer| answer.primary().is_some()) {
+        step.release();
+        step.report(Event::Restored(node));
+        step.answer_request(Err(format!("{name} serves again")));
+        step.enter(Phase::Following);
+        return step.say(format!("{name} serves again"));
+    }
+    step.say(format!("starting {name} again: nobody can take over"));
+    match step.agent(node) {
+        Some(agent) if agent.epoch <= step.next.epoch => {
+            step.grant(node);
+            if let Postmaster::Stopped { .. } = agent.postmaster {
+                step.act(Act::StartAsPrimary(node));
+            }
+        }
+        _ => {}
+    }
+    if step.phase_us() >= step.policy.stop_us {
+        begin(step, node, failed.cause);
+    }
+}
+
+/// The candidate leads: the record says so, and clients go there.
+fn promoted(step: &mut Step<'_>, failed: &FailedPrimary, candidate: Candidate) {
+    let node = candidate.node;
+    let Some(answer) = step.answer(node) else {
+        return;
+    };
+    let fork = answer
+        .history
+        .as_ref()
+        .and_then(|history| history.end_of(step.next.timeline));
+    let timeline = answer.timeline;
+    if failed.node != node {
+        let recovery = match failed.cause {
+            Cause::Switchover if candidate.complete => Recovery::Start,
+            Cause::CandidateLost => Recovery::Copy,
+            _ => Recovery::Rewind,
+        };
+        let reason = QuarantineReason::OldPrimary;
+        step.quarantine(failed.node, Quarantined { reason, recovery });
+    }
+    step.next.primary = Some(node);
+    step.next.timeline = timeline;
+    step.next.quarantine.remove(&node);
+    step.enter(Phase::Following);
+    step.report(Event::Promoted {
+        node,
+        timeline,
+        fork,
+        cause: failed.cause,
+    });
+    step.answer_request(Ok(()));
+    step.renew(node);
+    follow_all(step, node);
+    step.release();
+    step.act(Act::Checkpoint(node));
+    step.say(format!("{} leads on timeline {timeline}", step.name(node)));
+}
+
+/// Whether a candidate that was lost has been promoted is not known: it is fenced like a primary,
+/// and may not come back without a copy, for its timeline may bear the number of its successor's.
+fn abandon(step: &mut Step<'_>, failed: &FailedPrimary, proof: FenceProof, candidate: Candidate) {
+    if proof != FenceProof::InRecovery && failed.node != candidate.node {
+        let recovery = match failed.cause {
+            Cause::CandidateLost => Recovery::Copy,
+            _ => Recovery::Rewind,
+        };
+        let reason = QuarantineReason::OldPrimary;
+        step.quarantine(failed.node, Quarantined { reason, recovery });
+    }
+    let written = failed.written.max(candidate.end);
+    begin(step, candidate.node, Cause::CandidateLost);
+    if let Phase::Fencing(failed) = &mut step.next.phase {
+        failed.written = failed.written.max(written);
+    }
+}
+
+/// A candidate that was given up and turns out to have been promoted: nobody else was since, it
+/// was the right one, and it leads.
+fn leads_after_all(step: &mut Step<'_>, failed: &FailedPrimary) -> bool {
+    let answer = step.answer(failed.node);
+    let leads = answer
+        .is_some_and(|answer| answer.primary().is_some() && answer.timeline > step.next.timeline);
+    if failed.cause != Cause::CandidateLost || !leads {
+        return false;
+    }
+    step.new_epoch();
+    let candidate = Candidate {
+        node: failed.node,
+        end: failed.written,
+        complete: false,
+    };
+    promoted(step, failed, candidate);
+    true
+}
+
+/// Under quorum durability: whom the candidate will wait for, recorded before it is told.
+pub(super) fn prepare_rule(step: &mut Step<'_>, candidate: NodeId) {
+    let Durability::Quorum { standbys } = step.policy.durability else {
+        return;
+    };
+    let needed = standbys.max(1);
+    let view = step.view();
+    let healthy = |node: &NodeId| {
+        let standby = view.answer(*node).and_then(ServerAnswer::standby);
+        standby.is_some() && !view.is_quarantined(*node)
+    };
+    let mut members: BTreeSet<NodeId> = view.others(candidate).filter(healthy).collect();
+    if members.len() < needed {
+        // It acknowledges nothing until enough have come back.
+        members = view.others(candidate).collect();
+    }
+    step.next.sync.add(Some(CommitRule { needed, members }));
+}
+
+fn detach_all(step: &mut Step<'_>) {
+    for node in step.policy.ids() {
+        let standby = step.answer(node).and_then(ServerAnswer::standby);
+        if standby.is_some_and(|standby| !standby.detached()) {
+            step.act(Act::Detach(node));
+        }
+    }
+}
+
+/// The last commands of fencing: they speak to what may not answer.
+fn stop(step: &mut Step<'_>, failed: &FailedPrimary) {
+    let node = failed.node;
+    if !matches!(step.next.phase, Phase::Fencing(_)) {
+        return;
+    }
+    if step.policy.has_agent(node) && step.agent(node).is_some() {
+        let how = Stop::Immediate;
+        step.act(Act::Stop { node, how });
+    } else if step.policy.fence_command {
+        step.act(Act::Fence(node));
+    }
+}
+
+/// With what has been learnt since of how far the old primary got.
+fn remembered(step: &Step<'_>, failed: &FailedPrimary) -> FailedPrimary {
+    let seen = step.observation.written(failed.node, step.next.timeline);
+    let written = failed.written.max(seen);
+    FailedPrimary {
+        written,
+        ..failed.clone()
+    }
+}
+
+/// Why the old primary may go on, if it answers again and nothing has been done to it.
+fn recovered(step: &Step<'_>, failed: &FailedPrimary) -> Option<String> {
+    let unforced = matches!(failed.cause, Cause::Dead | Cause::Hung);
+    let answer = step.answer(failed.node)?;
+    let later = answer.at_us > step.observation.phase_since_us;
+    let leads = answer.primary().is_some() && answer.timeline == step.next.timeline;
+    let agent = step.agent(failed.node);
+    let untold = agent.is_none_or(|agent| {
+        agent.epoch < step.next.epoch && agent.postmaster == Postmaster::Primary
+    });
+    (unforced && later && leads && untold)
+        .then(|| format!("{} answers again", step.name(failed.node)))
+}
+
+fn call_off(step: &mut Step<'_>, node: NodeId, why: String) {
+    // What is still under way in the old epoch is refused from now on.
+    step.new_epoch();
+    step.enter(Phase::Following);
+    step.renew(node);
+    follow_all(step, node);
+    step.release();
+    step.answer_request(Err(why.clone()));
+    step.say(why.clone());
+    step.report(Event::CalledOff { node, why });
+}
+
+fn restorable(step: &Step<'_>, failed: &FailedPrimary) -> bool {
+    let agent = step.agent(failed.node);
+    let postmaster = agent.map(|agent| agent.postmaster);
+    matches!(postmaster, Some(Postmaster::Stopped { .. }))
+}
+
+/// Back to the failed one: a primary is started as such; a lost candidate as a standby, because
+/// whether it was promoted is not known, and is promoted again.
+pub(super) fn go_back(step: &mut Step<'_>, failed: &FailedPrimary) {
+    step.new_epoch();
+    let name = step.name(failed.node);
+    step.say(format!("starting {name} again: nobody can take over"));
+    if failed.cause == Cause::CandidateLost {
+        let candidate = Candidate {
+            node: failed.node,
+            end: failed.written,
+            complete: false,
+        };
+        step.enter(Phase::Promoting(
+            failed.clone(),
+            FenceProof::AgentStopped,
+            candidate,
+        ));
+        let (node, primary) = (failed.node, None);
+        return step.act(Act::StartAsStandby { node, primary });
+    }
+    step.enter(Phase::Restoring(failed.clone()));
+    step.grant(failed.node);
+    step.act(Act::StartAsPrimary(failed.node));
+}
+
+/// Takes up an operator's `FAILOVER`, which accepts losses.
+fn take_request(step: &mut Step<'_>) {
+    if let Some(request) = step.next.pending(step.observation.request)
+        && request.kind == RequestKind::Failover
+    {
+        step.next.request = Some(request);
+    }
+}

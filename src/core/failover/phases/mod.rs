@@ -1,0 +1,15 @@
+//! What is done in each phase of the record.
+//!
+//! `looking` and `external` find a primary, `steady` serves with one; `failover` and `switchover`
+//! replace it. What they do for the standbys meanwhile is in `following`, `quarantine`, `rejoin` and
+//! `synchronous`.
+
+pub(super) mod external;
+pub(super) mod failover;
+mod following;
+pub(super) mod looking;
+mod quarantine;
+mod rejoin;
+pub(super) mod steady;
+pub(super) mod switchover;
+mod synchronous;

@@ -1,0 +1,72 @@
+//! Nodes that serve nobody until they have been rejoined: who is one, and how it may come back.
+
+use std::cmp::Ordering;
+
+use crate::core::failover::command::{Act, Event};
+use crate::core::failover::facts::observation::{Postmaster, ServerAnswer};
+use crate::core::failover::record::{QuarantineReason, Quarantined, Recovery};
+use crate::core::failover::step::Step;
+use crate::core::timeline::Ancestry;
+use crate::core::topology::NodeId;
+
+/// Other nodes that claim to lead.
+pub(super) fn stray_primaries(step: &mut Step<'_>, primary: NodeId, leader: &ServerAnswer) {
+    for node in step.view().others(primary) {
+        let Some(answer) = step.answer(node) else {
+            continue;
+        };
+        if answer.primary().is_none() {
+            continue;
+        }
+        let recovery = match answer.timeline.cmp(&leader.timeline) {
+            Ordering::Less => Recovery::Rewind,
+            Ordering::Equal => Recovery::Copy,
+            // What was written there by another hand is not ours to destroy.
+            Ordering::Greater => Recovery::Operator,
+        };
+        let reason = QuarantineReason::ClaimsToLead;
+        if !step.view().is_quarantined(node) {
+            let timeline = answer.timeline;
+            step.report(Event::StrayPrimary {
+                node,
+                timeline,
+                reason,
+            });
+        }
+        step.quarantine(node, Quarantined { reason, recovery });
+        step.close_backends(node);
+    }
+}
+
+/// Standbys that hold what is not part of the primary's history.
+pub(super) fn diverged_standbys(step: &mut Step<'_>, primary: NodeId, leader: &ServerAnswer) {
+    for node in step.view().others(primary) {
+        let Some(answer) = step.answer(node) else {
+            continue;
+        };
+        if answer.standby().is_none() || step.view().is_quarantined(node) {
+            continue;
+        }
+        let recovery = match answer.ancestry(leader) {
+            Ancestry::Shared | Ancestry::Unknown => continue,
+            Ancestry::Diverged => Recovery::Rewind,
+            Ancestry::Unrelated => Recovery::Copy,
+        };
+        let reason = QuarantineReason::BeyondFork;
+        step.quarantine(node, Quarantined { reason, recovery });
+        step.act(Act::CloseBackends(node));
+    }
+}
+
+/// Standbys whose servers have crashed and that nobody has started again for a while.
+pub(super) fn crashed_standbys(step: &mut Step<'_>, primary: NodeId) {
+    for node in step.view().others(primary) {
+        let postmaster = step.agent(node).map(|agent| agent.postmaster);
+        let crashed = matches!(postmaster, Some(Postmaster::Stopped { crashed: true, .. }));
+        let view = step.view();
+        if crashed && view.is_silent(node) && !view.is_quarantined(node) {
+            let (reason, recovery) = (QuarantineReason::Crashed, Recovery::Start);
+            step.quarantine(node, Quarantined { reason, recovery });
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! A planned change of primary: no client sees an error and nothing is lost.
+
+use super::failover::{self, go_back};
+use super::following::{follow_all, follows};
+use crate::core::failover::candidate::fitness;
+use crate::core::failover::command::{Act, Stop};
+use crate::core::failover::describe::seconds;
+use crate::core::failover::facts::observation::{Postmaster, ServerAnswer};
+use crate::core::failover::facts::primary_health::{Health, judge};
+use crate::core::failover::record::{Candidate, Cause, FailedPrimary, FenceProof, Phase};
+use crate::core::failover::step::Step;
+use crate::core::lsn::Lsn;
+use crate::core::topology::NodeId;
+
+/// Begins, or says why it is refused.
+pub(super) fn begin(
+    step: &mut Step<'_>,
+    primary: NodeId,
+    to: Option<NodeId>,
+) -> Result<(), String> {
+    let name = step.name(primary);
+    if step.next.phase != Phase::Steady {
+        return Err("the last change of primary is not complete; try again".to_owned());
+    }
+    if !step.policy.has_agent(primary) {
+        return Err(format!("{name} has no agent that could stop it cleanly"));
+    }
+    if step.agent(primary).is_none() {
+        return Err(format!("the agent of {name} does not answer"));
+    }
+    match judge(step.view(), primary) {
+        Health::Well => {}
+        _ => return Err(format!("{name} is not well; FAILOVER replaces it")),
+    }
+    let to = match to {
+        Some(to) => {
+            able(step, primary, to)?;
+            to
+        }
+        None => best(step, primary)?,
+    };
+    step.new_epoch();
+    step.enter(Phase::Draining { to });
+    step.hold();
+    step.renew(primary);
+    let target = step.name(to);
+    step.say(format!(
+        "switching over to {target}: letting transactions end"
+    ));
+    Ok(())
+}
+
+/// Running transactions may end, within bounds.
+pub(in crate::core::failover) fn drain(step: &mut Step<'_>, to: NodeId) {
+    let Some(primary) = step.next.primary else {
+        return step.enter(Phase::Looking);
+    };
+    let name = step.name(primary);
+    match judge(step.view(), primary) {
+        Health::Failed { cause, .. } => {
+            return failover::begin(step, primary, cause);
+        }
+        Health::Well => {}
+        Health::Doubtful { .. } | Health::CutOff { .. } => {
+            return call_off(step, primary, format!("{name} does not answer"));
+        }
+    }
+    if let Err(why) = able(step, primary, to) {
+        return call_off(step, primary, why);
+    }
+    step.hold();
+    step.renew(primary);
+    // Held is seen one plan after it was asked for: before, a transaction could still begin.
+    if !step.observation.holding || step.phase_us() == 0 {
+        return step.say("holding new transactions");
+    }
+    let open = step.observation.open_transactions;
+    if open > 0 && step.phase_us() >= step.policy.drain_us {
+        let drain = seconds(step.policy.drain_us);
+        let why = format!("{open} transactions were still open after {drain}");
+        return call_off(step, primary, why);
+    }
+    if open > 0 {
+        let elapsed = step.elapsed(step.policy.drain_us);
+        return step.say(format!("waiting for {open} transactions to end, {elapsed}"));
+    }
+    step.new_epoch();
+    step.enter(Phase::Stopping { to });
+    step.act(Act::CloseBackends(primary));
+    let (node, how) = (primary, Stop::Fast);
+    step.act(Act::Stop { node, how });
+    step.say(format!("stopping {name} cleanly"));
+}
+
+/// The old primary is stopped cleanly.
+pub(in crate::core::failover) fn stop(step: &mut Step<'_>, to: NodeId) {
+    let Some(primary) = step.next.primary else {
+        return step.enter(Phase::Looking);
+    };
+    let name = step.name(primary);
+    step.hold();
+    let Some(agent) = step.agent(primary) else {
+        step.say(format!(
+            "stopping {name} cleanly; its agent does not answer"
+        ));
+        if step.phase_us() >= step.policy.timeout_us {
+            failover::begin(step, primary, Cause::Switchover);
+        }
+        return;
+    };
+    match agent.postmaster {
+        Postmaster::Stopped {
+            checkpoint: Some(checkpoint),
+            ..
+        } if agent.epoch >= step.next.epoch => {
+            step.say(format!("{name} has stopped"));
+            step.enter(Phase::CatchingUp { to, checkpoint });
+        }
+        Postmaster::Stopped {
+            checkpoint: None, ..
+        } if agent.epoch >= step.next.epoch => {
+            // Not cleanly: who holds what must be found out.
+            failover::begin(step, primary, Cause::Switchover);
+        }
+        _ if step.phase_us() >= step.policy.stop_us => {
+            failover::begin(step, primary, Cause::Switchover);
+        }
+        _ => {
+            let (node, how) = (primary, Stop::Fast);
+            step.act(Act::CloseBackends(primary));
+            step.act(Act::Stop { node, how });
+            let elapsed = step.elapsed(step.policy.stop_us);
+            step.say(format!("waiting for {name} to stop cleanly, {elapsed}"));
+        }
+    }
+}
+
+/// The candidate receives the rest.
+pub(in crate::core::failover) fn catch_up(step: &mut Step<'_>, to: NodeId, checkpoint: Lsn) {
+    let Some(primary) = step.next.primary else {
+        return step.enter(Phase::Looking);
+    };
+    let name = step.name(to);
+    step.hold();
+    let failed = FailedPrimary {
+        node: primary,
+        cause: Cause::Switchover,
+        written: checkpoint,
+    };
+    let answer = step.answer(to);
+    let standby = answer.and_then(ServerAnswer::standby);
+    if let Some(standby) = standby
+        && standby.end() > checkpoint
+        && fitness(step.view(), to).is_ok()
+    {
+        let end = standby.end();
+        let candidate = Candidate {
+            node: to,
+            end,
+            complete: true,
+        };
+        failover::prepare_rule(step, to);
+        step.enter(Phase::Promoting(
+            failed,
+            FenceProof::AgentStopped,
+            candidate,
+        ));
+        return step.say(format!("{name} holds everything; promoting it"));
+    }
+    let elapsed = step.elapsed(step.policy.timeout_us);
+    step.say(format!("waiting for {name} to receive the rest, {elapsed}"));
+    if step.phase_us() >= step.policy.timeout_us {
+        // The old primary is whole; it goes on.
+        step.answer_request(Err(format!("{name} did not receive everything")));
+        go_back(step, &failed);
+    }
+}
+
+/// Nothing has been stopped: the primary goes on.
+fn call_off(step: &mut Step<'_>, primary: NodeId, why: String) {
+    step.new_epoch();
+    step.enter(Phase::Following);
+    step.renew(primary);
+    follow_all(step, primary);
+    step.release();
+    step.say(format!("switchover called off: {why}"));
+    step.answer_request(Err(why));
+}
+
+/// Whether a node could take over; if not, why.
+fn able(step: &Step<'_>, primary: NodeId, to: NodeId) -> Result<(), String> {
+    let name = step.name(to);
+    fitness(step.view(), to)?;
+    if !follows(step, to, primary) {
+        let leader = step.name(primary);
+        let timeline = step.next.timeline;
+        return Err(format!(
+            "{name} does not stream from {leader} on timeline {timeline}"
+        ));
+    }
+    Ok(())
+}
+
+/// The standby that is furthest; ties as in a failover.
+fn best(step: &Step<'_>, primary: NodeId) -> Result<NodeId, String> {
+    let mut faults = Vec::new();
+    let mut able_ones = Vec::new();
+    for node in step.policy.ids().filter(|node| *node != primary) {
+        match able(step, primary, node) {
+            Ok(()) => able_ones.push(node),
+            Err(why) => faults.push(why),
+        }
+    }
+    // All will have everything: configured preference goes first here.
+    let rank = |node: &NodeId| {
+        let configured = step.policy.nodes.get(usize::from(node.0));
+        let priority = configured.map(|node| node.promote_priority);
+        let near = configured.is_some_and(|node| node.zone == step.policy.zone);
+        let end = step.answer(*node).map(ServerAnswer::end);
+        let name = configured.map(|node| std::cmp::Reverse(node.name.clone()));
+        (priority, near, end, name)
+    };
+    let best = able_ones.into_iter().max_by_key(rank);
+    best.ok_or_else(|| format!("no standby could take over: {}", faults.join("; ")))
+}

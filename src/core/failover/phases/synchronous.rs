@@ -1,0 +1,89 @@
+//! Under `durability: quorum`: whom the primary waits for, changed in steps that `quorum` proves.
+
+use std::collections::BTreeSet;
+
+use super::following::follows;
+use crate::core::failover::command::Act;
+use crate::core::failover::facts::observation::ServerAnswer;
+use crate::core::failover::policy::Durability;
+use crate::core::failover::quorum::{CommitRule, SyncState};
+use crate::core::failover::step::Step;
+use crate::core::topology::NodeId;
+
+/// Takes the next step towards waiting for the standbys that follow.
+pub(super) fn maintain(step: &mut Step<'_>, primary: NodeId, leader: &ServerAnswer) {
+    let Durability::Quorum { standbys } = step.policy.durability else {
+        step.next.sync = SyncState::default();
+        if step.next.sync_managed && leader.rule.is_some() {
+            step.act(Act::ResetSync(primary));
+        }
+        return;
+    };
+    step.next.sync_managed = true;
+    // Whatever another hand has set may have acknowledged something.
+    step.next.sync.admit(leader.rule.clone());
+    let wanted = wanted(step, primary, standbys.max(1));
+    if let Some(wanted) = &wanted
+        && step.next.sync.wanted() != Some(wanted)
+    {
+        step.next.sync.add(Some(wanted.clone()));
+    }
+    let Some(rule) = step.next.sync.wanted().cloned() else {
+        return step.say("no standby follows that commits could wait for");
+    };
+    if leader.rule.as_ref() != Some(&rule) {
+        step.next.sync.barrier = None;
+        let node = primary;
+        return step.act(Act::SetSync { node, rule });
+    }
+    if step.next.sync.changing() {
+        settle(step, primary, leader, &rule);
+    }
+}
+
+/// Forgets the older rules once what they acknowledged is held by the new one's standbys.
+fn settle(step: &mut Step<'_>, primary: NodeId, leader: &ServerAnswer, rule: &CommitRule) {
+    // Counted to when it was asked: all that is in the answer was so for at least that long.
+    let in_force_us = leader.at_us.saturating_sub(leader.rule_since_us);
+    if in_force_us < step.policy.settle_us {
+        return;
+    }
+    let flush = leader.end();
+    let barrier = *step.next.sync.barrier.get_or_insert(flush);
+    let holds = |node: &&NodeId| {
+        let here = step
+            .answer(**node)
+            .filter(|answer| answer.timeline == step.next.timeline);
+        let follows = follows(step, **node, primary);
+        follows && here.is_some_and(|answer| answer.end() >= barrier)
+    };
+    if rule.members.iter().filter(holds).count() >= rule.needed {
+        step.next.sync.settle();
+    }
+}
+
+/// The standbys that commits should wait for. None: as it is; with too few, commits wait until
+/// some come back rather than being acknowledged by fewer.
+fn wanted(step: &Step<'_>, primary: NodeId, needed: usize) -> Option<CommitRule> {
+    let view = step.view();
+    let present = step.next.sync.wanted();
+    let member = |node: &NodeId| {
+        if view.is_quarantined(*node) {
+            return false;
+        }
+        // One that is a member stays until it has been away for the timeout.
+        let known = present.is_some_and(|rule| rule.members.contains(node));
+        follows(step, *node, primary) || known && !view.is_silent(*node)
+    };
+    let members: BTreeSet<NodeId> = view.others(primary).filter(member).collect();
+    if members.len() >= needed {
+        return Some(CommitRule { needed, members });
+    }
+    // Nothing may be acknowledged by the primary alone, whatever it is set to now.
+    let everybody: BTreeSet<NodeId> = view.others(primary).collect();
+    let enough = everybody.len() >= needed;
+    (present.is_none_or(|rule| rule.members.contains(&primary)) && enough).then_some(CommitRule {
+        needed,
+        members: everybody,
+    })
+}

@@ -1,0 +1,163 @@
+//! A plan in the making: the record as it will be, the commands so far, and what every phase does with
+//! them.
+
+use super::command::{Act, Event};
+use super::describe::seconds;
+use super::facts::View;
+use super::facts::observation::{AgentAnswer, Observation, ServerAnswer};
+use super::policy::FailoverPolicy;
+use super::record::{Phase, Quarantined, Record};
+use crate::core::topology::NodeId;
+
+pub(super) struct Step<'a> {
+    /// The epoch and phase that the observation's `phase_since_us` speaks of.
+    began: (u64, &'static str),
+    pub(super) observation: &'a Observation,
+    pub(super) policy: &'a FailoverPolicy,
+    pub(super) next: Record,
+    pub(super) acts: Vec<Act>,
+    pub(super) why: String,
+}
+
+impl<'a> Step<'a> {
+    pub(super) fn begin(view: View<'a, '_>) -> Self {
+        Self {
+            began: (view.record.epoch, view.record.phase.label()),
+            observation: view.observation,
+            policy: view.policy,
+            next: view.record.clone(),
+            acts: Vec::new(),
+            why: String::new(),
+        }
+    }
+
+    /// The facts with the record as it is by now.
+    pub(super) fn view(&self) -> View<'a, '_> {
+        View {
+            observation: self.observation,
+            policy: self.policy,
+            record: &self.next,
+        }
+    }
+
+    pub(super) fn answer(&self, node: NodeId) -> Option<&'a ServerAnswer> {
+        self.view().answer(node)
+    }
+
+    pub(super) fn agent(&self, node: NodeId) -> Option<&'a AgentAnswer> {
+        self.view().agent(node)
+    }
+
+    pub(super) fn name(&self, node: NodeId) -> String {
+        self.policy.name(node)
+    }
+
+    pub(super) fn act(&mut self, act: Act) {
+        if !self.acts.contains(&act) {
+            self.acts.push(act);
+        }
+    }
+
+    pub(super) fn report(&mut self, event: Event) {
+        self.act(Act::Report(event));
+    }
+
+    pub(super) fn say(&mut self, why: impl Into<String>) {
+        self.why = why.into();
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase) {
+        self.next.phase = phase;
+    }
+
+    /// Every decision about who leads is one.
+    pub(super) fn new_epoch(&mut self) {
+        self.next.epoch += 1;
+    }
+
+    /// How long the phase has lasted as far as this process knows, in microseconds.
+    pub(super) fn phase_us(&self) -> u64 {
+        if self.began == (self.next.epoch, self.next.phase.label()) {
+            self.observation.phase_us()
+        } else {
+            0
+        }
+    }
+
+    /// How long a phase has lasted that may last `most_us`: "1.2 s of 5.0 s".
+    pub(super) fn elapsed(&self, most_us: u64) -> String {
+        let passed = seconds(self.phase_us());
+        format!("{passed} of {}", seconds(most_us))
+    }
+
+    /// Clients wait, if they do not already.
+    pub(super) fn hold(&mut self) {
+        if !self.observation.holding {
+            self.act(Act::Hold);
+        }
+    }
+
+    /// Clients go on, if they wait.
+    pub(super) fn release(&mut self) {
+        if self.observation.holding {
+            self.act(Act::Release);
+        }
+    }
+
+    /// Closes what refers to the past.
+    pub(super) fn close_backends(&mut self, node: NodeId) {
+        let facts = self.observation.node(node);
+        // Of the connections that this very plan makes stale, the observation does not know yet.
+        let fresh_epoch = self.began.0 != self.next.epoch;
+        if fresh_epoch || facts.is_some_and(|facts| facts.stale_connections > 0) {
+            self.act(Act::CloseBackends(node));
+        }
+    }
+
+    /// Prolongs a node's lease when a quarter of it is gone, if its agent answers.
+    pub(super) fn renew(&mut self, node: NodeId) {
+        if self.agent(node).is_none() || !self.policy.has_agent(node) {
+            return;
+        }
+        let facts = self.observation.node(node);
+        let asked = facts.and_then(|facts| facts.renewal_us);
+        let age_us = asked.map(|asked_us| self.observation.since_us(asked_us));
+        if age_us.is_none_or(|age_us| age_us >= self.policy.lease_us / 4) {
+            self.act(Act::RenewLease(node));
+        }
+    }
+
+    /// Has a node's agent grant a lease before its server is to lead: also when one was asked for just
+    /// now in an older epoch, in which it led or stood by, and which says nothing of this one.
+    pub(super) fn grant(&mut self, node: NodeId) {
+        let agent = self.agent(node);
+        let untold = agent.is_some_and(|agent| agent.epoch < self.next.epoch);
+        if untold && self.policy.has_agent(node) {
+            self.act(Act::RenewLease(node));
+        } else {
+            self.renew(node);
+        }
+    }
+
+    /// Writes down a node that must be rejoined.
+    pub(super) fn quarantine(&mut self, node: NodeId, why: Quarantined) {
+        let known = self.next.quarantine.get(&node);
+        // A harder way back is never replaced by an easier one.
+        if known.is_none_or(|known| known.recovery < why.recovery) {
+            self.next.quarantine.insert(node, why);
+            self.report(Event::Quarantined { node, why });
+        }
+    }
+
+    /// Ends the operator's request, carried out or not.
+    pub(super) fn answer_request(&mut self, outcome: Result<(), String>) {
+        if let Some(request) = self.next.request.take() {
+            self.next.answered_request = Some(request.id);
+            let request = request.id;
+            self.report(match outcome {
+                Ok(()) => Event::Done { request },
+                Err(why) => Event::Refused { request, why },
+            });
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What is left on a server connection: the question that tells it, and its answer.
+//!
+//! Asked after something ran of which the text does not tell what it leaves: a function that sets
+//! configuration, DO, CALL, a text that was not examined. `pg_settings` does not show custom settings
+//! (those with a dot in their names), which are therefore asked for by name.
+
+use super::statement::PinReason;
+
+/// Reasons for a pin, as a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pins(u16);
+
+impl Pins {
+    /// Adds one.
+    pub fn insert(&mut self, reason: PinReason) {
+        self.0 |= 1 << reason as u16;
+    }
+
+    /// Takes one away.
+    pub fn remove(&mut self, reason: PinReason) {
+        self.0 &= !(1 << reason as u16);
+    }
+
+    /// Whether it is there.
+    pub fn contains(self, reason: PinReason) -> bool {
+        self.0 & 1 << reason as u16 != 0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// All of them.
+    pub fn iter(self) -> impl Iterator<Item = PinReason> {
+        PinReason::ALL
+            .into_iter()
+            .filter(move |reason| self.contains(*reason))
+    }
+}
+
+/// What the server can be asked for; the others stay until DISCARD ALL, or for good.
+const ASKED: [PinReason; 7] = [
+    PinReason::Listen,
+    PinReason::TemporaryObject,
+    PinReason::SqlPrepare,
+    PinReason::HoldCursor,
+    PinReason::AdvisoryLock,
+    PinReason::Settings,
+    PinReason::Authorization,
+];
+
+/// What a server connection was found to hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Residue {
+    /// Settings that the session has made, each as the server shows it, in the client's encoding.
+    pub settings: Vec<(Box<str>, Box<[u8]>)>,
+    /// The role in force; none for the login role.
+    pub role: Option<Box<[u8]>>,
+    /// What keeps the session on this connection.
+    pub pins: Pins,
+}
+
+/// A row of the answer: what it tells, of what, and its value.
+pub type Row = Vec<Option<Box<[u8]>>>;
+
+impl Residue {
+    /// The question. `names` are custom settings that the connection may hold.
+    pub fn question<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+        // Who logged in is told by the server's activity alone, once `session_user` was changed.
+        let mut sql = String::from(
+            "SELECT CASE WHEN context = 'superuser' AND NOT pg_catalog.current_setting('is_superuser')::bool \
+             THEN 'fixed' ELSE 'setting' END, name, pg_catalog.current_setting(name) \
+             FROM pg_catalog.pg_settings WHERE source = 'session' AND name NOT LIKE 'transaction\\_%' \
+             UNION ALL SELECT 'role', '', pg_catalog.current_setting('role') \
+             UNION ALL SELECT 'authorization', '', '' WHERE session_user <> (SELECT r.rolname \
+             FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) a \
+             JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid) \
+             UNION ALL SELECT 'lock', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
+             WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()) \
+             UNION ALL SELECT 'temporary', '', '' WHERE pg_catalog.pg_my_temp_schema() <> 0 AND (\
+             EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) \
+             OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()) \
+             OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema())) \
+             UNION ALL SELECT 'cursor', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
+             UNION ALL SELECT 'channel', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
+             UNION ALL SELECT 'prepared', '', '' WHERE EXISTS (\
+             SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)",
+        );
+        for name in names {
+            let name = name.replace('\'', "''").replace('\\', "\\\\");
+            sql.push_str(" UNION ALL SELECT 'custom', E'");
+            sql.push_str(&name);
+            sql.push_str("', pg_catalog.current_setting(E'");
+            sql.push_str(&name);
+            sql.push_str("', true)");
+        }
+        sql
+    }
+
+    /// The answer. A row that makes no sense is passed over.
+    pub fn read(rows: &[Row]) -> Self {
+        let mut residue = Self::default();
+        for row in rows {
+            let field = |at: usize| row.get(at).and_then(Option::as_deref);
+            let (Some(kind), Some(value)) = (field(0), field(2)) else {
+                continue;
+            };
+            let name = || std::str::from_utf8(field(1).unwrap_or_default()).map(Box::from);
+            match kind {
+                b"setting" | b"fixed" | b"custom" => {
+                    let Ok(name) = name() else { continue };
+                    if kind == b"fixed" {
+                        residue.pins.insert(PinReason::Settings);
+                    }
+                    // A custom setting that was reset shows nothing, as one that was never made.
+                    if kind != b"custom" || !value.is_empty() {
+                        residue.settings.push((name, value.into()));
+                    }
+                }
+                b"role" if value != b"none" => residue.role = Some(value.into()),
+                b"authorization" => residue.pins.insert(PinReason::Authorization),
+                b"lock" => residue.pins.insert(PinReason::AdvisoryLock),
+                b"temporary" => residue.pins.insert(PinReason::TemporaryObject),
+                b"cursor" => residue.pins.insert(PinReason::HoldCursor),
+                b"channel" => residue.pins.insert(PinReason::Listen),
+                b"prepared" => residue.pins.insert(PinReason::SqlPrepare),
+                _ => {}
+            }
+        }
+        residue
+    }
+
+    /// The pins of a session that had `before`: what was asked for is as it was found, the rest stays.
+    pub fn pins_after(&self, before: Pins) -> Pins {
+        let mut pins = before;
+        for reason in ASKED {
+            pins.remove(reason);
+        }
+        for reason in self.pins.iter() {
+            pins.insert(reason);
+        }
+        pins
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(kind: &str, name: &str, value: Option<&str>) -> Row {
+        [Some(kind), Some(name), value]
+            .map(|field| field.map(|text| Box::from(text.as_bytes())))
+            .into()
+    }
+
+    #[test]
+    fn an_answer_tells_settings_role_and_pins() {
+        let rows = [
+            row("setting", "work_mem", Some("7MB")),
+            row("fixed", "log_statement", Some("all")),
+            row("custom", "app.tenant", Some("a")),
+            row("custom", "app.none", None),
+            row("custom", "app.reset", Some("")),
+            row("role", "", Some("none")),
+            row("lock", "", Some("")),
+            row("nonsense", "", Some("")),
+            Row::new(),
+        ];
+        let residue = Residue::read(&rows);
+        let names: Vec<_> = residue.settings.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["work_mem", "log_statement", "app.tenant"]);
+        assert_eq!(residue.role, None);
+        let pins: Vec<_> = residue.pins.iter().collect();
+        assert_eq!(pins, [PinReason::AdvisoryLock, PinReason::Settings]);
+    }
+
+    #[test]
+    fn what_cannot_be_asked_for_stays() {
+        let mut before = Pins::default();
+        before.insert(PinReason::Library);
+        before.insert(PinReason::Listen);
+        let after = Residue::default().pins_after(before);
+        assert!(after.contains(PinReason::Library) && !after.contains(PinReason::Listen));
+    }
+
+    #[test]
+    fn names_cannot_break_out_of_the_question() {
+        let sql = Residue::question(["a.b", "x'y\\"]);
+        assert!(sql.ends_with("E'x''y\\\\', pg_catalog.current_setting(E'x''y\\\\', true)"));
+    }
+}

@@ -1,0 +1,290 @@
+//! What a session's statements have done, as its server's own completions tell it: what holds from now
+//! on, and what holds only once the transaction commits.
+//!
+//! Every CommandComplete, ErrorResponse and ReadyForQuery is entered in the order in which it comes
+//! (PostgreSQL manual, "Message Flow" and "Simple Query": several statements in one message are one
+//! transaction unless they say otherwise, and so is a pipeline up to its Sync).
+
+use super::exchange::TransactionStatus;
+use super::session::Level;
+use super::statement::Effect;
+
+/// A change that a ROLLBACK takes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A setting, or the role.
+    Set {
+        /// Its name.
+        name: Box<str>,
+        /// The statement that makes it so; none after RESET.
+        sql: Option<Box<str>>,
+    },
+    /// `RESET ALL`.
+    ResetAll,
+    /// `SET causeway.consistency`; none goes back to the default.
+    Level(Option<Level>),
+}
+
+#[derive(Clone, Debug)]
+struct Pending {
+    change: Change,
+    /// Until the transaction ends.
+    local: bool,
+}
+
+/// A session's transaction, if any of it matters beyond its end.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    /// A BEGIN has come, and its end has not.
+    open: bool,
+    /// An error has undone what stands outside of a transaction block.
+    failed: bool,
+    pending: Vec<Pending>,
+    /// Each with how many changes were pending at it. Names may come more than once.
+    savepoints: Vec<(Box<str>, usize)>,
+}
+
+/// The server's transaction is not the one that the statements' effects speak of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mismatch;
+
+impl Transaction {
+    /// Whether nothing is pending.
+    pub fn is_clean(&self) -> bool {
+        !self.open && !self.failed && self.pending.is_empty()
+    }
+
+    /// A transaction-bound effect's statement has completed with `tag`. What a commit makes hold is
+    /// appended to `committed`.
+    pub fn completed(&mut self, effect: &Effect, tag: &[u8], committed: &mut Vec<Change>) {
+        match effect {
+            Effect::Begin { .. } => self.open = true,
+            // A COMMIT of a failed transaction is answered ROLLBACK.
+            Effect::End { chain } => {
+                if tag.starts_with(b"ROLLBACK") {
+                    self.roll_back();
+                } else {
+                    self.commit(committed);
+                }
+                self.open = *chain;
+            }
+            Effect::Rollback { chain } => {
+                self.roll_back();
+                self.open = *chain;
+            }
+            Effect::Savepoint(name) => self.savepoints.push((name.clone(), self.pending.len())),
+            Effect::Release(name) => {
+                if let Some(at) = self.find(name) {
+                    self.savepoints.truncate(at);
+                }
+            }
+            Effect::RollbackTo(name) => {
+                if let Some(at) = self.find(name) {
+                    self.pending.truncate(self.savepoints[at].1);
+                    self.savepoints.truncate(at + 1);
+                }
+            }
+            Effect::Set { name, sql, local } => {
+                let (name, sql) = (name.clone(), sql.clone());
+                self.push(Change::Set { name, sql }, *local);
+            }
+            Effect::ResetAll => self.push(Change::ResetAll, false),
+            _ => {}
+        }
+    }
+
+    /// A change that is made here, in the transaction that is open at the server.
+    pub fn push(&mut self, change: Change, local: bool) {
+        self.pending.push(Pending { change, local });
+    }
+
+    /// The server has answered with an error.
+    pub fn error(&mut self) {
+        if !self.open {
+            self.pending.clear();
+            self.failed = true;
+        }
+    }
+
+    /// ReadyForQuery.
+    ///
+    /// # Errors
+    ///
+    /// When the server stands elsewhere than the effects say: something was run that was not examined.
+    pub fn ready(
+        &mut self,
+        status: TransactionStatus,
+        committed: &mut Vec<Change>,
+    ) -> Result<(), Mismatch> {
+        let idle = status == TransactionStatus::Idle;
+        self.failed = false;
+        if idle == self.open {
+            if idle {
+                self.roll_back();
+            }
+            self.open = !idle;
+            return Err(Mismatch);
+        }
+        if idle {
+            self.commit(committed);
+        }
+        Ok(())
+    }
+
+    /// Its server is lost, and all of it with it.
+    pub fn lost(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The changes in force inside the transaction, the oldest first.
+    pub fn changes(&self) -> impl DoubleEndedIterator<Item = &Change> {
+        self.pending.iter().map(|pending| &pending.change)
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        self.savepoints
+            .iter()
+            .rposition(|(known, _)| **known == *name)
+    }
+
+    fn commit(&mut self, committed: &mut Vec<Change>) {
+        self.savepoints.clear();
+        let pending = self.pending.drain(..);
+        committed.extend(pending.filter(|p| !p.local).map(|p| p.change));
+    }
+
+    fn roll_back(&mut self) {
+        self.savepoints.clear();
+        self.pending.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use TransactionStatus::{Failed, Idle, InTransaction};
+
+    fn set(name: &str) -> Effect {
+        Effect::Set {
+            name: name.into(),
+            sql: Some("".into()),
+            local: false,
+        }
+    }
+
+    const BEGIN: Effect = Effect::Begin {
+        read_only: None,
+        isolation: None,
+    };
+
+    /// Runs statements, given by effect and tag; an empty tag is an error.
+    fn run(
+        steps: &[(Effect, &str)],
+        status: TransactionStatus,
+        transaction: &mut Transaction,
+    ) -> String {
+        let mut committed = Vec::new();
+        for (effect, tag) in steps {
+            match tag.len() {
+                0 => transaction.error(),
+                _ => transaction.completed(effect, tag.as_bytes(), &mut committed),
+            }
+        }
+        let ready = transaction.ready(status, &mut committed);
+        let names = committed.iter().map(|change| match change {
+            Change::Set { name, .. } => name.to_string(),
+            other => format!("{other:?}"),
+        });
+        let names = names.collect::<Vec<_>>().join(" ");
+        if ready.is_ok() {
+            names
+        } else {
+            format!("{names}!")
+        }
+    }
+
+    #[test]
+    fn a_text_is_judged_statement_by_statement() {
+        let end = Effect::End { chain: false };
+        let rollback = Effect::Rollback { chain: false };
+        let once =
+            |steps: &[(Effect, &str)], status| run(steps, status, &mut Transaction::default());
+        assert_eq!(
+            once(&[(rollback.clone(), "ROLLBACK"), (set("a"), "SET")], Idle),
+            "a"
+        );
+        assert_eq!(once(&[(set("a"), "SET"), (set("b"), "")], Idle), "");
+        assert_eq!(
+            once(
+                &[
+                    (BEGIN, "BEGIN"),
+                    (set("a"), "SET"),
+                    (end.clone(), "COMMIT"),
+                    (set("b"), "")
+                ],
+                Idle
+            ),
+            "a",
+            "what a COMMIT had ended is not undone"
+        );
+        let mut transaction = Transaction::default();
+        let chain = Effect::End { chain: true };
+        assert_eq!(
+            run(
+                &[
+                    (BEGIN, "BEGIN"),
+                    (set("a"), "SET"),
+                    (chain, "COMMIT"),
+                    (set("b"), "SET")
+                ],
+                InTransaction,
+                &mut transaction
+            ),
+            "a"
+        );
+        assert_eq!(run(&[(rollback, "ROLLBACK")], Idle, &mut transaction), "");
+        assert!(transaction.is_clean());
+        assert_eq!(
+            run(
+                &[(BEGIN, "BEGIN"), (set("a"), "SET"), (set("b"), "")],
+                Failed,
+                &mut transaction
+            ),
+            ""
+        );
+        assert_eq!(
+            run(&[(end, "ROLLBACK")], Idle, &mut transaction),
+            "",
+            "a failed transaction"
+        );
+    }
+
+    #[test]
+    fn savepoints_of_one_name_hide_each_other() {
+        let mut transaction = Transaction::default();
+        let save = || (Effect::Savepoint("s".into()), "SAVEPOINT");
+        let steps = [
+            (BEGIN, "BEGIN"),
+            save(),
+            (set("a"), "SET"),
+            save(),
+            (set("b"), "SET"),
+            (Effect::Release("s".into()), "RELEASE"),
+            (Effect::RollbackTo("s".into()), "ROLLBACK"),
+            (set("c"), "SET"),
+            (Effect::End { chain: false }, "COMMIT"),
+        ];
+        assert_eq!(run(&steps, Idle, &mut transaction), "c");
+    }
+
+    #[test]
+    fn a_transaction_that_nobody_began_is_noticed() {
+        let mut transaction = Transaction::default();
+        assert_eq!(run(&[], InTransaction, &mut transaction), "!");
+        assert_eq!(
+            run(&[(set("a"), "SET")], Idle, &mut transaction),
+            "!",
+            "nor ended"
+        );
+    }
+}
