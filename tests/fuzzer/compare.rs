@@ -63,18 +63,33 @@ pub fn compare(act: &Act, direct: &[Frame], proxied: &[Frame]) -> Verdict {
     if direct == proxied {
         return Verdict::Same;
     }
+    let alike = direct.iter().zip(&proxied);
+    let alike = alike.take_while(|(one, other)| one == other).count();
     let end = Frame::mark(b'-');
-    let both = direct.iter().chain(std::iter::repeat(&end));
-    let both = both.zip(proxied.iter().chain(std::iter::repeat(&end)));
-    let mut different = both.skip_while(|(direct, proxied)| direct == proxied);
-    let Some((direct, proxied)) = different.next() else {
-        return Verdict::Same;
-    };
+    let before = &direct[..alike];
+    let (direct, proxied) = (direct.get(alike), proxied.get(alike));
+    let (direct, proxied) = (direct.unwrap_or(&end), proxied.unwrap_or(&end));
     let known = |known: &&Documented| (known.is_it)(act, direct, proxied);
     if let Some(known) = DOCUMENTED.iter().find(known) {
         return Verdict::Documented(known.reason);
     }
-    Verdict::Differ(format!("{} became {}", word(direct), word(proxied)))
+    let (was, became) = (word(direct), word(proxied));
+    let columns = columns_that_differ(before, direct, proxied);
+    Verdict::Differ(format!("{was} became {became}{columns}"))
+}
+
+/// The names of the columns in which two rows differ, where the rows were described.
+fn columns_that_differ(before: &[Frame], direct: &Frame, proxied: &Frame) -> String {
+    let (one, other) = (direct.columns(), proxied.columns());
+    let described = before.iter().rfind(|frame| frame.tag == b'T');
+    let Some(described) = described.filter(|_| direct.tag == b'D' && proxied.tag == b'D') else {
+        return String::new();
+    };
+    let fields = described.fields();
+    let values = one.iter().zip(&other).zip(&fields);
+    let names = values.filter(|((one, other), _)| one != other);
+    let names: Vec<_> = names.map(|(_, field)| field.as_str()).collect();
+    format!(" in {}", names.join(", "))
 }
 
 /// What kind of frame it is, in a word.

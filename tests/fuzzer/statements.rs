@@ -99,15 +99,28 @@ const SETTINGS: &[(&str, &[&str])] = &[
 ];
 
 /// What a session sees of itself; whatever another left behind shows here.
-pub const LOOK: &str = "SELECT current_user, current_setting('search_path'), \
-    current_setting('work_mem'), current_setting('datestyle'), current_setting('timezone'), \
-    current_setting('intervalstyle'), current_setting('bytea_output'), \
-    current_setting('extra_float_digits'), current_setting('application_name'), \
-    coalesce(current_setting('app.tenant', true), ''), coalesce(current_setting('app.region', true), ''), \
-    current_setting('statement_timeout'), current_setting('lock_timeout'), \
-    current_setting('default_transaction_read_only'), current_setting('default_transaction_isolation'), \
-    current_setting('enable_seqscan'), current_setting('plan_cache_mode'), current_setting('xmloption'), \
-    current_setting('array_nulls'), current_setting('standard_conforming_strings')";
+pub const LOOK: &str = "SELECT \
+    current_user AS role, \
+    current_setting('search_path') AS search_path, \
+    current_setting('work_mem') AS work_mem, \
+    current_setting('datestyle') AS datestyle, \
+    current_setting('timezone') AS timezone, \
+    current_setting('intervalstyle') AS intervalstyle, \
+    current_setting('bytea_output') AS bytea_output, \
+    current_setting('extra_float_digits') AS extra_float_digits, \
+    current_setting('application_name') AS application_name, \
+    coalesce(current_setting('app.tenant', true), '') AS tenant, \
+    coalesce(current_setting('app.region', true), '') AS region, \
+    current_setting('statement_timeout') AS statement_timeout, \
+    current_setting('lock_timeout') AS lock_timeout, \
+    current_setting('default_transaction_read_only') AS default_transaction_read_only, \
+    current_setting('default_transaction_isolation') AS default_transaction_isolation, \
+    current_setting('enable_seqscan') AS enable_seqscan, \
+    current_setting('plan_cache_mode') AS plan_cache_mode, \
+    current_setting('xmloption') AS xmloption, \
+    current_setting('array_nulls') AS array_nulls, \
+    current_setting('standard_conforming_strings') AS standard_conforming_strings, \
+    current_setting('client_min_messages') AS client_min_messages";
 
 /// The same for what is no setting.
 pub const LOOK_BEHIND: &str = "SELECT \

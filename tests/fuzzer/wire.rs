@@ -52,7 +52,7 @@ impl Frame {
     }
 
     /// The fields of a row description: name and type.
-    fn fields(&self) -> Vec<String> {
+    pub fn fields(&self) -> Vec<String> {
         let mut rest = self.body.get(2..).unwrap_or_default();
         let mut fields = Vec::new();
         while let Some(end) = rest.iter().position(|byte| *byte == 0) {
