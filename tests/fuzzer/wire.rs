@@ -35,9 +35,12 @@ impl Frame {
         Some(String::from_utf8_lossy(&found[1..]).into_owned())
     }
 
-    /// The values of a data row.
+    /// The values of a data row; of another frame there are none.
     pub fn columns(&self) -> Vec<Option<String>> {
-        let mut rest = self.body.get(2..).unwrap_or_default();
+        let mut rest = match self.tag {
+            b'D' => self.body.get(2..).unwrap_or_default(),
+            _ => &[],
+        };
         let mut columns = Vec::new();
         while let Some((length, after)) = rest.split_first_chunk::<4>() {
             let Ok(size) = usize::try_from(i32::from_be_bytes(*length)) else {
