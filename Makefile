@@ -13,8 +13,8 @@ setup: ## installs what is missing (Debian, Ubuntu), or says what to install
 	@scripts/setup.sh
 
 demo: setup ## a primary, standbys and the proxy on this machine, until Ctrl-C
-	$(CARGO) build --release
-	target/release/causeway demo $(DEMO_ARGS)
+	$(CARGO) build --profile demo
+	target/demo/causeway demo $(DEMO_ARGS)
 
 test: setup ## formatting, lints and every test, with a total
 	@scripts/test.sh

@@ -1,8 +1,7 @@
 //! Wiring: the only file that knows everyone. Starts the planes, and takes them down again.
 
-mod operator;
+mod maintenance;
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,30 +14,26 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Sources};
-use crate::backend::pool::Pools;
+use crate::backend::pools::Pools;
 use crate::client::accept::cancels::Cancels;
 use crate::client::accept::dispatcher::{self, Door};
-use crate::client::rules::{Account, Bounds, Rules};
+use crate::client::rules::{PasswordError, Rules, StartConfig};
 use crate::client::worker::{Common, Worker};
-use crate::config::{AuthMethod, Config, Durability, Live, Node, OnLostWrites, Secret};
+use crate::config::{Config, Live};
 use crate::control::agent_client::AgentClient;
 use crate::control::failover::{self, Controller};
 use crate::control::store::OpenError;
 use crate::control::{catalogs, monitor::NodeMonitor};
-use crate::core::route::Policy;
-use crate::core::topology::{NodeId, NodeView};
+use crate::core::topology::NodeId;
 use crate::logging::Switch;
 use crate::metrics::Metrics;
 use crate::shared::cluster::{ClusterState, MAX_NODES};
 use crate::shared::maintenance::Maintenance;
-use crate::shared::operator::Desk;
+use crate::shared::operator::OperatorState;
 use crate::shared::pause::Pause;
 use crate::shared::registry::Connections;
-use crate::wire::auth::Verifier;
-use operator::Operator;
+use maintenance::Maintainer;
 
-/// Longest wait for proof that the primary shows what a standby has shown.
-const VISIBILITY_WAIT: Duration = Duration::from_secs(1);
 /// Sessions in the middle of a transaction may take this long to end it at a shutdown.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// How often pools are tidied and counted.
@@ -49,12 +44,7 @@ const TIDY: Duration = Duration::from_millis(500);
 pub enum AppError {
     /// A socket, a thread or a runtime could not be had.
     #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// What the system said.
-        source: io::Error,
-    },
+    Io { what: String, source: io::Error },
     /// The metrics could not be set up.
     #[error("set up the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -66,21 +56,15 @@ pub enum AppError {
     Store(#[from] OpenError),
     /// A node's agent cannot be spoken to.
     #[error("prepare for the agent of node {node}: {reason}")]
-    Agent {
-        /// The node.
-        node: String,
-        /// Why not.
-        reason: String,
-    },
-    /// A user's password in the configuration cannot be used.
-    #[error("the password of user \"{0}\" is not one that the authentication method can check")]
-    Password(String),
+    Agent { node: String, reason: String },
+    /// The rules of sessions cannot be derived.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
 }
 
 /// The listening sockets, made by the caller so that tests own them.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For clients.
     pub clients: TcpListener,
     /// For HTTP, if it is served.
     pub http: Option<TcpListener>,
@@ -110,7 +94,6 @@ impl Listeners {
 /// What reaches the proxy from outside while it runs.
 #[derive(Clone, Default)]
 pub struct Signals {
-    /// Cancelled, it ends the proxy.
     pub shutdown: CancellationToken,
     /// Notified, it has the configuration read again.
     pub reload: Arc<Notify>,
@@ -140,50 +123,54 @@ pub async fn run(
         return Err(AppError::TooManyNodes(config.nodes.len()));
     }
     let workers = config.workers.unwrap_or_else(default_workers).max(1);
-    let names: Vec<String> = config.nodes.iter().map(|node| node.name.clone()).collect();
-    let metrics = Arc::new(Metrics::new(&names)?);
-    metrics.pool_size.set(config.pool.size as i64);
+    let start = StartConfig::of(&config);
+    let metrics = Arc::new(Metrics::new(&start.node_names, workers)?);
+    metrics.pools.size.set(config.pool.size as i64);
     metrics
-        .client_connections_max
+        .clients
+        .connections_max
         .set(config.max_clients as i64);
-    let cluster = Arc::new(ClusterState::new(node_views(&config)));
-    let (desk, connections) = (Arc::new(Desk::default()), Arc::new(Connections::default()));
-    let gate = Arc::new(Pause::default());
+    let cluster = Arc::new(ClusterState::new(&config));
+    let (operator, connections) = (
+        Arc::new(OperatorState::default()),
+        Arc::new(Connections::default()),
+    );
+    let pause = Arc::new(Pause::default());
     let live = Arc::new(Live::new(config.clone()));
-    let rules = Arc::new(ArcSwap::from_pointee(rules(live.current(), None)?));
+    let rules = Arc::new(ArcSwap::from_pointee(Rules::derive(live.current(), None)?));
     let pools = Arc::new(Pools::new(
         &config,
         workers,
         Arc::clone(&cluster),
         Arc::clone(&metrics),
         Arc::clone(&connections),
-        Arc::clone(&gate),
+        Arc::clone(&pause),
     ));
-    let operator: Arc<dyn Maintenance> = Arc::new(Operator {
+    let maintenance: Arc<dyn Maintenance> = Arc::new(Maintainer {
         live: Arc::clone(&live),
         rules: Arc::clone(&rules),
         pools: Arc::clone(&pools),
         cluster: Arc::clone(&cluster),
         metrics: Arc::clone(&metrics),
-        desk: Arc::clone(&desk),
+        operator: Arc::clone(&operator),
         log: signals.log,
         one_at_a_time: Default::default(),
     });
-    operator::note_time(&metrics);
+    metrics.process.config_was_read();
     let state = admin::State::new(Sources {
         live: Arc::clone(&live),
-        operations: Arc::clone(&operator),
-        gate: Arc::clone(&gate),
+        maintenance: Arc::clone(&maintenance),
+        pause: Arc::clone(&pause),
         cluster: Arc::clone(&cluster),
         metrics: Arc::clone(&metrics),
-        desk: Arc::clone(&desk),
+        operator: Arc::clone(&operator),
         connections: Arc::clone(&connections),
         shutdown: shutdown.clone(),
     });
     let common = Arc::new(Common {
         rules,
         pools,
-        gate,
+        pause,
         console: Arc::new(state.clone()),
         connections,
         cancels: Cancels::default(),
@@ -193,7 +180,7 @@ pub async fn run(
         workers,
         cluster: Arc::clone(&cluster),
         metrics: Arc::clone(&metrics),
-        config: config.clone(),
+        start,
     });
 
     // Everything but the acceptor and the workers lives until the last session has ended.
@@ -206,7 +193,7 @@ pub async fn run(
             live: Arc::clone(&live),
             cluster: Arc::clone(&cluster),
             metrics: Arc::clone(&metrics),
-            desk: Arc::clone(&desk),
+            operator: Arc::clone(&operator),
         };
         tracker.spawn(monitor.run(stop_control.clone()));
     }
@@ -219,13 +206,13 @@ pub async fn run(
         let shared = failover::Shared {
             live: Arc::clone(&live),
             cluster: Arc::clone(&cluster),
-            desk: Arc::clone(&desk),
+            operator: Arc::clone(&operator),
             metrics: Arc::clone(&metrics),
         };
         let controller = Controller::open(shared, settings, agents(&config)?).await?;
         tracker.spawn(controller.run(stop_control.clone()));
     }
-    tracker.spawn(reload(operator, signals.reload, stop_control.clone()));
+    tracker.spawn(reload(maintenance, signals.reload, stop_control.clone()));
     tracker.spawn(tidy(Arc::clone(&common), stop_control.clone()));
     if let Some(http) = listeners.http {
         tracker.spawn(admin::http::serve(http, state, stop_control.clone()));
@@ -236,7 +223,7 @@ pub async fn run(
     tracing::info!(address = %config.listen, workers, nodes = config.nodes.len(), "causeway is ready for clients");
     dispatcher::accept(listeners.clients, doors, Arc::clone(&common), shutdown).await;
 
-    tracing::info!(clients = metrics.client_connections.get(), "shutting down");
+    tracing::info!(clients = metrics.clients.connections.get(), "shutting down");
     common.draining.cancel();
     let ended = tokio::task::spawn_blocking(move || {
         threads.into_iter().for_each(|thread| drop(thread.join()));
@@ -294,12 +281,16 @@ fn start_workers(
 }
 
 /// Reloads whenever a signal asks for it.
-async fn reload(operator: Arc<dyn Maintenance>, asked: Arc<Notify>, shutdown: CancellationToken) {
+async fn reload(
+    maintenance: Arc<dyn Maintenance>,
+    asked: Arc<Notify>,
+    shutdown: CancellationToken,
+) {
     let work = async {
         loop {
             asked.notified().await;
             // How it went is in the log.
-            let _ = operator.reload("SIGHUP").await;
+            let _ = maintenance.reload("SIGHUP").await;
         }
     };
     tokio::select! {
@@ -333,88 +324,4 @@ fn agents(config: &Config) -> Result<Vec<Option<Arc<AgentClient>>>, AppError> {
         Ok(Some(Arc::new(client)))
     });
     clients.collect()
-}
-
-fn node_views(config: &Config) -> Vec<NodeView> {
-    let views = config
-        .nodes
-        .iter()
-        .enumerate()
-        .map(|(index, node)| NodeView {
-            id: NodeId(index as u16),
-            name: Arc::from(node.name.as_str()),
-            weight: node.weight,
-            near: is_near(config, node),
-            life: None,
-            barred: false,
-            drained: false,
-            previous: Arc::default(),
-        });
-    views.collect()
-}
-
-/// Whether a node stands in this proxy's zone, or zones are not in use.
-fn is_near(config: &Config, node: &Node) -> bool {
-    let zone = &config.routing.zone;
-    zone.is_none() || node.zone == *zone
-}
-
-/// What sessions go by. Accounts that have not changed are taken from the rules before: to derive one
-/// from a password costs thousands of hashes.
-fn rules(config: Arc<Config>, before: Option<&Rules>) -> Result<Rules, AppError> {
-    let failover = config.failover.as_ref();
-    let warns = |on_lost_writes| on_lost_writes == OnLostWrites::Warn;
-    Ok(Rules {
-        bounds: Bounds {
-            policy: policy(&config),
-            hold_timeout: config.hold_timeout,
-            max_prepared: config.pool.max_prepared,
-            warns_of_lost_writes: failover.is_some_and(|f| warns(f.on_lost_writes)),
-            resolves_commits: failover.is_some_and(|f| f.resolve_commits),
-        },
-        users: accounts(&config, before)?,
-        config,
-    })
-}
-
-fn policy(config: &Config) -> Policy {
-    let us = |duration: Duration| duration.as_micros() as u64;
-    Policy {
-        catchup_wait_us: us(config.routing.catchup_wait),
-        max_lag_us: config.routing.max_lag.map(us),
-        visibility_wait_us: us(VISIBILITY_WAIT),
-        lossless: config
-            .failover
-            .as_ref()
-            .is_some_and(|failover| failover.durability == Durability::Quorum),
-    }
-}
-
-fn accounts(
-    config: &Config,
-    before: Option<&Rules>,
-) -> Result<HashMap<String, Arc<Account>>, AppError> {
-    let mut accounts = HashMap::new();
-    for (name, user) in &config.auth.users {
-        // The method stays for the proxy's life.
-        let same = before.filter(|before| before.config.auth.users.get(name) == Some(user));
-        if let Some(account) = same.and_then(|before| before.users.get(name)) {
-            accounts.insert(name.clone(), Arc::clone(account));
-            continue;
-        }
-        let password = user.password.as_ref().map(Secret::reveal);
-        let verifier = match (config.auth.method, password) {
-            (AuthMethod::Trust, _) => Some(Verifier::Trust),
-            (AuthMethod::Md5, Some(password)) => Some(Verifier::md5(name, password)),
-            (AuthMethod::ScramSha256, Some(password)) => Verifier::scram(password),
-            (_, None) => None,
-        };
-        let verifier = verifier.ok_or_else(|| AppError::Password(name.clone()))?;
-        let account = Account {
-            verifier,
-            server_password: user.server_password.clone(),
-        };
-        accounts.insert(name.clone(), Arc::new(account));
-    }
-    Ok(accounts)
 }

@@ -26,10 +26,6 @@ pub enum Kind {
     InvalidParameterValue,
     /// A setting of ours that does not exist.
     UndefinedObject,
-    /// A prepared statement that does not exist.
-    InvalidSqlStatementName,
-    /// A prepared statement of that name exists already.
-    DuplicatePreparedStatement,
     /// A setting that is for reading only.
     CantChangeRuntimeParam,
     /// Something that has no effect outside a transaction.
@@ -65,7 +61,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The SQLSTATE.
     pub fn sqlstate(self) -> &'static str {
         match self {
             Self::ProtocolViolation => "08P01",
@@ -76,8 +71,6 @@ impl Kind {
             Self::ProgramLimitExceeded => "54000",
             Self::InvalidParameterValue => "22023",
             Self::UndefinedObject => "42704",
-            Self::InvalidSqlStatementName => "26000",
-            Self::DuplicatePreparedStatement => "42P05",
             Self::CantChangeRuntimeParam => "55P02",
             Self::NoActiveTransaction => "25P01",
             Self::SerializationFailure => "40001",
@@ -120,8 +113,6 @@ impl Kind {
             | Self::ProgramLimitExceeded
             | Self::InvalidParameterValue
             | Self::UndefinedObject
-            | Self::InvalidSqlStatementName
-            | Self::DuplicatePreparedStatement
             | Self::CantChangeRuntimeParam
             | Self::NoActiveTransaction
             | Self::InFailedTransaction
@@ -136,7 +127,6 @@ impl Kind {
 /// An error or notice that Causeway originates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Its kind.
     pub kind: Kind,
     /// The connection ends with it.
     pub fatal: bool,

@@ -5,16 +5,28 @@
 
 #![forbid(unsafe_code)]
 
+// The decisions.
+pub mod core;
+
+// The protocol and the language.
+pub mod sql;
+pub mod wire;
+
+// The data plane.
+pub mod backend;
+pub mod client;
+
+// Between the planes.
+pub mod shared;
+
+// The control plane.
 pub mod admin;
 pub mod agent;
-pub mod app;
-pub mod backend;
-pub mod cli;
-pub mod client;
+pub mod control;
+
+// For all.
 pub mod clock;
 pub mod config;
-pub mod control;
-pub mod core;
 pub mod error;
 mod file;
 mod http;
@@ -22,9 +34,13 @@ pub mod logging;
 pub mod metrics;
 mod pg;
 pub mod process;
+pub mod tls;
+
+// Wiring and commands.
+pub mod app;
+pub mod cli;
+
+// Tools beside the proxy.
 pub mod rig;
-pub mod shared;
-pub mod sql;
 pub mod top;
 pub mod verify;
-pub mod wire;

@@ -233,7 +233,6 @@ impl Visit for Telling {
     }
 }
 
-/// Keeps the message.
 #[derive(Debug, Default)]
 struct Message(String);
 

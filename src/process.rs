@@ -18,7 +18,6 @@ const KERNEL: Duration = Duration::from_secs(10);
 /// One process at the moment of looking.
 #[derive(Clone, Copy, Debug)]
 pub struct Process {
-    /// Its number.
     pub pid: i32,
     parent: i32,
     state: u8,

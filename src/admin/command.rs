@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::State;
+use crate::core::failover::record::RequestKind;
 use crate::core::topology::NodeId;
-use crate::shared::operator::{Ask, Outcome};
+use crate::shared::operator::commands::Outcome;
 
 /// Longest wait for the end of an order.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -17,7 +18,7 @@ pub(super) enum Refused {
     /// There is no node of that name.
     NoSuchNode(String),
     /// Another one is being worked on.
-    Busy(Ask),
+    Busy(RequestKind),
     /// The controller says why not.
     Not(String),
     /// It goes on.
@@ -30,7 +31,7 @@ impl Refused {
         match self {
             Self::NoFailover => "there is no failover section in the configuration".to_owned(),
             Self::NoSuchNode(name) => format!("there is no node {name}"),
-            Self::Busy(ask) => format!("another order is being worked on: {ask:?}"),
+            Self::Busy(kind) => format!("another order is being worked on: {kind:?}"),
             Self::Not(why) => why.clone(),
             Self::TooLong => {
                 format!("not done within {PATIENCE:?}; the status tells how it stands")
@@ -43,11 +44,11 @@ impl Refused {
 /// statements were held.
 pub(super) async fn carry_out(
     state: &State,
-    ask: Ask,
+    kind: RequestKind,
     to: Option<&str>,
     from: &str,
 ) -> Result<Duration, Refused> {
-    if state.desk.standing().mode.is_empty() {
+    if state.operator.status.get().mode.is_empty() {
         return Err(Refused::NoFailover);
     }
     let find = |name: &str| {
@@ -61,10 +62,10 @@ pub(super) async fn carry_out(
         id.ok_or_else(|| Refused::NoSuchNode(name.to_owned()))
     };
     let node = to.map(find).transpose()?;
-    let ordered = state.desk.order(ask, node);
-    let order = ordered.map_err(|other| Refused::Busy(other.ask))?;
-    tracing::info!(?ask, to, from, "order");
-    match tokio::time::timeout(PATIENCE, state.desk.outcome(order.id)).await {
+    let ordered = state.operator.commands.submit(kind, node);
+    let order = ordered.map_err(|other| Refused::Busy(other.kind))?;
+    tracing::info!(?kind, to, from, "order");
+    match tokio::time::timeout(PATIENCE, state.operator.commands.outcome(order.id)).await {
         Ok(Outcome::Done { stall }) => Ok(stall),
         Ok(Outcome::Refused(why)) => Err(Refused::Not(why)),
         Err(_) => Err(Refused::TooLong),

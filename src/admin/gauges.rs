@@ -16,13 +16,13 @@ pub(super) fn refresh(state: &State) {
     let topology = state.cluster.topology();
     let metrics = &state.metrics;
     let primary = topology.primary().is_some();
-    metrics.primary_available.set(i64::from(primary));
-    let loads = state.cluster.loads();
+    metrics.nodes.primary_available.set(i64::from(primary));
+    let loads = state.cluster.load.by_node();
     for (node, load) in topology.nodes.iter().zip(loads) {
         let name: &[&str] = &[&*node.name];
-        let barred = metrics.node_barred.with_label_values(name);
+        let barred = metrics.nodes.barred.with_label_values(name);
         barred.set(i64::from(node.barred));
-        let transactions = metrics.node_transactions.with_label_values(name);
+        let transactions = metrics.nodes.transactions.with_label_values(name);
         transactions.set(i64::from(load));
     }
     drop(topology);
@@ -30,15 +30,15 @@ pub(super) fn refresh(state: &State) {
         let name: &[&str] = &[node.as_str()];
         match lag {
             Some(lag) => {
-                let bytes = metrics.lag_bytes.with_label_values(name);
+                let bytes = metrics.nodes.lag_bytes.with_label_values(name);
                 bytes.set(i64::try_from(lag.bytes).unwrap_or(i64::MAX));
-                let seconds = metrics.lag_seconds.with_label_values(name);
+                let seconds = metrics.nodes.lag_seconds.with_label_values(name);
                 seconds.set(lag.us as f64 / 1e6);
             }
             // Not a standby, or nobody to compare with: an old figure would be a wrong one.
             None => {
-                let _ = metrics.lag_bytes.remove_label_values(name);
-                let _ = metrics.lag_seconds.remove_label_values(name);
+                let _ = metrics.nodes.lag_bytes.remove_label_values(name);
+                let _ = metrics.nodes.lag_seconds.remove_label_values(name);
             }
         }
     }
@@ -52,7 +52,7 @@ pub(super) async fn sample(state: State) {
         ticks.tick().await;
         for (node, lag) in lags(&state) {
             if let Some(lag) = lag {
-                let sampled = state.metrics.lag_sampled.with_label_values(&[&node]);
+                let sampled = state.metrics.nodes.lag_sampled.with_label_values(&[&node]);
                 sampled.observe(lag.us as f64 / 1e6);
             }
         }

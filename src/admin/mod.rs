@@ -1,5 +1,5 @@
 //! What operators and their tools read: dashboard, console, metrics, health, status. It reads snapshots, and
-//! puts orders on the desk.
+//! passes requests on.
 
 mod command;
 mod console;
@@ -23,7 +23,7 @@ use crate::config::Live;
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
 use crate::shared::maintenance::Maintenance;
-use crate::shared::operator::Desk;
+use crate::shared::operator::OperatorState;
 use crate::shared::pause::Pause;
 use crate::shared::registry::Connections;
 use sampler::Sampler;
@@ -34,18 +34,14 @@ pub struct Sources {
     /// The configuration in force; its nodes keep their order.
     pub live: Arc<Live>,
     /// Who carries out what concerns the whole proxy.
-    pub operations: Arc<dyn Maintenance>,
+    pub maintenance: Arc<dyn Maintenance>,
     /// Closed by PAUSE.
-    pub gate: Arc<Pause>,
-    /// The topology.
+    pub pause: Arc<Pause>,
     pub cluster: Arc<ClusterState>,
-    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Where orders for the failover controller are put.
-    pub desk: Arc<Desk>,
-    /// Who is connected.
+    /// Between operators and the failover controller.
+    pub operator: Arc<OperatorState>,
     pub connections: Arc<Connections>,
-    /// Cancelled, it ends the proxy.
     pub shutdown: CancellationToken,
 }
 
@@ -57,7 +53,7 @@ pub struct State {
 }
 
 impl State {
-    /// Reads from these, and puts orders on the desk.
+    /// Reads from these, and passes requests on.
     pub fn new(sources: Sources) -> Self {
         Self {
             sources: Arc::new(sources),

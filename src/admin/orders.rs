@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 
 use super::State;
 use super::command::{Refused, carry_out};
-use crate::shared::operator::Ask;
+use crate::core::failover::record::RequestKind;
 
 /// What an order may say.
 #[derive(Debug, Deserialize)]
@@ -44,7 +44,7 @@ pub(super) async fn switchover(
     headers: HeaderMap,
     wanted: Query<Wanted>,
 ) -> Answered {
-    order(state, peer, &headers, wanted, Ask::Switchover).await
+    order(state, peer, &headers, wanted, RequestKind::Switchover).await
 }
 
 pub(super) async fn failover(
@@ -53,7 +53,7 @@ pub(super) async fn failover(
     headers: HeaderMap,
     wanted: Query<Wanted>,
 ) -> Answered {
-    order(state, peer, &headers, wanted, Ask::Failover).await
+    order(state, peer, &headers, wanted, RequestKind::Failover).await
 }
 
 async fn order(
@@ -61,13 +61,13 @@ async fn order(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: &HeaderMap,
     Query(wanted): Query<Wanted>,
-    ask: Ask,
+    kind: RequestKind,
 ) -> Answered {
     if !may_order(&state, peer, headers) {
         return refuse(StatusCode::UNAUTHORIZED, NOT_ALLOWED.to_owned());
     }
     let from = peer.to_string();
-    match carry_out(&state, ask, wanted.to.as_deref(), &from).await {
+    match carry_out(&state, kind, wanted.to.as_deref(), &from).await {
         Ok(stall) => {
             let answer = Answer {
                 done: true,

@@ -47,7 +47,6 @@ const SVG: &str = "image/svg+xml";
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The pages.
 pub(super) fn routes() -> Router<State> {
     FILES
         .into_iter()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::status::{PoolStatus, Status};
-use crate::metrics::latency::Counts;
+use crate::metrics::latency::Recorded;
 
 /// What is charted, at one moment.
 #[derive(Debug, Serialize)]
@@ -42,8 +42,8 @@ struct Percentiles {
 }
 
 impl Point {
-    /// Takes one from a snapshot, and from what latencies were counted lately.
-    pub(super) fn of(status: &Status, latency: [Counts; 2], at_ms: u64) -> Self {
+    /// Takes one from a snapshot, and from what latencies were recorded lately.
+    pub(super) fn of(status: &Status, latency: [Recorded; 2], at_ms: u64) -> Self {
         let nodes = status.nodes.iter().map(|node| NodePoint {
             lag_bytes: node.lag_bytes,
             lag_ms: node.lag_ms,
@@ -64,10 +64,10 @@ impl Point {
             waits: routing.catchup_waits,
             wait_seconds: routing.catchup_wait_seconds,
             clients: status.clients,
-            latency: latency.map(|counts| Percentiles {
-                p50: counts.percentile_ms(0.5),
-                p95: counts.percentile_ms(0.95),
-                p99: counts.percentile_ms(0.99),
+            latency: latency.map(|recorded| Percentiles {
+                p50: recorded.percentile_ms(0.5),
+                p95: recorded.percentile_ms(0.95),
+                p99: recorded.percentile_ms(0.99),
             }),
         }
     }

@@ -11,7 +11,6 @@ use super::State;
 use super::orders::{NOT_ALLOWED, may_order};
 use super::upkeep::{self, Drain, Refused};
 
-/// Which node.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {

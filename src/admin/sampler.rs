@@ -28,7 +28,6 @@ const BEHIND: usize = 16;
 /// A message to a viewer: the name of the event, and JSON.
 pub(super) type Frame = (&'static str, Arc<str>);
 
-/// Points and viewers.
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
     state: Mutex<Shown>,
@@ -85,8 +84,8 @@ pub(super) async fn run(state: State) {
     let mut ticks = tokio::time::interval(PAUSE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let latency = || {
-        let [primary, standby] = state.metrics.latency();
-        [primary.counts(), standby.counts()]
+        let [primary, standby] = state.metrics.routing.latency();
+        [primary.recorded(), standby.recorded()]
     };
     let mut earlier = VecDeque::from([latency()]);
     let mut told = 0;

@@ -5,9 +5,10 @@ use serde::Serialize;
 use super::State;
 use super::upkeep::{Drain, drain_of};
 use crate::core::topology::{NodeView, Role};
-use crate::shared::operator::{Standing, Told, Trouble};
+use crate::shared::operator::events::OperatorEvent;
+use crate::shared::operator::problems::NodeProblem;
+use crate::shared::operator::status::FailoverStatus;
 
-/// The whole answer.
 #[derive(Debug, Serialize)]
 pub(super) struct Status {
     pub(super) version: &'static str,
@@ -20,17 +21,16 @@ pub(super) struct Status {
     /// Whose clients wait by an operator's word, if any do.
     paused: Option<Paused>,
     /// None without a failover section.
-    failover: Option<Standing>,
+    failover: Option<FailoverStatus>,
     /// What is wrong at present, by node.
-    troubles: Vec<Trouble>,
+    troubles: Vec<NodeProblem>,
     /// What happened, oldest first.
-    pub(super) events: Vec<Told>,
+    pub(super) events: Vec<OperatorEvent>,
 }
 
 /// What PAUSE holds.
 #[derive(Debug, Serialize)]
 struct Paused {
-    /// Everybody.
     all: bool,
     /// The clients of these databases.
     databases: Vec<String>,
@@ -63,7 +63,6 @@ pub(super) struct NodeStatus {
 /// The server connections of one node, over all databases and users.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct PoolStatus {
-    /// In use.
     pub(super) active: i64,
     /// Open, and not in use.
     pub(super) idle: i64,
@@ -89,16 +88,15 @@ pub(super) struct Count {
     pub(super) count: u64,
 }
 
-/// Takes a snapshot.
 pub(super) fn take(state: &State) -> Status {
     let topology = state.cluster.topology();
     let now_us = state.cluster.now_us();
-    let loads = state.cluster.loads();
+    let loads = state.cluster.load.by_node();
     let config = state.live.load();
     let nodes = topology.nodes.iter().zip(config.nodes.iter()).zip(loads);
     let nodes = nodes.map(|((view, node), load)| NodeStatus {
         transactions_in_flight: load,
-        statements: state.metrics.node_statements(view.id.0),
+        statements: state.metrics.routing.node_statements(view.id.0),
         pool: pool(state, &view.name),
         drain: drain_of(state, view),
         host: node.host.clone(),
@@ -107,7 +105,10 @@ pub(super) fn take(state: &State) -> Status {
         ..node_status(view, &topology, now_us)
     });
     let metrics = &state.metrics;
-    let statements = metrics.statements().filter(|(_, _, count)| *count > 0);
+    let statements = metrics
+        .routing
+        .statements()
+        .filter(|(_, _, count)| *count > 0);
     Status {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: now_us as f64 / 1e6,
@@ -122,6 +123,7 @@ pub(super) fn take(state: &State) -> Status {
                 })
                 .collect(),
             replays: metrics
+                .routing
                 .replays()
                 .map(|(reason, count)| Count {
                     route: None,
@@ -129,17 +131,17 @@ pub(super) fn take(state: &State) -> Status {
                     count,
                 })
                 .collect(),
-            stale_reads_prevented: metrics.stale_reads_prevented.get(),
-            visibility_unproven: metrics.visibility_unproven.get(),
-            catchup_waits: metrics.catchup_wait.get_sample_count(),
-            catchup_wait_seconds: metrics.catchup_wait.get_sample_sum(),
+            stale_reads_prevented: metrics.routing.stale_reads_prevented.get(),
+            visibility_unproven: metrics.routing.visibility_unproven.get(),
+            catchup_waits: metrics.routing.catchup_wait.get_sample_count(),
+            catchup_wait_seconds: metrics.routing.catchup_wait.get_sample_sum(),
         },
-        clients: metrics.client_connections.get(),
+        clients: metrics.clients.connections.get(),
         paused: paused(state),
-        failover: Some(Standing::clone(&state.desk.standing()))
+        failover: Some(FailoverStatus::clone(&state.operator.status.get()))
             .filter(|standing| !standing.mode.is_empty()),
-        troubles: state.desk.troubles(),
-        events: state.desk.events(),
+        troubles: state.operator.problems.all(),
+        events: state.operator.events.all(),
     }
 }
 
@@ -180,7 +182,7 @@ fn node_status(
 }
 
 fn paused(state: &State) -> Option<Paused> {
-    let held = state.gate.held();
+    let held = state.pause.held();
     let paused = Paused {
         all: held.all,
         databases: held.databases.into_iter().collect(),
@@ -191,8 +193,8 @@ fn paused(state: &State) -> Option<Paused> {
 fn pool(state: &State, node: &str) -> PoolStatus {
     let of = |gauges: &prometheus::IntGaugeVec| gauges.with_label_values(&[node]).get();
     PoolStatus {
-        active: of(&state.metrics.pool_active),
-        idle: of(&state.metrics.pool_idle),
-        waiting: of(&state.metrics.pool_waiting),
+        active: of(&state.metrics.pools.active),
+        idle: of(&state.metrics.pools.idle),
+        waiting: of(&state.metrics.pools.waiting),
     }
 }

@@ -63,7 +63,7 @@ pub(super) struct Drain {
 /// How far the drain of a node has come, if it is drained.
 pub(super) fn drain_of(state: &State, view: &NodeView) -> Option<Drain> {
     view.is_drained().then(|| {
-        let connections = state.operations.open_on(view.id);
+        let connections = state.maintenance.open_on(view.id);
         let state = if connections == 0 {
             "drained"
         } else {
@@ -91,7 +91,7 @@ pub(super) fn drain(
     }
     if before != on {
         state.cluster.publish(id, |node| node.drained = on);
-        let drained = &state.metrics.node_drained;
+        let drained = &state.metrics.nodes.drained;
         drained.with_label_values(&[name]).set(i64::from(on));
         tracing::info!(
             node = name,
@@ -103,9 +103,9 @@ pub(super) fn drain(
             true => ("drained", format!("{name} takes no new reads (DRAIN)")),
             false => ("undrained", format!("{name} takes reads again (UNDRAIN)")),
         };
-        state.desk.tell(kind, text);
+        state.operator.events.tell(kind, text);
     }
-    state.operations.tidy();
+    state.maintenance.tidy();
     Ok(look(state, id))
 }
 
@@ -116,7 +116,7 @@ fn look(state: &State, id: NodeId) -> Option<Drain> {
 
 /// Reads the configuration again.
 pub(super) async fn reload(state: &State, from: &str) -> Result<Reloaded, NotReloaded> {
-    state.operations.reload(from).await
+    state.maintenance.reload(from).await
 }
 
 /// Lets the clients of a database, or all, wait with their next transaction, and waits until no server
@@ -127,21 +127,21 @@ pub(super) async fn pause(
     from: &str,
 ) -> Result<(), Refused> {
     let whom = whom(database);
-    if !state.gate.close(database) {
+    if !state.pause.close(database) {
         return Err(Refused::Not(format!("{whom} paused already")));
     }
     tracing::info!(database, from, "pause");
     let mut undo = Undo {
-        gate: Some(&state.gate),
+        pause: Some(&state.pause),
         database,
     };
     let until = tokio::time::Instant::now() + PATIENCE;
     loop {
-        if !state.gate.is_closed_by(database) {
-            undo.gate = None;
+        if !state.pause.is_closed_by(database) {
+            undo.pause = None;
             return Err(Refused::Not("RESUME took the pause back".to_owned()));
         }
-        let left = state.operations.close_idle(database);
+        let left = state.maintenance.close_idle(database);
         if left == 0 {
             break;
         }
@@ -150,20 +150,24 @@ pub(super) async fn pause(
         }
         tokio::time::sleep(COUNT).await;
     }
-    undo.gate = None;
-    state.desk.tell("paused", format!("{whom} paused (PAUSE)"));
+    undo.pause = None;
+    state
+        .operator
+        .events
+        .tell("paused", format!("{whom} paused (PAUSE)"));
     Ok(())
 }
 
 /// Lets them go on.
 pub(super) fn resume(state: &State, database: Option<&str>, from: &str) -> Result<(), Refused> {
     let whom = whom(database);
-    if !state.gate.open(database) {
+    if !state.pause.open(database) {
         return Err(Refused::Not(format!("{whom} not paused")));
     }
     tracing::info!(database, from, "resume");
     state
-        .desk
+        .operator
+        .events
         .tell("resumed", format!("{whom} paused no longer (RESUME)"));
     Ok(())
 }
@@ -175,18 +179,18 @@ fn whom(database: Option<&str>) -> String {
     }
 }
 
-/// Opens the gate again unless the pause came to its end.
+/// Takes a PAUSE back unless the pause came to its end.
 struct Undo<'a> {
-    gate: Option<&'a Pause>,
+    pause: Option<&'a Pause>,
     database: Option<&'a str>,
 }
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        let Some(gate) = self.gate else { return };
+        let Some(pause) = self.pause else { return };
         match self.database {
-            Some(_) => drop(gate.open(self.database)),
-            None => gate.open_all_only(),
+            Some(_) => drop(pause.open(self.database)),
+            None => pause.open_all_only(),
         }
         tracing::info!(database = self.database, "the pause was taken back");
     }

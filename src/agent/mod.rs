@@ -22,9 +22,7 @@ mod server;
 mod state;
 mod supervise;
 mod swap;
-mod tls;
 mod tools;
 mod upstream;
 
 pub use run::{PreparedAgent, StartError, prepare};
-pub use tls::{TlsError, client as client_tls};

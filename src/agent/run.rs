@@ -18,9 +18,9 @@ use super::owner;
 use super::postmaster::Server;
 use super::state::AgentState;
 use super::swap::DataDirectories;
-use super::{server, supervise, tls};
+use super::{server, supervise};
 use crate::config::AgentConfig;
-use crate::process;
+use crate::{process, tls};
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]

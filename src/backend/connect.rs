@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::server::{CancelTarget, Origin, Server, Startup};
 use crate::config::Secret;
+use crate::core::tag::{backend, field};
 use crate::shared::cluster::ClusterState;
 use crate::wire::frame;
 use crate::wire::reply::error_field;
@@ -146,32 +147,32 @@ async fn login(
     };
     let mut commits_async = None;
     loop {
-        let (tag, frame) = socket.next_frame().await.map_err(io)?;
+        let (sent, frame) = socket.next_frame().await.map_err(io)?;
         let body = &frame[frame::HEADER..];
-        match tag {
-            b'R' => {
+        match sent {
+            backend::AUTHENTICATION => {
                 if let Some(answer) = login.answer(body)? {
                     socket.write_all(&answer).await.map_err(io)?;
                 }
             }
-            b'S' => known.extend(frame::parameter(body)),
-            b'K' => {
+            backend::PARAMETER_STATUS => known.extend(frame::parameter(body)),
+            backend::KEY_DATA => {
                 if let Some((process, key)) = body.split_first_chunk::<4>() {
                     cancel.process = i32::from_be_bytes(*process);
                     cancel.key = key.first_chunk().map_or(0, |key| i32::from_be_bytes(*key));
                 }
             }
-            b'E' => return Err(refused(target, frame)),
+            backend::ERROR => return Err(refused(target, frame)),
             // The answer to the question below.
-            b'D' => commits_async = Some(body.ends_with(b"off")),
-            b'Z' if commits_async.is_some() => break,
-            b'Z' => {
+            backend::DATA_ROW => commits_async = Some(body.ends_with(b"off")),
+            backend::READY if commits_async.is_some() => break,
+            backend::READY => {
                 // Whether commits are flushed by default decides which position covers them.
                 let mut ask = BytesMut::new();
                 frontend::query("SHOW synchronous_commit", &mut ask).map_err(io)?;
                 socket.write_all(&ask).await.map_err(io)?;
             }
-            b'N' | b'T' | b'C' => {}
+            backend::NOTICE | backend::ROW_DESCRIPTION | backend::COMMAND_COMPLETE => {}
             other => {
                 let what = format!("it sent an unexpected message {:?}", char::from(other));
                 return Err(ConnectError::Unsupported {
@@ -273,14 +274,14 @@ impl Login<'_> {
 }
 
 fn refused(target: &Target, frame: Vec<u8>) -> ConnectError {
-    let field = |code| {
+    let of = |code| {
         error_field(&frame, code)
             .map_or_else(String::new, |v| String::from_utf8_lossy(v).into_owned())
     };
     ConnectError::Refused {
         node: Arc::clone(&target.node),
-        sqlstate: field(b'C'),
-        message: field(b'M'),
+        sqlstate: of(field::SQLSTATE),
+        message: of(field::MESSAGE),
         frame,
     }
 }

@@ -4,6 +4,7 @@ pub mod cancel;
 pub mod connect;
 pub mod own_query;
 pub mod pool;
+pub mod pools;
 pub mod prepared;
 pub mod server;
 pub mod settings;

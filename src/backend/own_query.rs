@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::prepared::{Prepared, Shape};
 use super::server::Server;
 use crate::core::exchange::{Fate, Owed};
+use crate::core::tag::{self, backend, object};
 use crate::wire::frame::{self, HEADER};
 
 /// One row's values in text format; none for NULL.
@@ -40,7 +41,7 @@ impl Server {
     ) -> Result<Vec<Vec<Option<Box<[u8]>>>>, OwnQueryError> {
         let mut rows = Vec::new();
         let each = |tag, frame: &[u8]| {
-            if tag == b'D' {
+            if tag == backend::DATA_ROW {
                 rows.extend(frame::raw_row(&frame[HEADER..]));
             }
         };
@@ -54,7 +55,7 @@ impl Server {
     pub async fn ask_own(&mut self, sql: &str, bound: Duration) -> Result<Row, OwnQueryError> {
         let mut row = Row::new();
         let each = |tag, frame: &[u8]| {
-            if tag == b'D' {
+            if tag == backend::DATA_ROW {
                 row = frame::row(&frame[HEADER..]).unwrap_or_default();
             }
         };
@@ -101,18 +102,18 @@ impl Server {
             prepared.write_parse(&name, &mut message);
             self.talk.exchange.sent(Owed::OwnParse);
         }
-        frame::write(&mut message, b'D', |body| {
-            body.push(b'S');
+        frame::write(&mut message, tag::frontend::DESCRIBE, |body| {
+            body.push(object::STATEMENT);
             body.extend_from_slice(name.as_bytes());
             body.push(0);
         });
-        frame::write(&mut message, b'S', |_| {});
+        message.extend_from_slice(frame::SYNC);
         self.talk.exchange.sent(Owed::Describe);
         self.talk.exchange.sent(Owed::Sync);
         self.socket.write_all(&message).await?;
         let mut shape = None;
         self.own_answer(|tag, frame| {
-            if matches!(tag, b'T' | b'n') {
+            if matches!(tag, backend::ROW_DESCRIPTION | backend::NO_DATA) {
                 shape = Some(Shape::of_frame(frame));
             }
         })
@@ -140,10 +141,10 @@ impl Server {
                 return Err(io::Error::from(io::ErrorKind::InvalidData).into());
             }
             match tag {
-                b'E' => refused = Some(bytes),
-                b'S' => self.talk.note_parameter(body),
+                backend::ERROR => refused = Some(bytes),
+                backend::PARAMETER_STATUS => self.talk.note_parameter(body),
                 // Somebody else's, on a connection that listens: the session is told at its next turn.
-                b'A' => self.talk.unasked.extend_from_slice(&bytes),
+                backend::NOTIFICATION => self.talk.unasked.extend_from_slice(&bytes),
                 _ => each(tag, &bytes),
             }
         }

@@ -1,9 +1,9 @@
-//! Sharing server connections: one pool for each node, database and user, over all workers.
+//! The server connections of one node for one database and user, shared by all workers.
 //!
 //! A worker prefers connections of its own event loop. The limit, and the queue of those who wait,
 //! are common to all, so that no worker starves while another one's connections are idle.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -14,12 +14,11 @@ use tokio::sync::oneshot;
 
 use super::connect::{self, ConnectError, Target};
 use super::server::{Origin, Server, Startup};
-use crate::config::{self, Config, Secret};
-use crate::core::topology::{NodeId, NodeView};
+use crate::config::{self, Secret};
+use crate::core::topology::{NodeId, NodeView, Topology};
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
 use crate::shared::pause::Pause;
-use crate::shared::registry::{Connections, PoolEntry};
 
 /// Between two log lines about one exhausted pool.
 const EXHAUSTED_PAUSE: Duration = Duration::from_secs(10);
@@ -30,56 +29,32 @@ pub enum AcquireError {
     /// All were in use for as long as a client may wait.
     #[error("no server connection to node {node} came free within {waited:?}")]
     Exhausted {
-        /// Which node.
         node: Arc<str>,
         /// How long was waited.
         waited: Duration,
     },
     /// The node has no present life.
     #[error("node {node} is not available")]
-    Gone {
-        /// Which node.
-        node: Arc<str>,
-    },
+    Gone { node: Arc<str> },
     /// Operators have paused the database.
     #[error("database \"{database}\" is paused")]
-    Paused {
-        /// Which database.
-        database: Arc<str>,
-    },
+    Paused { database: Arc<str> },
     /// A new one could not be opened.
     #[error(transparent)]
     Connect(#[from] ConnectError),
 }
 
-/// What every pool needs to know.
+/// What all pools need to know.
 #[derive(Debug)]
-pub struct Shared {
-    /// The cluster.
-    pub cluster: Arc<ClusterState>,
-    /// The metrics.
-    pub metrics: Arc<Metrics>,
-    /// Closed while operators pause clients.
-    pub gate: Arc<Pause>,
-    /// Where the pools are entered.
-    pub connections: Arc<Connections>,
-    /// Number of workers.
-    pub workers: usize,
+pub(super) struct Shared {
+    pub(super) cluster: Arc<ClusterState>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) pause: Arc<Pause>,
+    pub(super) workers: usize,
     /// Connections per pool; apart from the other limits, as it is asked for whenever one comes back.
     size: AtomicUsize,
     limits: ArcSwap<config::Pool>,
-    nodes: Vec<NodeAddress>,
 }
-
-#[derive(Debug)]
-struct NodeAddress {
-    name: Arc<str>,
-    host: String,
-    port: u16,
-}
-
-/// One pool: its node, its database and its user.
-type Key = (NodeId, Arc<str>, Arc<str>);
 
 /// Which of a pool's connections a session can use.
 #[derive(Clone, Copy, Debug)]
@@ -121,212 +96,39 @@ impl Want<'_> {
     }
 }
 
-/// All pools.
-#[derive(Debug)]
-pub struct Pools {
-    shared: Arc<Shared>,
-    by_key: Mutex<HashMap<Key, Arc<Pool>>>,
-}
-
-impl Pools {
-    /// No pools yet.
-    pub fn new(
-        config: &Config,
+impl Shared {
+    pub(super) fn new(
+        limits: &config::Pool,
         workers: usize,
         cluster: Arc<ClusterState>,
         metrics: Arc<Metrics>,
-        connections: Arc<Connections>,
-        gate: Arc<Pause>,
+        pause: Arc<Pause>,
     ) -> Self {
-        let nodes = config.nodes.iter().map(|node| NodeAddress {
-            name: Arc::from(node.name.as_str()),
-            host: node.host.clone(),
-            port: node.port,
-        });
         Self {
-            shared: Arc::new(Shared {
-                cluster,
-                metrics,
-                connections,
-                gate,
-                workers,
-                size: AtomicUsize::new(config.pool.size),
-                limits: ArcSwap::from_pointee(config.pool.clone()),
-                nodes: nodes.collect(),
-            }),
-            by_key: Mutex::default(),
+            cluster,
+            metrics,
+            pause,
+            workers,
+            size: AtomicUsize::new(limits.size),
+            limits: ArcSwap::from_pointee(limits.clone()),
         }
     }
 
-    /// The pool of a node for a database and user.
-    pub fn get(
-        &self,
-        node: NodeId,
-        database: &Arc<str>,
-        user: &Arc<str>,
-        password: impl FnOnce() -> Option<Secret>,
-    ) -> Option<Arc<Pool>> {
-        let address = self.shared.nodes.get(usize::from(node.0))?;
-        let mut pools = self.by_key.lock();
-        let key = (node, Arc::clone(database), Arc::clone(user));
-        let pool = pools.entry(key).or_insert_with(|| {
-            Arc::new(Pool {
-                node,
-                name: Arc::clone(&address.name),
-                database: Arc::clone(database),
-                target: ArcSwap::from_pointee(Target {
-                    node: Arc::clone(&address.name),
-                    host: address.host.clone(),
-                    port: address.port,
-                    database: Arc::clone(database),
-                    user: Arc::clone(user),
-                    // Asked under the lock: what a reload brings next, it finds here.
-                    password: password(),
-                }),
-                shared: Arc::clone(&self.shared),
-                state: Mutex::new(State {
-                    idle: (0..self.shared.workers).map(|_| Vec::new()).collect(),
-                    generation: 0,
-                    open: 0,
-                    waiting: VecDeque::new(),
-                }),
-                exhausted_told: Mutex::default(),
-            })
-        });
-        Some(Arc::clone(pool))
-    }
-
-    /// Other limits, and other passwords for the servers, are in force from now on; `password` gives
-    /// none for a user whose password stays. Connections above the size are closed as they come back.
-    pub fn adopt(&self, limits: &config::Pool, password: impl Fn(&str) -> Option<Option<Secret>>) {
-        self.shared.size.store(limits.size, Ordering::Relaxed);
-        self.shared.limits.store(Arc::new(limits.clone()));
-        for ((_, _, user), pool) in self.by_key.lock().iter() {
-            let target = pool.target.load();
-            if let Some(password) = password(user)
-                && target.password != password
-            {
-                pool.target.store(Arc::new(Target {
-                    password,
-                    ..Target::clone(&target)
-                }));
-            }
-            // It may have grown.
-            pool.hand_out_permits(&mut pool.state.lock());
-        }
-    }
-
-    /// Lets no connection of before this moment be given to anybody again, of a role and a database, or
-    /// of all that are not named: what a new one would find at its login has changed.
-    pub fn renew(&self, database: Option<&str>, user: Option<&str>) {
-        let pools = self.by_key.lock();
-        for ((_, of, by), pool) in pools.iter() {
-            if database.is_none_or(|name| name == &**of) && user.is_none_or(|name| name == &**by) {
-                let mut state = pool.state.lock();
-                state.generation += 1;
-                let idle = state.idle.iter_mut().flat_map(std::mem::take);
-                let closed = idle.count();
-                state.open -= closed;
-                pool.hand_out_permits(&mut state);
-            }
-        }
-    }
-
-    /// Closes the idle connections of a database, or all; gives the number of those that are in use or
-    /// being opened at this moment.
-    pub fn close_idle(&self, database: Option<&str>) -> usize {
-        let pools = self.by_key.lock();
-        let asked = |name: &str| database.is_none_or(|asked| asked == name);
-        let pools = pools.iter().filter(|((_, name, _), _)| asked(name));
-        let in_use = pools.map(|(_, pool)| {
-            let mut state = pool.state.lock();
-            let idle: Vec<_> = state
-                .idle
-                .iter_mut()
-                .flat_map(|idle| idle.drain(..))
-                .collect();
-            state.open -= idle.len();
-            pool.hand_out_permits(&mut state);
-            state.open
-        });
-        in_use.sum()
-    }
-
-    /// Connections to a node that exist or are being opened at this moment.
-    pub fn open_on(&self, node: NodeId) -> usize {
-        let pools = self.by_key.lock();
-        let pools = pools.iter().filter(|((of, _, _), _)| *of == node);
-        pools.map(|(_, pool)| pool.state.lock().open).sum()
-    }
-
-    /// Closes what has been idle for too long or belongs to a life that is over, drops pools that
-    /// nobody uses, and brings the gauges up to date.
-    pub fn tidy(&self) {
-        let topology = self.shared.cluster.topology();
-        let idle_timeout = self.shared.limits.load().idle_timeout;
-        let mut pools = self.by_key.lock();
-        let mut totals: HashMap<NodeId, (i64, i64, i64)> = HashMap::new();
-        let mut entries = Vec::with_capacity(pools.len());
-        pools.retain(|(node, database, user), pool| {
-            let mut state = pool.state.lock();
-            let mut closed = Vec::new();
-            for idle in &mut state.idle {
-                let (keep, close): (Vec<_>, _) = idle.drain(..).partition(|server| {
-                    server.idle_since.elapsed() < idle_timeout
-                        && server.is_wanted(&topology)
-                        && !server.socket.has_something_to_say()
-                });
-                *idle = keep;
-                closed.extend(close);
-            }
-            let mut excess = state.open.saturating_sub(closed.len() + pool.size());
-            for idle in &mut state.idle {
-                let least = idle.len().saturating_sub(excess);
-                excess -= idle.len() - least;
-                closed.extend(idle.drain(least..));
-            }
-            state.open -= closed.len();
-            // Who has given up would otherwise be counted until a connection comes back.
-            state.waiting.retain(|(_, waiter)| !waiter.is_closed());
-            pool.hand_out_permits(&mut state);
-            let idle: usize = state.idle.iter().map(Vec::len).sum();
-            let total = totals.entry(*node).or_default();
-            total.0 += (state.open - idle) as i64;
-            total.1 += idle as i64;
-            total.2 += state.waiting.len() as i64;
-            entries.push(PoolEntry {
-                node: *node,
-                database: Arc::clone(database),
-                user: Arc::clone(user),
-                active: state.open - idle,
-                idle,
-                waiting: state.waiting.len(),
-                waiting_since: state.longest_waiting(),
-            });
-            state.open > 0 || Arc::strong_count(pool) > 1
-        });
-        drop(pools);
-        self.shared.connections.set_pools(entries);
-        for (index, node) in self.shared.nodes.iter().enumerate() {
-            let (active, idle, waiting) = totals.remove(&NodeId(index as u16)).unwrap_or_default();
-            let metrics = &self.shared.metrics;
-            metrics
-                .pool_active
-                .with_label_values(&[&*node.name])
-                .set(active);
-            metrics
-                .pool_idle
-                .with_label_values(&[&*node.name])
-                .set(idle);
-            metrics
-                .pool_waiting
-                .with_label_values(&[&*node.name])
-                .set(waiting);
-        }
+    pub(super) fn adopt(&self, limits: &config::Pool) {
+        self.size.store(limits.size, Ordering::Relaxed);
+        self.limits.store(Arc::new(limits.clone()));
     }
 }
 
-/// The server connections of one node for one database and user.
+/// What a pool holds at one moment.
+pub(super) struct Usage {
+    pub(super) active: usize,
+    pub(super) idle: usize,
+    pub(super) waiting: usize,
+    /// Since when the first of them waits.
+    pub(super) waiting_since: Option<Instant>,
+}
+
 #[derive(Debug)]
 pub struct Pool {
     node: NodeId,
@@ -369,12 +171,23 @@ enum Grant {
 }
 
 impl Pool {
-    /// The node that it belongs to.
-    pub fn node(&self) -> NodeId {
-        self.node
+    pub(super) fn new(node: NodeId, target: Target, shared: Arc<Shared>) -> Self {
+        Self {
+            node,
+            name: Arc::clone(&target.node),
+            database: Arc::clone(&target.database),
+            target: ArcSwap::from_pointee(target),
+            state: Mutex::new(State {
+                idle: (0..shared.workers).map(|_| Vec::new()).collect(),
+                generation: 0,
+                open: 0,
+                waiting: VecDeque::new(),
+            }),
+            shared,
+            exhausted_told: Mutex::default(),
+        }
     }
 
-    /// The node's name.
     pub fn node_name(&self) -> &Arc<str> {
         &self.name
     }
@@ -417,8 +230,8 @@ impl Pool {
         }
         let waiter = {
             let mut state = self.state.lock();
-            // Under the lock: whoever has closed the gate and then counted none may rely on it.
-            if !self.shared.gate.is_open(&self.database) {
+            // Under the lock: whoever has paused and then counted none may rely on it.
+            if !self.shared.pause.is_open(&self.database) {
                 let database = Arc::clone(&self.database);
                 return Err(AcquireError::Paused { database });
             }
@@ -451,7 +264,7 @@ impl Pool {
         drop(waiting);
         let node = &*self.name;
         let metrics = &self.shared.metrics;
-        let waits = metrics.pool_wait.with_label_values(&[node]);
+        let waits = metrics.pools.wait.with_label_values(&[node]);
         waits.observe(began.elapsed().as_secs_f64());
         match granted {
             Ok(Ok(Grant::Server(server))) if want.fits(&server) => {
@@ -469,7 +282,7 @@ impl Pool {
             }
             Ok(Ok(Grant::Permit)) => Permit { pool: self }.open(worker, want.startup).await,
             Ok(Err(_)) | Err(_) => {
-                metrics.pool_timeouts.with_label_values(&[node]).inc();
+                metrics.pools.timeouts.with_label_values(&[node]).inc();
                 self.tell_exhausted(bound);
                 Err(AcquireError::Exhausted {
                     node: Arc::clone(&self.name),
@@ -548,6 +361,79 @@ impl Pool {
         }
     }
 
+    /// Connections from now on log in with this password.
+    pub(super) fn set_password(&self, password: Option<Secret>) {
+        let target = self.target.load();
+        if target.password != password {
+            self.target.store(Arc::new(Target {
+                password,
+                ..Target::clone(&target)
+            }));
+        }
+    }
+
+    /// The limits may have grown.
+    pub(super) fn has_grown(&self) {
+        self.hand_out_permits(&mut self.state.lock());
+    }
+
+    /// Connections that exist or are being opened.
+    pub(super) fn open(&self) -> usize {
+        self.state.lock().open
+    }
+
+    /// No connection of before this moment is given to anybody again.
+    pub(super) fn renew(&self) {
+        self.state.lock().generation += 1;
+        self.close_idle();
+    }
+
+    /// Closes the idle connections; gives the number of those that are in use or being opened.
+    pub(super) fn close_idle(&self) -> usize {
+        let mut state = self.state.lock();
+        let idle: Vec<_> = state
+            .idle
+            .iter_mut()
+            .flat_map(|idle| idle.drain(..))
+            .collect();
+        state.open -= idle.len();
+        self.hand_out_permits(&mut state);
+        state.open
+    }
+
+    /// Closes what has been idle for too long, belongs to a life that is over, or is more than the size.
+    pub(super) fn tidy(&self, topology: &Topology) -> Usage {
+        let idle_timeout = self.shared.limits.load().idle_timeout;
+        let mut state = self.state.lock();
+        let mut closed = Vec::new();
+        for idle in &mut state.idle {
+            let (keep, close): (Vec<_>, _) = idle.drain(..).partition(|server| {
+                server.idle_since.elapsed() < idle_timeout
+                    && server.is_wanted(topology)
+                    && !server.socket.has_something_to_say()
+            });
+            *idle = keep;
+            closed.extend(close);
+        }
+        let mut excess = state.open.saturating_sub(closed.len() + self.size());
+        for idle in &mut state.idle {
+            let least = idle.len().saturating_sub(excess);
+            excess -= idle.len() - least;
+            closed.extend(idle.drain(least..));
+        }
+        state.open -= closed.len();
+        // Who has given up would otherwise be counted until a connection comes back.
+        state.waiting.retain(|(_, waiter)| !waiter.is_closed());
+        self.hand_out_permits(&mut state);
+        let idle: usize = state.idle.iter().map(Vec::len).sum();
+        Usage {
+            active: state.open - idle,
+            idle,
+            waiting: state.waiting.len(),
+            waiting_since: state.longest_waiting(),
+        }
+    }
+
     fn size(&self) -> usize {
         self.shared.size.load(Ordering::Relaxed)
     }
@@ -617,12 +503,7 @@ impl Permit<'_> {
             shared.limits.load().connect_timeout,
         );
         let opened = connect::connect(&target, startup, origin, worker, cluster, bound).await;
-        let outcome = if opened.is_ok() { "ok" } else { "failed" };
-        shared
-            .metrics
-            .server_logins
-            .with_label_values(&[&*node, outcome])
-            .inc();
+        shared.metrics.pools.logged_in(&node, opened.is_ok());
         let mut server = Box::new(opened?);
         server.generation = generation;
         std::mem::forget(self);
@@ -648,7 +529,6 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// The connection.
     pub fn server(&mut self) -> &mut Server {
         // Only `drop` takes it out.
         #[allow(clippy::expect_used, reason = "held from creation to drop")]

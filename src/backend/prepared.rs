@@ -15,6 +15,7 @@ use ahash::{AHasher, RandomState};
 use arc_swap::ArcSwap;
 
 use crate::core::statement::Statement;
+use crate::core::tag;
 use crate::wire::frame;
 
 /// What a statement needs and does, by one version of the catalogue.
@@ -86,7 +87,7 @@ impl Prepared {
 
     /// Appends the Parse message that prepares it under `name`.
     pub fn write_parse(&self, name: &str, out: &mut Vec<u8>) {
-        frame::write(out, b'P', |body| {
+        frame::write(out, tag::frontend::PARSE, |body| {
             body.extend_from_slice(name.as_bytes());
             body.push(0);
             body.extend_from_slice(&self.body);

@@ -237,8 +237,8 @@ impl Server {
             self.origin.gauge.asynchronous_ended();
         }
         match (busy, self.busy) {
-            (true, false) => self.cluster.begin(self.origin.node),
-            (false, true) => self.cluster.end(self.origin.node),
+            (true, false) => self.cluster.load.begin(self.origin.node),
+            (false, true) => self.cluster.load.end(self.origin.node),
             _ => {}
         }
         self.busy = busy;

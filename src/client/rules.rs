@@ -7,9 +7,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::config::{Config, Secret};
+use crate::config::{AuthMethod, Config, Durability, OnLostWrites, PoolMode, Secret};
 use crate::core::route::Policy;
 use crate::wire::auth::Verifier;
+
+/// Longest wait for proof that the primary shows what a standby has shown.
+const VISIBILITY_WAIT: Duration = Duration::from_secs(1);
+
+/// A user's password in the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the password of user \"{0}\" is not one that the authentication method can check")]
+pub struct PasswordError(String);
 
 /// The rules in force, shared by all workers.
 pub type LiveRules = Arc<ArcSwap<Rules>>;
@@ -17,7 +25,6 @@ pub type LiveRules = Arc<ArcSwap<Rules>>;
 /// What sessions go by.
 #[derive(Debug)]
 pub struct Rules {
-    /// The configuration.
     pub config: Arc<Config>,
     /// What every batch needs of it.
     pub bounds: Bounds,
@@ -40,6 +47,24 @@ pub struct Bounds {
     pub resolves_commits: bool,
 }
 
+/// What no reload changes.
+#[derive(Debug)]
+pub struct StartConfig {
+    pub pool_mode: PoolMode,
+    /// In configuration order.
+    pub node_names: Vec<String>,
+}
+
+impl StartConfig {
+    pub fn of(config: &Config) -> Self {
+        let names = config.nodes.iter().map(|node| node.name.clone());
+        Self {
+            pool_mode: config.pool.mode,
+            node_names: names.collect(),
+        }
+    }
+}
+
 /// A user who may log in.
 #[derive(Debug)]
 pub struct Account {
@@ -47,4 +72,70 @@ pub struct Account {
     pub verifier: Verifier,
     /// For the servers.
     pub server_password: Option<Secret>,
+}
+
+impl Rules {
+    /// Accounts that have not changed are taken from the rules before: to derive one from a password
+    /// costs thousands of hashes.
+    ///
+    /// # Errors
+    ///
+    /// A password that the authentication method cannot check.
+    pub fn derive(config: Arc<Config>, before: Option<&Self>) -> Result<Self, PasswordError> {
+        let failover = config.failover.as_ref();
+        let warns = |on_lost_writes| on_lost_writes == OnLostWrites::Warn;
+        Ok(Self {
+            bounds: Bounds {
+                policy: policy(&config),
+                hold_timeout: config.hold_timeout,
+                max_prepared: config.pool.max_prepared,
+                warns_of_lost_writes: failover.is_some_and(|f| warns(f.on_lost_writes)),
+                resolves_commits: failover.is_some_and(|f| f.resolve_commits),
+            },
+            users: accounts(&config, before)?,
+            config,
+        })
+    }
+}
+
+fn policy(config: &Config) -> Policy {
+    let us = |duration: Duration| duration.as_micros() as u64;
+    Policy {
+        catchup_wait_us: us(config.routing.catchup_wait),
+        max_lag_us: config.routing.max_lag.map(us),
+        visibility_wait_us: us(VISIBILITY_WAIT),
+        lossless: config
+            .failover
+            .as_ref()
+            .is_some_and(|failover| failover.durability == Durability::Quorum),
+    }
+}
+
+fn accounts(
+    config: &Config,
+    before: Option<&Rules>,
+) -> Result<HashMap<String, Arc<Account>>, PasswordError> {
+    let mut accounts = HashMap::new();
+    for (name, user) in &config.auth.users {
+        // The method stays for the proxy's life.
+        let same = before.filter(|before| before.config.auth.users.get(name) == Some(user));
+        if let Some(account) = same.and_then(|before| before.users.get(name)) {
+            accounts.insert(name.clone(), Arc::clone(account));
+            continue;
+        }
+        let password = user.password.as_ref().map(Secret::reveal);
+        let verifier = match (config.auth.method, password) {
+            (AuthMethod::Trust, _) => Some(Verifier::Trust),
+            (AuthMethod::Md5, Some(password)) => Some(Verifier::md5(name, password)),
+            (AuthMethod::ScramSha256, Some(password)) => Verifier::scram(password),
+            (_, None) => None,
+        };
+        let verifier = verifier.ok_or_else(|| PasswordError(name.clone()))?;
+        let account = Account {
+            verifier,
+            server_password: user.server_password.clone(),
+        };
+        accounts.insert(name.clone(), Arc::new(account));
+    }
+    Ok(accounts)
 }

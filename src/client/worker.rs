@@ -10,11 +10,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use super::accept::cancels::Cancels;
-use super::rules::LiveRules;
-use crate::backend::pool::Pools;
+use super::rules::{LiveRules, StartConfig};
+use crate::backend::pools::Pools;
 use crate::backend::prepared::{Prepared, Registry, Sense};
 use crate::backend::server::Startup;
-use crate::config::Config;
 use crate::core::statement::Statement;
 use crate::core::topology::Incarnation;
 use crate::metrics::Metrics;
@@ -35,8 +34,7 @@ type UserName = Arc<str>;
 /// What all workers share.
 #[derive(Debug)]
 pub struct Common {
-    /// The configuration at the start, for what no reload changes, such as `pool.mode`.
-    pub config: Config,
+    pub start: StartConfig,
     /// What a reload changes.
     pub rules: LiveRules,
     /// The cluster.
@@ -46,7 +44,7 @@ pub struct Common {
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Closed while operators pause clients.
-    pub gate: Arc<Pause>,
+    pub pause: Arc<Pause>,
     /// Who is connected.
     pub connections: Arc<Connections>,
     /// Who answers on the console.
@@ -115,7 +113,7 @@ impl Worker {
         }
         let name: Arc<str> = Arc::from(name);
         let database = Arc::new(Database {
-            catalog: self.common.cluster.catalog(&name),
+            catalog: self.common.cluster.catalogs.of(&name),
             known: Mutex::new(Known {
                 classifier: Classifier::new(REMEMBERED),
                 registry: Registry::new(

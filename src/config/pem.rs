@@ -78,7 +78,7 @@ pub(super) fn identity(
 }
 
 fn belong_together(chain: &Certificates, key: &PrivateKeyDer<'static>) -> bool {
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let provider = rustls::crypto::ring::default_provider();
     rustls::sign::CertifiedKey::from_der(chain.0.to_vec(), key.clone_key(), &provider).is_ok()
 }
 

@@ -19,9 +19,9 @@ use crate::agent::api::{
     self, Job, LeaseAnswer, LeaseRequest, Refusal, RefusalCode, RejoinRequest, Source, StartAnswer,
     StartRequest, Status, StopAnswer, StopMode, StopRequest,
 };
-use crate::agent::{TlsError, client_tls};
 use crate::config::{AgentUrl, Agents, Secret};
 use crate::http::{self, Asked, Carried, Sender};
+use crate::tls::{self, TlsError};
 
 /// More than any answer.
 const ANSWER_BYTES: usize = 64 * 1024;
@@ -96,7 +96,7 @@ impl AgentError {
 impl AgentClient {
     /// Prepares to reach an agent; connects to nobody yet.
     pub fn new(url: &AgentUrl, agents: &Agents) -> Result<Self, TlsError> {
-        let tls = TlsConnector::from(Arc::new(client_tls(agents)?));
+        let tls = TlsConnector::from(Arc::new(tls::client(agents)?));
         let name = ServerName::try_from(url.host.clone());
         // A name that cannot be in a certificate matches none: the handshake says so.
         let name = name.unwrap_or_else(|_| ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED)));

@@ -44,14 +44,14 @@ impl Keeper {
         let mut version = 0;
         loop {
             let mut failed = false;
-            for database in self.cluster.databases() {
+            for database in self.cluster.catalogs.databases() {
                 match tokio::time::timeout(BOUND, self.read(&database)).await {
                     Ok(Ok(rows)) => {
                         let hash = self.fingerprint(&rows);
                         if known.insert(Arc::clone(&database), hash) != Some(hash) {
                             version += 1;
                             let catalog = Catalog::from_rows(version, rows);
-                            self.cluster.catalog(&database).store(Arc::new(catalog));
+                            self.cluster.catalogs.of(&database).store(Arc::new(catalog));
                             tracing::debug!(%database, version, "read the function catalogue");
                         }
                     }
@@ -75,7 +75,7 @@ impl Keeper {
                 tokio::time::sleep(GAP).await;
             }
             if !failed {
-                let _ = tokio::time::timeout(REFRESH, self.cluster.catalogs_wanted()).await;
+                let _ = tokio::time::timeout(REFRESH, self.cluster.catalogs.wanted()).await;
             }
         }
     }

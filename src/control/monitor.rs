@@ -17,7 +17,7 @@ use crate::core::lsn::Timeline;
 use crate::core::topology::{Incarnation, Life, NodeId, NodeView, Role};
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
-use crate::shared::operator::Desk;
+use crate::shared::operator::OperatorState;
 
 /// Pause before a lost node is tried again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -35,7 +35,7 @@ pub struct NodeMonitor {
     pub cluster: Arc<ClusterState>,
     pub metrics: Arc<Metrics>,
     /// Where to say why the node is down.
-    pub desk: Arc<Desk>,
+    pub operator: Arc<OperatorState>,
 }
 
 impl NodeMonitor {
@@ -54,7 +54,7 @@ impl NodeMonitor {
     async fn lives(&self) {
         let name = self.node.name.as_str();
         let mut reported = String::new();
-        self.metrics.node_up.with_label_values(&[name]).set(0);
+        self.metrics.nodes.up.with_label_values(&[name]).set(0);
         self.show_role(None);
         loop {
             let error = match Probe::open(&self.node, &self.monitor()).await {
@@ -66,12 +66,14 @@ impl NodeMonitor {
                 Err(error) => error,
             };
             if !matches!(error, ProbeError::Changed(_)) {
-                let failures = &self.metrics.probe_failures;
+                let failures = &self.metrics.nodes.probe_failures;
                 failures.with_label_values(&[name]).inc();
             }
             // Once for each different reason, not once for each attempt.
             let reason = error.to_string();
-            self.desk.trouble(name, "down", Some(reason.clone()));
+            self.operator
+                .problems
+                .report(name, "down", Some(reason.clone()));
             if reason != reported {
                 tracing::warn!(node = name, %reason, "node is not available");
                 reported = reason;
@@ -92,7 +94,7 @@ impl NodeMonitor {
         let mut followed = Timeline::default();
         loop {
             // Taken before the probe leaves, so that whoever asks from now on gets another.
-            self.cluster.take_demand(self.id);
+            self.cluster.demands.take(self.id);
             let running = self.running_on_primary();
             let number = gauge.next_probe();
             let sent = Instant::now();
@@ -101,7 +103,11 @@ impl NodeMonitor {
                 Ok(answer) => answer,
                 Err(error) => return error,
             };
-            let took = self.metrics.probe.with_label_values(&[&self.node.name]);
+            let took = self
+                .metrics
+                .nodes
+                .probe
+                .with_label_values(&[&self.node.name]);
             took.observe(sent.elapsed().as_secs_f64());
             let latest = Measurement {
                 probe: number,
@@ -121,7 +127,8 @@ impl NodeMonitor {
             if followed != life.timeline {
                 followed = life.timeline;
                 self.metrics
-                    .node_timeline
+                    .nodes
+                    .timeline
                     .with_label_values(&[&self.node.name])
                     .set(i64::from(followed.0));
                 if began {
@@ -135,7 +142,7 @@ impl NodeMonitor {
             if !began {
                 began = true;
                 reported.clear();
-                self.desk.trouble(&self.node.name, "down", None);
+                self.operator.problems.report(&self.node.name, "down", None);
                 self.report_begin(&life);
             }
             self.cluster.publish(self.id, |view| view.life = Some(life));
@@ -150,9 +157,9 @@ impl NodeMonitor {
             let config = self.live.load();
             (config.monitor.interval, config.monitor.busy_interval)
         };
-        if !self.cluster.is_demanded(self.id) {
+        if !self.cluster.demands.is_pending(self.id) {
             let pause = interval.saturating_sub(sent.elapsed());
-            let _ = tokio::time::timeout(pause, self.cluster.demanded(self.id)).await;
+            let _ = tokio::time::timeout(pause, self.cluster.demands.asked(self.id)).await;
         }
         pace.sleep(busy_interval.saturating_sub(sent.elapsed()))
             .await;
@@ -180,13 +187,13 @@ impl NodeMonitor {
             position = %life.latest.position.flush,
             "node is available"
         );
-        self.metrics.node_up.with_label_values(&[name]).set(1);
+        self.metrics.nodes.up.with_label_values(&[name]).set(1);
         self.show_role(Some(role));
     }
 
     fn show_role(&self, role: Option<&str>) {
         for known in ["primary", "standby"] {
-            let roles = &self.metrics.node_role;
+            let roles = &self.metrics.nodes.role;
             roles
                 .with_label_values(&[self.node.name.as_str(), known])
                 .set(i64::from(Some(known) == role));
@@ -198,12 +205,13 @@ impl NodeMonitor {
         self.cluster.publish(self.id, |view| {
             if view.end_life() {
                 self.metrics
+                    .nodes
                     .incarnations_ended
                     .with_label_values(&[name])
                     .inc();
             }
         });
-        self.metrics.node_up.with_label_values(&[name]).set(0);
+        self.metrics.nodes.up.with_label_values(&[name]).set(0);
         self.show_role(None);
     }
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use super::statement::Step;
 
+use super::tag::backend;
+
 /// Transaction status as ReadyForQuery reports it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TransactionStatus {
@@ -225,7 +227,13 @@ impl Exchange {
     pub fn received(&mut self, tag: u8, status: u8) -> Fate {
         let Some(head) = self.owed.front() else {
             // Only what a server may say at any time; an unsolicited error is its farewell.
-            return if matches!(tag, b'N' | b'S' | b'A' | b'E') {
+            return if matches!(
+                tag,
+                backend::NOTICE
+                    | backend::PARAMETER_STATUS
+                    | backend::NOTIFICATION
+                    | backend::ERROR
+            ) {
                 Fate::Forward
             } else {
                 Fate::OutOfStep

@@ -12,6 +12,7 @@ pub mod residue;
 pub mod route;
 pub mod session;
 pub mod statement;
+pub mod tag;
 pub mod timeline;
 pub mod topology;
 pub mod transaction;

@@ -124,22 +124,26 @@ pub enum Reason {
 impl Reason {
     /// A bounded label for metrics.
     pub fn label(self) -> &'static str {
+        Self::LABELS[self.index()]
+    }
+
+    /// Its label's place in `LABELS`, so that what is counted by reason can be an array.
+    pub fn index(self) -> usize {
         match self {
-            Self::Write(WriteReason::RefusedByStandby) => "refused_by_standby",
-            Self::Write(_) => "write",
-            Self::Neutral => "neutral",
-            Self::LevelPrimary => "level_primary",
-            Self::Eventual => "eventual",
-            Self::NothingSeen => "nothing_seen",
-            Self::SameStandby => "same_standby",
-            Self::CaughtUp => "caught_up",
-            Self::NoStandby => "no_standby",
-            Self::StandbysBehind => "standbys_behind",
-            Self::Held => "held",
+            Self::Write(WriteReason::RefusedByStandby) => 1,
+            Self::Write(_) => 0,
+            Self::Neutral => 2,
+            Self::LevelPrimary => 3,
+            Self::Eventual => 4,
+            Self::NothingSeen => 5,
+            Self::SameStandby => 6,
+            Self::CaughtUp => 7,
+            Self::NoStandby => 8,
+            Self::StandbysBehind => 9,
+            Self::Held => 10,
         }
     }
 
-    /// Every label that `label` can give.
     pub const LABELS: [&'static str; 11] = [
         "write",
         "refused_by_standby",
@@ -153,6 +157,32 @@ impl Reason {
         "standbys_behind",
         "held",
     ];
+}
+
+/// Why a unit is run a second time, on another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum Replay {
+    /// The standby refused to write.
+    ReadOnly,
+    /// The standby cancelled it in favour of replay.
+    RecoveryConflict,
+    /// The server connection, or the node, was lost.
+    NodeLost,
+}
+
+impl Replay {
+    /// Whether a standby's error is one that another node would not give (manual, "Hot Standby").
+    pub fn after(sqlstate: &[u8]) -> Option<Self> {
+        match sqlstate {
+            // Nothing is serializable on a standby, so that this is always a recovery conflict.
+            b"40001" | b"40P01" => Some(Self::RecoveryConflict),
+            b"57P01" | b"57P02" | b"57P03" | b"57P05" => Some(Self::NodeLost),
+            // Read-only transaction, feature not supported or object in wrong state during recovery.
+            b"25006" | b"0A000" | b"55000" => Some(Self::ReadOnly),
+            _ => None,
+        }
+    }
 }
 
 /// Decides where a unit runs.

@@ -6,10 +6,19 @@ use prometheus::{
     IntGaugeVec, Opts, Registry,
 };
 
-/// Makes metrics for a registry.
-pub(super) struct Maker<'a>(pub(super) &'a Registry);
+/// Upper bounds of the buckets for short waits, in seconds.
+pub(super) const SHORT: [f64; 15] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0,
+    5.0,
+];
 
-type Made<T> = Result<T, prometheus::Error>;
+/// Makes metrics for a registry, and for nodes of these names.
+pub(super) struct Maker<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) nodes: &'a [String],
+}
+
+pub(super) type Made<T> = Result<T, prometheus::Error>;
 
 impl Maker<'_> {
     pub(super) fn counter(&self, name: &str, help: &str) -> Made<IntCounter> {
@@ -21,14 +30,9 @@ impl Maker<'_> {
     }
 
     /// A counter for each node, at zero from the start.
-    pub(super) fn counters_by_node(
-        &self,
-        name: &str,
-        help: &str,
-        nodes: &[String],
-    ) -> Made<IntCounterVec> {
+    pub(super) fn counters_by_node(&self, name: &str, help: &str) -> Made<IntCounterVec> {
         let counters = self.counters(name, help, &["node"])?;
-        for node in nodes {
+        for node in self.nodes {
             counters.with_label_values(&[node]);
         }
         Ok(counters)
@@ -62,18 +66,17 @@ impl Maker<'_> {
         name: &str,
         help: &str,
         bounds: &[f64],
-        nodes: &[String],
     ) -> Made<HistogramVec> {
         let options = HistogramOpts::new(name, help).buckets(bounds.to_vec());
         let histograms = self.keep(HistogramVec::new(options, &["node"])?)?;
-        for node in nodes {
+        for node in self.nodes {
             histograms.with_label_values(&[node]);
         }
         Ok(histograms)
     }
 
-    fn keep<T: Collector + Clone + 'static>(&self, metric: T) -> Made<T> {
-        self.0.register(Box::new(metric.clone()))?;
+    pub(super) fn keep<T: Collector + Clone + 'static>(&self, metric: T) -> Made<T> {
+        self.registry.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
 }

@@ -1,5 +1,5 @@
-//! The operator's console as both sides see it: the client's side carries the messages, the admin's
-//! side knows the answers. Neither knows the other.
+//! The console over the PostgreSQL protocol, between `client`, which carries the messages, and `admin`, which
+//! knows the answers and may not be imported there.
 
 use std::pin::Pin;
 
@@ -22,7 +22,6 @@ pub struct Answer {
 /// An answer on its way.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Answer, Problem>> + Send + 'a>>;
 
-/// Who answers.
 pub trait Console: Send + Sync + std::fmt::Debug {
     /// Carries out one command. A command that changes something ends by itself within a bound.
     ///

@@ -1,60 +1,54 @@
-//! The cluster between the two planes: control publishes the topology on it, clients read it, wait
-//! for a newer one and ask for fresher measurements. Neither side knows the other.
+//! The cluster as it is seen: control publishes the topology and rules who may be written to, for a time
+//! that runs out by itself; clients read it and wait for a newer one.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::catalogs::Catalogs;
+use super::load::{Demands, Load};
+use crate::config::{Config, Node};
 use crate::core::route::NodeSet;
 use crate::core::topology::{NodeId, NodeView, Topology, Writer};
-use crate::sql::catalog::Catalog;
 
 /// As many nodes as a `NodeSet` has bits.
 pub const MAX_NODES: usize = 64;
 
-/// The shared cluster.
 #[derive(Debug)]
 pub struct ClusterState {
+    pub demands: Demands,
+    pub load: Load,
+    pub catalogs: Catalogs,
     topology: ArcSwap<Topology>,
     publishing: Mutex<()>,
     /// Until when the ruling may be relied on, by this cluster's clock.
     ruled_until_us: AtomicU64,
     changed: Notify,
-    demands: Vec<Demand>,
-    load: Vec<AtomicU32>,
-    catalogs: RwLock<HashMap<Arc<str>, Arc<ArcSwap<Catalog>>>>,
-    catalog_wanted: Notify,
+    /// What a failover waits for.
     why: Mutex<Arc<str>>,
     started: Instant,
 }
 
-#[derive(Debug, Default)]
-struct Demand {
-    wanted: AtomicBool,
-    wake: Notify,
-}
-
 impl ClusterState {
-    /// A cluster on which every node is still unknown.
-    pub fn new(nodes: Vec<NodeView>) -> Self {
+    /// The configured nodes, of which nothing is known yet.
+    pub fn new(config: &Config) -> Self {
+        let nodes = node_views(config);
         Self {
+            demands: Demands::new(nodes.len()),
+            load: Load::new(nodes.len()),
+            catalogs: Catalogs::default(),
             publishing: Mutex::new(()),
             ruled_until_us: AtomicU64::new(u64::MAX),
             changed: Notify::new(),
-            demands: nodes.iter().map(|_| Demand::default()).collect(),
-            load: nodes.iter().map(|_| AtomicU32::new(0)).collect(),
             topology: ArcSwap::from_pointee(Topology {
                 nodes,
                 ..Topology::default()
             }),
-            catalogs: RwLock::default(),
-            catalog_wanted: Notify::new(),
             why: Mutex::new(Arc::from("")),
             started: Instant::now(),
         }
@@ -125,12 +119,15 @@ impl ClusterState {
         self.changed.notify_waiters();
     }
 
-    /// Publishes a change to all nodes at once.
-    pub fn change_all(&self, change: impl FnMut(&mut NodeView)) {
+    /// Publishes what a reload may change of nodes.
+    pub fn reconfigure(&self, config: &Config) {
         {
             let _one_at_a_time = self.publishing.lock();
             let mut next = Topology::clone(&self.topology.load());
-            next.nodes.iter_mut().for_each(change);
+            for (view, node) in next.nodes.iter_mut().zip(&config.nodes) {
+                view.weight = node.weight;
+                view.near = is_near(config, node);
+            }
             self.topology.store(Arc::new(next));
         }
         self.changed.notify_waiters();
@@ -174,94 +171,25 @@ impl ClusterState {
     pub fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
+}
 
-    /// Asks for a fresh measurement of each node; requests while one is pending share it.
-    pub fn demand(&self, nodes: NodeSet) {
-        for (index, demand) in self.demands.iter().enumerate() {
-            let wanted = nodes.contains(NodeId(index as u16));
-            if wanted && !demand.wanted.swap(true, Ordering::AcqRel) {
-                demand.wake.notify_one();
-            }
-        }
-    }
+fn node_views(config: &Config) -> Vec<NodeView> {
+    let nodes = config.nodes.iter().enumerate();
+    let views = nodes.map(|(index, node)| NodeView {
+        id: NodeId(index as u16),
+        name: Arc::from(node.name.as_str()),
+        weight: node.weight,
+        near: is_near(config, node),
+        life: None,
+        barred: false,
+        drained: false,
+        previous: Arc::default(),
+    });
+    views.collect()
+}
 
-    /// Takes the pending request for a node's measurement, if there is one.
-    pub fn take_demand(&self, id: NodeId) -> bool {
-        self.demands
-            .get(usize::from(id.0))
-            .is_some_and(|demand| demand.wanted.swap(false, Ordering::AcqRel))
-    }
-
-    /// Whether a measurement of the node is asked for.
-    pub fn is_demanded(&self, id: NodeId) -> bool {
-        self.demands
-            .get(usize::from(id.0))
-            .is_some_and(|demand| demand.wanted.load(Ordering::Acquire))
-    }
-
-    /// Resolves once a measurement of the node is asked for.
-    pub async fn demanded(&self, id: NodeId) {
-        match self.demands.get(usize::from(id.0)) {
-            Some(demand) => {
-                // A wake-up can be left over from a request that has been answered since.
-                while !demand.wanted.load(Ordering::Acquire) {
-                    demand.wake.notified().await;
-                }
-            }
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Transactions in flight on each node.
-    pub fn loads(&self) -> [u32; MAX_NODES] {
-        let mut loads = [0; MAX_NODES];
-        for (slot, load) in loads.iter_mut().zip(&self.load) {
-            *slot = load.load(Ordering::Relaxed);
-        }
-        loads
-    }
-
-    /// A transaction begins on a node.
-    pub fn begin(&self, id: NodeId) {
-        if let Some(load) = self.load.get(usize::from(id.0)) {
-            load.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// A transaction that `begin` announced is over.
-    pub fn end(&self, id: NodeId) {
-        if let Some(load) = self.load.get(usize::from(id.0)) {
-            load.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// The function catalogue of a database; empty until control has read it.
-    pub fn catalog(&self, database: &str) -> Arc<ArcSwap<Catalog>> {
-        if let Some(found) = self.catalogs.read().get(database) {
-            return Arc::clone(found);
-        }
-        let mut catalogs = self.catalogs.write();
-        let entry = catalogs
-            .entry(Arc::from(database))
-            .or_insert_with(|| Arc::new(ArcSwap::from_pointee(Catalog::empty())));
-        let entry = Arc::clone(entry);
-        drop(catalogs);
-        self.catalog_wanted.notify_one();
-        entry
-    }
-
-    /// Databases whose catalogue is in use.
-    pub fn databases(&self) -> Vec<Arc<str>> {
-        self.catalogs.read().keys().cloned().collect()
-    }
-
-    /// Asks control to read the catalogues again.
-    pub fn want_catalogs(&self) {
-        self.catalog_wanted.notify_one();
-    }
-
-    /// Resolves once catalogues are wanted.
-    pub async fn catalogs_wanted(&self) {
-        self.catalog_wanted.notified().await;
-    }
+/// Whether a node stands in this proxy's zone, or zones are not in use.
+fn is_near(config: &Config, node: &Node) -> bool {
+    let zone = &config.routing.zone;
+    zone.is_none() || node.zone == *zone
 }

@@ -1,5 +1,5 @@
-//! What operators ask of the proxy as a whole: the admin's side asks, the app answers. Neither side
-//! knows the other.
+//! What operators ask of the proxy as a whole: `admin` asks, and `app` answers, who alone can reach all
+//! that a reload changes.
 
 use std::fmt;
 use std::pin::Pin;

@@ -2,7 +2,9 @@
 //! seen, who is connected, who is paused, and what operators ask and are told.
 
 pub mod admin;
+pub mod catalogs;
 pub mod cluster;
+pub mod load;
 pub mod maintenance;
 pub mod operator;
 pub mod pause;

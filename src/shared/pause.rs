@@ -1,8 +1,7 @@
-//! The gate in front of the servers: operators close it with PAUSE, sessions wait at it before they take
-//! a server connection. Neither side knows the other.
+//! PAUSE and RESUME: operators close it, sessions wait before they take a server connection.
 //!
-//! A pool opens no connection at a closed gate, and looks under the lock under which connections are
-//! counted: whoever closes the gate and then counts none can rely on it. A session that has waited for one
+//! A pool opens no connection while it is closed, and looks under the lock under which connections are
+//! counted: whoever closes it and then counts none can rely on it. A session that has waited for one
 //! in a queue looks once more.
 
 use std::collections::BTreeSet;
@@ -11,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// The gate; open at first.
+/// Open at first.
 #[derive(Debug, Default)]
 pub struct Pause {
     /// Closed for somebody: all that a session has to look at as a rule.
@@ -20,10 +19,9 @@ pub struct Pause {
     opened: Notify,
 }
 
-/// For whom the gate is closed.
+/// For whom it is closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// For everybody.
     pub all: bool,
     /// For the clients of these databases.
     pub databases: BTreeSet<String>,
@@ -110,20 +108,20 @@ mod tests {
 
     #[test]
     fn it_is_closed_for_those_who_are_named() {
-        let gate = Pause::default();
-        assert!(gate.is_open("a") && !gate.open(Some("a")) && !gate.open(None));
-        assert!(gate.close(Some("a")) && !gate.close(Some("a")));
-        assert!(!gate.is_open("a") && gate.is_open("b"));
-        assert!(gate.close(None) && !gate.close(None));
-        assert!(!gate.is_open("b"));
-        gate.open_all_only();
-        assert!(!gate.is_open("a") && gate.is_open("b"));
-        assert!(!gate.open(Some("b")) && gate.open(Some("a")));
-        assert!(gate.is_open("a"));
-        gate.close(Some("a"));
-        gate.close(None);
-        assert!(gate.open(None), "everything at once");
-        assert!(gate.is_open("a") && gate.is_open("b"));
-        assert_eq!(gate.held(), Held::default());
+        let pause = Pause::default();
+        assert!(pause.is_open("a") && !pause.open(Some("a")) && !pause.open(None));
+        assert!(pause.close(Some("a")) && !pause.close(Some("a")));
+        assert!(!pause.is_open("a") && pause.is_open("b"));
+        assert!(pause.close(None) && !pause.close(None));
+        assert!(!pause.is_open("b"));
+        pause.open_all_only();
+        assert!(!pause.is_open("a") && pause.is_open("b"));
+        assert!(!pause.open(Some("b")) && pause.open(Some("a")));
+        assert!(pause.is_open("a"));
+        pause.close(Some("a"));
+        pause.close(None);
+        assert!(pause.open(None), "everything at once");
+        assert!(pause.is_open("a") && pause.is_open("b"));
+        assert_eq!(pause.held(), Held::default());
     }
 }

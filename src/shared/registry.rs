@@ -1,5 +1,4 @@
-//! The connections of who is connected: clients and pools write it, the console reads it. Neither side
-//! knows the other.
+//! Who is connected, to whom, and what was done: clients and pools write it, the console reads it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -27,13 +26,10 @@ pub struct Connections {
 pub struct Client {
     /// Unique over the process's life.
     pub id: u64,
-    /// Who.
     pub user: Arc<str>,
-    /// Where to.
     pub database: Arc<str>,
     /// Where from, if that could be found out.
     pub address: Option<SocketAddr>,
-    /// Since when.
     pub connected: SystemTime,
     /// A statement of it is being worked on.
     busy: AtomicBool,
@@ -66,15 +62,10 @@ pub struct Done {
 /// A pool of server connections: its node, its database and its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolEntry {
-    /// The node.
     pub node: NodeId,
-    /// The database.
     pub database: Arc<str>,
-    /// The user.
     pub user: Arc<str>,
-    /// Connections in use.
     pub active: usize,
-    /// Connections that are idle.
     pub idle: usize,
     /// Clients that wait for a connection.
     pub waiting: usize,
@@ -90,7 +81,6 @@ pub struct Entry {
 }
 
 impl Connections {
-    /// Enters a client.
     pub fn enter(
         self: &Arc<Self>,
         user: &Arc<str>,
@@ -116,7 +106,6 @@ impl Connections {
         }
     }
 
-    /// All clients, the longest connected first.
     pub fn clients(&self) -> Vec<Arc<Client>> {
         let mut clients: Vec<_> = self.clients.lock().values().cloned().collect();
         clients.sort_unstable_by_key(|client| client.id);

@@ -22,9 +22,7 @@ pub enum Verifier {
     Md5(String),
     /// The four parts of PostgreSQL's `SCRAM-SHA-256$…`.
     Scram {
-        /// PBKDF2 rounds.
         iterations: usize,
-        /// Salt.
         salt: Vec<u8>,
         /// SHA-256 of the client key.
         stored_key: Vec<u8>,

@@ -1,7 +1,20 @@
 //! Finding the frames in a stream of bytes without copying them (manual, "Message Formats").
 
+use crate::core::tag::{backend, frontend};
+
 /// A frame's tag and its length word.
 pub const HEADER: usize = 5;
+
+/// Messages of the backend that are always the same.
+pub const PARSE_COMPLETE: &[u8] = &[backend::PARSE_COMPLETE, 0, 0, 0, 4];
+pub const BIND_COMPLETE: &[u8] = &[backend::BIND_COMPLETE, 0, 0, 0, 4];
+pub const CLOSE_COMPLETE: &[u8] = &[backend::CLOSE_COMPLETE, 0, 0, 0, 4];
+pub const NO_DATA: &[u8] = &[backend::NO_DATA, 0, 0, 0, 4];
+pub const NO_PARAMETERS: &[u8] = &[backend::PARAMETER_DESCRIPTION, 0, 0, 0, 6, 0, 0];
+pub const EMPTY_QUERY: &[u8] = &[backend::EMPTY_QUERY, 0, 0, 0, 4];
+/// And of the frontend.
+pub const FLUSH: &[u8] = &[frontend::FLUSH, 0, 0, 0, 4];
+pub const SYNC: &[u8] = &[frontend::SYNC, 0, 0, 0, 4];
 
 /// Frames up to this size are looked at whole; larger ones are only counted through.
 pub const WHOLE: usize = 64 * 1024;
@@ -9,16 +22,13 @@ pub const WHOLE: usize = 64 * 1024;
 /// One step through a chunk of bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// A complete frame.
     Frame {
-        /// Its tag.
         tag: u8,
         /// The frame with its header.
         bytes: &'a [u8],
     },
     /// The beginning of a frame that is passed through in parts.
     Start {
-        /// Its tag.
         tag: u8,
         /// As much of it as has arrived, header included.
         bytes: &'a [u8],
@@ -161,7 +171,7 @@ mod tests {
     #[test]
     fn absurd_lengths_are_refused() {
         for length in [0u32, 3, 0x4000_0000, u32::MAX] {
-            let mut bytes = vec![b'Q'];
+            let mut bytes = vec![frontend::QUERY];
             bytes.extend_from_slice(&length.to_be_bytes());
             assert_eq!(peek(&bytes), Err(InvalidLength));
         }
@@ -184,7 +194,7 @@ mod tests {
                 rest = later;
                 carry.extend_from_slice(now);
                 let mut at = 0;
-                while let Some(piece) = walker.next(&carry, &mut at, |tag| tag == b'D').unwrap() {
+                while let Some(piece) = walker.next(&carry, &mut at, |tag| tag == backend::DATA_ROW).unwrap() {
                     match piece {
                         Piece::Frame { tag, bytes } | Piece::Start { tag, bytes } => {
                             seen.push(tag);
@@ -204,7 +214,7 @@ mod tests {
         fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut walker = Walker::default();
             let mut at = 0;
-            while let Ok(Some(_)) = walker.next(&bytes, &mut at, |tag| tag == b'D') {}
+            while let Ok(Some(_)) = walker.next(&bytes, &mut at, |tag| tag == backend::DATA_ROW) {}
             prop_assert!(at <= bytes.len());
         }
     }

@@ -5,3 +5,4 @@ pub mod frame;
 pub mod reply;
 pub mod socket;
 pub mod startup;
+pub mod stream;

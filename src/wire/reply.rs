@@ -9,6 +9,7 @@ use pgwire::messages::response::{
 use pgwire::messages::startup::{Authentication, NegotiateProtocolVersion, ParameterStatus};
 
 use crate::core::exchange::TransactionStatus;
+use crate::core::tag::{self, field};
 use crate::error::Problem;
 
 /// `text`'s type oid, which every column of ours has.
@@ -21,7 +22,6 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Nothing yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -45,7 +45,6 @@ impl Reply {
         self
     }
 
-    /// ErrorResponse.
     pub fn error(self, problem: &Problem) -> Self {
         let severity = if problem.fatal { "FATAL" } else { "ERROR" };
         self.put(&ErrorResponse::new(fields(severity, problem)))
@@ -61,14 +60,12 @@ impl Reply {
         self.put(message)
     }
 
-    /// ParameterStatus.
     pub fn parameter(self, name: &str, value: &str) -> Self {
         self.put(&ParameterStatus::new(name.to_owned(), value.to_owned()))
     }
 
-    /// BackendKeyData.
     pub fn key_data(mut self, process: i32, key: &[u8]) -> Self {
-        self.bytes.extend_from_slice(b"K");
+        self.bytes.extend_from_slice(&[tag::backend::KEY_DATA]);
         self.bytes
             .extend_from_slice(&(8 + key.len() as u32).to_be_bytes());
         self.bytes.extend_from_slice(&process.to_be_bytes());
@@ -115,12 +112,10 @@ impl Reply {
         self.put(&DataRow::new(data, values.len() as i16))
     }
 
-    /// CommandComplete.
     pub fn complete(self, tag: &str) -> Self {
         self.put(&CommandComplete::new(tag.to_owned()))
     }
 
-    /// ReadyForQuery.
     pub fn ready(self, status: TransactionStatus) -> Self {
         self.put(&ReadyForQuery::new(match status {
             TransactionStatus::Idle => PgStatus::Idle,
@@ -132,13 +127,18 @@ impl Reply {
 
 fn fields(severity: &str, problem: &Problem) -> Vec<(u8, String)> {
     let mut fields = vec![
-        (b'S', severity.to_owned()),
-        (b'V', severity.to_owned()),
-        (b'C', problem.kind.sqlstate().to_owned()),
-        (b'M', problem.message.clone()),
+        (field::SEVERITY, severity.to_owned()),
+        (field::SEVERITY_NAME, severity.to_owned()),
+        (field::SQLSTATE, problem.kind.sqlstate().to_owned()),
+        (field::MESSAGE, problem.message.clone()),
     ];
-    fields.extend(problem.detail.iter().map(|text| (b'D', text.clone())));
-    fields.extend(problem.hint.iter().map(|text| (b'H', text.clone())));
+    fields.extend(
+        problem
+            .detail
+            .iter()
+            .map(|text| (field::DETAIL, text.clone())),
+    );
+    fields.extend(problem.hint.iter().map(|text| (field::HINT, text.clone())));
     fields
 }
 
@@ -157,8 +157,8 @@ pub fn error_field(frame: &[u8], field: u8) -> Option<&[u8]> {
 
 /// What an ErrorResponse frame says, for a log.
 pub fn error_text(frame: &[u8]) -> String {
-    let field = |code| error_field(frame, code).map(String::from_utf8_lossy);
-    let (message, sqlstate) = (field(b'M'), field(b'C'));
+    let of = |code| error_field(frame, code).map(String::from_utf8_lossy);
+    let (message, sqlstate) = (of(field::MESSAGE), of(field::SQLSTATE));
     format!(
         "{} (SQLSTATE {})",
         message.unwrap_or_default(),

@@ -1,17 +1,17 @@
-//! A TCP connection read through a thread's shared scratch buffer.
+//! A connection read through a thread's shared scratch buffer.
 //!
 //! Buffers belong to bytes in flight, not to connections: an idle connection holds none.
 
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
+
+use super::stream::Stream;
 
 /// Read at once at most; also the largest frame that is ever looked at whole, with room to spare.
 pub const SCRATCH: usize = 2 * super::frame::WHOLE;
@@ -24,37 +24,28 @@ thread_local! {
 /// One connection, to a client or to a server.
 #[derive(Debug)]
 pub struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     /// Bytes that arrived but could not be used yet: the beginning of a frame.
     carry: Vec<u8>,
 }
 
 impl Socket {
-    /// Takes a connected stream: Nagle's algorithm off, and keepalives on, so that an end that
-    /// vanished without a word is noticed within about two minutes.
+    /// Takes a connected stream.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(60))
-            .with_interval(Duration::from_secs(10))
-            .with_retries(6);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         Ok(Self {
-            stream,
+            stream: Stream::tcp(stream)?,
             carry: Vec::new(),
         })
     }
 
     /// The other end's address.
     pub fn peer(&self) -> io::Result<SocketAddr> {
-        self.stream.peer_addr()
+        self.stream.peer()
     }
 
     /// Moves the connection to the calling thread's event loop.
     pub fn adopt(&mut self) -> io::Result<()> {
-        let duplicate = std::os::fd::AsFd::as_fd(&self.stream).try_clone_to_owned()?;
-        self.stream = TcpStream::from_std(std::net::TcpStream::from(duplicate))?;
-        Ok(())
+        self.stream.adopt()
     }
 
     /// Reads what has arrived and lets `consume` see it, behind what it left over last time;
@@ -72,7 +63,7 @@ impl Socket {
                 return Poll::Ready(Err(io::Error::other("a frame does not fit the buffer")));
             }
             let mut space = ReadBuf::new(&mut buffer[kept..]);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut space) {
+            match self.stream.poll_read(cx, &mut space) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(())) => {}
@@ -144,18 +135,13 @@ impl Socket {
 
     /// Whether bytes, or the end of the stream, are waiting on a connection that should be silent.
     pub fn has_something_to_say(&self) -> bool {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        !self.carry.is_empty() || self.stream.poll_read_ready(&mut cx).is_ready()
+        !self.carry.is_empty() || self.stream.is_readable()
     }
 
     /// Resolves once the other end is gone, also while what it sent before has not been read; noticed
     /// within a second.
     pub async fn closed(&self) {
-        loop {
-            match self.stream.ready(Interest::READABLE).await {
-                Ok(ready) if !ready.is_read_closed() => {}
-                Ok(_) | Err(_) => return,
-            }
+        while !self.stream.ends().await {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
@@ -163,12 +149,8 @@ impl Socket {
     /// Whether the other end is known to be gone at this moment, without asking the system.
     pub fn is_closed(&self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let ready = std::pin::pin!(self.stream.ready(Interest::READABLE)).poll(&mut cx);
-        match ready {
-            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
-            Poll::Ready(Err(_)) => true,
-            Poll::Pending => false,
-        }
+        let ends = std::pin::pin!(self.stream.ends()).poll(&mut cx);
+        matches!(ends, Poll::Ready(true))
     }
 
     /// Writes what can be written at once; gives the number of bytes written.
@@ -196,7 +178,7 @@ impl Socket {
             if written == pending.len() {
                 break Poll::Ready(Ok(()));
             }
-            match Pin::new(&mut self.stream).poll_write(cx, &pending[written..]) {
+            match self.stream.poll_write(cx, &pending[written..]) {
                 Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(count)) => written += count,
                 Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),

@@ -24,7 +24,6 @@ pub enum Startup {
         /// The key that came with it.
         key: Vec<u8>,
     },
-    /// A session.
     Session(Hello),
 }
 
@@ -33,7 +32,6 @@ pub enum Startup {
 pub struct Hello {
     /// Minor version of protocol 3 that the client asked for.
     pub minor: u16,
-    /// User name.
     pub user: String,
     /// Database name; the user's name when none was given.
     pub database: String,

@@ -65,7 +65,7 @@ pub(super) fn lag(state: &State) -> Answer {
 }
 
 pub(super) fn failover(state: &State) -> Answer {
-    let standing = state.desk.standing();
+    let standing = state.operator.status.get();
     let mode = if standing.mode.is_empty() {
         "off"
     } else {
@@ -91,7 +91,7 @@ pub(super) fn failover(state: &State) -> Answer {
 }
 
 pub(super) fn events(state: &State) -> Answer {
-    let events = state.desk.events().into_iter();
+    let events = state.operator.events.all().into_iter();
     let rows = events.map(|event| {
         vec![
             text(event.number),

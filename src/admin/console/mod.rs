@@ -8,12 +8,11 @@ mod tests;
 use super::State;
 use super::command::{Refused, carry_out};
 use super::upkeep::{self, Drain};
+use crate::core::failover::record::RequestKind;
 use crate::error::{Kind, Problem};
 use crate::shared::admin::{Answer, Answering, Console};
 use crate::shared::maintenance::{NotReloaded, Reloaded};
-use crate::shared::operator::Ask;
 
-/// Makes a table.
 type Show = fn(&State) -> Answer;
 
 /// What can be shown, and by whom.
@@ -69,7 +68,7 @@ const ORDERS: [(&str, &str); 8] = [
 enum Command {
     /// The place in `SHOWN`.
     Show(usize),
-    Order(Ask, Option<String>),
+    Order(RequestKind, Option<String>),
     Reload,
     Pause(Option<String>),
     Resume(Option<String>),
@@ -87,8 +86,8 @@ impl Console for State {
                 Command::Show(index) => {
                     Ok(SHOWN.get(index).map_or_else(help, |(_, show)| show(self)))
                 }
-                Command::Order(ask, to) => {
-                    let stall = carry_out(self, ask, to.as_deref(), &from(user)).await;
+                Command::Order(kind, to) => {
+                    let stall = carry_out(self, kind, to.as_deref(), &from(user)).await;
                     stall
                         .map_err(|refused| problem(&refused))
                         .map(|stall| Answer {
@@ -97,7 +96,7 @@ impl Console for State {
                                 Some("done".to_owned()),
                                 Some(format!("{:.1}", stall.as_secs_f64() * 1000.0)),
                             ]],
-                            tag: tag(ask),
+                            tag: tag(kind),
                         })
                 }
                 Command::Reload => match upkeep::reload(self, &from(user)).await {
@@ -184,10 +183,10 @@ fn refused(refused: &upkeep::Refused) -> Problem {
     }
 }
 
-fn tag(ask: Ask) -> &'static str {
-    match ask {
-        Ask::Switchover => "SWITCHOVER",
-        Ask::Failover => "FAILOVER",
+fn tag(kind: RequestKind) -> &'static str {
+    match kind {
+        RequestKind::Switchover => "SWITCHOVER",
+        RequestKind::Failover => "FAILOVER",
     }
 }
 
@@ -200,9 +199,9 @@ fn parse(text: &str) -> Result<Command, Problem> {
         let name = words.get(index).copied().unwrap_or_default();
         name.trim_matches('"').to_owned()
     };
-    let order = |ask, rest: &[&str]| match rest {
-        [] => Ok(Command::Order(ask, None)),
-        ["TO", _] => Ok(Command::Order(ask, Some(name(2)))),
+    let order = |kind, rest: &[&str]| match rest {
+        [] => Ok(Command::Order(kind, None)),
+        ["TO", _] => Ok(Command::Order(kind, Some(name(2)))),
         _ => Err(unknown(text)),
     };
     match upper.as_slice() {
@@ -210,8 +209,8 @@ fn parse(text: &str) -> Result<Command, Problem> {
             let found = SHOWN.iter().position(|(known, _)| known == name);
             found.map(Command::Show).ok_or_else(|| unknown(text))
         }
-        ["SWITCHOVER", rest @ ..] => order(Ask::Switchover, rest),
-        ["FAILOVER", rest @ ..] => order(Ask::Failover, rest),
+        ["SWITCHOVER", rest @ ..] => order(RequestKind::Switchover, rest),
+        ["FAILOVER", rest @ ..] => order(RequestKind::Failover, rest),
         ["RELOAD"] => Ok(Command::Reload),
         ["PAUSE"] => Ok(Command::Pause(None)),
         ["PAUSE", _] => Ok(Command::Pause(Some(name(1)))),

@@ -150,8 +150,8 @@ pub(super) fn databases(state: &State) -> Answer {
     let primary = topology.primary();
     let primary = primary.and_then(|node| config.nodes.get(usize::from(node.id.0)));
     let pools = state.connections.pools();
-    let held = state.gate.held();
-    let names: BTreeSet<Arc<str>> = state.cluster.databases().into_iter().collect();
+    let held = state.pause.held();
+    let names: BTreeSet<Arc<str>> = state.cluster.catalogs.databases().into_iter().collect();
     let rows = names.into_iter().map(|name| {
         let open = pools.iter().filter(|pool| pool.database == name);
         let open: usize = open.map(|pool| pool.active + pool.idle).sum();
@@ -231,7 +231,7 @@ pub(super) fn lists(state: &State) -> Answer {
     let clients = state.connections.clients().len();
     let config = state.live.load();
     let pairs = [
-        ("databases", state.cluster.databases().len()),
+        ("databases", state.cluster.catalogs.databases().len()),
         ("users", config.auth.users.len()),
         ("pools", pools.len()),
         ("free_clients", config.max_clients.saturating_sub(clients)),
@@ -275,7 +275,7 @@ pub(super) fn config(state: &State) -> Answer {
         ("routing.zone", config.routing.zone.clone()),
         ("failover.hold_timeout", ms(config.hold_timeout)),
     ];
-    let mode = state.desk.standing().mode.clone();
+    let mode = state.operator.status.get().mode.clone();
     let mode = if mode.is_empty() {
         "off".to_owned()
     } else {

@@ -16,15 +16,15 @@ fn commands_are_known_in_any_case() {
     let to = |name: &str| Some(name.to_owned());
     assert_eq!(
         parsed("SWITCHOVER"),
-        Some(Command::Order(Ask::Switchover, None))
+        Some(Command::Order(RequestKind::Switchover, None))
     );
     assert_eq!(
         parsed("switchover to Pg2"),
-        Some(Command::Order(Ask::Switchover, to("Pg2")))
+        Some(Command::Order(RequestKind::Switchover, to("Pg2")))
     );
     assert_eq!(
         parsed("FAILOVER TO \"pg2\""),
-        Some(Command::Order(Ask::Failover, to("pg2")))
+        Some(Command::Order(RequestKind::Failover, to("pg2")))
     );
     assert_eq!(
         parsed("SET client_encoding TO 'UTF8'"),

@@ -74,7 +74,7 @@ pub async fn accept(
             .map(|door| door.clients.load(Ordering::Relaxed))
             .sum();
         if total >= common.rules.load().config.max_clients {
-            common.metrics.clients_refused.inc();
+            common.metrics.clients.refused.inc();
             tokio::spawn(turn_away(stream, Arc::clone(&common)));
             continue;
         }
@@ -156,7 +156,7 @@ struct Counted {
 
 impl Counted {
     fn new(worker: &Arc<Worker>, clients: &Arc<AtomicUsize>) -> Self {
-        worker.common.metrics.client_connections.inc();
+        worker.common.metrics.clients.connections.inc();
         Self {
             worker: Arc::clone(worker),
             clients: Arc::clone(clients),
@@ -166,7 +166,7 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.worker.common.metrics.client_connections.dec();
+        self.worker.common.metrics.clients.connections.dec();
         self.clients.fetch_sub(1, Ordering::Relaxed);
     }
 }

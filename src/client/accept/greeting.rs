@@ -104,11 +104,11 @@ async fn acquire(
     database: &Arc<str>,
     places: &Places,
 ) -> Result<Lease, Refusal> {
-    let gate = &worker.common.gate;
+    let pause = &worker.common.pause;
     loop {
-        gate.opened(database).await;
+        pause.opened(database).await;
         match pool.acquire(worker.index, places.want()).await {
-            Ok(lease) if gate.is_open(database) => return Ok(lease),
+            Ok(lease) if pause.is_open(database) => return Ok(lease),
             Ok(lease) => lease.discard(),
             Err(AcquireError::Paused { .. }) => {}
             Err(error) => return Err(refusal(error)),

@@ -65,7 +65,7 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
             worker.common.cancels.unregister(&session.context.slot);
         }
         Err(refusal) => {
-            worker.common.metrics.clients_refused.inc();
+            worker.common.metrics.clients.refused.inc();
             let reply = match refusal {
                 Refusal::Problem(problem) => {
                     told(&worker.common, Fate::Refused, &problem, &login.socket);

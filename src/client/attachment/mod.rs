@@ -82,7 +82,7 @@ impl Attachment {
                 state.seen.ended_on_primary(node, server.life(), cover);
                 let mut owed = NodeSet::default();
                 owed.insert(node);
-                context.worker.common.cluster.demand(owed);
+                context.worker.common.cluster.demands.ask(owed);
             }
             Some(_) => state.seen.read_on_standby(node, server.life()),
         }
@@ -142,7 +142,7 @@ impl Attachment {
         let after = &mut state.after;
         if std::mem::take(&mut after.ddl) {
             context.database.redefined();
-            context.worker.common.cluster.want_catalogs();
+            context.worker.common.cluster.catalogs.want();
         }
         for renew in after.renew.drain(..) {
             context.renew(&renew);
@@ -190,7 +190,9 @@ pub(super) async fn attach(
         return Err(canceled().into());
     }
     let metrics = &context.worker.common.metrics;
-    metrics.routed(last.route.node.0, last.route.primary, last.route.reason);
+    metrics
+        .routing
+        .routed(last.route.node.0, last.route.primary, last.route.reason);
     state.last_route = Some(last);
     let unit = Unit {
         level: need.level,
@@ -264,7 +266,7 @@ async fn place(
         places,
         ..
     } = context;
-    let pause = &worker.common.gate;
+    let pause = &worker.common.pause;
     let waiting = async {
         loop {
             if !pause.is_open(&database.name) {
@@ -337,6 +339,6 @@ pub(super) async fn disown_numbers(
 impl Context {
     /// Whether sessions keep their first server connection.
     pub(super) fn is_session_pooled(&self) -> bool {
-        self.worker.common.config.pool.mode == PoolMode::Session
+        self.worker.common.start.pool_mode == PoolMode::Session
     }
 }

@@ -213,7 +213,7 @@ impl Places {
             }
             let (decision, last) = {
                 let topology = cluster.topology();
-                let loads = cluster.loads();
+                let loads = cluster.load.by_node();
                 let question = Question {
                     access: need.access,
                     write_reason: need.write_reason,
@@ -235,13 +235,17 @@ impl Places {
                 Decision::Go(route) => {
                     let waited = Duration::from_micros(route.waited_us);
                     if asked_before && need.access == Access::Read {
-                        common.metrics.catchup_wait.observe(waited.as_secs_f64());
+                        common
+                            .metrics
+                            .routing
+                            .catchup_wait
+                            .observe(waited.as_secs_f64());
                     }
                     if route.unproven {
-                        common.metrics.visibility_unproven.inc();
+                        common.metrics.routing.visibility_unproven.inc();
                     }
                     if stale_prevented || route.stale_prevented {
-                        common.metrics.stale_reads_prevented.inc();
+                        common.metrics.routing.stale_reads_prevented.inc();
                     }
                     match last {
                         Some(last) => return Ok(last),
@@ -262,7 +266,7 @@ impl Places {
                     let waited = Duration::from_micros(asked_at_us - began_us);
                     let left = bounds.hold_timeout.saturating_sub(waited);
                     if left.is_zero() {
-                        common.metrics.hold_timeouts.inc();
+                        common.metrics.routing.hold_timeouts.inc();
                         return Err(no_primary(waited, &cluster.why()).into());
                     }
                     held.get_or_insert_with(|| Held::new(&common.metrics));
@@ -273,7 +277,7 @@ impl Places {
                 asked_before = true;
                 continue;
             }
-            cluster.demand(probe);
+            cluster.demands.ask(probe);
             let _ = tokio::time::timeout(left, changed).await;
         }
     }
@@ -284,14 +288,14 @@ struct Held<'a>(&'a Metrics);
 
 impl<'a> Held<'a> {
     fn new(metrics: &'a Metrics) -> Self {
-        metrics.statements_held.inc();
+        metrics.routing.statements_held.inc();
         Self(metrics)
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.statements_held.dec();
+        self.0.routing.statements_held.dec();
     }
 }
 
@@ -334,7 +338,7 @@ async fn prove(cluster: &ClusterState, lease: &mut Lease, wait_us: u64) -> Proof
         }
         let mut probe = NodeSet::default();
         probe.insert(server.origin.node);
-        cluster.demand(probe);
+        cluster.demands.ask(probe);
         let _ = tokio::time::timeout(Duration::from_micros(left_us), changed).await;
     }
 }

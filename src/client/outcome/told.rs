@@ -21,7 +21,12 @@ pub(in crate::client) enum Fate {
 /// A client is told of a problem.
 pub(in crate::client) fn told(common: &Common, fate: Fate, problem: &Problem, client: &Socket) {
     let sqlstate = problem.kind.sqlstate();
-    common.metrics.errors.with_label_values(&[sqlstate]).inc();
+    common
+        .metrics
+        .clients
+        .errors
+        .with_label_values(&[sqlstate])
+        .inc();
     let reason = &problem.message;
     let client = client.peer().ok().map(tracing::field::display);
     // Level and text are part of the place in the source, by which lines are told apart.

@@ -18,8 +18,8 @@ use super::connection::Connection;
 use super::session::state::State;
 use crate::backend::server::Server;
 use crate::core::exchange::Copy;
+use crate::core::route::Replay;
 use crate::error::{Kind, Problem};
-use crate::metrics::Replay;
 use crate::shared::cluster::ClusterState;
 use crate::wire::frame::Piece;
 

@@ -7,7 +7,7 @@ use crate::client::connection::Connection;
 use crate::client::session::names::Names;
 use crate::client::session::state::State;
 use crate::core::exchange::{Exchange, Fate, Owed, TransactionStatus};
-use crate::metrics::Replay;
+use crate::core::route::Replay;
 use crate::wire::frame::{self, HEADER, Piece};
 use crate::wire::reply::error_field;
 
@@ -206,7 +206,7 @@ impl ServerReply<'_> {
         if sqlstate == b"0A000" && field(b'R') == b"RevalidateCachedQuery" {
             self.progress.plan_outdated = true;
         } else if self.progress.hold {
-            self.progress.repeat = repeatable(sqlstate);
+            self.progress.repeat = Replay::after(sqlstate);
         }
         if self.progress.repeat.is_some() {
             return None;
@@ -264,18 +264,6 @@ pub(in crate::client) fn is_farewell(frame: &[u8]) -> bool {
     let field = |code| error_field(frame, code).unwrap_or_default();
     matches!(field(b'V'), b"FATAL" | b"PANIC")
         && matches!(field(b'C'), b"57P01" | b"57P02" | b"57P03" | b"57P05")
-}
-
-/// Whether a standby's error is one that another node would not give (manual, "Hot Standby").
-fn repeatable(sqlstate: &[u8]) -> Option<Replay> {
-    match sqlstate {
-        // Nothing is serializable on a standby, so that this is always a recovery conflict.
-        b"40001" | b"40P01" => Some(Replay::RecoveryConflict),
-        b"57P01" | b"57P02" | b"57P03" | b"57P05" => Some(Replay::NodeLost),
-        // Read-only transaction, feature not supported or object in wrong state during recovery.
-        b"25006" | b"0A000" | b"55000" => Some(Replay::ReadOnly),
-        _ => None,
-    }
 }
 
 /// Whether the client learns something by this frame that could differ on another node.

@@ -29,10 +29,8 @@ pub(in crate::client) struct Context {
 
 impl Context {
     pub(in crate::client) fn node_name(&self, node: u16) -> String {
-        let nodes = &self.worker.common.config.nodes;
-        nodes
-            .get(usize::from(node))
-            .map_or_else(String::new, |node| node.name.clone())
+        let names = &self.worker.common.start.node_names;
+        names.get(usize::from(node)).cloned().unwrap_or_default()
     }
 
     /// What sessions that begin later find has changed: connections of before are not given to them.

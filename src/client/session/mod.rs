@@ -20,9 +20,9 @@ use super::relay::render::{Rendered, render};
 use super::relay::{Outcome, Relay};
 use crate::core::exchange::TransactionStatus;
 use crate::core::route::NodeSet;
+use crate::core::route::Replay;
 use crate::core::statement::{Access, Effect, Renew, WriteReason};
 use crate::error::{Kind, Problem};
-use crate::metrics::Replay;
 use crate::wire::reply::Reply;
 
 /// A client that has sent statements without Sync or Flush, and then nothing for so long, waits for what
@@ -209,7 +209,9 @@ impl Session {
             && let Some(last) = &self.state.last_route
         {
             let metrics = &self.context.worker.common.metrics;
-            metrics.took(last.route.primary, took);
+            metrics
+                .routing
+                .took(self.context.worker.index, last.route.primary, took);
         }
         result
     }
@@ -264,7 +266,7 @@ impl Session {
                     return told;
                 }
                 Outcome::Repeat(why) if attempts < MAX_ATTEMPTS => {
-                    self.context.worker.common.metrics.replayed(why);
+                    self.context.worker.common.metrics.routing.replayed(why);
                     if why == Replay::ReadOnly {
                         self.remember_refusal(batch);
                         batch.access = Access::Write;
@@ -333,7 +335,9 @@ impl Session {
             self.state.last_route = Some(held.last);
             let route = held.last.route;
             let metrics = &self.context.worker.common.metrics;
-            metrics.routed(route.node.0, route.primary, route.reason);
+            metrics
+                .routing
+                .routed(route.node.0, route.primary, route.reason);
         }
         let pinned = !self.state.pins().is_empty() || !self.state.is_settled();
         let session_pooled = self.context.is_session_pooled();

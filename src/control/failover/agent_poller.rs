@@ -8,7 +8,7 @@ use crate::agent::api::{JobState, Role, Status};
 use crate::control::agent_client::AgentClient;
 use crate::core::failover::facts::observation::{AgentAnswer, Postmaster, RejoinJob};
 use crate::core::topology::NodeId;
-use crate::shared::operator::Desk;
+use crate::shared::operator::OperatorState;
 
 /// Between questions.
 const PACE: Duration = Duration::from_millis(100);
@@ -20,7 +20,7 @@ pub(super) struct AgentPoller {
     pub(super) agent: Arc<AgentClient>,
     pub(super) facts: Arc<Facts>,
     pub(super) node: String,
-    pub(super) desk: Arc<Desk>,
+    pub(super) operator: Arc<OperatorState>,
 }
 
 impl AgentPoller {
@@ -31,14 +31,15 @@ impl AgentPoller {
             match self.agent.status(BOUND).await {
                 Ok(status) => {
                     self.note(at_us, &status);
-                    if self.desk.trouble(&self.node, "agent", None) {
+                    if self.operator.problems.report(&self.node, "agent", None) {
                         tracing::info!(node = self.node, "agent answers again");
                     }
                 }
                 Err(error) => {
                     if self
-                        .desk
-                        .trouble(&self.node, "agent", Some(error.to_string()))
+                        .operator
+                        .problems
+                        .report(&self.node, "agent", Some(error.to_string()))
                     {
                         tracing::warn!(node = self.node, %error, "agent does not answer");
                     }

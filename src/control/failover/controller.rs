@@ -83,7 +83,7 @@ impl Controller {
         Ok(Self {
             keeper: RecordKeeper::new(store, Arc::clone(&facts), Arc::clone(&metrics)),
             publisher: Publisher::new(cluster, metrics),
-            orders: Orders::new(Arc::clone(&shared.desk)),
+            orders: Orders::new(Arc::clone(&shared.operator)),
             runner: CommandRunner::new(executor),
             shared,
             policy,
@@ -129,7 +129,7 @@ impl Controller {
                 live: Arc::clone(&self.shared.live),
                 policy: Arc::clone(&self.policy),
                 facts: Arc::clone(&self.facts),
-                desk: Arc::clone(&self.shared.desk),
+                operator: Arc::clone(&self.shared.operator),
             };
             tasks.spawn(server.run());
             if let Some(Some(agent)) = executor.agents.get(usize::from(id.0)) {
@@ -138,7 +138,7 @@ impl Controller {
                     agent: Arc::clone(agent),
                     facts: Arc::clone(&self.facts),
                     node: self.policy.name(id),
-                    desk: Arc::clone(&self.shared.desk),
+                    operator: Arc::clone(&self.shared.operator),
                 };
                 tasks.spawn(agent.run());
             }
@@ -233,7 +233,7 @@ impl Controller {
         };
         let observes = self.policy.mode == Mode::Observe;
         let able = promotable(view).len();
-        let shown = &self.shared.metrics.failover;
+        let shown = &self.shared.metrics.failover.state;
         shown.promotable((!observes).then_some(able));
         self.publisher
             .publish(WritePermission::of(&plan.next), until_us);
@@ -269,7 +269,7 @@ impl Controller {
         // Asked before the record is looked at, so that it is not older than this says.
         let current_for = self.keeper.store().current_for();
         let is_current = micros(current_for) > 0;
-        self.shared.metrics.failover.coordination(is_current);
+        self.shared.metrics.failover.state.coordination(is_current);
         let record = self.keeper.watched(&self.policy, &mut self.log);
         let leader = self.leader();
         self.orders.turn_away(leader.as_deref());
@@ -293,7 +293,7 @@ impl Controller {
     /// What the planner needs and only the controller knows.
     fn own_facts(&self, known: &KnownRecord) -> ControllerFacts {
         let now_us = self.facts.now_us();
-        let loads = self.shared.cluster.loads();
+        let loads = self.shared.cluster.load.by_node();
         let topology = self.shared.cluster.topology();
         let nodes = topology.nodes.iter();
         let stale = nodes.map(|node| match node.barred {

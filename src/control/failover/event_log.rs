@@ -16,7 +16,9 @@ use crate::core::failover::record::{Cause, Phase, Record, Recovery};
 use crate::core::lsn::Timeline;
 use crate::core::route::NodeSet;
 use crate::core::topology::NodeId;
-use crate::shared::operator::{Outcome, Standing};
+use crate::metrics::failover::Ended;
+use crate::shared::operator::commands::Outcome;
+use crate::shared::operator::status::FailoverStatus;
 
 /// The kinds of events that tell who leads now: another than before, or the first one seen.
 const PROMOTED: &str = "promoted";
@@ -83,29 +85,40 @@ impl EventLog {
     pub(super) fn event(&self, event: &Event, stall: Duration) {
         let text = event.describe(&self.policy);
         write_line(event, &text);
-        let by = match self.shared.desk.pending() {
+        let by = match self.shared.operator.commands.pending() {
             Some(_) => format!("an operator, through {}", self.address),
             None => self.address.clone(),
         };
         let after = self.began.map(|began| began.elapsed());
-        self.shared.desk.tell_of(kind(event), text, &by, after);
+        self.shared
+            .operator
+            .events
+            .tell_of(kind(event), text, &by, after);
         match event {
             Event::Promoted {
                 cause: Cause::Switchover,
                 ..
-            } => self.shared.metrics.failover_ended("switched_over"),
-            Event::Promoted { .. } => self.shared.metrics.failover_ended("promoted"),
-            Event::Restored(_) => self.shared.metrics.failover_ended("restored"),
-            Event::CalledOff { .. } => self.shared.metrics.failover_ended("called_off"),
-            Event::Chosen { lost_bytes, .. } => {
-                self.shared.metrics.lost_write_bytes.inc_by(*lost_bytes)
-            }
+            } => self.shared.metrics.failover.ended(Ended::SwitchedOver),
+            Event::Promoted { .. } => self.shared.metrics.failover.ended(Ended::Promoted),
+            Event::Restored(_) => self.shared.metrics.failover.ended(Ended::Restored),
+            Event::CalledOff { .. } => self.shared.metrics.failover.ended(Ended::CalledOff),
+            Event::Chosen { lost_bytes, .. } => self
+                .shared
+                .metrics
+                .failover
+                .lost_write_bytes
+                .inc_by(*lost_bytes),
             // The record that reports it has released them already.
-            Event::Done { request } => self.shared.desk.end(*request, Outcome::Done { stall }),
+            Event::Done { request } => self
+                .shared
+                .operator
+                .commands
+                .finish(*request, Outcome::Done { stall }),
             Event::Refused { request, why } => {
                 self.shared
-                    .desk
-                    .end(*request, Outcome::Refused(why.clone()));
+                    .operator
+                    .commands
+                    .finish(*request, Outcome::Refused(why.clone()));
             }
             _ => {}
         }
@@ -126,7 +139,7 @@ impl EventLog {
         } else {
             self.tell_what_another_decided(record, leader.as_deref());
         }
-        let shown = &self.shared.metrics.failover;
+        let shown = &self.shared.metrics.failover.state;
         shown.stand(record.phase.label(), record.epoch, leads);
         let name = |node: &NodeId| self.policy.name(*node);
         let quarantine = record.quarantine.iter();
@@ -135,7 +148,7 @@ impl EventLog {
             let fence = self.policy.describe_fence(node, agents.contains(node));
             (name(&node), fence)
         });
-        self.shared.desk.stand(Standing {
+        self.shared.operator.status.set(FailoverStatus {
             mode: self.mode.to_owned(),
             phase: record.phase.label().to_owned(),
             epoch: record.epoch,
@@ -191,7 +204,7 @@ impl EventLog {
             let after = self.began.map(|began| began.elapsed());
             let by = leader.unwrap_or_default();
             tracing::info!(event = kind, by, "{text}");
-            self.shared.desk.tell_of(kind, text, by, after);
+            self.shared.operator.events.tell_of(kind, text, by, after);
         }
         self.followed = now;
     }

@@ -2,39 +2,35 @@
 
 use std::sync::Arc;
 
-use crate::core::failover::record::{Record, Request, RequestKind};
-use crate::shared::operator::{Ask, Desk, Outcome};
+use crate::core::failover::record::{Record, Request};
+use crate::shared::operator::OperatorState;
+use crate::shared::operator::commands::Outcome;
 
 pub(super) struct Orders {
-    desk: Arc<Desk>,
+    operator: Arc<OperatorState>,
     /// The latest order that was taken up here.
     taken: Option<u64>,
 }
 
 impl Orders {
-    pub(super) fn new(desk: Arc<Desk>) -> Self {
-        Self { desk, taken: None }
+    pub(super) fn new(operator: Arc<OperatorState>) -> Self {
+        Self {
+            operator,
+            taken: None,
+        }
     }
 
     /// Resolves once something is ordered.
     pub(super) async fn ordered(&self) {
-        self.desk.ordered().await;
+        self.operator.commands.submitted().await;
     }
 
     /// What is asked for at present; orders from now on are later than what the record has answered.
     pub(super) fn request(&self, record: &Record) -> Option<Request> {
         if let Some(answered) = record.answered_request {
-            self.desk.number_beyond(answered);
+            self.operator.commands.number_beyond(answered);
         }
-        let order = self.desk.pending()?;
-        Some(Request {
-            id: order.id,
-            to: order.to,
-            kind: match order.ask {
-                Ask::Switchover => RequestKind::Switchover,
-                Ask::Failover => RequestKind::Failover,
-            },
-        })
+        self.operator.commands.pending()
     }
 
     /// Notes what a stored record has taken up.
@@ -44,7 +40,7 @@ impl Orders {
 
     /// Only the proxy that decides takes orders.
     pub(super) fn turn_away(&self, leader: Option<&str>) {
-        let Some(order) = self.desk.pending() else {
+        let Some(order) = self.operator.commands.pending() else {
             return;
         };
         let why = match leader {
@@ -57,6 +53,8 @@ impl Orders {
             true => format!("begun, but {why}; /api/status there tells how it ended"),
             false => why,
         };
-        self.desk.end(order.id, Outcome::Refused(why));
+        self.operator
+            .commands
+            .finish(order.id, Outcome::Refused(why));
     }
 }

@@ -72,7 +72,7 @@ impl Publisher {
             barred,
         } = permission;
         self.cluster.rule(epoch, writer, barred, until_us);
-        self.metrics.failover_epoch.set(epoch as i64);
+        self.metrics.failover.epoch.set(epoch as i64);
         if writer == Writer::Nobody {
             self.held_since.get_or_insert_with(Instant::now);
             return;
@@ -80,16 +80,16 @@ impl Publisher {
         if let Some(since) = self.held_since.take() {
             self.last_stall = since.elapsed();
             let stall_s = self.last_stall.as_secs_f64();
-            self.metrics.failover_write_gap.observe(stall_s);
+            self.metrics.failover.write_gap.observe(stall_s);
         }
         if let Writer::Only(node, _) = writer {
             // Clients go there once it has been measured in its new life.
             let mut demanded = NodeSet::default();
             demanded.insert(node);
-            self.cluster.demand(demanded);
+            self.cluster.demands.ask(demanded);
         }
         // Functions may be others, and what a standby refused it may accept now.
-        self.cluster.want_catalogs();
+        self.cluster.catalogs.want();
     }
 
     /// Lets what is published stand for as long as the claim that it is bound to, also while a command is

@@ -57,7 +57,7 @@ impl RecordKeeper {
             return true;
         }
         let loaded = self.store.load().await;
-        self.metrics.failover.coordination(loaded.is_ok());
+        self.metrics.failover.state.coordination(loaded.is_ok());
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
@@ -128,7 +128,7 @@ impl RecordKeeper {
             }
             Err(SaveError::Unavailable(error)) => {
                 self.forget();
-                self.metrics.failover.coordination(false);
+                self.metrics.failover.state.coordination(false);
                 log.fail("store the failover record", &error.to_string());
                 false
             }

@@ -22,7 +22,7 @@ use crate::core::timeline::TimelineHistory;
 use crate::core::topology::NodeId;
 use crate::pg::queries::{self, checkpoint_timeline, primary_timeline};
 use crate::pg::{self, conninfo};
-use crate::shared::operator::Desk;
+use crate::shared::operator::OperatorState;
 
 /// Between questions.
 const PACE: Duration = Duration::from_millis(50);
@@ -69,7 +69,7 @@ pub(super) struct ServerPoller {
     pub(super) live: Arc<Live>,
     pub(super) policy: Arc<FailoverPolicy>,
     pub(super) facts: Arc<Facts>,
-    pub(super) desk: Arc<Desk>,
+    pub(super) operator: Arc<OperatorState>,
 }
 
 /// A connection, and what was asked once on it.
@@ -107,7 +107,7 @@ impl ServerPoller {
     /// Nothing is known of a node that does not answer but that.
     fn forget(&self, session: &mut Option<PollerSession>) {
         *session = None;
-        WalFlow::forget(&self.desk, &self.nodes[usize::from(self.id.0)].name);
+        WalFlow::forget(&self.operator, &self.nodes[usize::from(self.id.0)].name);
     }
 
     /// Several attempts fit into the time after which a silent node counts as hung.
@@ -136,7 +136,7 @@ impl ServerPoller {
         let paused = row.try_get::<_, Option<bool>>("paused")?.unwrap_or(false);
         session
             .flow
-            .see(&self.desk, name, &answer, paused, received_us);
+            .see(&self.operator, name, &answer, paused, received_us);
         if answer.primary().is_some() && self.facts.wants_open() {
             self.ask_open(&session.client).await?;
         }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use crate::config::Live;
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
-use crate::shared::operator::Desk;
+use crate::shared::operator::OperatorState;
 
 #[derive(Clone)]
 pub struct Shared {
     pub live: Arc<Live>,
     pub cluster: Arc<ClusterState>,
-    pub desk: Arc<Desk>,
+    pub operator: Arc<OperatorState>,
     pub metrics: Arc<Metrics>,
 }

@@ -2,7 +2,7 @@
 //! nothing both look like lag. Said as it is, and once.
 
 use crate::core::failover::facts::observation::{ReplicationRole, ServerAnswer};
-use crate::shared::operator::Desk;
+use crate::shared::operator::OperatorState;
 
 /// A receiver is replaced within this when its standby is sent after another primary.
 const PATIENCE_US: u64 = 1_000_000;
@@ -16,16 +16,16 @@ pub(super) struct WalFlow {
 
 impl WalFlow {
     /// The node does not answer: what was wrong with it before is not known to be so.
-    pub(super) fn forget(desk: &Desk, node: &str) {
+    pub(super) fn forget(operator: &OperatorState, node: &str) {
         for kind in ["receiver", "replay"] {
-            desk.trouble(node, kind, None);
+            operator.problems.report(node, kind, None);
         }
     }
 
     /// Takes note of an answer, and tells what is new.
     pub(super) fn see(
         &mut self,
-        desk: &Desk,
+        operator: &OperatorState,
         node: &str,
         answer: &ServerAnswer,
         paused: bool,
@@ -43,14 +43,14 @@ impl WalFlow {
         }
         if !dry || now_us.saturating_sub(since_us) >= PATIENCE_US {
             let text = dry.then(|| RECEIVES_NOTHING.to_owned());
-            match (desk.trouble(node, "receiver", text), dry) {
+            match (operator.problems.report(node, "receiver", text), dry) {
                 (true, true) => tracing::warn!(node, "standby {RECEIVES_NOTHING}"),
                 (true, false) => tracing::info!(node, "standby receives WAL again"),
                 (false, _) => {}
             }
         }
         let text = paused.then(|| REPLAY_PAUSED.to_owned());
-        match (desk.trouble(node, "replay", text), paused) {
+        match (operator.problems.report(node, "replay", text), paused) {
             (true, true) => tracing::warn!(node, "standby {REPLAY_PAUSED}"),
             (true, false) => tracing::info!(node, "standby replays again"),
             (false, _) => {}

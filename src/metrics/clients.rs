@@ -1,0 +1,32 @@
+//! Who is connected, who was refused, and which errors clients were told.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
+
+use super::make::{Made, Maker};
+
+#[derive(Debug)]
+pub struct Clients {
+    pub connections: IntGauge,
+    pub connections_max: IntGauge,
+    pub refused: IntCounter,
+    /// By SQLSTATE.
+    pub errors: IntCounterVec,
+}
+
+impl Clients {
+    pub(super) fn new(make: &Maker<'_>) -> Made<Self> {
+        Ok(Self {
+            connections: make.gauge("client_connections", "Client connections that are open.")?,
+            connections_max: make.gauge(
+                "client_connections_max",
+                "Client connections that are let in at most.",
+            )?,
+            refused: make.counter("clients_refused_total", "Client connections refused.")?,
+            errors: make.counters(
+                "errors_total",
+                "Errors of Causeway's own making that clients were told.",
+                &["sqlstate"],
+            )?,
+        })
+    }
+}
