@@ -1,7 +1,7 @@
 //! Scripts from a seed: which session acts, by which protocol, and when it makes room for others.
 
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 use crate::script::{Act, CopyIn, Message, Script, Step};
 use crate::statements::{Belief, LOOK, LOOK_BEHIND, Statements};
