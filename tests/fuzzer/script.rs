@@ -114,6 +114,13 @@ impl CopyIn {
 }
 
 impl Message {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Parse { sql, .. } => Some(sql),
+            _ => None,
+        }
+    }
+
     pub fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Parse { name, sql } => {
@@ -163,13 +170,7 @@ impl Act {
         match self {
             Self::Connect(_) | Self::Leave { .. } => Vec::new(),
             Self::Simple { statements, .. } => statements.iter().map(String::as_str).collect(),
-            Self::Extended { messages, .. } => {
-                let text = |message| match message {
-                    &Message::Parse { ref sql, .. } => Some(sql.as_str()),
-                    _ => None,
-                };
-                messages.iter().filter_map(text).collect()
-            }
+            Self::Extended { messages, .. } => messages.iter().filter_map(Message::text).collect(),
         }
     }
 }

@@ -204,14 +204,15 @@ impl Side {
         shown.collect()
     }
 
-    /// Locks that outlive a statement, whoever has them.
+    /// Locks that outlive a statement, whoever has them; but for those of reads, which a standby may
+    /// have instead, and of serializable transactions, which last as long as others like them.
     pub fn locks(&mut self) -> Vec<String> {
         let rows = self.admin.rows(
             "SELECT l.locktype, c.relname, l.classid, l.objid, l.objsubid, l.mode \
              FROM pg_locks l LEFT JOIN pg_class c ON c.oid = l.relation \
              WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
                AND (l.locktype = 'advisory' OR c.relkind = 'r' AND c.oid >= 16384 \
-                    AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')) \
+                    AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'SIReadLock')) \
              ORDER BY 1, 2, 3, 4, 5, 6",
         );
         let text = |row: Vec<Option<String>>| {
