@@ -58,6 +58,8 @@ pub struct Conversation {
     pub describing: VecDeque<(u64, Box<[u8]>)>,
     /// Whose unnamed statement it holds.
     pub unnamed: Option<u64>,
+    /// Everything prepared was dropped, or may have been: a name may still be taken.
+    pub forgotten: bool,
     /// Statements that are prepared under a client's own names, for SQL that speaks of them: with their
     /// numbers.
     pub exposed: HashMap<Box<[u8]>, u64>,

@@ -80,6 +80,29 @@ pub(super) fn begin(hold: bool, processes: (i32, i32)) -> Progress {
     }
 }
 
+/// What a server says later to a batch that the client has left open, such as the end of a COPY under the
+/// extended protocol. Ready when something was passed on; none when the server is gone.
+pub(super) fn poll_overdue(
+    cx: &mut Context<'_>,
+    client: &mut Connection,
+    state: &mut State,
+    server: &mut Server,
+    progress: &mut Progress,
+) -> Poll<Option<()>> {
+    let Server { socket, talk, .. } = server;
+    let mut reply = ServerReply {
+        client,
+        state,
+        talk,
+        progress,
+    };
+    match socket.poll_read(cx, |chunk| reply.take(chunk)) {
+        Poll::Pending => Poll::Pending,
+        Poll::Ready(Ok(Some(Ok(())))) => Poll::Ready(Some(())),
+        Poll::Ready(_) => Poll::Ready(None),
+    }
+}
+
 /// One batch's passage.
 pub(super) struct Relay<'a> {
     pub(super) client: &'a mut Connection,

@@ -9,7 +9,10 @@ use crate::client::session::state::State;
 use crate::core::exchange::{Exchange, Fate, Owed, TransactionStatus};
 use crate::core::route::Replay;
 use crate::wire::frame::{self, HEADER, Piece};
-use crate::wire::reply::error_field;
+use crate::wire::reply::{Reply, error_field};
+
+/// Before the number in a statement's name on servers.
+const PREFIX: &[u8] = b"causeway_";
 
 const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
 const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];
@@ -102,6 +105,9 @@ impl ServerReply<'_> {
                         && let Some((name, value)) = frame::parameter(&bytes[HEADER..])
                     {
                         self.state.reported(&name, &value);
+                        if let Some(told) = self.state.application_name(&name, &value) {
+                            renamed = Some(Reply::new().parameter(&name, told).as_bytes().to_vec());
+                        }
                     }
                 }
                 b'A' => renamed = self.notification(bytes),
@@ -211,11 +217,25 @@ impl ServerReply<'_> {
         if self.progress.repeat.is_some() {
             return None;
         }
-        let wanted = self.state.names.wanted_in_vain();
-        let renamed = wanted
-            .filter(|_| sqlstate == b"42P05")
-            .map(|name| with_message(bytes, b"causeway_", name));
-        renamed
+        self.in_own_words(bytes, sqlstate)
+    }
+
+    /// An error that speaks of a statement by the name that only the server knows, in the client's terms.
+    fn in_own_words(&self, bytes: &[u8], sqlstate: &[u8]) -> Option<Vec<u8>> {
+        let message = error_field(bytes, b'M')?;
+        let at = message
+            .windows(PREFIX.len())
+            .position(|part| part == PREFIX)?;
+        let digits = message[at + PREFIX.len()..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit());
+        let id = digits.fold(0u64, |id, digit| {
+            id.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'))
+        });
+        let names = &self.state.names;
+        let in_vain = names.wanted_in_vain().filter(|_| sqlstate == b"42P05");
+        let name = in_vain.or_else(|| names.name_of(id))?;
+        Some(with_message(bytes, PREFIX, name))
     }
 
     /// A notification of the session's own bears the process id that the client was told at its login.

@@ -452,10 +452,7 @@ impl Session {
         } else {
             held.discard(&self.context);
         }
-        if let Some(name) = self.state.after.renamed.take() {
-            let reply = Reply::new().parameter("application_name", &name);
-            self.client.tell(reply.as_bytes()).await?;
-        }
+        self.state.after.renamed = false;
         match heard.is_empty() {
             true => Ok(()),
             false => self.client.tell(&heard).await,

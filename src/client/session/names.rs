@@ -197,11 +197,35 @@ impl Names {
         Some(removed)
     }
 
-    /// `DEALLOCATE ALL`, `DISCARD ALL`.
+    /// `DEALLOCATE ALL`, `DISCARD ALL`: what is parsed behind it in the same pipeline stays.
     pub(in crate::client) fn clear(&mut self) {
-        self.named.clear();
-        self.bytes = 0;
-        self.unnamed = None;
+        let later: Vec<Box<[u8]>> = self
+            .unconfirmed
+            .iter()
+            .filter_map(|change| match change {
+                Change::Parsed(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        self.named.retain(|name, _| later.contains(name));
+        let bodies = self.named.values().map(|named| named.prepared.body().len());
+        self.bytes = bodies.sum();
+        if !self
+            .unconfirmed
+            .iter()
+            .any(|change| matches!(change, Change::None))
+        {
+            self.unnamed = None;
+        }
+    }
+
+    /// The client's name of a statement, by its number.
+    pub(in crate::client) fn name_of(&self, id: u64) -> Option<&[u8]> {
+        let found = self
+            .named
+            .iter()
+            .find(|(_, named)| named.prepared.id() == id);
+        found.map(|(name, _)| &**name)
     }
 
     /// Another number for a statement whose plans are outdated.

@@ -42,8 +42,8 @@ pub(in crate::client) struct Aftermath {
     pub(in crate::client) drew: bool,
     /// The connection's sequence numbers are gone.
     pub(in crate::client) discarded_numbers: bool,
-    /// The application's name is to be told anew: the server has gone back to its own default.
-    pub(in crate::client) renamed: Option<String>,
+    /// The server has gone back to its own default of the application's name.
+    pub(in crate::client) renamed: bool,
     /// Idle connections of before are to be renewed.
     pub(in crate::client) renew: Vec<Renew>,
 }
@@ -308,6 +308,15 @@ impl State {
         }
     }
 
+    /// What the client is told in place of a server's word that the application's name is its own default:
+    /// the client's is the startup packet's.
+    pub(in crate::client) fn application_name(&self, name: &str, value: &str) -> Option<&str> {
+        match name == APPLICATION_NAME && value.is_empty() {
+            true => self.application_name.as_deref(),
+            false => None,
+        }
+    }
+
     /// ParameterStatus: the server shows this from now on.
     pub(in crate::client) fn reported(&mut self, name: &str, value: &str) {
         if name == "standard_conforming_strings" {
@@ -382,7 +391,7 @@ impl State {
             && !self.settings.contains(APPLICATION_NAME)
         {
             Arc::make_mut(&mut self.settings).set_value(APPLICATION_NAME, name.as_bytes());
-            self.after.renamed = Some(name.clone());
+            self.after.renamed = true;
         }
     }
 
@@ -412,12 +421,8 @@ impl State {
                 self.names.close(name.as_bytes());
                 talk.exposed.remove(name.as_bytes());
             }
-            // It dropped what other sessions had prepared on this connection as well.
-            None => {
-                self.names.clear();
-                talk.held.clear();
-                talk.exposed.clear();
-            }
+            // What other sessions had prepared on this connection was struck out as it was sent.
+            None => self.names.clear(),
         }
         self.unpin(PinReason::SqlPrepare);
     }
@@ -494,7 +499,7 @@ impl State {
 
     /// The settings that a connection has on which the session has changed its own.
     pub(in crate::client) fn applied(&self) -> Arc<Settings> {
-        if self.after.renamed.is_none() {
+        if !self.after.renamed {
             return Arc::clone(&self.settings);
         }
         let mut settings = Settings::clone(&self.settings);
