@@ -58,6 +58,8 @@ pub struct Conversation {
     pub describing: VecDeque<(u64, Box<[u8]>)>,
     /// Whose unnamed statement it holds.
     pub unnamed: Option<u64>,
+    /// A message of the batch that is being sent drops everything prepared.
+    pub forgetting: bool,
     /// Everything prepared was dropped, or may have been: a name may still be taken.
     pub forgotten: bool,
     /// Statements that are prepared under a client's own names, for SQL that speaks of them: with their

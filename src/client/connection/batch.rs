@@ -98,6 +98,8 @@ pub(in crate::client) struct Batch {
     effects: Vec<Arc<[Step]>>,
     /// How many statements it runs.
     pub(in crate::client) statements: usize,
+    /// A statement in it drops everything that is prepared.
+    forgets: bool,
 }
 
 impl Default for Batch {
@@ -113,6 +115,7 @@ impl Default for Batch {
             hint_fault: None,
             effects: Vec::new(),
             statements: 0,
+            forgets: false,
         }
     }
 }
@@ -186,7 +189,7 @@ impl Batch {
                     self.runs(&statement, false);
                     message.effects = shared(&statement);
                 }
-                b'P' => gatherer.parse(body, &mut message)?,
+                b'P' => gatherer.parse(body, &mut message, self.forgets)?,
                 b'Q' | b'F' => {
                     let statement = Statement::unexamined(WriteReason::TooLarge);
                     self.runs(&statement, false);
@@ -207,6 +210,7 @@ impl Batch {
                 b'E' => {
                     let (portal, _) = frame::cstr(body).ok_or_else(|| malformed("Execute"))?;
                     message.effects = gatherer.names.portal(portal);
+                    self.forgets |= forgets(&message.effects);
                 }
                 b'D' | b'C' => {
                     let (kind, name) = body.split_first().ok_or_else(|| malformed("Describe"))?;
@@ -406,6 +410,14 @@ fn counts(effect: &Effect) -> bool {
     !matches!(effect, Effect::Unpin(_) | Effect::NamesStatements)
 }
 
+fn forgets(effects: &Effects) -> bool {
+    let drops = |effect: &Effect| matches!(effect, Effect::Deallocate(None) | Effect::DiscardAll);
+    effects
+        .iter()
+        .flat_map(|steps| steps.iter())
+        .any(|step| drops(&step.effect))
+}
+
 fn shared(statement: &Statement) -> Effects {
     (!statement.effects.is_empty()).then(|| Arc::clone(&statement.effects))
 }
@@ -423,10 +435,15 @@ impl Stricter for Option<Level> {
 }
 
 impl Gatherer<'_> {
-    fn parse(&mut self, body: &[u8], message: &mut Message) -> Result<(), Problem> {
+    fn parse(
+        &mut self,
+        body: &[u8],
+        message: &mut Message,
+        all_dropped: bool,
+    ) -> Result<(), Problem> {
         let (name, rest) = frame::cstr(body).ok_or_else(|| malformed("Parse"))?;
         message.named = !name.is_empty();
-        if message.named && self.names.get(name).is_some() {
+        if message.named && !all_dropped && self.names.get(name).is_some() {
             message.prepared = self.names.get(name).cloned();
             message.taken = true;
             self.names.parse_in_vain(name);

@@ -26,6 +26,7 @@ pub(in crate::client) fn render(
     max_prepared: usize,
     frees_at_once: bool,
 ) -> Rendered {
+    server.talk.forgetting = false;
     if batch
         .messages
         .iter()
@@ -133,6 +134,15 @@ fn write(message: &Message, inbox: &[u8], server: &mut Server, out: &mut Vec<u8>
         }
         (Some(_), b'C') if message.named => server.talk.exchange.sent(Owed::FakeClose),
         (None, b'C') if message.named => server.talk.exchange.sent(Owed::FakeClose),
+        // Dropped by a message before it, and not parsed again since: the server says so.
+        (Some(prepared), b'B' | b'D')
+            if message.named
+                && server.talk.forgetting
+                && !server.talk.held.touch(prepared.id()) =>
+        {
+            out.extend_from_slice(bytes);
+            enter(message, server);
+        }
         (Some(prepared), b'B') if message.named => {
             ensure_named(prepared, server, out);
             write_bind(bytes, &prepared.server_name(), out);
@@ -184,6 +194,7 @@ fn forget_statements(effects: &Effects, server: &mut Server) {
         server.talk.held.clear();
         server.talk.exposed.clear();
         server.talk.forgotten = true;
+        server.talk.forgetting = true;
     }
 }
 

@@ -105,8 +105,13 @@ impl ServerReply<'_> {
                         && let Some((name, value)) = frame::parameter(&bytes[HEADER..])
                     {
                         self.state.reported(&name, &value);
-                        if let Some(told) = self.state.application_name(&name, &value) {
-                            renamed = Some(Reply::new().parameter(&name, told).as_bytes().to_vec());
+                        match self.state.application_name(&name, &value) {
+                            None => {}
+                            Some(told) if told.is_empty() => fate = Fate::Swallow,
+                            Some(told) => {
+                                let frame = Reply::new().parameter(&name, &told);
+                                renamed = Some(frame.as_bytes().to_vec());
+                            }
                         }
                     }
                 }

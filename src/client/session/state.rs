@@ -56,6 +56,8 @@ pub(in crate::client) struct State {
     /// The startup packet's: the one default that server connections do not have from theirs, since they
     /// are shared by clients that differ in it.
     application_name: Option<String>,
+    /// What the client was told last of it.
+    told_name: String,
     /// See [`Settings::meaning`].
     meaning: u64,
     /// The session's own number, where its temporary objects hide others'.
@@ -97,6 +99,7 @@ impl State {
         }
         Self {
             settings: Arc::new(settings),
+            told_name: application_name.clone().unwrap_or_default(),
             application_name,
             meaning: 0,
             own_meaning,
@@ -308,12 +311,27 @@ impl State {
         }
     }
 
-    /// What the client is told in place of a server's word that the application's name is its own default:
-    /// the client's is the startup packet's.
-    pub(in crate::client) fn application_name(&self, name: &str, value: &str) -> Option<&str> {
-        match name == APPLICATION_NAME && value.is_empty() {
-            true => self.application_name.as_deref(),
-            false => None,
+    /// What the client is told in place of a server's word about the application's name: the server's own
+    /// default is not the client's. None for the word itself, an empty text for nothing.
+    pub(in crate::client) fn application_name(
+        &mut self,
+        name: &str,
+        value: &str,
+    ) -> Option<String> {
+        if name != APPLICATION_NAME {
+            return None;
+        }
+        let default = self.application_name.clone()?;
+        let shown = if value.is_empty() {
+            default
+        } else {
+            value.to_owned()
+        };
+        let told = std::mem::replace(&mut self.told_name, shown.clone());
+        match (told == shown, value.is_empty()) {
+            (true, _) => Some(String::new()),
+            (false, true) => Some(shown),
+            (false, false) => None,
         }
     }
 
