@@ -177,6 +177,7 @@ pub async fn run(
         draining: CancellationToken::new(),
         greetings: Default::default(),
         definitions: Default::default(),
+        token: rand::random(),
         workers,
         cluster: Arc::clone(&cluster),
         metrics: Arc::clone(&metrics),

@@ -55,6 +55,8 @@ pub struct Common {
     pub greetings: RwLock<HashMap<(DatabaseName, UserName, Startup), Greeting>>,
     /// Changes of definitions seen, by database.
     pub definitions: RwLock<HashMap<DatabaseName, Arc<AtomicU64>>>,
+    /// In the names of prepared statements: nobody's guess.
+    pub token: u64,
     /// Number of workers.
     pub workers: usize,
     /// Cancelled when idle sessions are to end.
@@ -117,6 +119,7 @@ impl Worker {
             known: Mutex::new(Known {
                 classifier: Classifier::new(REMEMBERED),
                 registry: Registry::new(
+                    self.common.token,
                     self.index as u64 + 1,
                     self.common.workers as u64,
                     REMEMBERED,
