@@ -68,10 +68,11 @@ pub(super) async fn listen(
                 Poll::Pending => {}
             }
         }
-        if let Some(server) = &mut server {
-            if look_after.poll(cx) && !server.is_current(&worker.common.cluster.topology()) {
-                return Poll::Ready(Err(Lost::Server));
-            }
+        if let Some(server) = &mut server
+            && look_after.poll(cx)
+            && !server.is_current(&worker.common.cluster.topology())
+        {
+            return Poll::Ready(Err(Lost::Server));
         }
         if server.is_none() && draining.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Lost::Us));

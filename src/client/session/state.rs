@@ -371,14 +371,14 @@ impl State {
         if status == TransactionStatus::Idle {
             self.names.transaction_ended();
             self.pins_pending = false;
-            let unexplained = |name: &Box<str>| {
+            let unexplained = |name: &str| {
                 !self.touched.contains(name)
                     && !matches!(
-                        &**name,
+                        name,
                         "in_hot_standby" | "is_superuser" | "session_authorization"
                     )
             };
-            if self.reported.iter().any(unexplained) {
+            if self.reported.iter().any(|name| unexplained(name)) {
                 self.doubt(&[], false);
             }
             self.reported.clear();
