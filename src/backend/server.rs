@@ -39,7 +39,7 @@ pub struct CancelTarget {
 
 /// Settings that a client's startup packet asked for. They stand in the server connection's own startup
 /// packet, so that they are what RESET, SET … TO DEFAULT and DISCARD ALL return to.
-pub type Startup = Arc<[(String, String)]>;
+pub type StartupSettings = Arc<[(String, String)]>;
 
 /// What is said on a server connection: what was sent, what is owed for it, what is prepared.
 #[derive(Debug, Default)]
@@ -92,7 +92,7 @@ pub struct Server {
     /// What is said on it.
     pub talk: Conversation,
     /// What its startup packet asked for.
-    pub startup: Startup,
+    pub startup: StartupSettings,
     /// The session whose numbers `lastval` and `currval` speak of here.
     pub numbers_of: Weak<()>,
     /// Somebody has drawn a number here since it was opened, or since DISCARD SEQUENCES.
@@ -133,7 +133,7 @@ impl Server {
         cancel: CancelTarget,
         parameters: Arc<[(String, String)]>,
         commits_async: bool,
-        startup: Startup,
+        startup: StartupSettings,
         worker: usize,
         cluster: Arc<ClusterState>,
     ) -> Self {

@@ -13,7 +13,7 @@ use super::accept::cancels::Cancels;
 use super::rules::{LiveRules, StartConfig};
 use crate::backend::pools::Pools;
 use crate::backend::prepared::{Prepared, Registry, Sense};
-use crate::backend::server::Startup;
+use crate::backend::server::StartupSettings;
 use crate::core::statement::Statement;
 use crate::core::topology::Incarnation;
 use crate::metrics::Metrics;
@@ -52,7 +52,7 @@ pub struct Common {
     /// The cancel registry.
     pub cancels: Cancels,
     /// ParameterStatus as the servers give it, by database, user and startup settings.
-    pub greetings: RwLock<HashMap<(DatabaseName, UserName, Startup), Greeting>>,
+    pub greetings: RwLock<HashMap<(DatabaseName, UserName, StartupSettings), Greeting>>,
     /// Changes of definitions seen, by database.
     pub definitions: RwLock<HashMap<DatabaseName, Arc<AtomicU64>>>,
     /// In the names of prepared statements: nobody's guess.

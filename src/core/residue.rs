@@ -61,7 +61,7 @@ pub struct Residue {
 }
 
 /// A row of the answer: what it tells, of what, and its value.
-pub type Row = Vec<Option<Box<[u8]>>>;
+type Row = Vec<Option<Box<[u8]>>>;
 
 impl Residue {
     /// The question. `names` are custom settings that the connection may hold.

@@ -6,3 +6,4 @@ mod console;
 pub mod dispatcher;
 mod greeting;
 mod login;
+mod refusal;

@@ -9,13 +9,12 @@ pub(super) mod state;
 use std::time::{Duration, Instant};
 
 use self::context::Context;
-use self::state::State;
+use self::state::{Aborted, State};
 use super::attachment::routing::{Failure, LastRoute, MAX_ATTEMPTS};
 use super::attachment::{self, Attachment, ask, moving, shapes};
 use super::connection::batch::{Batch, End, Gathered, Gatherer};
 use super::connection::{Connection, Ending, OWN_BOUND};
-use super::outcome::aborted::{self, Aborted};
-use super::outcome::{self, resolve};
+use super::outcome::{self, aborted, resolve};
 use super::relay::render::{Rendered, render};
 use super::relay::{Outcome, Relay, in_own_name};
 use crate::core::exchange::TransactionStatus;

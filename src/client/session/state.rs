@@ -17,7 +17,6 @@ use crate::core::statement::{Effect, PinReason, Renew};
 use crate::core::transaction::{Change, Transaction};
 
 use crate::client::attachment::routing::LastRoute;
-use crate::client::outcome::aborted::Aborted;
 
 const APPLICATION_NAME: &str = "application_name";
 const IDLE_TIMEOUT: &str = "idle_session_timeout";
@@ -87,6 +86,18 @@ pub(in crate::client) struct State {
     pub(in crate::client) aborted: Aborted,
     pub(in crate::client) last_route: Option<LastRoute>,
     committed: Vec<Change>,
+}
+
+/// Whether the session stands in a transaction that no server knows any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::client) enum Aborted {
+    /// It does not.
+    #[default]
+    No,
+    /// It does, and has not been told: its client said nothing since.
+    Untold,
+    /// It does, and was told.
+    Told,
 }
 
 impl State {
