@@ -23,7 +23,7 @@ pub(super) enum Created<'a> {
 }
 
 /// Adds what a statement means that is no query. `source` is its text.
-pub(super) fn judge<'a>(node: Node<'a>, source: &str, verdict: &mut Verdict) -> Created<'a> {
+pub(super) fn judge<'a>(node: Node<'a>, verdict: &mut Verdict) -> Created<'a> {
     match node {
         Node::DiscardStmt(statement) => verdict.effect(match statement.target {
             DiscardMode::DISCARD_ALL => Effect::DiscardAll,
