@@ -176,6 +176,7 @@ pub async fn run(
         connections,
         cancels: Cancels::default(),
         draining: CancellationToken::new(),
+        grace: SHUTDOWN_GRACE,
         greetings: Default::default(),
         definitions: Default::default(),
         token: rand::random(),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -61,6 +62,8 @@ pub struct Common {
     pub workers: usize,
     /// Cancelled when idle sessions are to end.
     pub draining: CancellationToken,
+    /// For so long after that, what is under way may go on.
+    pub grace: Duration,
 }
 
 /// What a server says to a user at login.
