@@ -129,7 +129,7 @@ pg1 leads; pg3 is down
 │pg3 serves nobody: it led before; it is rewound                               │
 │pg3 (down): Connection refused                                                │
 └──────────────────────────────────────────────────────────────────────────────┘
-┌ EventReader (UTC) ────────────────────────────────────────────────────────────────┐
+┌ Events (UTC) ────────────────────────────────────────────────────────────────┐
 │08:00:01 promoted         pg1 leads on timeline 3, which begins at 0/4FFFF00  │
 │                                                                              │
 │                                                                              │
@@ -141,7 +141,7 @@ q quit   Tab events or overview   ↑ ↓ PgUp PgDn Home End scroll the events";
 #[test]
 fn a_low_window_keeps_the_nodes_and_the_latest_event() {
     let shown = screen(&loaded(), 60, 13, 1);
-    for text in ["pg2 ", "08:00:01", "EventReader"] {
+    for text in ["pg2 ", "08:00:01", "Events"] {
         assert!(shown.contains(text), "{text}:\n{shown}");
     }
     assert!(!shown.contains("Where statements go"), "{shown}");
