@@ -195,10 +195,11 @@ impl Body {
         match word {
             "set_config" => self.set_config(rest),
             "setseed" | "pg_temp" => self.opaque(false),
-            "temp" | "temporary" if after(&["create", "local", "global", "replace", "into"]) => {
-                if !drops_on_commit(rest) {
-                    self.opaque(false);
-                }
+            "temp" | "temporary"
+                if after(&["create", "local", "global", "replace", "into"])
+                    && !drops_on_commit(rest) =>
+            {
+                self.opaque(false);
             }
             "hold" if after(&["with"]) => self.opaque(false),
             "execute" if after(&["query", "in", "for"]) => self.dynamic(rest, all, depth),

@@ -164,7 +164,7 @@ impl<'c> Examiner<'c, '_> {
 
     /// What leaves a query to look into, and everything else.
     fn definition(&mut self, node: Node<'c>) {
-        match definitions::judge(node, self.source, self.verdict) {
+        match definitions::judge(node, self.verdict) {
             Created::Query(node) => self.inner(node),
             // Fills new columns by calling whatever their defaults say.
             Created::Filled => {

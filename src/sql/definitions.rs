@@ -22,8 +22,8 @@ pub(super) enum Created<'a> {
     Filled,
 }
 
-/// Adds what a statement means that is no query. `source` is its text.
-pub(super) fn judge<'a>(node: Node<'a>, source: &str, verdict: &mut Verdict) -> Created<'a> {
+/// Adds what a statement means that is no query.
+pub(super) fn judge<'a>(node: Node<'a>, verdict: &mut Verdict) -> Created<'a> {
     match node {
         Node::DiscardStmt(statement) => verdict.effect(match statement.target {
             DiscardMode::DISCARD_ALL => Effect::DiscardAll,
@@ -66,7 +66,7 @@ pub(super) fn judge<'a>(node: Node<'a>, source: &str, verdict: &mut Verdict) -> 
         | Node::SecLabelStmt(_)
         | Node::VacuumStmt(_) => verdict.write(WriteReason::Command),
         _ if of_everybody(node, verdict) => {}
-        _ => return definition(node, source, verdict),
+        _ => return definition(node, verdict),
     }
     Created::Nothing
 }
@@ -156,7 +156,7 @@ fn option<'a>(mut options: impl Iterator<Item = &'a DefElem>, name: &str) -> Opt
 }
 
 /// Everything else changes definitions.
-fn definition<'a>(node: Node<'a>, source: &str, verdict: &mut Verdict) -> Created<'a> {
+fn definition<'a>(node: Node<'a>, verdict: &mut Verdict) -> Created<'a> {
     verdict.write(WriteReason::Command);
     let mut left = Created::Nothing;
     match node {

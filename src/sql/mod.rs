@@ -31,6 +31,9 @@ pub use lexical::{Encoding, Lexical};
 /// Longer texts are not parsed: they go to the primary, which is asked what they have left.
 pub const LONGEST_TEXT: usize = 1024 * 1024;
 
+/// More operators' characters in a row are not parsed.
+const LONGEST_RUN: usize = 256;
+
 /// Memory that the scanner keeps between texts.
 const KEPT: usize = 64 * 1024;
 
@@ -92,6 +95,7 @@ impl Classifier {
             return known;
         }
         let found = match lexical.read(text) {
+            Some(_) if has_long_run(text) => Arc::new(unexamined(text, WriteReason::TooLarge)),
             Some(readable) => self.examine(&readable, text, has_shape, catalog),
             None => Arc::new(unexamined(text, WriteReason::NotReady)),
         };
@@ -163,6 +167,20 @@ impl Classifier {
     fn text_key(&mut self, text: &[u8]) {
         self.scanner.whole(TEXT_MARK, text);
     }
+}
+
+/// Whether operators' characters follow each other for long. PostgreSQL's scanner takes the square of a
+/// run's length for nested comments, and for plus and minus signs.
+fn has_long_run(text: &[u8]) -> bool {
+    let mut run = 0;
+    text.iter().any(|byte| {
+        run = if b"~!@#^&|`?+-*/%<>=".contains(byte) {
+            run + 1
+        } else {
+            0
+        };
+        run > LONGEST_RUN
+    })
 }
 
 /// A text that is not parsed.

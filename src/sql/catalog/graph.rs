@@ -319,7 +319,7 @@ fn of_system(name: &str) -> Conduct {
                 any_name: name == "set_config",
             })
         }),
-        of_node: asks_about_node(name),
+        of_node: asks_about_node(name) || name == "pg_is_in_recovery",
         draws: matches!(name, "nextval" | "setval"),
         asks: matches!(name, "currval" | "lastval"),
         notifies: name == "pg_notify",

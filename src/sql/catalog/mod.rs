@@ -106,8 +106,8 @@ impl Relation {
     /// columns may leave out the last ones.
     pub fn draws_without<'a>(&self, given: impl Iterator<Item = &'a str>) -> bool {
         let given: Vec<_> = given.collect();
-        let drawn = |column: &Box<str>| !given.contains(&&**column);
-        self.numbered.iter().any(drawn)
+        let mut numbered = self.numbered.iter().map(AsRef::as_ref);
+        numbered.any(|column| !given.contains(&column))
     }
 }
 
@@ -136,15 +136,13 @@ impl Catalog {
     /// From what was read. `version` differs for each reading and is never 0.
     pub fn from_rows(version: u64, rows: &Rows) -> Self {
         let (functions, relations) = Graph::of(rows).settle();
-        let mentions = rows.functions.iter();
+        let mut mentions = rows.functions.iter();
         Self {
             version,
             loaded: true,
             functions,
             relations,
-            mentions_synchronous_commit: mentions
-                .map(|row| row.mentions_synchronous_commit)
-                .any(|mentions| mentions),
+            mentions_synchronous_commit: mentions.any(|row| row.mentions_synchronous_commit),
         }
     }
 
