@@ -296,7 +296,6 @@ impl<'c> Examiner<'c, '_> {
                 if reads {
                     self.verdict.conduct(&known.reading);
                 }
-                self.verdict.may_commit_async |= known.commits_async;
             }
         }
         known

@@ -264,7 +264,7 @@ impl<'a> Graph<'a> {
             relation.reading.merge(&reading.conduct);
             relation.changing.merge(&changing.conduct);
             relation.volatile |= reading.volatile;
-            relation.commits_async |= reading.commits_async || changing.commits_async;
+            relation.commits_async |= reading.commits_async;
             relation.numbered.extend(changing.numbered.iter().cloned());
             if relation != **known {
                 *known = Arc::new(relation);
