@@ -21,14 +21,10 @@ have_libclang() {
         compgen -G '/usr/lib/llvm-*/lib/libclang-[0-9]*.so*' >/dev/null
 }
 
-have_python_driver() {
-    local python
-    for python in python3 /usr/bin/python3; do
-        "$python" -c 'import psycopg' 2>/dev/null && return 0
-        "$python" -c 'import psycopg2' 2>/dev/null && return 0
-    done
-    return 1
-}
+have_python_driver() { /usr/bin/python3 -c 'import psycopg2' 2>/dev/null; }
+
+# For the drivers that come from PyPI.
+have_venv() { python3 -c 'import venv, ensurepip' 2>/dev/null; }
 
 # Only where an engine runs is there something to compose.
 have_compose() {
@@ -44,24 +40,27 @@ have_base_image() {
 
 have_compiler() { have cc && have make; }
 
-# Without the first group nothing builds or runs; without the second some comparisons are skipped.
+# Without the first group nothing builds or runs; without the second some tests fail, unless
+# CAUSEWAY_SKIP names what they need.
 needed=()
 wished=()
 have_compiler || needed+=(build-essential)
 have_libclang || needed+=(libclang-dev)
 have_postgres || needed+=(postgresql postgresql-contrib)
-have psql || needed+=(postgresql-client)
+have psql && have pgbench || needed+=(postgresql-client)
 have pgbouncer || wished+=(pgbouncer)
 have etcd || wished+=(etcd-server)
 have prometheus && have promtool || wished+=(prometheus)
 # For partitions, in network namespaces.
 have ip || wished+=(iproute2)
 have nft || wished+=(nftables)
+have unshare || wished+=(util-linux)
 have_compose || wished+=(docker-compose)
 have_base_image || wished+=(debootstrap)
 # A terminal for the test of `causeway top`.
 have tmux || wished+=(tmux)
 have_python_driver || wished+=(python3-psycopg2)
+have_venv || wished+=(python3-venv)
 
 if ! have cargo; then
     echo "setup: Rust is missing; install it from https://rustup.rs" >&2
@@ -115,6 +114,6 @@ disable() {
 
 for package in "${wished[@]}"; do
     if install "$package"; then disable "$package"; else
-        echo "setup: no $package; what needs it will be skipped" >&2
+        echo "setup: no $package; tests that need it fail, unless CAUSEWAY_SKIP names it (README.md)" >&2
     fi
 done

@@ -1,30 +1,62 @@
 #!/usr/bin/env bash
-# Formatting, lints, then every test; ends with a total. Set CAUSEWAY_PG_BINS to run the local
-# clusters over other PostgreSQL versions too.
+# Formatting, lints, then every test; ends with a total. Its arguments are `cargo test`'s.
+#
+# CAUSEWAY_SKIP=docker,etcd does without these; README.md lists what can be named. CAUSEWAY_PG_BINS is
+# a list of directories, with colons between, of the PostgreSQL versions to run the local clusters over.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo=${CARGO:-cargo}
+# Its words are read below.
+export CARGO_TERM_COLOR=never
 
 "$cargo" fmt --check
 "$cargo" clippy --all-targets -- -D warnings
 
+# Most tests wait for servers most of the time; those that do not take turns (tests/support/turn.rs).
+# Beyond eight it is their clusters that take the memory.
+threads=$((2 * $(nproc)))
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((threads < 8 ? threads : 8))}
+
 # `cargo test` and no runner that gives each test a process of its own: tests share clusters.
 output=$(mktemp)
-trap 'rm -f "$output"' EXIT
+CAUSEWAY_SKIPPED_FILE=$(mktemp)
+export CAUSEWAY_SKIPPED_FILE
+trap 'rm -f "$output" "$CAUSEWAY_SKIPPED_FILE"' EXIT
 outcome=0
 "$cargo" test --no-fail-fast "$@" 2>&1 | tee "$output" || outcome=$?
 
-# Tests that kill, freeze and cut real servers are tried once more before they count as failed; what
-# passes only then is named, and is a defect all the same.
-again=$(sed -n 's/^    `--test \(.*\)`$/\1/p' "$output")
-if [ "$outcome" -ne 0 ] && [ -n "$again" ] && ! grep -Eq '^    `--(lib|doc|bin)' "$output"; then
-    outcome=0
-    for target in $again; do
-        echo "trying again: $target"
-        "$cargo" test --test "$target" 2>&1 | tee -a "$output" || outcome=$?
+# What failed has failed, whatever comes of this: the tests that did are run once more, alone, only to
+# tell a steady failure from one that comes and goes.
+diagnose() {
+    local target test
+    awk '/^     Running|^   Doc-tests/ { target = "" }
+         /^     Running unittests src\/lib.rs/ { target = "--lib" }
+         /^     Running unittests src\/main.rs/ { target = "--bins" }
+         /^     Running tests\// { split($2, part, "/"); target = "--test " part[2] }
+         /^test .* \.\.\. FAILED$/ && target && !seen[target, $2]++ { print target "\t" $2 }
+        ' "$output" | while IFS=$'\t' read -r target test; do
+        # shellcheck disable=SC2086 # The target is one word or two.
+        if CAUSEWAY_SKIPPED_FILE=/dev/null "$cargo" test --quiet $target -- --exact "$test" \
+            >/dev/null 2>&1 </dev/null; then
+            echo "unsteady: $test failed, and passes when it is run again"
+        else
+            echo "steady: $test fails again"
+        fi
     done
-    if [ "$outcome" -eq 0 ]; then echo "UNSTEADY: $(echo $again) passed at the second attempt only"; fi
-fi
-awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
-     END { printf "total: %d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$output"
+}
+if [ "$outcome" -ne 0 ]; then diagnose; fi
+
+skipped=$(sort -u "$CAUSEWAY_SKIPPED_FILE" | awk '
+    { count[$1]++; all++ }
+    END { text = all + 0 " skipped"
+          for (thing in count) words = words (words ? ", " : "") count[thing] " for want of " thing
+          print text (words ? " (" words ")" : "") }')
+# A test that runs in a network namespace of its own prints a result as well; the target's is the last.
+awk -v skipped="$skipped" '
+    function add() { passed += now[1]; failed += now[2]; ignored += now[3]; split("", now) }
+    /^     Running|^   Doc-tests/ { add() }
+    /^test result:/ { now[1] = $4; now[2] = $6; now[3] = $8 }
+    END { add()
+          printf "total: %d passed, %d failed, %d ignored, %s\n", passed - skipped, failed, ignored, skipped
+        }' "$output"
 exit "$outcome"

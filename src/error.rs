@@ -56,6 +56,8 @@ pub enum Kind {
     QueryCanceled,
     /// The proxy is being shut down.
     AdminShutdown,
+    /// The session was silent for as long as it had asked for.
+    IdleSessionTimeout,
     /// A fault of ours.
     Internal,
 }
@@ -86,6 +88,7 @@ impl Kind {
             Self::ConfigFileError => "F0000",
             Self::QueryCanceled => "57014",
             Self::AdminShutdown => "57P01",
+            Self::IdleSessionTimeout => "57P05",
             Self::Internal => "XX000",
         }
     }
@@ -108,7 +111,8 @@ impl Kind {
             | Self::InsufficientPrivilege
             | Self::SerializationFailure
             | Self::ConfigFileError
-            | Self::AdminShutdown => Level::INFO,
+            | Self::AdminShutdown
+            | Self::IdleSessionTimeout => Level::INFO,
             Self::FeatureNotSupported
             | Self::ProgramLimitExceeded
             | Self::InvalidParameterValue

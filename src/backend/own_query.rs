@@ -1,9 +1,10 @@
 //! Running a statement of our own on a server connection between two batches of a session.
 
+use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
-use super::prepared::{Prepared, Shape};
+use super::prepared::{Prepared, Shape, server_name};
 use super::server::Server;
 use crate::core::exchange::{Fate, Owed};
 use crate::core::tag::{self, backend, object};
@@ -124,6 +125,74 @@ impl Server {
         let shape = shape.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         self.talk.held.set_shape(prepared.id(), shape);
         Ok(shape)
+    }
+
+    /// Prepares a client's statements under its own names and closes what others have prepared here, within
+    /// `bound`, on a connection that owes nothing: SQL finds the names that the client has given.
+    pub async fn expose<'a>(
+        &mut self,
+        token: u64,
+        names: impl Iterator<Item = (&'a [u8], &'a Prepared)>,
+        bound: Duration,
+    ) -> Result<(), OwnQueryError> {
+        let mut message = Vec::new();
+        let mut wanted = HashMap::new();
+        for id in self.talk.held.take_all() {
+            self.close_own(server_name(token, id).as_bytes(), &mut message);
+        }
+        let names: Vec<_> = names.collect();
+        for (name, prepared) in &names {
+            wanted.insert(Box::from(*name), prepared.id());
+        }
+        let exposed = std::mem::take(&mut self.talk.exposed);
+        for (name, id) in &exposed {
+            if wanted.get(name) != Some(id) {
+                self.close_own(name, &mut message);
+            }
+        }
+        for (name, prepared) in names {
+            if exposed.get(name) != Some(&prepared.id()) {
+                prepared.write_parse_as(name, &mut message);
+                self.talk.exchange.sent(Owed::OwnParse);
+            }
+        }
+        self.talk.exposed = wanted;
+        self.finish_own(message, bound).await
+    }
+
+    /// Takes back what `expose` did, before another session has the connection.
+    pub async fn conceal(&mut self, bound: Duration) -> Result<(), OwnQueryError> {
+        let mut message = Vec::new();
+        for name in std::mem::take(&mut self.talk.exposed).into_keys() {
+            self.close_own(&name, &mut message);
+        }
+        self.finish_own(message, bound).await
+    }
+
+    fn close_own(&mut self, name: &[u8], message: &mut Vec<u8>) {
+        frame::write(message, tag::frontend::CLOSE, |body| {
+            body.push(object::STATEMENT);
+            body.extend_from_slice(name);
+            body.push(0);
+        });
+        self.talk.exchange.sent(Owed::OwnClose);
+    }
+
+    async fn finish_own(
+        &mut self,
+        mut message: Vec<u8>,
+        bound: Duration,
+    ) -> Result<(), OwnQueryError> {
+        if message.is_empty() {
+            return Ok(());
+        }
+        message.extend_from_slice(frame::SYNC);
+        self.talk.exchange.sent(Owed::OwnSync);
+        self.socket.write_all(&message).await?;
+        match tokio::time::timeout(bound, self.own_answer(|_, _| {})).await {
+            Ok(result) => result,
+            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        }
     }
 
     /// Reads until nothing is owed any more.

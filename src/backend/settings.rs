@@ -9,6 +9,7 @@ use ahash::AHasher;
 /// The role, which is a setting by its syntax only: it decides what may be set, and RESET ALL keeps it.
 pub const ROLE: &str = "role";
 const ENCODING: &str = "client_encoding";
+const STRINGS: &str = "standard_conforming_strings";
 
 /// Settings by name, each as the complete statement that makes it so, in the bytes of the session's
 /// client encoding.
@@ -46,6 +47,19 @@ impl Settings {
     /// Whether a setting was chosen.
     pub fn contains(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
+    }
+
+    /// The value that a setting was given, as it was written, without quotes.
+    pub fn value(&self, name: &str) -> Option<String> {
+        let sql = String::from_utf8_lossy(self.by_name.get(name)?).into_owned();
+        let value = match sql.strip_prefix("SELECT pg_catalog.set_config(") {
+            Some(arguments) => arguments.split(", ").nth(1)?.to_owned(),
+            None => {
+                let rest = sql.split_once('=').map(|(_, value)| value.to_owned());
+                rest.or_else(|| sql.split_whitespace().nth(3).map(str::to_owned))?
+            }
+        };
+        Some(value.trim().trim_matches('\'').to_owned())
     }
 
     /// Their names.
@@ -96,7 +110,11 @@ impl Settings {
             }
             messages.push(std::mem::take(&mut sql));
         }
-        let plain = |name: &str| name != ROLE && name != ENCODING;
+        // What a text with a backslash meant when it was sent, it is to mean again.
+        if known.contains(STRINGS) || self.contains(STRINGS) {
+            messages.push(b"SET standard_conforming_strings = on".to_vec());
+        }
+        let plain = |name: &str| !matches!(name, ROLE | ENCODING | STRINGS);
         for name in known
             .by_name
             .keys()
@@ -120,6 +138,11 @@ impl Settings {
         if !sql.is_empty() {
             messages.push(sql);
         }
+        if let Some(strings) = self.by_name.get(STRINGS) {
+            messages.push(strings.to_vec());
+        } else if known.contains(STRINGS) {
+            messages.push(b"RESET standard_conforming_strings".to_vec());
+        }
         messages
     }
 }
@@ -137,7 +160,6 @@ fn has_meaning(name: &str) -> bool {
         && !matches!(
             name,
             "application_name"
-                | "client_encoding"
                 | "client_min_messages"
                 | "deadlock_timeout"
                 | "idle_in_transaction_session_timeout"
@@ -167,6 +189,15 @@ fn push_name(sql: &mut Vec<u8>, name: &str) {
 
 /// A value as a string literal that means the same whatever `standard_conforming_strings` is.
 fn push_literal(sql: &mut Vec<u8>, value: &[u8]) {
+    if value.contains(&b'\\') && !value.is_ascii() {
+        // In some client encodings a backslash can be half of a character.
+        sql.extend_from_slice(b"pg_catalog.convert_from(pg_catalog.decode('");
+        for byte in value {
+            sql.extend_from_slice(format!("{byte:02x}").as_bytes());
+        }
+        sql.extend_from_slice(b"', 'hex'), pg_catalog.current_setting('client_encoding'))");
+        return;
+    }
     if value.contains(&b'\\') {
         sql.extend_from_slice(b" E");
     }
@@ -236,6 +267,18 @@ mod tests {
         assert!(wanted.contains("role") && !wanted.contains("session_replication_role"));
         assert_eq!(text(&wanted, Some(&wanted)), "");
         assert_eq!(text(&Settings::default(), Some(&wanted)), "RESET ROLE; ");
+    }
+
+    #[test]
+    fn a_value_is_found_again() {
+        let mut settings = Settings::default();
+        for sql in ["SET a = '7 s'", "SET a TO '7 s'", "set a to\n'7 s' "] {
+            settings.set("a", sql.as_bytes());
+            let expected = if sql.contains('=') { "7 s" } else { "7" };
+            assert!(settings.value("a").unwrap().starts_with(expected), "{sql}");
+        }
+        settings.set_value("a", b"700ms");
+        assert_eq!(settings.value("a").unwrap(), "700ms");
     }
 
     #[test]

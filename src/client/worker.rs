@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -13,7 +14,7 @@ use super::accept::cancels::Cancels;
 use super::rules::{LiveRules, StartConfig};
 use crate::backend::pools::Pools;
 use crate::backend::prepared::{Prepared, Registry, Sense};
-use crate::backend::server::Startup;
+use crate::backend::server::StartupSettings;
 use crate::core::statement::Statement;
 use crate::core::topology::Incarnation;
 use crate::metrics::Metrics;
@@ -52,13 +53,17 @@ pub struct Common {
     /// The cancel registry.
     pub cancels: Cancels,
     /// ParameterStatus as the servers give it, by database, user and startup settings.
-    pub greetings: RwLock<HashMap<(DatabaseName, UserName, Startup), Greeting>>,
+    pub greetings: RwLock<HashMap<(DatabaseName, UserName, StartupSettings), Greeting>>,
     /// Changes of definitions seen, by database.
     pub definitions: RwLock<HashMap<DatabaseName, Arc<AtomicU64>>>,
+    /// In the names of prepared statements: nobody's guess.
+    pub token: u64,
     /// Number of workers.
     pub workers: usize,
     /// Cancelled when idle sessions are to end.
     pub draining: CancellationToken,
+    /// For so long after that, what is under way may go on.
+    pub grace: Duration,
 }
 
 /// What a server says to a user at login.
@@ -117,6 +122,7 @@ impl Worker {
             known: Mutex::new(Known {
                 classifier: Classifier::new(REMEMBERED),
                 registry: Registry::new(
+                    self.common.token,
                     self.index as u64 + 1,
                     self.common.workers as u64,
                     REMEMBERED,

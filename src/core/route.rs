@@ -20,6 +20,9 @@ pub struct Policy {
     pub lossless: bool,
 }
 
+/// As many nodes as a `NodeSet` has bits.
+pub const MAX_NODES: usize = u64::BITS as usize;
+
 /// A set of nodes, as a bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeSet(pub u64);
@@ -165,6 +168,10 @@ impl Reason {
 pub enum Replay {
     /// The standby refused to write.
     ReadOnly,
+    /// The standby cannot do it, in this session or at present: another one, or another time, may.
+    Refused,
+    /// It speaks of what the standby has not replayed yet.
+    NotReplayed,
     /// The standby cancelled it in favour of replay.
     RecoveryConflict,
     /// The server connection, or the node, was lost.
@@ -178,8 +185,11 @@ impl Replay {
             // Nothing is serializable on a standby, so that this is always a recovery conflict.
             b"40001" | b"40P01" => Some(Self::RecoveryConflict),
             b"57P01" | b"57P02" | b"57P03" | b"57P05" => Some(Self::NodeLost),
-            // Read-only transaction, feature not supported or object in wrong state during recovery.
-            b"25006" | b"0A000" | b"55000" => Some(Self::ReadOnly),
+            b"25006" => Some(Self::ReadOnly),
+            // Feature not supported, or object in wrong state, during recovery.
+            b"0A000" | b"55000" => Some(Self::Refused),
+            // No such table, column, function, type or schema: a migration may be on its way.
+            b"42P01" | b"42703" | b"42883" | b"42704" | b"3F000" => Some(Self::NotReplayed),
             _ => None,
         }
     }

@@ -160,6 +160,9 @@ pub enum Effect {
     DiscardPlans,
     /// `DEALLOCATE name`, or of all of them.
     Deallocate(Option<Box<str>>),
+    /// Speaks of prepared statements by their names in SQL (`EXECUTE`, `DEALLOCATE name`,
+    /// `pg_prepared_statements`), where those of the protocol must stand beside SQL's own.
+    NamesStatements,
     /// Leaves this on the server connection, for certain once it has succeeded.
     Pin(PinReason),
     /// May have ended what a pin stands for (`UNLISTEN`, an unlock, `CLOSE`, `DROP`): worth a question
@@ -267,7 +270,10 @@ impl Statement {
             write_reason: Some(reason),
             effects: Arc::from([Step {
                 statement: 0,
-                effect: Effect::Opaque(Arc::default()),
+                effect: Effect::Opaque(Arc::new(Opaque {
+                    any_name: true,
+                    ..Opaque::default()
+                })),
             }]),
             count: 1,
             may_commit_async: true,

@@ -7,7 +7,7 @@
 
 use super::exchange::TransactionStatus;
 use super::session::Level;
-use super::statement::Effect;
+use super::statement::{Effect, Isolation};
 
 /// A change that a ROLLBACK takes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,16 +32,50 @@ struct Pending {
     local: bool,
 }
 
+/// What a BEGIN says of its transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Declared {
+    read_only: Option<bool>,
+    isolation: Option<Isolation>,
+}
+
 /// A session's transaction, if any of it matters beyond its end.
 #[derive(Debug, Default)]
 pub struct Transaction {
     /// A BEGIN has come, and its end has not.
     open: bool,
+    /// What the BEGIN declared.
+    declared: Declared,
     /// An error has undone what stands outside of a transaction block.
     failed: bool,
     pending: Vec<Pending>,
     /// Each with how many changes were pending at it. Names may come more than once.
     savepoints: Vec<(Box<str>, usize)>,
+}
+
+impl Pending {
+    /// The statement that makes it so; none for what no server knows.
+    fn statement(&self) -> Option<String> {
+        let local = if self.local { "LOCAL " } else { "" };
+        match &self.change {
+            Change::Set { sql: Some(sql), .. } => {
+                let rest = sql
+                    .get(..4)
+                    .filter(|word| word.eq_ignore_ascii_case("SET "));
+                Some(match rest {
+                    Some(_) => format!("SET {local}{}", &sql[4..]),
+                    None => sql.to_string(),
+                })
+            }
+            Change::Set { name, sql: None } => Some(format!("SET {local}{name} TO DEFAULT")),
+            Change::ResetAll => Some("RESET ALL".to_owned()),
+            Change::Level(_) => None,
+        }
+    }
+}
+
+fn savepoint(name: &str) -> String {
+    format!("SAVEPOINT \"{}\"", name.replace('"', "\"\""))
 }
 
 /// The server's transaction is not the one that the statements' effects speak of.
@@ -58,7 +92,16 @@ impl Transaction {
     /// appended to `committed`.
     pub fn completed(&mut self, effect: &Effect, tag: &[u8], committed: &mut Vec<Change>) {
         match effect {
-            Effect::Begin { .. } => self.open = true,
+            Effect::Begin {
+                read_only,
+                isolation,
+            } => {
+                self.open = true;
+                self.declared = Declared {
+                    read_only: *read_only,
+                    isolation: *isolation,
+                };
+            }
             // A COMMIT of a failed transaction is answered ROLLBACK.
             Effect::End { chain } => {
                 if tag.starts_with(b"ROLLBACK") {
@@ -129,6 +172,40 @@ impl Transaction {
             self.commit(committed);
         }
         Ok(())
+    }
+
+    /// The statements that bring another server connection to where this transaction stands, as long as
+    /// it has only read; none if it keeps one snapshot and has taken it (`has_read`), or is not open.
+    pub fn replay(&self, has_read: bool) -> Option<Vec<String>> {
+        let one_snapshot = self
+            .declared
+            .isolation
+            .is_some_and(|level| level != Isolation::ReadCommitted);
+        if !self.open || self.failed || one_snapshot && has_read {
+            return None;
+        }
+        let mut begin = String::from("BEGIN");
+        match self.declared.isolation {
+            Some(Isolation::ReadCommitted) => begin += " ISOLATION LEVEL READ COMMITTED",
+            Some(Isolation::RepeatableRead) => begin += " ISOLATION LEVEL REPEATABLE READ",
+            Some(Isolation::Serializable) => begin += " ISOLATION LEVEL SERIALIZABLE",
+            None => {}
+        }
+        match self.declared.read_only {
+            Some(true) => begin += " READ ONLY",
+            Some(false) => begin += " READ WRITE",
+            None => {}
+        }
+        let mut statements = vec![begin];
+        let mut savepoints = self.savepoints.iter().peekable();
+        for (index, pending) in self.pending.iter().enumerate() {
+            while let Some((name, _)) = savepoints.next_if(|(_, at)| *at <= index) {
+                statements.push(savepoint(name));
+            }
+            statements.extend(pending.statement());
+        }
+        statements.extend(savepoints.map(|(name, _)| savepoint(name)));
+        Some(statements)
     }
 
     /// Its server is lost, and all of it with it.
@@ -275,6 +352,37 @@ mod tests {
             (Effect::End { chain: false }, "COMMIT"),
         ];
         assert_eq!(run(&steps, Idle, &mut transaction), "c");
+    }
+
+    #[test]
+    fn a_transaction_can_be_brought_to_another_server() {
+        let mut transaction = Transaction::default();
+        let begin = Effect::Begin {
+            read_only: Some(true),
+            isolation: Some(Isolation::RepeatableRead),
+        };
+        let set = |name: &str, local| Effect::Set {
+            name: name.into(),
+            sql: Some(format!("SET {name} = 1").into()),
+            local,
+        };
+        let steps = [
+            (begin, "BEGIN"),
+            (set("a", true), "SET"),
+            (Effect::Savepoint("it's \"s\"".into()), "SAVEPOINT"),
+            (set("b", false), "SET"),
+        ];
+        run(&steps, InTransaction, &mut transaction);
+        assert_eq!(
+            transaction.replay(false).unwrap(),
+            [
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+                "SET LOCAL a = 1",
+                "SAVEPOINT \"it's \"\"s\"\"\"",
+                "SET b = 1"
+            ]
+        );
+        assert_eq!(transaction.replay(true), None, "its snapshot is promised");
     }
 
     #[test]

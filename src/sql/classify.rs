@@ -130,6 +130,7 @@ impl<'c> Examiner<'c, '_> {
     fn utility(&mut self, node: Node<'c>) {
         match node {
             Node::ExecuteStmt(statement) => {
+                self.verdict.effect(Effect::NamesStatements);
                 self.verdict.write(WriteReason::SessionState);
                 self.verdict.may_commit_async = true;
                 let params = statement.params();
@@ -307,6 +308,9 @@ impl<'c> Examiner<'c, '_> {
         };
         self.verdict.read();
         let name = relation.relname().unwrap_or_default();
+        if name == "pg_prepared_statements" {
+            self.verdict.effect(Effect::NamesStatements);
+        }
         if is_of_node(name) || is_temporary(relation) {
             return self.verdict.write(WriteReason::SessionState);
         }

@@ -33,6 +33,9 @@ pub(super) fn judge<'a>(node: Node<'a>, verdict: &mut Verdict) -> Created<'a> {
         }),
         Node::DeallocateStmt(statement) => {
             let name = statement.name().filter(|_| !statement.isall);
+            if name.is_some() {
+                verdict.effect(Effect::NamesStatements);
+            }
             verdict.effect(Effect::Deallocate(name.map(Box::from)));
             verdict.effect(Effect::Unpin(PinReason::SqlPrepare));
         }

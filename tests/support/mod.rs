@@ -1,32 +1,42 @@
-//! What the tests by promise share: a cluster, the proxy in front of it, and a client that speaks
-//! in raw messages.
+//! What the tests share: what they need, how they wait, a proxy in front of a cluster, clients that
+//! speak in raw messages, writers whose history is checked, and what the status says.
+//!
+//! A module of each test binary and no crate of its own: there are three binaries that use it, and
+//! `CARGO_BIN_EXE_causeway` is known to them alone.
 
 // Each test binary uses its own part of this.
 #![allow(dead_code, unused_imports, unreachable_pub)]
-// clippy's allowance for tests does not reach functions that tests call.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod check;
 pub mod console;
 pub mod frames;
+pub mod history;
 pub mod http;
 pub mod load;
+pub mod need;
 pub mod panics;
 pub mod proxy;
+pub mod status;
+pub mod turn;
+pub mod wait;
 pub mod wire;
 
-use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, OnceLock};
 
+use parking_lot::Mutex;
 use pgcauseway::rig::Cluster;
 use tokio::runtime::Runtime;
 
 pub use frames::{Frame, summary};
+pub use need::{in_namespaces, need};
 pub use proxy::{ConfigFile, Proxy};
+pub use turn::{Turn, turn};
+pub use wait::{BOUND, becomes, eventually};
 pub use wire::Wire;
 
-/// Whatever is awaited in a test has happened by then.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_causeway");
 
 /// Drives everything asynchronous in the tests themselves; the proxy has a runtime of its own.
 pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -42,31 +52,14 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     RUNTIME.block_on(future)
 }
 
-/// The cluster of this test binary: a primary and two standbys. Its watchdog removes it when the
+/// A primary and two standbys that all tests who say this name share. Its watchdog removes it when the
 /// process ends.
-pub fn cluster() -> &'static Cluster {
-    static CLUSTER: LazyLock<Cluster> =
-        LazyLock::new(|| block_on(Cluster::builder(env!("CARGO_CRATE_NAME")).start()).unwrap());
-    &CLUSTER
-}
-
-/// Runs SQL directly on the primary, as the superuser.
-pub fn on_primary(sql: &str) {
-    block_on(cluster().primary().execute(sql)).unwrap();
-}
-
-/// One value, read directly on the primary as the superuser.
-pub fn from_primary<T: tokio_postgres::types::FromSqlOwned>(sql: &str) -> T {
-    block_on(cluster().primary().query(sql)).unwrap()
-}
-
-/// Looks until a condition holds; fails after `PATIENCE`.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < until, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+pub fn shared(name: &'static str) -> &'static Cluster {
+    type Slot = &'static OnceLock<Cluster>;
+    static CLUSTERS: Mutex<BTreeMap<&str, Slot>> = Mutex::new(BTreeMap::new());
+    let new = || &*Box::leak(Box::default());
+    let slot: Slot = CLUSTERS.lock().entry(name).or_insert_with(new);
+    slot.get_or_init(|| block_on(Cluster::builder(name).start()).unwrap())
 }
 
 /// Connects tokio-postgres; the connection lives in a task of its own.
@@ -82,3 +75,16 @@ pub async fn connect(config: &str) -> tokio_postgres::Client {
 pub fn sqlstate(error: &tokio_postgres::Error) -> &str {
     error.code().map_or("none", |code| code.code())
 }
+
+/// The full name of a test of this file, as `--exact` wants it.
+#[allow(unused_macros)]
+macro_rules! this_test {
+    ($name:literal) => {
+        concat!(module_path!(), "::", $name)
+            .split_once("::")
+            .unwrap()
+            .1
+    };
+}
+#[allow(unused_imports)]
+pub(crate) use this_test;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pgcauseway::rig::Login;
 use postgres_protocol::authentication::{md5_hash, sasl};
 
-use super::PATIENCE;
+use super::BOUND;
 use super::frames::{self, Frame, summary};
 
 /// A connection.
@@ -22,8 +22,8 @@ impl Wire {
     pub fn open(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        stream.set_write_timeout(Some(BOUND)).unwrap();
         Self {
             stream,
             greeting: Vec::new(),
@@ -210,7 +210,7 @@ impl Wire {
             self.stream.peek(&mut byte),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
         );
-        self.patience(PATIENCE);
+        self.patience(BOUND);
         silent
     }
 

@@ -9,7 +9,8 @@ use pgwire::messages::startup::Authentication;
 use tokio::net::TcpStream;
 
 use super::cancels::Slot;
-use super::{console, greeting};
+use super::refusal::Refusal;
+use super::{console, greeting, replication};
 use crate::client::attachment::routing::Places;
 use crate::client::connection::{Connection, OWN_BOUND};
 use crate::client::outcome::told::{Fate, told};
@@ -40,6 +41,10 @@ const CANCEL_AGAIN: Duration = Duration::from_millis(30);
 /// Bytes in a cancel key under protocol 3.2.
 const LONG_KEY: usize = 32;
 
+fn key_length(minor: u16) -> usize {
+    if minor >= 2 { LONG_KEY } else { 4 }
+}
+
 /// Serves one accepted connection to its end.
 pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
     let Ok(socket) = Socket::new(stream) else {
@@ -54,6 +59,7 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
         Ok(Ok(Some(Welcome::Console { user }))) => {
             return console::serve(&worker, login.socket, &user).await;
         }
+        Ok(Ok(Some(Welcome::Replication(stream)))) => return stream.run(login.socket).await,
         Ok(Ok(None)) => return,
         Ok(Err(refusal)) => Err(refusal),
         Err(_) => Err(Refusal::Silent),
@@ -79,27 +85,6 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
     }
 }
 
-/// Why a client gets no session.
-pub(super) enum Refusal {
-    Problem(Problem),
-    /// In a server's words.
-    Frame(Vec<u8>),
-    /// It is gone, or not worth an answer.
-    Silent,
-}
-
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
-        Self::Problem(problem)
-    }
-}
-
-impl From<io::Error> for Refusal {
-    fn from(_: io::Error) -> Self {
-        Self::Silent
-    }
-}
-
 struct Login<'a> {
     worker: &'a Arc<Worker>,
     socket: Socket,
@@ -109,6 +94,7 @@ struct Login<'a> {
 enum Welcome {
     Session(Box<Ready>),
     Console { user: String },
+    Replication(Box<replication::Stream>),
 }
 
 /// Everything that a session starts with.
@@ -131,6 +117,12 @@ impl Login<'_> {
             self.socket.write_all(reply.as_bytes()).await?;
         }
         let password = self.authenticate(&hello.user).await?;
+        if let Some(kind) = &hello.replication {
+            let key = key_length(newest);
+            let stream =
+                replication::open(self.worker, &mut self.socket, &hello, kind, key, password);
+            return Ok(Some(Welcome::Replication(Box::new(stream.await?))));
+        }
         let rules = self.worker.common.rules.load_full();
         let admins = &rules.config.admin.users;
         if hello.database == crate::shared::admin::DATABASE && !admins.is_empty() {
@@ -321,9 +313,7 @@ impl Login<'_> {
             known.clone_from(name);
         }
 
-        let slot = common
-            .cancels
-            .register(if minor >= 2 { LONG_KEY } else { 4 });
+        let slot = common.cancels.register(key_length(minor));
         let mut reply = Reply::new().authentication(&Authentication::Ok);
         for (name, value) in &parameters {
             reply = reply.parameter(name, value);

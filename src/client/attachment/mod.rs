@@ -2,6 +2,7 @@
 //! asked what is left on it, and given back.
 
 pub(super) mod ask;
+pub(super) mod moving;
 pub(super) mod routing;
 pub(super) mod shapes;
 
@@ -40,6 +41,8 @@ pub(super) struct Unit {
     pub(super) access: Option<Access>,
     pub(super) may_commit_async: bool,
     pub(super) level: Level,
+    /// A statement has read: a snapshot has been taken.
+    pub(super) has_read: bool,
     /// The transaction whose COMMIT is on its way, if it is known.
     pub(super) pending: Option<Pending>,
     /// The connection was placed for the batch at hand, which is counted already.
@@ -116,6 +119,8 @@ impl Attachment {
                 return self.lease.discard();
             }
             server.talk.held.clear();
+            server.talk.exposed.clear();
+            server.talk.unasked.clear();
             server.applied = Some(Arc::default());
             server.has_numbers = false;
         }
@@ -135,6 +140,10 @@ impl Attachment {
             server.numbers_of = Default::default();
             server.has_numbers = false;
             after.discarded_numbers = false;
+        }
+        if std::mem::take(&mut after.scrub) {
+            self.lease.server().applied = None;
+            after.settings_changed = false;
         }
         if std::mem::take(&mut after.settings_changed) {
             self.lease.server().applied = Some(state.applied());
@@ -185,6 +194,8 @@ pub(super) async fn attach(
         }
     }
     let server = lease.server();
+    // Notifications to whoever had it before.
+    server.talk.unasked.clear();
     if context.slot.attach(&server.cancel) {
         context.slot.detach();
         return Err(canceled().into());
@@ -306,6 +317,40 @@ fn canceled() -> Problem {
         Kind::QueryCanceled,
         "canceling statement due to user request",
     )
+}
+
+/// SQL that speaks of prepared statements by name finds those of the protocol under the client's names.
+pub(super) async fn expose_names(
+    held: &mut Attachment,
+    state: &State,
+    context: &Context,
+    batch: &Batch,
+) -> Result<(), Failure> {
+    if batch.has_no_effects()
+        || !batch
+            .effects()
+            .any(|effect| *effect == Effect::NamesStatements)
+    {
+        return Ok(());
+    }
+    let server = held.server();
+    let usable = server.talk.exchange.is_quiet()
+        && server.talk.exchange.status() != TransactionStatus::Failed;
+    if !usable || state.names.is_empty() && server.talk.exposed.is_empty() {
+        return Ok(());
+    }
+    let names = state
+        .names
+        .all()
+        .map(|(name, prepared)| (name, &**prepared));
+    match server
+        .expose(context.worker.common.token, names, OWN_BOUND)
+        .await
+    {
+        Ok(()) => Ok(()),
+        Err(OwnQueryError::Refused(frame)) => Err(Failure::Said(frame)),
+        Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
+    }
 }
 
 /// `lastval` and `currval` answer for this session, or say that nothing was drawn yet.

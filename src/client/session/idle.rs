@@ -8,7 +8,7 @@ use super::state::State;
 use crate::client::attachment::Attachment;
 use crate::client::connection::{Connection, Ending};
 use crate::client::outcome::aborted;
-use crate::client::relay::{is_farewell, is_fatal, is_hot_standby, own_notification};
+use crate::client::relay::{self, is_farewell, is_fatal, is_hot_standby, own_notification};
 use crate::error::{Kind, Problem};
 use crate::wire::frame::{HEADER, Piece, Walker};
 
@@ -42,8 +42,22 @@ pub(super) async fn listen(
         ..
     } = context;
     let mut server = held.as_mut().map(Attachment::server);
+    // PostgreSQL counts the silence of a session outside of a transaction (`idle_session_timeout`).
+    let mut silence = match (&server, state.idle_timeout()) {
+        (None, Some(bound)) => Some(Box::pin(tokio::time::sleep(bound))),
+        _ => None,
+    };
     let ended = std::future::poll_fn(|cx| {
-        if let Some(server) = &mut server {
+        if let Some(server) = &mut server
+            && !server.talk.exchange.owes_nothing()
+        {
+            let mut progress = relay::begin(false, (process, server.cancel.process));
+            match relay::poll_overdue(cx, client, state, server, &mut progress) {
+                Poll::Ready(Some(())) => return Poll::Ready(Ok(Some(Heard::default()))),
+                Poll::Ready(None) => return Poll::Ready(Err(Lost::Server)),
+                Poll::Pending => {}
+            }
+        } else if let Some(server) = &mut server {
             let processes = (process, server.cancel.process);
             let read = server
                 .socket
@@ -53,12 +67,21 @@ pub(super) async fn listen(
                 Poll::Ready(_) => return Poll::Ready(Err(Lost::Server)),
                 Poll::Pending => {}
             }
-            if look_after.poll(cx) && !server.is_current(&worker.common.cluster.topology()) {
-                return Poll::Ready(Err(Lost::Server));
-            }
+        }
+        if let Some(server) = &mut server
+            && look_after.poll(cx)
+            && !server.is_current(&worker.common.cluster.topology())
+        {
+            return Poll::Ready(Err(Lost::Server));
         }
         if server.is_none() && draining.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Lost::Us));
+        }
+        if silence
+            .as_mut()
+            .is_some_and(|silence| silence.as_mut().poll(cx).is_ready())
+        {
+            return Poll::Ready(Err(Lost::Patience));
         }
         match client.poll_fill(cx) {
             Poll::Ready(Ok(())) if client.ended => Poll::Ready(Err(Lost::Client)),
@@ -94,6 +117,10 @@ pub(super) async fn listen(
     };
     match lost {
         Lost::Client => Err(Ending::Quiet),
+        Lost::Patience => Err(Ending::Problem(Problem::fatal(
+            Kind::IdleSessionTimeout,
+            "terminating connection due to idle-session timeout",
+        ))),
         Lost::Us => Err(Ending::Problem(Problem::fatal(
             Kind::AdminShutdown,
             "terminating connection: causeway is shutting down",
@@ -144,6 +171,8 @@ fn whole_frames(bytes: &[u8], outlives: bool, processes: (i32, i32)) -> (usize, 
 }
 
 enum Lost {
+    /// The session has been silent for as long as it had asked for.
+    Patience,
     Client,
     Server,
     /// The proxy is ending.

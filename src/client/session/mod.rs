@@ -9,15 +9,14 @@ pub(super) mod state;
 use std::time::{Duration, Instant};
 
 use self::context::Context;
-use self::state::State;
+use self::state::{Aborted, State};
 use super::attachment::routing::{Failure, LastRoute, MAX_ATTEMPTS};
-use super::attachment::{self, Attachment, ask, shapes};
+use super::attachment::{self, Attachment, ask, moving, shapes};
 use super::connection::batch::{Batch, End, Gathered, Gatherer};
-use super::connection::{Connection, Ending};
-use super::outcome::aborted::{self, Aborted};
-use super::outcome::{self, resolve};
+use super::connection::{Connection, Ending, OWN_BOUND};
+use super::outcome::{self, aborted, resolve};
 use super::relay::render::{Rendered, render};
-use super::relay::{Outcome, Relay};
+use super::relay::{Outcome, Relay, in_own_name};
 use crate::core::exchange::TransactionStatus;
 use crate::core::route::NodeSet;
 use crate::core::route::Replay;
@@ -222,7 +221,18 @@ impl Session {
         self.renew_before(batch);
         loop {
             attempts += 1;
+            let moves = self
+                .held
+                .as_mut()
+                .is_some_and(|held| moving::is_needed(held, batch));
             let mut held = match self.held.take() {
+                Some(held) if moves => {
+                    let (client, state) = (&mut self.client, &mut self.state);
+                    match moving::to_primary(client, state, &mut self.context, held, batch).await {
+                        Ok(held) => held,
+                        Err(failure) => return self.transaction_lost(batch, failure).await,
+                    }
+                }
                 Some(held) => held,
                 None => {
                     let (client, state) = (&mut self.client, &mut self.state);
@@ -267,12 +277,18 @@ impl Session {
                 }
                 Outcome::Repeat(why) if attempts < MAX_ATTEMPTS => {
                     self.context.worker.common.metrics.routing.replayed(why);
+                    // Only that it writes is true of a statement in every session and at all times.
                     if why == Replay::ReadOnly {
                         self.remember_refusal(batch);
-                        batch.access = Access::Write;
-                        batch.write_reason = Some(WriteReason::RefusedByStandby);
-                    } else {
-                        exclude.insert(held.server().origin.node);
+                    }
+                    match why {
+                        Replay::ReadOnly | Replay::Refused | Replay::NotReplayed => {
+                            batch.access = Access::Write;
+                            batch.write_reason = Some(WriteReason::RefusedByStandby);
+                        }
+                        Replay::RecoveryConflict | Replay::NodeLost => {
+                            exclude.insert(held.server().origin.node);
+                        }
                     }
                     match why {
                         Replay::NodeLost => held.discard(&self.context),
@@ -313,6 +329,7 @@ impl Session {
     /// What has to be known before the batch is sent.
     async fn make_ready(&mut self, held: &mut Attachment, batch: &Batch) -> Result<(), Failure> {
         attachment::sync_held(held, &self.state).await?;
+        attachment::expose_names(held, &self.state, &self.context, batch).await?;
         shapes::check(held, batch).await?;
         attachment::disown_numbers(held, &self.context, batch).await?;
         let resolves = self.context.places.bounds().resolves_commits;
@@ -329,6 +346,7 @@ impl Session {
             .max(batch.access);
         held.unit.access = Some(access);
         held.unit.may_commit_async |= batch.may_commit_async;
+        held.unit.has_read |= batch.access != Access::Neutral;
         let asynchronous = held.unit.may_commit_async || self.state.may_commit_async();
         if !std::mem::take(&mut held.unit.just_placed) {
             held.last = LastRoute::held(held.last.route);
@@ -391,6 +409,7 @@ impl Session {
             flush_after_large: large > 0 && !batch.is_simple(),
             kept: batch.length,
             progress: super::relay::begin(repeatable, processes),
+            stalled: 0,
         };
         let outcome = relay.run().await;
         if relay.progress.plan_outdated {
@@ -400,6 +419,10 @@ impl Session {
         if relay.progress.failed && frees_at_once {
             // The server has had a Sync; the client's own is still to come.
             self.client.skipping = true;
+        }
+        if batch.calls_function() {
+            // The fast path can call anything, and does not say what.
+            self.state.after.scrub = true;
         }
         outcome
     }
@@ -422,19 +445,21 @@ impl Session {
                 "the server connection was lost while it was asked what the session left on it";
             return Err(Problem::fatal(Kind::ConnectionFailure, what).into());
         }
+        self.state.unit_ended();
         held.transaction_ended(&mut self.state, &self.context);
-        let heard = std::mem::take(&mut held.server().talk.unasked);
+        let server = held.server();
+        let processes = (self.context.slot.process(), server.cancel.process);
+        let heard = in_own_name(&std::mem::take(&mut server.talk.unasked), processes);
         let keep = !self.state.pins().is_empty() || self.context.is_session_pooled();
         self.context.entry.pinned(self.state.pins());
         if keep {
             self.held = Some(held);
-        } else {
+        } else if held.server().conceal(OWN_BOUND).await.is_ok() {
             held.release(&self.context);
+        } else {
+            held.discard(&self.context);
         }
-        if let Some(name) = self.state.after.renamed.take() {
-            let reply = Reply::new().parameter("application_name", &name);
-            self.client.tell(reply.as_bytes()).await?;
-        }
+        self.state.after.renamed = false;
         match heard.is_empty() {
             true => Ok(()),
             false => self.client.tell(&heard).await,
@@ -454,6 +479,13 @@ impl Session {
             ..
         } = self;
         outcome::server_lost(client, state, context, held, batch, sent).await
+    }
+
+    /// The transaction could not be taken to the primary: it is failed, until its client ends it.
+    async fn transaction_lost(&mut self, batch: &Batch, failure: Failure) -> Result<(), Ending> {
+        self.state.server_lost();
+        self.state.aborted = Aborted::Told;
+        self.refuse(batch, failure).await
     }
 
     async fn refuse(&mut self, batch: &Batch, failure: Failure) -> Result<(), Ending> {

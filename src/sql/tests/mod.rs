@@ -230,6 +230,7 @@ fn render_effect(effect: &Effect) -> String {
             let any = if opaque.any_name { "*" } else { "" };
             format!("opaque({}{any})", opaque.names.join(","))
         }
+        Effect::NamesStatements => "names".into(),
         Effect::DrawsNumber => "draws".into(),
         Effect::AsksNumber => "asks_number".into(),
         Effect::Notify => "notify".into(),

@@ -1,0 +1,241 @@
+//! Prepared statements: names are the session's own, wherever it runs.
+
+use super::traffic::Busy;
+use crate::cluster;
+use crate::support::frames::{bind, close, describe, execute, parse, run, sync};
+use crate::support::{Proxy, block_on, connect};
+
+#[test]
+fn writes_prepared_before_reads_still_write() {
+    let busy = Busy::start();
+    block_on(async {
+        let client = connect(&busy.proxy.url()).await;
+        client
+            .batch_execute("CREATE TABLE mixed (n int)")
+            .await
+            .unwrap();
+        let write = client
+            .prepare("INSERT INTO mixed VALUES ($1)")
+            .await
+            .unwrap();
+        let read = client
+            .prepare("SELECT count(*) FROM mixed WHERE n = $1")
+            .await
+            .unwrap();
+        for n in 0..100 {
+            assert_eq!(client.execute(&write, &[&n]).await.unwrap(), 1);
+            let row = client.query_one(&read, &[&n]).await.unwrap();
+            assert_eq!(row.get::<_, i64>(0), 1, "its own write, at once");
+        }
+    });
+    assert!(busy.proxy.reads_on_standbys() > 0);
+}
+
+#[test]
+fn the_same_name_means_something_else_to_everyone() {
+    let busy = Busy::start();
+    std::thread::scope(|scope| {
+        for session in 0..12 {
+            let mut wire = busy.proxy.wire();
+            scope.spawn(move || {
+                let text = format!("SELECT '{session}-' || $1");
+                wire.exchange(&[parse("stmt", &text), describe(b'S', "stmt"), sync()]);
+                for round in 0..30 {
+                    let answer = wire.exchange(&[run("stmt", &[&round.to_string()]), sync()]);
+                    assert_eq!(answer, format!("2 D[{session}-{round}] C[SELECT 1] Z[I]"));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn the_unnamed_statement_stays_with_its_session() {
+    let busy = Busy::start();
+    let mut wire = busy.proxy.wire();
+    for round in 0..50 {
+        let text = format!("SELECT '{round} ' || $1::text");
+        assert_eq!(wire.exchange(&[parse("", &text), sync()]), "1 Z[I]");
+        // Bound later, most likely on another connection, and then replaced in the same breath.
+        let answer = wire.exchange(&[
+            bind("", "", &["a"]),
+            execute("", 0),
+            parse("", "SELECT 'new'"),
+            bind("", "", &[]),
+            execute("", 0),
+            sync(),
+        ]);
+        assert_eq!(
+            answer,
+            format!("2 D[{round} a] C[SELECT 1] 1 2 D[new] C[SELECT 1] Z[I]")
+        );
+    }
+}
+
+#[test]
+fn more_statements_than_a_connection_keeps() {
+    let busy = Busy::with("pool: { size: 2, max_prepared: 5, wait_timeout: 20s }\n");
+    let mut wire = busy.proxy.wire();
+    for n in 0..40 {
+        let text = format!("SELECT {n} + $1::int");
+        assert_eq!(
+            wire.exchange(&[parse(&format!("s{n}"), &text), sync()]),
+            "1 Z[I]"
+        );
+    }
+    for round in 0..3 {
+        for n in 0..40 {
+            let answer = wire.exchange(&[run(&format!("s{n}"), &[&round.to_string()]), sync()]);
+            assert_eq!(answer, format!("2 D[{}] C[SELECT 1] Z[I]", n + round));
+        }
+    }
+    // All of them in one pipeline.
+    let mut all: Vec<Vec<u8>> = (0..40).map(|n| run(&format!("s{n}"), &["0"])).collect();
+    all.push(sync());
+    let answer = wire.exchange(&all);
+    assert_eq!(answer.matches("C[SELECT 1]").count(), 40, "{answer}");
+}
+
+#[test]
+fn an_error_before_a_statement_is_crowded_out_costs_nothing() {
+    let proxy = Proxy::start(
+        cluster(),
+        "pool: { size: 1, max_prepared: 2 }\nrouting: { consistency: primary }\n",
+    );
+    let mut wire = proxy.wire();
+    wire.exchange(&[
+        parse("a", "SELECT 1 / $1::int"),
+        parse("b", "SELECT 2 / $1::int"),
+        sync(),
+    ]);
+    for _ in 0..5 {
+        // The error makes the server skip whatever the proxy put behind it.
+        let answer = wire.exchange(&[run("b", &["0"]), parse("c", "SELECT 3 / $1::int"), sync()]);
+        assert_eq!(answer, "E[22012] Z[I]");
+        for (name, value) in [("a", 1), ("b", 2)] {
+            let answer = wire.exchange(&[run(name, &["1"]), sync()]);
+            assert_eq!(answer, format!("2 D[{value}] C[SELECT 1] Z[I]"));
+        }
+        let answer = wire.exchange(&[
+            parse("c", "SELECT 3 / $1::int"),
+            run("c", &["1"]),
+            close(b'S', "c"),
+            sync(),
+        ]);
+        assert_eq!(answer, "1 2 D[3] C[SELECT 1] 3 Z[I]");
+    }
+}
+
+#[test]
+fn what_a_failed_pipeline_did_not_reach_did_not_happen() {
+    let busy = Busy::start();
+    let mut wire = busy.proxy.wire();
+    wire.exchange(&[parse("keep", "SELECT 'kept'"), sync()]);
+    let answer = wire.exchange(&[
+        parse("", "SELECT 1/0"),
+        run("", &[]),
+        close(b'S', "keep"),
+        parse("lost", "SELECT 1"),
+        sync(),
+    ]);
+    assert_eq!(answer, "1 E[22012] Z[I]");
+    assert_eq!(
+        wire.exchange(&[run("keep", &[]), sync()]),
+        "2 D[kept] C[SELECT 1] Z[I]"
+    );
+    assert_eq!(wire.exchange(&[run("lost", &[]), sync()]), "E[26000] Z[I]");
+}
+
+#[test]
+fn definitions_change_under_a_prepared_statement() {
+    let busy = Busy::start();
+    let mut wire = busy.proxy.wire();
+    wire.run("CREATE TABLE shape (a int); INSERT INTO shape VALUES (1)");
+    wire.exchange(&[
+        parse("star", "SELECT * FROM shape"),
+        parse("count", "SELECT count(*) FROM shape"),
+        sync(),
+    ]);
+    let star = [run("star", &[]), sync()];
+    for _ in 0..20 {
+        assert_eq!(wire.exchange(&star), "2 D[1] C[SELECT 1] Z[I]");
+    }
+    wire.run("ALTER TABLE shape ADD COLUMN b text DEFAULT 'x'");
+    let mut refused = 0;
+    for _ in 0..30 {
+        // What does not change its result never fails.
+        let count = wire.exchange(&[run("count", &[]), sync()]);
+        assert_eq!(count, "2 D[1] C[SELECT 1] Z[I]");
+        match wire.exchange(&star).as_str() {
+            "2 D[1,x] C[SELECT 1] Z[I]" => {}
+            // The server's own refusal, which every driver knows.
+            "E[0A000] Z[I]" => refused += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert!(refused <= 1, "it did not heal: {refused} refusals");
+}
+
+/// asyncpg prepares again by itself when it hears 0A000, and fails when a row does not fit.
+#[test]
+fn rows_never_have_another_shape_than_was_described() {
+    let proxy = Proxy::start(
+        cluster(),
+        "pool: { size: 3 }\nrouting: { consistency: primary }\n",
+    );
+    let mut wire = proxy.wire();
+    wire.run("CREATE TABLE described (a int); INSERT INTO described VALUES (1)");
+    wire.exchange(&[
+        parse("star", "SELECT * FROM described"),
+        describe(b'S', "star"),
+        sync(),
+    ]);
+    wire.run("ALTER TABLE described ADD COLUMN b text DEFAULT 'x'");
+    // Others hold the connection that knows the statement, so that it moves to one that does not.
+    let mut others = [proxy.wire(), proxy.wire()];
+    for other in &mut others {
+        other.run("BEGIN; LOCK TABLE pg_catalog.pg_am IN ACCESS SHARE MODE");
+        assert_eq!(wire.exchange(&[run("star", &[]), sync()]), "E[0A000] Z[I]");
+    }
+    // It is an error like any other: a transaction does not survive it.
+    wire.run("BEGIN");
+    assert_eq!(wire.exchange(&[run("star", &[]), sync()]), "E[0A000] Z[E]");
+    assert_eq!(wire.ask("SELECT 1"), "E[25P02] Z[E]");
+    wire.run("ROLLBACK");
+    // Prepared again, it answers as described again.
+    let again = [
+        close(b'S', "star"),
+        parse("star", "SELECT * FROM described"),
+        run("star", &[]),
+        sync(),
+    ];
+    let answer = wire.exchange(&again);
+    assert!(answer.ends_with("D[1,x] C[SELECT 1] Z[I]"), "{answer}");
+}
+
+#[test]
+fn deallocate_in_sql_and_prepare_in_sql() {
+    let busy = Busy::start();
+    let mut wire = busy.proxy.wire();
+    wire.exchange(&[parse("p", "SELECT 1"), sync()]);
+    assert_eq!(
+        wire.ask("DEALLOCATE p"),
+        "C[DEALLOCATE] Z[I]",
+        "as psycopg does"
+    );
+    assert_eq!(wire.exchange(&[run("p", &[]), sync()]), "E[26000] Z[I]");
+    assert_eq!(
+        wire.exchange(&[parse("p", "SELECT 2"), run("p", &[]), sync()]),
+        "1 2 D[2] C[SELECT 1] Z[I]"
+    );
+    assert_eq!(wire.ask("DEALLOCATE ALL"), "C[DEALLOCATE ALL] Z[I]");
+    assert_eq!(wire.exchange(&[run("p", &[]), sync()]), "E[26000] Z[I]");
+
+    let mut wire = busy.proxy.wire();
+    wire.run("PREPARE q AS SELECT 3");
+    for _ in 0..10 {
+        assert_eq!(wire.ask("EXECUTE q"), "D[3] C[SELECT 1] Z[I]");
+    }
+    wire.run("DEALLOCATE q");
+    assert_eq!(wire.ask("EXECUTE q"), "E[26000] Z[I]");
+}

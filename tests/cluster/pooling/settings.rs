@@ -1,0 +1,201 @@
+//! Settings belong to the session that made them.
+
+use super::traffic::Busy;
+use crate::cluster;
+use crate::support::frames::query;
+use crate::support::{Proxy, block_on, eventually};
+use pgcauseway::rig::Cluster;
+
+#[test]
+fn what_one_session_sets_no_other_sees() {
+    let busy = Busy::start();
+    std::thread::scope(|scope| {
+        for session in 0..6 {
+            let mut wire = busy.proxy.wire();
+            scope.spawn(move || {
+                let (path, name) = (
+                    format!("mine{session}, public"),
+                    format!("app \"{session}\" 'x'"),
+                );
+                wire.run(&format!("SET search_path = {path}"));
+                wire.run(&format!(
+                    "SET application_name TO '{}'",
+                    name.replace('\'', "''")
+                ));
+                wire.run(&format!("SET statement_timeout = '{}s'", 100 + session));
+                for _ in 0..40 {
+                    assert_eq!(wire.value("SHOW search_path"), path);
+                    assert_eq!(
+                        wire.value("SELECT current_setting('application_name')"),
+                        name
+                    );
+                    assert_eq!(
+                        wire.value("SHOW statement_timeout"),
+                        format!("{}s", 100 + session).replace("120s", "2min")
+                    );
+                }
+                wire.run("RESET statement_timeout");
+                assert_eq!(wire.value("SHOW statement_timeout"), "0");
+                assert_eq!(wire.value("SHOW search_path"), path);
+                wire.run("DISCARD ALL");
+                for _ in 0..10 {
+                    assert_eq!(wire.value("SHOW search_path"), "\"$user\", public");
+                    assert_eq!(wire.value("SHOW application_name"), "");
+                }
+            });
+        }
+    });
+    for _ in 0..20 {
+        let mut fresh = busy.proxy.wire();
+        assert_eq!(fresh.value("SHOW search_path"), "\"$user\", public");
+        assert_eq!(fresh.value("SHOW application_name"), "");
+        assert_eq!(fresh.value("SHOW statement_timeout"), "0");
+    }
+}
+
+#[test]
+fn transactions_take_their_settings_along() {
+    let busy = Busy::start();
+    let mut wire = busy.proxy.wire();
+    for _ in 0..10 {
+        wire.run("BEGIN");
+        wire.run("SET LOCAL work_mem = '9MB'");
+        assert_eq!(wire.value("SHOW work_mem"), "9MB");
+        wire.run("COMMIT");
+        assert_eq!(wire.value("SHOW work_mem"), "4MB", "SET LOCAL");
+
+        wire.run("BEGIN");
+        wire.run("SET work_mem = '8MB'");
+        assert_eq!(wire.value("SHOW work_mem"), "8MB");
+        wire.run("ROLLBACK");
+        assert_eq!(wire.value("SHOW work_mem"), "4MB", "rolled back");
+
+        wire.run("BEGIN");
+        wire.run("SET work_mem = '7MB'");
+        assert_eq!(wire.ask("SELECT 1/0"), "E[22012] Z[E]");
+        assert_eq!(wire.ask("COMMIT"), "C[ROLLBACK] Z[I]");
+        assert_eq!(wire.value("SHOW work_mem"), "4MB", "failed");
+
+        assert_eq!(
+            wire.ask("SET work_mem = '6MB'; SELECT 1/0"),
+            "C[SET] E[22012] Z[I]"
+        );
+        assert_eq!(
+            wire.value("SHOW work_mem"),
+            "4MB",
+            "an implicit transaction"
+        );
+
+        wire.run("BEGIN");
+        wire.run("SET work_mem = '5MB'");
+        wire.run("SAVEPOINT a");
+        wire.run("SET work_mem = '3MB'");
+        wire.run("ROLLBACK TO a");
+        wire.run("COMMIT");
+        assert_eq!(
+            wire.value("SHOW work_mem"),
+            "5MB",
+            "rolled back to a savepoint"
+        );
+        wire.run("RESET ALL");
+        assert_eq!(wire.value("SHOW work_mem"), "4MB");
+    }
+}
+
+#[test]
+fn a_failed_setting_leaves_what_was() {
+    let busy = Busy::start();
+    let mut wire = busy.proxy.wire();
+    wire.run("SET work_mem = '9MB'");
+    assert_eq!(wire.ask("SET work_mem = 'plenty'"), "E[22023] Z[I]");
+    assert_eq!(wire.ask("SET nonsense = 1"), "E[42704] Z[I]");
+    for _ in 0..20 {
+        assert_eq!(wire.value("SHOW work_mem"), "9MB");
+    }
+}
+
+#[test]
+fn reset_goes_back_to_the_startup_packet() {
+    let busy = Busy::start();
+    let mut wire = busy.proxy.wire_with(&[
+        ("application_name", "first"),
+        ("options", "-c work_mem=9MB"),
+    ]);
+    for reset in [
+        "RESET application_name",
+        "SET application_name TO DEFAULT",
+        "RESET ALL",
+        "DISCARD ALL",
+    ] {
+        wire.run("SET application_name = 'second'");
+        let told = wire.exchange_frames(&[query(reset)], 1);
+        let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+        assert!(
+            told.contains(&"S[application_name=first]".to_owned()),
+            "{reset}: {told:?}"
+        );
+        assert!(
+            !told.contains(&"S[application_name=]".to_owned()),
+            "{reset}: {told:?}"
+        );
+        for _ in 0..5 {
+            assert_eq!(wire.value("SHOW application_name"), "first", "{reset}");
+            assert_eq!(wire.value("SHOW work_mem"), "9MB", "{reset}");
+        }
+    }
+}
+
+#[test]
+fn settings_made_by_functions_stay_with_the_session() {
+    let busy = Busy::start();
+    let mut wire = busy.proxy.wire();
+    wire.run("SELECT set_config('work_mem', '11MB', false)");
+    for _ in 0..20 {
+        assert_eq!(wire.value("SHOW work_mem"), "11MB");
+    }
+    drop(wire);
+    for _ in 0..20 {
+        assert_eq!(busy.proxy.wire().value("SHOW work_mem"), "4MB");
+    }
+}
+
+#[test]
+fn roles_stay_with_their_session() {
+    let busy = Busy::start();
+    crate::on_primary(
+        cluster(),
+        "CREATE ROLE other_role; GRANT other_role TO demo",
+    );
+    block_on(cluster().wait_caught_up()).unwrap();
+    let mut wire = busy.proxy.wire();
+    wire.run("SET ROLE other_role");
+    for _ in 0..20 {
+        assert_eq!(wire.value("SELECT current_user"), "other_role");
+        assert_eq!(busy.proxy.wire().value("SELECT current_user"), "demo");
+    }
+    wire.run("RESET ROLE");
+    assert_eq!(wire.value("SELECT current_user"), "demo");
+}
+
+/// A standby that has not replayed a role yet cannot take it on: another node can.
+#[test]
+fn a_role_that_standbys_do_not_know_yet_is_no_reason_to_lose_the_session() {
+    let cluster = block_on(Cluster::builder("newrole").standbys(1).start()).unwrap();
+    let proxy = Proxy::start(&cluster, "");
+    let mut wire = proxy.wire();
+    block_on(cluster.standbys()[0].pause_replay()).unwrap();
+    let sql = "CREATE ROLE fresh; GRANT fresh TO demo";
+    block_on(cluster.primary().execute(sql)).unwrap();
+    wire.run("SET ROLE fresh");
+    assert_eq!(wire.value("SELECT current_user"), "fresh");
+    assert!(
+        wire.value("SHOW causeway.last_route")
+            .starts_with("primary")
+    );
+    block_on(cluster.standbys()[0].resume_replay()).unwrap();
+    eventually("the standby is used again", || {
+        assert_eq!(wire.value("SELECT current_user"), "fresh");
+        wire.value("SHOW causeway.last_route")
+            .starts_with("standby")
+    });
+}

@@ -1,0 +1,193 @@
+//! Memory stays bounded, whatever passes through: measured on the real program.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+
+use crate::cluster;
+use crate::support::frames::{self, execute, parse, query, startup, sync};
+use crate::support::{Wire, eventually, http};
+
+const MB: usize = 1 << 20;
+const HUGE: usize = 60 * MB;
+
+/// `causeway serve` as a process.
+struct Program {
+    child: Child,
+    port: u16,
+    _directory: tempdir::Directory,
+}
+
+mod tempdir {
+    //! A directory that goes with its owner.
+
+    pub(super) struct Directory(pub(super) std::path::PathBuf);
+
+    impl Directory {
+        pub(super) fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+impl Program {
+    fn start(name: &str) -> Self {
+        // Free a moment ago; nobody else takes ports from the system's own range by number.
+        let free = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap()
+        };
+        let (clients, admin) = (free(), free());
+        let directory = tempdir::Directory::new(name);
+        let path = directory.0.join("config.yaml");
+        let mut file = std::fs::File::create(&path).unwrap();
+        let yaml = cluster().yaml();
+        let yaml = yaml.replacen("monitor:\n", "monitor:\n  timeout: 10s\n", 1);
+        write!(
+            file,
+            "listen: {clients}\nadmin: {{ http: {admin} }}\nlog: {{ filter: warn }}\n{yaml}"
+        )
+        .unwrap();
+        let child = Command::new(crate::support::PROGRAM)
+            .args(["serve", "--config"])
+            .arg(&path)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let program = Self {
+            child,
+            port: clients.port(),
+            _directory: directory,
+        };
+        eventually("every node is up", || {
+            http::get(admin, "/api/status").is_ok_and(|text| text.matches("\"up\"").count() == 3)
+        });
+        program
+    }
+
+    fn wire(&self) -> Wire {
+        Wire::login(self.port, cluster().application(), &[])
+    }
+
+    /// A line of `/proc/…/status`, in bytes.
+    fn memory(&self, field: &str) -> usize {
+        let path = format!("/proc/{}/status", self.child.id());
+        let lines = BufReader::new(std::fs::File::open(path).unwrap()).lines();
+        let line = lines
+            .map_while(Result::ok)
+            .find(|line| line.starts_with(field));
+        let line = line.unwrap();
+        let kilobytes: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kilobytes * 1024
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn huge_rows_and_parameters_are_streamed() {
+    let program = Program::start("causeway-huge");
+    let mut wire = program.wire();
+    wire.run("SELECT 1");
+    let before = program.memory("VmHWM");
+
+    // Out, read slowly at first: what is not read must not pile up in the proxy.
+    wire.send(&query(&format!("SELECT repeat('x', {HUGE})")));
+    let frames = wire.until(b'Z');
+    assert_eq!(frames[1].tag, b'D');
+    assert_eq!(frames[1].body.len(), HUGE + 6);
+    let many = format!("SELECT repeat('y', {MB}) FROM generate_series(1, 60)");
+    wire.send(&query(&many));
+    assert_eq!(wire.until(b'Z').len(), 1 + 60 + 2);
+
+    // In: as an unnamed statement's parameter, a named one's, a simple query and COPY data.
+    let value = "z".repeat(HUGE);
+    for name in ["", "named"] {
+        let messages = [
+            parse(name, "SELECT length($1::text)"),
+            frames::bind("", name, &[&value]),
+            execute("", 0),
+            sync(),
+        ];
+        let answer = wire.exchange(&messages);
+        assert_eq!(answer, format!("1 2 D[{HUGE}] C[SELECT 1] Z[I]"));
+    }
+    assert_eq!(
+        wire.value(&format!("SELECT length('{value}')")),
+        HUGE.to_string()
+    );
+    wire.run("CREATE TABLE huge (t text)");
+    wire.send(&query("COPY huge FROM STDIN"));
+    assert_eq!(wire.frame().unwrap().tag, b'G');
+    wire.send(&frames::copy_data(&value));
+    wire.send(&frames::message(b'd', &[b"\n"]));
+    wire.send(&frames::copy_done());
+    assert_eq!(crate::support::summary(&wire.until(b'Z')), "C[COPY 1] Z[I]");
+    wire.run("DROP TABLE huge");
+
+    let grown = program.memory("VmHWM").saturating_sub(before);
+    assert!(grown < 16 * MB, "the proxy grew by {grown} bytes");
+}
+
+#[test]
+fn a_client_that_does_not_read_costs_little() {
+    let program = Program::start("causeway-unread");
+    program.wire().run("SELECT 1");
+    let before = program.memory("VmHWM");
+    let mut idle: Vec<Wire> = (0..4).map(|_| program.wire()).collect();
+    for wire in &mut idle {
+        wire.send(&query(&format!("SELECT repeat('x', {HUGE})")));
+        wire.frame_header();
+    }
+    // Others are served meanwhile, for long enough that everything would have piled up.
+    let mut other = program.wire();
+    for _ in 0..500 {
+        assert_eq!(other.value("SELECT 1"), "1");
+    }
+    let grown = program.memory("VmHWM").saturating_sub(before);
+    assert!(grown < 16 * MB, "the proxy grew by {grown} bytes");
+}
+
+#[test]
+fn connections_come_and_go_without_a_trace() {
+    let program = Program::start("causeway-churn");
+    let churn = |count: usize| {
+        for number in 0..count {
+            let mut wire = Wire::open(program.port);
+            match number % 4 {
+                0 => {}
+                1 => wire.send(b"\0\0"),
+                2 => wire.send(&startup(3, 0, &[("user", "demo")])),
+                _ => wire.send(&frames::cancel_request(&[0, 0, 0, 1], b"abcd")),
+            }
+        }
+        for _ in 0..count / 20 {
+            let mut wire = program.wire();
+            assert_eq!(wire.value("SELECT 1"), "1");
+            wire.send(&frames::terminate());
+        }
+    };
+    churn(1000);
+    let before = program.memory("VmRSS");
+    churn(4000);
+    let grown = program.memory("VmRSS").saturating_sub(before);
+    assert!(grown < 4 * MB, "the proxy grew by {grown} bytes");
+    let descriptors = || {
+        std::fs::read_dir(format!("/proc/{}/fd", program.child.id()))
+            .unwrap()
+            .count()
+    };
+    eventually("every connection is closed", || descriptors() < 60);
+}

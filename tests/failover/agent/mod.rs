@@ -1,0 +1,8 @@
+//! `causeway agent` beside real servers: who may ask it, what it does, and that it fences.
+
+mod access;
+mod lease;
+mod rejoin;
+mod stop;
+mod supervise;
+mod support;

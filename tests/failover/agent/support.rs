@@ -1,0 +1,73 @@
+//! A cluster with agents, and how the proxy reaches them.
+
+// The other rooms of this binary use it.
+#![allow(unreachable_pub)]
+
+use std::time::{Duration, Instant};
+
+use pgcauseway::agent::api::{Job, JobState, Source, Status};
+use pgcauseway::config::{Agents, Config};
+use pgcauseway::control::agent_client::AgentClient;
+use pgcauseway::rig::{Builder, Cluster, Node};
+
+use crate::support::{BOUND, PROGRAM};
+
+pub fn builder(name: &str) -> Builder {
+    Cluster::builder(name).agents(PROGRAM)
+}
+
+pub fn config(cluster: &Cluster) -> Config {
+    Config::parse("test", &cluster.yaml(), &|_| None).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+pub fn trust(cluster: &Cluster) -> Agents {
+    config(cluster).agents.unwrap()
+}
+
+/// The client of the node's agent.
+pub fn client(cluster: &Cluster, node: &Node) -> AgentClient {
+    client_with(cluster, node, &trust(cluster))
+}
+
+pub fn client_with(cluster: &Cluster, node: &Node, agents: &Agents) -> AgentClient {
+    let config = config(cluster);
+    let node = config.nodes.iter().find(|known| known.name == node.name());
+    AgentClient::new(node.unwrap().agent.as_ref().unwrap(), agents).unwrap()
+}
+
+/// How to follow a node.
+pub fn source(cluster: &Cluster, node: &Node) -> Source {
+    let login = &cluster.credentials().superuser;
+    Source {
+        host: "127.0.0.1".to_owned(),
+        port: node.port(),
+        user: Some(login.user.clone()),
+        password: Some(login.password.clone()),
+    }
+}
+
+pub async fn status(agent: &AgentClient) -> Status {
+    agent.status(BOUND).await.unwrap()
+}
+
+/// Waits for the end of a job.
+pub async fn job(agent: &AgentClient) -> Job {
+    let until = Instant::now() + BOUND * 2;
+    loop {
+        let job = status(agent).await.job.unwrap();
+        if job.state != JobState::Running {
+            return job;
+        }
+        assert!(Instant::now() < until, "it does not end: {job:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Whether a direct connection can write.
+pub async fn takes_writes(node: &Node) -> bool {
+    let write = node.execute("insert into t values (0)");
+    matches!(
+        tokio::time::timeout(Duration::from_secs(1), write).await,
+        Ok(Ok(()))
+    )
+}

@@ -1,0 +1,159 @@
+//! A planned change of primary under load: no error, nothing lost, a measured stall; or a refusal.
+
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use pgcauseway::verify;
+use tokio::sync::oneshot;
+
+use super::{assert_whole, cluster, leading, named, proxy, rounds, writers};
+use crate::support::http::order;
+use crate::support::need::pgbench;
+use crate::support::status::{another_leads, leader, promotable, settled};
+use crate::support::{Proxy, RUNTIME, block_on, eventually, need, turn};
+
+/// A busy machine is not a failed node: nothing fails here.
+const CALM: &str = "timeout: 4s\nlease: 4s";
+
+/// pgbench's tpcb-like transactions by 16 clients through a proxy.
+struct Pgbench(Child);
+
+impl Pgbench {
+    fn start(proxy: &Proxy, protocol: &str) -> Self {
+        let port = proxy.port.to_string();
+        let run = |arguments: &[&str]| {
+            let mut command = Command::new(pgbench());
+            command
+                .args(["-h", "127.0.0.1", "-p", &port, "-U", "demo"])
+                .args(arguments)
+                .arg("demo")
+                .env("PGPASSWORD", "demo")
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            command
+        };
+        let made = run(&["-i", "-s", "4", "-q"]).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let load = ["-n", "-c", "16", "-j", "2", "-T", "1000", "-M", protocol];
+        Self(run(&load).spawn().unwrap())
+    }
+
+    /// Lets it end as it does when its time is up; its words.
+    fn stop(self) -> String {
+        let pid = i32::try_from(self.0.id()).unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGALRM).unwrap();
+        let ended = self.0.wait_with_output().unwrap();
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let all = said(&ended.stdout) + &said(&ended.stderr);
+        assert!(ended.status.success(), "{all}");
+        all
+    }
+}
+
+#[test]
+fn a_switchover_under_load_is_not_noticed() {
+    if !need("pgbench") {
+        return;
+    }
+    let _turn = turn();
+    let cluster = cluster("switchover");
+    let proxy = proxy(&cluster, &format!("durability: quorum\n{CALM}"));
+    let check = proxy.check("checked", 1000);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let checking = RUNTIME.spawn(verify::run(check, async {
+        let _ = stopped.await;
+    }));
+    let pgbench = Pgbench::start(&proxy, "prepared");
+    let writers = writers(&proxy.url(), 4);
+    let mut stalls = Vec::new();
+    for round in 1..=rounds(3) {
+        writers.wait_acknowledged(50);
+        promotable(proxy.http, 2);
+        let old = leader(proxy.http);
+        if round % 2 == 1 {
+            let (code, answer) = order(proxy.http, "/api/switchover");
+            assert_eq!(code, 200, "{answer}");
+            stalls.push(answer["stall_ms"].as_f64().unwrap());
+        } else {
+            let to = cluster.nodes().iter().find(|n| n.name() != old).unwrap();
+            let said = Command::new(crate::support::PROGRAM)
+                .args(["switchover", "--http", &proxy.http.to_string()])
+                .args(["--to", to.name()])
+                .output()
+                .unwrap();
+            let words = String::from_utf8_lossy(&said.stdout);
+            print!("{words}");
+            assert!(said.status.success(), "{said:?}");
+            assert!(words.contains("statements were held for"), "{words}");
+            eventually("it leads", || leader(proxy.http) == to.name());
+        }
+        another_leads(proxy.http, &old);
+        settled(proxy.http);
+    }
+    println!("stalls in ms: {stalls:.0?}");
+    let said = pgbench.stop();
+    assert!(said.contains("number of failed transactions: 0 "), "{said}");
+    stop.send(()).unwrap();
+    let report = block_on(checking).unwrap().unwrap();
+    let history = writers.stop();
+    assert_eq!(report.violations(), 0, "{report}");
+    assert_eq!(report.error_count(), 0, "{report}");
+    assert_eq!(report.unknown_outcomes, 0, "{report}");
+    assert_eq!(report.lost_writes, Some(0), "{report}");
+    assert_whole(&history, &proxy.url());
+    let found = history.check(&proxy.url());
+    assert_eq!(found.acknowledged, found.writes, "{found}");
+}
+
+#[test]
+fn a_switchover_that_cannot_succeed_is_refused_with_the_reason() {
+    let cluster = cluster("refused");
+    let proxy = proxy(&cluster, &format!("durability: async\n{CALM}"));
+    let writers = writers(&proxy.url(), 4);
+    let old = leading(&cluster, &proxy);
+    let refused = |to: &str| {
+        let (code, answer) = order(proxy.http, &format!("/api/switchover?to={to}"));
+        let text = answer["text"].as_str().unwrap().to_owned();
+        println!("{code} {text}");
+        assert_eq!(leader(proxy.http), old.name());
+        (code, text)
+    };
+    let (code, text) = refused("pg9");
+    assert_eq!((code, text.as_str()), (404, "there is no node pg9"));
+    let (code, text) = refused(old.name());
+    assert_eq!(code, 409);
+    assert!(text.contains("leads already"), "{text}");
+
+    let to = cluster.standbys().iter().find(|n| n.name() != old.name());
+    let to = to.unwrap();
+    let agent = to.agent().unwrap();
+    agent.kill().unwrap();
+    // Silence counts as such once it has lasted for `timeout`.
+    promotable(proxy.http, 1);
+    let (code, text) = refused(to.name());
+    assert_eq!(code, 409);
+    assert!(text.contains("does not answer"), "{text}");
+    block_on(agent.start()).unwrap();
+
+    // A transaction that does not end.
+    let mut open = proxy.wire();
+    open.run("BEGIN");
+    open.run("INSERT INTO history VALUES (-1, -1)");
+    promotable(proxy.http, 2);
+    let (code, text) = refused(to.name());
+    assert_eq!(code, 409);
+    assert!(text.contains("still open"), "{text}");
+    open.run("COMMIT");
+
+    promotable(proxy.http, 2);
+    let (code, answer) = order(proxy.http, &format!("/api/switchover?to={}", to.name()));
+    assert_eq!(code, 200, "{answer}");
+    assert!(answer["stall_ms"].as_f64().unwrap() > 0.0, "{answer}");
+    settled(proxy.http);
+    assert!(named(&cluster, &leader(proxy.http)).pid().is_some());
+    let history = writers.stop();
+    assert_whole(&history, &proxy.url());
+    let found = history.check(&proxy.url());
+    assert_eq!(found.acknowledged, found.writes, "{found}");
+}

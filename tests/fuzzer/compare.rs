@@ -1,0 +1,168 @@
+//! Whether two answers are the same: what the server makes up is masked, what is documented is named.
+
+use crate::script::Act;
+use crate::wire::{CLOSED, Frame, LATE};
+
+/// What a comparison finds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Same,
+    /// They differ as the documentation says; what follows cannot be compared any more.
+    Documented(&'static str),
+    /// They differ; in a few words, how.
+    Differ(String),
+}
+
+/// A difference that an application is told of beforehand.
+struct Documented {
+    reason: &'static str,
+    is_it: fn(&Act, &Frame, &Frame) -> bool,
+}
+
+/// Each of these is in the README; there must be few.
+const DOCUMENTED: &[Documented] = &[
+    Documented {
+        reason: "a setting of an application's own making (`app.tenant`) that some session has used \
+                 on a server connection is empty there for the next one, not unknown: PostgreSQL \
+                 forgets a name only with the connection",
+        is_it: |_, direct, proxied| {
+            let unknown = direct
+                .field(b'M')
+                .is_some_and(|text| text.contains("\"app."));
+            is_error(direct, "42704") && unknown && !is_error(proxied, "42704")
+                || direct.tag == b'D'
+                    && proxied.tag == b'D'
+                    && direct.columns().len() == proxied.columns().len()
+                    && direct.columns().into_iter().zip(proxied.columns()).all(
+                        |(direct, proxied)| {
+                            direct == proxied || direct.is_none() && proxied.as_deref() == Some("")
+                        },
+                    )
+        },
+    },
+    Documented {
+        reason: "lastval() and currval() may say that this session has called no nextval() yet, once \
+             its transaction has ended: what they answer lives on a server connection. A wrong \
+             value is never documented",
+        is_it: |act, direct, proxied| {
+            let asks = |text: &&str| text.contains("lastval()") || text.contains("currval(");
+            let may_be_prepared = matches!(act, Act::Extended { .. });
+            direct.tag == b'D'
+                && is_error(proxied, "55000")
+                && (may_be_prepared || act.texts().iter().any(asks))
+        },
+    },
+];
+
+/// From here on objects are a user's own, and their numbers chance.
+const FIRST_OWN_OID: u32 = 16_384;
+
+/// Compares the two answers to one step.
+pub fn compare(act: &Act, direct: &[Frame], proxied: &[Frame]) -> Verdict {
+    let (direct, proxied) = (masked(act, direct), masked(act, proxied));
+    if direct == proxied {
+        return Verdict::Same;
+    }
+    let alike = direct.iter().zip(&proxied);
+    let alike = alike.take_while(|(one, other)| one == other).count();
+    let end = Frame::mark(b'-');
+    let before = &direct[..alike];
+    let (direct, proxied) = (direct.get(alike), proxied.get(alike));
+    let (direct, proxied) = (direct.unwrap_or(&end), proxied.unwrap_or(&end));
+    let known = |known: &&Documented| (known.is_it)(act, direct, proxied);
+    if let Some(known) = DOCUMENTED.iter().find(known) {
+        return Verdict::Documented(known.reason);
+    }
+    let (was, became) = (word(direct), word(proxied));
+    let columns = columns_that_differ(before, direct, proxied);
+    Verdict::Differ(format!("{was} became {became}{columns}"))
+}
+
+/// The names of the columns in which two rows differ, where the rows were described.
+fn columns_that_differ(before: &[Frame], direct: &Frame, proxied: &Frame) -> String {
+    let (one, other) = (direct.columns(), proxied.columns());
+    let described = before.iter().rfind(|frame| frame.tag == b'T');
+    let Some(described) = described.filter(|_| direct.tag == b'D' && proxied.tag == b'D') else {
+        return String::new();
+    };
+    let fields = described.fields();
+    let values = one.iter().zip(&other).zip(&fields);
+    let names = values.filter(|((one, other), _)| one != other);
+    let names: Vec<_> = names.map(|(_, field)| field.as_str()).collect();
+    format!(" in {}", names.join(", "))
+}
+
+/// What kind of frame it is, in a word.
+fn word(frame: &Frame) -> String {
+    match frame.tag {
+        CLOSED => "the end".to_owned(),
+        LATE => "silence".to_owned(),
+        b'E' | b'N' => {
+            let code = frame.field(b'C').unwrap_or_default();
+            format!("{}[{code}]", char::from(frame.tag))
+        }
+        b'S' => format!("S[{}]", frame.strings().swap_remove(0)),
+        b'Z' => format!("Z[{}]", String::from_utf8_lossy(&frame.body)),
+        tag => char::from(tag).to_string(),
+    }
+}
+
+fn is_error(frame: &Frame, code: &str) -> bool {
+    frame.tag == b'E' && frame.field(b'C').is_some_and(|field| field == code)
+}
+
+fn masked(act: &Act, frames: &[Frame]) -> Vec<Frame> {
+    let mut frames: Vec<Frame> = frames.iter().map(mask).collect();
+    if matches!(act, Act::Connect(_)) {
+        // No client cares in which order it is greeted.
+        frames.sort_by(|one, other| (one.tag, &one.body).cmp(&(other.tag, &other.body)));
+    }
+    frames
+}
+
+fn mask(frame: &Frame) -> Frame {
+    let body = match frame.tag {
+        b'T' => row_description(&frame.body).unwrap_or_else(|| frame.body.clone()),
+        b't' => parameters(&frame.body).unwrap_or_else(|| frame.body.clone()),
+        _ => frame.body.clone(),
+    };
+    Frame {
+        tag: frame.tag,
+        body,
+    }
+}
+
+fn own_oid(oid: [u8; 4]) -> [u8; 4] {
+    let number = u32::from_be_bytes(oid);
+    number.min(FIRST_OWN_OID).to_be_bytes()
+}
+
+/// Fields with the numbers of their tables and types masked.
+fn row_description(body: &[u8]) -> Option<Vec<u8>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut masked = count.to_vec();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let end = rest.iter().position(|byte| *byte == 0)? + 1;
+        let (name, after) = rest.split_at(end);
+        let (table, after) = after.split_first_chunk::<4>()?;
+        let (attribute, after) = after.split_first_chunk::<2>()?;
+        let (kind, after) = after.split_first_chunk::<4>()?;
+        let (others, after) = after.split_first_chunk::<8>()?;
+        masked.extend_from_slice(name);
+        masked.extend_from_slice(&own_oid(*table));
+        masked.extend_from_slice(attribute);
+        masked.extend_from_slice(&own_oid(*kind));
+        masked.extend_from_slice(others);
+        rest = after;
+    }
+    Some(masked)
+}
+
+fn parameters(body: &[u8]) -> Option<Vec<u8>> {
+    let (count, rest) = body.split_first_chunk::<2>()?;
+    let (oids, []) = rest.as_chunks::<4>() else {
+        return None;
+    };
+    let oids = oids.iter().flat_map(|oid| own_oid(*oid));
+    Some(count.iter().copied().chain(oids).collect())
+}

@@ -1,0 +1,329 @@
+//! Scripts from a seed: which session acts, by which protocol, and when it makes room for others.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::script::{Act, CopyIn, Message, Script, Step};
+use crate::statements::{Belief, LOOK, LOOK_BEHIND, Statements};
+
+const NAMES: &[&str] = &["n0", "n1", "n2"];
+const PORTALS: &[&str] = &["", "", "", "p0", "p1"];
+
+/// The script of a seed, with about so many statements.
+pub fn generate(seed: u64, statements: usize) -> Script {
+    let mut random = StdRng::seed_from_u64(seed);
+    let sessions = [2, 2, 2, 2, 3, 3, 3, 4][random.random_range(0..8)];
+    let mut maker = Maker {
+        random,
+        beliefs: (0..sessions).map(|_| Belief::default()).collect(),
+        steps: Vec::new(),
+        made: 0,
+    };
+    for session in 0..sessions {
+        maker.connect(session);
+    }
+    let mut session = 0;
+    while maker.made < statements {
+        if maker.random.random_range(0..100) < 45 {
+            session = maker.random.random_range(0..sessions);
+        }
+        maker.step(session);
+    }
+    maker.look_around(sessions);
+    Script { steps: maker.steps }
+}
+
+struct Maker {
+    random: StdRng,
+    beliefs: Vec<Belief>,
+    steps: Vec<Step>,
+    made: usize,
+}
+
+impl Maker {
+    fn statements(&mut self, session: usize) -> Statements<'_> {
+        Statements {
+            random: &mut self.random,
+            belief: &mut self.beliefs[session],
+            session,
+        }
+    }
+
+    fn push(&mut self, session: usize, act: Act) {
+        self.made += act.texts().len();
+        self.steps.push(Step { session, act });
+    }
+
+    fn simple(&mut self, session: usize, statements: Vec<String>) {
+        let copy = CopyIn::default();
+        self.push(session, Act::Simple { statements, copy });
+    }
+
+    fn connect(&mut self, session: usize) {
+        self.beliefs[session] = Belief::default();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let options = match self.random.random_range(0..14) {
+            0 => vec![pair("application_name", "fuzz start")],
+            1 => vec![pair("options", "-c search_path=alt,public")],
+            2 => vec![pair("options", "-c work_mem=5MB -c app.tenant=started")],
+            3 => vec![pair("DateStyle", "German"), pair("TimeZone", "Asia/Tokyo")],
+            4 => vec![pair("options", "-c default_transaction_read_only=on")],
+            5 => vec![pair("client_encoding", "LATIN1")],
+            6 => vec![pair("options", "-c role=fuzz_a --work-mem=6MB")],
+            7 => vec![pair("search_path", "\"a, b\"")],
+            _ => Vec::new(),
+        };
+        self.push(session, Act::Connect(options));
+    }
+
+    fn step(&mut self, session: usize) {
+        match self.random.random_range(0..100) {
+            0..3 => {
+                let politely = self.random.random_bool(0.6);
+                self.push(session, Act::Leave { politely });
+                self.connect(session);
+            }
+            3..12 => self.settle(session),
+            12..52 => {
+                let one = self.statements(session).any();
+                self.simple(session, vec![one]);
+            }
+            52..66 => {
+                let count = self.random.random_range(2..5);
+                let mut maker = self.statements(session);
+                let texts = (0..count).map(|_| maker.any()).collect();
+                self.simple(session, texts);
+            }
+            66..72 => self.copy(session),
+            _ => self.extended(session),
+        }
+    }
+
+    /// Ends what holds a server connection, so that others find one.
+    fn settle(&mut self, session: usize) {
+        let end = self.statements(session).end(&["ROLLBACK", "COMMIT"]);
+        self.simple(session, vec![end]);
+        let texts: &[&str] = match self.random.random_range(0..4) {
+            0 => &["DISCARD ALL"],
+            1 => &[
+                "SELECT pg_advisory_unlock_all()",
+                "UNLISTEN *",
+                "DISCARD TEMP",
+            ],
+            2 => &["CLOSE ALL", "DEALLOCATE ALL", "RESET ALL"],
+            _ => return,
+        };
+        let mut belief = std::mem::take(&mut self.beliefs[session]);
+        if texts.len() > 1 {
+            belief.named.clear();
+        }
+        self.beliefs[session] = Belief::default();
+        for text in texts {
+            self.simple(session, vec![(*text).to_owned()]);
+        }
+    }
+
+    fn copy(&mut self, session: usize) {
+        let good = ["50\tcopied", "51\t\\N", "52\tcopied"];
+        let bad = ["60\tcopied", "sixty-one\tcopied", "62\tcopied"];
+        let lines: &[&str] = match self.random.random_range(0..4) {
+            0 => &bad,
+            1 => &["1\talready there"],
+            2 => &[],
+            _ => &good,
+        };
+        let copy = CopyIn {
+            lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+            fails: self.random.random_bool(0.2),
+        };
+        let mut maker = self.statements(session);
+        let sql = match maker.random.random_range(0..6) {
+            0 => format!("COPY (SELECT id, v FROM t{session} ORDER BY id) TO STDOUT"),
+            1 => "COPY whose TO STDOUT (FORMAT csv)".to_owned(),
+            2 => "COPY missing FROM STDIN".to_owned(),
+            _ => format!("COPY t{session} FROM STDIN"),
+        };
+        match maker.random.random_range(0..3) {
+            0 => {
+                let (before, after) = (maker.any(), maker.any());
+                let statements = vec![before, sql, after];
+                self.push(session, Act::Simple { statements, copy });
+            }
+            1 => {
+                let statements = vec![sql];
+                self.push(session, Act::Simple { statements, copy });
+            }
+            _ => {
+                let mut messages = unit("", "", &sql, &[]);
+                messages.push(Message::Flush);
+                self.push(session, Act::Extended { messages, copy });
+                let copy = CopyIn::default();
+                let messages = vec![Message::Sync];
+                self.push(session, Act::Extended { messages, copy });
+            }
+        }
+    }
+
+    fn extended(&mut self, session: usize) {
+        let mut messages = Vec::new();
+        let mut maker = self.statements(session);
+        for _ in 0..maker.random.random_range(1..4) {
+            maker.unit(&mut messages);
+            if maker.chance(15) {
+                messages.push(Message::Sync);
+            }
+        }
+        match maker.random.random_range(0..100) {
+            0..78 => messages.push(Message::Sync),
+            78..92 => messages.push(Message::Flush),
+            _ => {}
+        }
+        let copy = CopyIn::default();
+        self.push(session, Act::Extended { messages, copy });
+    }
+
+    /// Everyone leaves; whoever comes next finds both server connections as new.
+    fn look_around(&mut self, sessions: usize) {
+        for session in 0..sessions {
+            let politely = self.random.random_bool(0.5);
+            self.push(session, Act::Leave { politely });
+        }
+        for session in 0..2 {
+            self.push(session, Act::Connect(Vec::new()));
+            self.simple(session, vec!["BEGIN".to_owned()]);
+            self.simple(session, vec![LOOK.to_owned()]);
+            self.simple(session, vec![LOOK_BEHIND.to_owned()]);
+        }
+    }
+}
+
+impl Statements<'_> {
+    /// The messages that run one statement, or some of them.
+    fn unit(&mut self, messages: &mut Vec<Message>) {
+        let portal = self.pick(PORTALS);
+        let known: Vec<_> = self.belief.named.iter().map(|(n, p)| (*n, *p)).collect();
+        if !known.is_empty() && self.chance(50) {
+            let (name, parameters) = self.pick(&known);
+            match self.random.random_range(0..8) {
+                0 => {
+                    self.belief.named.remove(name);
+                    messages.push(Message::Close {
+                        kind: b'S',
+                        name: name.to_owned(),
+                    });
+                }
+                1 => messages.push(Message::Describe {
+                    kind: b'S',
+                    name: name.to_owned(),
+                }),
+                _ => self.run(messages, portal, name, parameters),
+            }
+            return;
+        }
+        let (sql, parameters) = match self.random.random_range(0..10) {
+            0 => ("SELECT $1::text, current_schemas(false)".to_owned(), 1),
+            1 => {
+                let s = self.session;
+                let text = format!(
+                    "INSERT INTO t{s} VALUES ($1::int, $2) ON CONFLICT (id) DO UPDATE SET v = $2 \
+                     RETURNING id, v"
+                );
+                (text, 2)
+            }
+            2 => ("SELECT * FROM whose".to_owned(), 0),
+            3 => ("SELECT set_config($1, '1', false)".to_owned(), 1),
+            4 => ("SELECT i FROM generate_series(1, 3) i".to_owned(), 0),
+            _ => (self.any(), 0),
+        };
+        let name = if self.chance(60) {
+            ""
+        } else {
+            self.pick(NAMES)
+        };
+        if !name.is_empty() {
+            if self.belief.named.insert(name, parameters).is_some() && self.chance(85) {
+                messages.push(Message::Close {
+                    kind: b'S',
+                    name: name.to_owned(),
+                });
+            }
+            if self.chance(20) {
+                // Prepared for later only.
+                messages.push(Message::Parse {
+                    name: name.to_owned(),
+                    sql,
+                });
+                return;
+            }
+        }
+        messages.push(Message::Parse {
+            name: name.to_owned(),
+            sql,
+        });
+        if self.chance(15) {
+            messages.push(Message::Describe {
+                kind: b'S',
+                name: name.to_owned(),
+            });
+        }
+        self.run(messages, portal, name, parameters);
+    }
+
+    fn run(&mut self, messages: &mut Vec<Message>, portal: &str, name: &str, parameters: usize) {
+        let values = ["7", "app.tenant", "eight"];
+        let values = (0..parameters).map(|i| {
+            // What is a number for one statement is a name for another; some are refused.
+            let value = if parameters == 1 {
+                values[1]
+            } else {
+                values[i * 2]
+            };
+            value.to_owned()
+        });
+        messages.push(Message::Bind {
+            portal: portal.to_owned(),
+            name: name.to_owned(),
+            values: values.collect(),
+        });
+        if self.chance(50) {
+            messages.push(Message::Describe {
+                kind: b'P',
+                name: portal.to_owned(),
+            });
+        }
+        let rows = if self.chance(20) { 1 } else { 0 };
+        let execute = Message::Execute {
+            portal: portal.to_owned(),
+            rows,
+        };
+        messages.push(execute.clone());
+        if rows > 0 && self.chance(60) {
+            messages.push(execute);
+        }
+        if !portal.is_empty() && self.chance(70) {
+            messages.push(Message::Close {
+                kind: b'P',
+                name: portal.to_owned(),
+            });
+        }
+    }
+}
+
+/// Parse, Bind, Execute.
+fn unit(portal: &str, name: &str, sql: &str, values: &[&str]) -> Vec<Message> {
+    vec![
+        Message::Parse {
+            name: name.to_owned(),
+            sql: sql.to_owned(),
+        },
+        Message::Bind {
+            portal: portal.to_owned(),
+            name: name.to_owned(),
+            values: values.iter().map(|value| (*value).to_owned()).collect(),
+        },
+        Message::Execute {
+            portal: portal.to_owned(),
+            rows: 0,
+        },
+    ]
+}

@@ -1,0 +1,215 @@
+//! The house rules that can be read off the source: who imports whom, and that `core` is pure.
+
+mod circles;
+mod items;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// For each room, the rooms of this crate that it may import.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("core", &[]),
+    ("error", &[]),
+    ("config", &["core"]),
+    ("metrics", &["core"]),
+    ("sql", &["core"]),
+    ("wire", &["core", "error"]),
+    ("logging", &["config"]),
+    ("shared", &["core", "sql", "error", "config"]),
+    ("clock", &[]),
+    ("file", &[]),
+    ("http", &[]),
+    ("pg", &["config", "core"]),
+    ("backend", &["wire", "core", "shared", "config", "metrics"]),
+    (
+        "client",
+        &[
+            "backend", "sql", "wire", "core", "shared", "config", "metrics", "error",
+        ],
+    ),
+    (
+        "control",
+        &[
+            "core", "sql", "shared", "config", "metrics", "agent", "clock", "file", "http", "pg",
+            "tls",
+        ],
+    ),
+    ("process", &[]),
+    ("tls", &["config"]),
+    (
+        "agent",
+        &["clock", "config", "core", "file", "pg", "process", "tls"],
+    ),
+    (
+        "admin",
+        &["core", "shared", "config", "error", "logging", "metrics"],
+    ),
+    ("rig", &["core", "config", "file", "pg", "process"]),
+    ("top", &[]),
+    ("verify", &["pg"]),
+    (
+        "app",
+        &[
+            "admin", "backend", "shared", "client", "config", "control", "core", "logging",
+            "metrics", "wire",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "agent", "app", "config", "control", "core", "http", "logging", "pg", "rig", "top",
+            "verify",
+        ],
+    ),
+];
+
+/// What must not be named in `core`: the world.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "std::net",
+    "std::fs",
+    "std::io",
+    "std::process",
+    "std::thread",
+    "Instant::now",
+    "SystemTime",
+    "rand::",
+    "tracing",
+    "println!",
+    "eprintln!",
+];
+
+/// Lines of code that a file may have.
+const MOST_LINES: usize = 600;
+
+fn sources(under: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(under).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn room(path: &Path) -> String {
+    let first = path
+        .strip_prefix("src")
+        .unwrap()
+        .components()
+        .next()
+        .unwrap();
+    Path::new(first.as_os_str())
+        .file_stem()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The code without comments and without its tests.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let text = text
+        .split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    let lines = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Whether a file is part of the tests beside the code.
+fn is_test(path: &Path) -> bool {
+    path.iter()
+        .any(|part| part == "tests" || part == "tests.rs")
+}
+
+/// Fails for what is found, with what is said of it, and not listed; and for what is listed and not found
+/// any more, so that lists of what is wrong as yet only grow shorter.
+fn hold(what: &str, found: &BTreeMap<String, String>, known: &[&str]) {
+    let new = found
+        .iter()
+        .filter(|(name, _)| !known.contains(&name.as_str()));
+    let new: Vec<_> = new
+        .map(|(name, more)| format!("{name} {what}: {more}"))
+        .collect();
+    let gone = known.iter().filter(|name| !found.contains_key(**name));
+    let gone: Vec<_> = gone
+        .map(|name| format!("strike {name} out of the list: nothing {what} there"))
+        .collect();
+    assert!(new.is_empty() && gone.is_empty(), "{new:#?}\n{gone:#?}");
+}
+
+fn imports(code: &str) -> Vec<String> {
+    let after = code.split("crate::").skip(1);
+    let name = |rest: &str| -> String {
+        rest.chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+            .collect()
+    };
+    after.map(name).filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn dependencies_run_one_way() {
+    let mut wrong = Vec::new();
+    for path in sources(Path::new("src")) {
+        let room = room(&path);
+        if matches!(room.as_str(), "lib" | "main") {
+            continue;
+        }
+        let rule = MAY_IMPORT.iter().find(|(name, _)| *name == room);
+        let (_, allowed) = rule.unwrap_or_else(|| panic!("{room} has no rule yet"));
+        for import in imports(&code(&path)) {
+            if import != room && !allowed.contains(&import.as_str()) {
+                wrong.push(format!("{} imports {import}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_core_is_pure() {
+    let mut wrong = Vec::new();
+    for path in sources(Path::new("src/core")) {
+        let code = code(&path);
+        for name in IMPURE.iter().filter(|name| code.contains(**name)) {
+            wrong.push(format!("{} names {name}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Files that are too long as yet.
+const TOO_LONG: &[&str] = &["tests/pure/failover_plan.rs"];
+
+#[test]
+fn every_file_states_its_purpose_and_keeps_to_it() {
+    let mut aimless = Vec::new();
+    let mut long = BTreeMap::new();
+    for path in ["src", "tests", "benches"]
+        .map(Path::new)
+        .into_iter()
+        .flat_map(sources)
+    {
+        let text = fs::read_to_string(&path).unwrap();
+        let path = path.display().to_string();
+        let lines = text.lines().count();
+        if lines > MOST_LINES {
+            let more = format!("{lines} lines: which two rooms is it?");
+            long.insert(path.clone(), more);
+        }
+        if !text.starts_with("//!") {
+            aimless.push(path);
+        }
+    }
+    assert!(aimless.is_empty(), "no purpose is stated: {aimless:#?}");
+    hold("is too long", &long, TOO_LONG);
+}

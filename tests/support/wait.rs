@@ -1,0 +1,47 @@
+//! Waiting for a condition, with a bound that only a failure reaches.
+
+use std::time::{Duration, Instant};
+
+/// More than anything takes on a busy machine.
+pub const BOUND: Duration = Duration::from_secs(120);
+
+/// Looks until a condition holds; fails after `BOUND`.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let mut looks = Looks::new(what);
+    while !condition() {
+        std::thread::sleep(looks.next());
+    }
+}
+
+/// The same for a condition that is asked for asynchronously.
+pub async fn becomes(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let mut looks = Looks::new(what);
+    while !condition().await {
+        tokio::time::sleep(looks.next()).await;
+    }
+}
+
+/// The pauses between looks: what has lasted for long is looked at less often, since many looks are
+/// requests or processes.
+struct Looks<'a> {
+    what: &'a str,
+    until: Instant,
+    pause: Duration,
+}
+
+impl<'a> Looks<'a> {
+    fn new(what: &'a str) -> Self {
+        Self {
+            what,
+            until: Instant::now() + BOUND,
+            pause: Duration::from_millis(5),
+        }
+    }
+
+    fn next(&mut self) -> Duration {
+        let what = self.what;
+        assert!(Instant::now() < self.until, "waited in vain until {what}");
+        self.pause = (self.pause * 9 / 8).min(Duration::from_millis(200));
+        self.pause
+    }
+}
