@@ -9,12 +9,12 @@ use pg_raw_parse::nodes::{CopyStmt, FuncCall, InsertStmt, RangeVar, SelectStmt};
 use crate::core::statement::{Effect, PinReason, Statement, WriteReason};
 
 use super::catalog::{Catalog, Relation};
-use super::definitions::{self, Created};
+use super::definitions::{self, Created, is_temporary};
 use super::functions::judge;
-use super::relations::{is_of_node, is_temporary};
+use super::system::is_of_node;
 use super::tree::push_children;
 use super::verdict::Verdict;
-use super::{body, settings};
+use super::{code, settings};
 
 /// `WITH HOLD` among a cursor's options, in PostgreSQL's own encoding of them.
 const CURSOR_WITH_HOLD: i32 = 0x20;
@@ -141,7 +141,7 @@ impl<'c> Examiner<'c, '_> {
                 self.verdict.write(WriteReason::Command);
                 self.verdict.may_commit_async = true;
                 self.verdict.literal = true;
-                let conduct = body::of_do(statement, self.catalog);
+                let conduct = code::of_do(statement, self.catalog);
                 self.verdict.conduct(&conduct);
             }
             Node::CallStmt(statement) => {
@@ -170,7 +170,7 @@ impl<'c> Examiner<'c, '_> {
             // Fills new columns by calling whatever their defaults say.
             Created::Filled => {
                 self.verdict.may_commit_async = true;
-                let conduct = body::of_definition(self.source, self.catalog);
+                let conduct = code::of_definition(self.source, self.catalog);
                 self.verdict.conduct(&conduct);
             }
             Created::Nothing => {}

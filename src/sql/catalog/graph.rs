@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::core::statement::Opaque;
 
+use super::entries::{Function, Map, Relation};
 use super::rows::{Dependency, FunctionRow, RelationRow, Rows};
-use super::{Conduct, Function, Map, Relation};
 use crate::sql::body::{self, Body};
-use crate::sql::functions::{asks_about_node, runs_any_text};
-use crate::sql::relations::is_of_node;
+use crate::sql::conduct::Conduct;
+use crate::sql::system::{asks_about_node, is_of_node, runs_any_text};
 
 /// The first object identifier that is not PostgreSQL's own.
 const FIRST_USER_OID: u32 = 16384;
