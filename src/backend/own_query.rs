@@ -100,6 +100,7 @@ impl Server {
         let mut message = Vec::new();
         let is_new = !self.talk.held.touch(prepared.id());
         if is_new {
+            self.talk.token = prepared.token();
             prepared.write_parse(&name, &mut message);
             self.talk.exchange.sent(Owed::OwnParse);
         }

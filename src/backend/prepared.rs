@@ -67,6 +67,11 @@ impl Prepared {
         server_name(self.token, self.id)
     }
 
+    /// What the names of all statements have in common.
+    pub fn token(&self) -> u64 {
+        self.token
+    }
+
     /// Its number.
     pub fn id(&self) -> u64 {
         self.id

@@ -52,6 +52,8 @@ pub struct Conversation {
     pub exchange: Exchange,
     /// Named statements prepared on it.
     pub held: Held,
+    /// What their names have in common.
+    pub token: u64,
     /// Parse messages on their way, in order: the named statement that each prepares, if it is one.
     pub parsing: VecDeque<Option<u64>>,
     /// Describe messages of named statements on their way, in order: number and the client's name.

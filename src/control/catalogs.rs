@@ -89,10 +89,14 @@ impl Keeper {
             Ok(Ok(found)) => {
                 known.pause = None;
                 if let Some((fingerprint, rows)) = found {
-                    known.fingerprint = Some(fingerprint);
                     self.version += 1;
                     let version = self.version;
-                    let catalog = Catalog::from_rows(version, &rows);
+                    // Thousands of bodies take a while.
+                    let conclude = move || Catalog::from_rows(version, &rows);
+                    let Ok(catalog) = tokio::task::spawn_blocking(conclude).await else {
+                        return;
+                    };
+                    known.fingerprint = Some(fingerprint);
                     self.cluster.catalogs.of(name).store(Arc::new(catalog));
                     tracing::debug!(database = %name, version, "read the catalogue");
                 }

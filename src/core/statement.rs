@@ -39,7 +39,8 @@ pub enum WriteReason {
     DoesNotParse,
     /// Too long or too deep to be looked at.
     TooLarge,
-    /// The function catalogue has not been read yet, or the text is in an unusual lexical mode.
+    /// The catalogue has not been read yet or does not have a relation, or the text is in an unusual
+    /// lexical mode.
     NotReady,
     /// A standby once refused this statement.
     RefusedByStandby,

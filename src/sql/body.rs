@@ -6,14 +6,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use pg_raw_parse::Node;
-use pg_raw_parse::nodes::DoStmt;
-
 use crate::core::statement::Opaque;
 
-use super::catalog::{Catalog, Conduct};
-use super::functions::{asks_about_node, runs_any_text};
-use super::relations::is_of_node;
+use super::conduct::Conduct;
+use super::system::{asks_about_node, is_of_node, runs_any_text};
 use super::words::{Token, tokens};
 
 /// Procedural languages whose code reaches the session by one of [`DOORS`] alone.
@@ -59,71 +55,6 @@ pub(super) fn read(language: &str, source: &str) -> Body {
         }
     }
     body
-}
-
-/// What a DO statement does.
-pub(super) fn of_do(statement: &DoStmt, catalog: &Catalog) -> Conduct {
-    let option = |name: &str| {
-        let mut options = statement.args().iter();
-        let found = options.find(|option| option.defname() == Some(name))?;
-        match found.arg() {
-            Node::String(text) => text.sval(),
-            _ => None,
-        }
-    };
-    let language = option("language").unwrap_or("plpgsql").to_ascii_lowercase();
-    match option("as") {
-        Some(source) => resolved(read(&language, source), catalog),
-        None => Conduct::unknown(),
-    }
-}
-
-/// What the expressions in a definition do, which run at once.
-pub(super) fn of_definition(source: &str, catalog: &Catalog) -> Conduct {
-    let mut body = read("sql", source);
-    let draws = ["serial", "bigserial", "smallserial", "identity"];
-    body.conduct.draws |= draws.iter().any(|word| body.words.contains(*word));
-    body.conduct.defines = false;
-    resolved(body, catalog)
-}
-
-/// What a text may do that cannot be parsed: by its words, it may name custom settings.
-pub(super) fn of_unread(text: &[u8], catalog: &Catalog) -> Opaque {
-    let body = read("sql", &String::from_utf8_lossy(text));
-    let conduct = match catalog.is_loaded() {
-        true => resolved(body, catalog),
-        false => body.conduct,
-    };
-    conduct
-        .opaque
-        .map_or_else(Opaque::default, Arc::unwrap_or_clone)
-}
-
-fn resolved(body: Body, catalog: &Catalog) -> Conduct {
-    if !catalog.is_loaded() {
-        return Conduct::unknown();
-    }
-    let mut conduct = body.conduct;
-    let functions = body.calls.iter().filter_map(|name| catalog.function(name));
-    functions.for_each(|function| {
-        conduct.merge(&function.conduct);
-    });
-    for relation in body.words.iter().filter_map(|name| catalog.relation(name)) {
-        conduct.merge(&relation.reading);
-    }
-    for relation in body
-        .changes
-        .iter()
-        .filter_map(|name| catalog.relation(name))
-    {
-        conduct.merge(&relation.changing);
-    }
-    let inserts = body.inserts.iter();
-    let mut inserts = inserts.filter_map(|name| catalog.relation(name));
-    conduct.draws |= inserts.any(|relation| relation.draws());
-    // Whatever it runs, it runs on the primary already.
-    conduct.of_node = false;
-    conduct
 }
 
 impl Body {
@@ -207,10 +138,11 @@ impl Body {
         match word {
             "set_config" => self.set_config(rest),
             "setseed" | "pg_temp" => self.opaque(false),
-            "temp" | "temporary" if after(&["create", "local", "global", "replace", "into"]) => {
-                if !drops_on_commit(rest) {
-                    self.opaque(false);
-                }
+            "temp" | "temporary"
+                if after(&["create", "local", "global", "replace", "into"])
+                    && !drops_on_commit(rest) =>
+            {
+                self.opaque(false);
             }
             "hold" if after(&["with"]) => self.opaque(false),
             "execute" if after(&["query", "in", "for"]) => self.dynamic(rest, all, depth),

@@ -9,12 +9,12 @@ use pg_raw_parse::nodes::{CopyStmt, FuncCall, InsertStmt, RangeVar, SelectStmt};
 use crate::core::statement::{Effect, PinReason, Statement, WriteReason};
 
 use super::catalog::{Catalog, Relation};
-use super::definitions::{self, Created};
+use super::definitions::{self, Created, is_temporary};
 use super::functions::judge;
-use super::relations::{is_of_node, is_temporary};
+use super::system::is_of_node;
 use super::tree::push_children;
 use super::verdict::Verdict;
-use super::{body, settings};
+use super::{code, settings};
 
 /// `WITH HOLD` among a cursor's options, in PostgreSQL's own encoding of them.
 const CURSOR_WITH_HOLD: i32 = 0x20;
@@ -41,7 +41,7 @@ pub(super) fn classify(text: &str, catalog: &Catalog) -> Classified {
             by_shape: false,
             statement: Statement::unread(
                 WriteReason::DoesNotParse,
-                body::of_unread(text.as_bytes(), catalog),
+                code::of_unread(text.as_bytes(), catalog),
             ),
         },
     }
@@ -144,7 +144,7 @@ impl<'c> Examiner<'c, '_> {
                 self.verdict.write(WriteReason::Command);
                 self.verdict.may_commit_async = true;
                 self.verdict.literal = true;
-                let conduct = body::of_do(statement, self.catalog);
+                let conduct = code::of_do(statement, self.catalog);
                 self.verdict.conduct(&conduct);
             }
             Node::CallStmt(statement) => {
@@ -173,7 +173,7 @@ impl<'c> Examiner<'c, '_> {
             // Fills new columns by calling whatever their defaults say.
             Created::Filled => {
                 self.verdict.may_commit_async = true;
-                let conduct = body::of_definition(self.source, self.catalog);
+                let conduct = code::of_definition(self.source, self.catalog);
                 self.verdict.conduct(&conduct);
             }
             Created::Nothing => {}
@@ -300,7 +300,6 @@ impl<'c> Examiner<'c, '_> {
                 if reads {
                     self.verdict.conduct(&known.reading);
                 }
-                self.verdict.may_commit_async |= known.commits_async;
             }
         }
         known

@@ -10,7 +10,6 @@ use pg_raw_parse::raw::{DiscardMode, ObjectType, OnCommitAction, RoleSpecType};
 
 use crate::core::statement::{Effect, PinReason, Renew, WriteReason};
 
-use super::relations::is_temporary;
 use super::verdict::Verdict;
 
 /// What is left to look into.
@@ -22,7 +21,7 @@ pub(super) enum Created<'a> {
     Filled,
 }
 
-/// Adds what a statement means that is no query. `source` is its text.
+/// Adds what a statement means that is no query.
 pub(super) fn judge<'a>(node: Node<'a>, verdict: &mut Verdict) -> Created<'a> {
     match node {
         Node::DiscardStmt(statement) => verdict.effect(match statement.target {
@@ -254,4 +253,9 @@ fn drops_temporary(statement: &DropStmt) -> bool {
         schema == Some("pg_temp")
     };
     !statement.objects().is_empty() && statement.objects().iter().all(temporary)
+}
+
+/// Whether a relation lives in one server session only.
+pub(super) fn is_temporary(relation: &RangeVar) -> bool {
+    relation.relpersistence as u8 == b't' || relation.schemaname() == Some("pg_temp")
 }

@@ -9,6 +9,7 @@ use crate::core::statement::{Effect, Opaque, PinReason, WriteReason};
 
 use super::catalog::Catalog;
 use super::settings::custom;
+use super::system::{asks_about_node, runs_any_text};
 use super::verdict::Verdict;
 
 /// Adds what one call means for its statement. `once` if it runs once when the statement succeeds,
@@ -138,38 +139,6 @@ fn constant(mut node: Node<'_>) -> Option<ConstValue<'_>> {
         Node::A_Const(constant) => constant.val(),
         _ => None,
     }
-}
-
-/// Functions of PostgreSQL itself that run the SQL they are given.
-pub(super) fn runs_any_text(name: &str) -> bool {
-    matches!(name, "ts_stat" | "ts_rewrite") || name.starts_with("query_to_xml")
-}
-
-/// Functions that are not volatile, or whose volatility does not say it, but speak of one server
-/// or of one session on it.
-pub(super) fn asks_about_node(name: &str) -> bool {
-    name.starts_with("pg_advisory_")
-        || name.starts_with("pg_try_advisory_")
-        || name.starts_with("pg_stat_get_")
-        || name.starts_with("pg_show_")
-        || name.starts_with("pg_ls_")
-        || name.starts_with("pg_read_")
-        || matches!(
-            name,
-            "currval"
-                | "inet_server_addr"
-                | "inet_server_port"
-                | "lastval"
-                | "pg_backend_pid"
-                | "pg_conf_load_time"
-                | "pg_cursor"
-                | "pg_export_snapshot"
-                | "pg_listening_channels"
-                | "pg_my_temp_schema"
-                | "pg_postmaster_start_time"
-                | "pg_prepared_statement"
-                | "pg_stat_file"
-        )
 }
 
 /// Functions that write, named so that no gap in the catalogue lets one of them through.

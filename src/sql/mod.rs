@@ -7,13 +7,15 @@ mod body;
 mod cache;
 pub mod catalog;
 mod classify;
+mod code;
+mod conduct;
 mod definitions;
 mod functions;
 mod hint;
 mod lexical;
-mod relations;
 mod settings;
 mod shape;
+mod system;
 mod tree;
 mod verdict;
 mod words;
@@ -30,6 +32,9 @@ pub use lexical::{Encoding, Lexical};
 
 /// Longer texts are not parsed: they go to the primary, which is asked what they have left.
 pub const LONGEST_TEXT: usize = 1024 * 1024;
+
+/// More operators' characters in a row are not parsed.
+const LONGEST_RUN: usize = 256;
 
 /// Memory that the scanner keeps between texts.
 const KEPT: usize = 64 * 1024;
@@ -92,6 +97,9 @@ impl Classifier {
             return known;
         }
         let found = match lexical.read(text) {
+            Some(_) if has_long_run(text) => {
+                Arc::new(unexamined(text, WriteReason::TooLarge, catalog))
+            }
             Some(readable) => self.examine(&readable, text, has_shape, catalog),
             None => Arc::new(unexamined(text, WriteReason::NotReady, catalog)),
         };
@@ -165,9 +173,23 @@ impl Classifier {
     }
 }
 
+/// Whether operators' characters follow each other for long. PostgreSQL's scanner takes the square of a
+/// run's length for nested comments, and for plus and minus signs.
+fn has_long_run(text: &[u8]) -> bool {
+    let mut run = 0;
+    text.iter().any(|byte| {
+        run = if b"~!@#^&|`?+-*/%<>=".contains(byte) {
+            run + 1
+        } else {
+            0
+        };
+        run > LONGEST_RUN
+    })
+}
+
 /// A text that is not parsed.
 fn unexamined(text: &[u8], reason: WriteReason, catalog: &Catalog) -> Statement {
-    let mut statement = Statement::unread(reason, body::of_unread(text, catalog));
+    let mut statement = Statement::unread(reason, code::of_unread(text, catalog));
     statement.hint = hint::find(text).map(hint::parse);
     statement
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::core::statement::{Access, Effect, Opaque, Statement, Step, WriteReason};
 
-use super::catalog::Conduct;
+use super::conduct::{Conduct, merged};
 
 /// What is known so far about the statements of one text.
 #[derive(Debug)]
@@ -124,19 +124,5 @@ impl Verdict {
             may_commit_async: self.may_commit_async,
             hint: None,
         }
-    }
-}
-
-/// What is known of two pieces of code that both run.
-pub(super) fn merged(one: &Opaque, other: &Opaque) -> Opaque {
-    let mut names = one.names.to_vec();
-    for name in &other.names {
-        if !names.contains(name) {
-            names.push(name.clone());
-        }
-    }
-    Opaque {
-        names: names.into(),
-        any_name: one.any_name || other.any_name,
     }
 }

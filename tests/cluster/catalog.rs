@@ -1,7 +1,9 @@
 //! The function catalogue as a real server has it: what is volatile there is a write here.
 
+use std::time::{Duration, Instant};
+
 use pgcauseway::control::catalogs::changes;
-use pgcauseway::core::statement::{Access, Statement, WriteReason};
+use pgcauseway::core::statement::{Access, Effect, Statement, WriteReason};
 use pgcauseway::rig::{Cluster, Login};
 use pgcauseway::sql::catalog::Rows;
 use pgcauseway::sql::{Catalog, Classifier};
@@ -111,9 +113,9 @@ async fn what_postgresql_calls_volatile_is_a_write() {
     }
     for text in [
         "SELECT now(), lower('A'), count(*), sum(1), generate_series(1, 2), to_char(now(), 'YYYY')",
-        "SELECT a || b, extract(year FROM now()), trim('a'), 'a' SIMILAR TO 'b', now() AT TIME ZONE 'UTC' FROM t",
-        "SELECT row_number() OVER (), percentile_cont(0.5) WITHIN GROUP (ORDER BY a) FROM t",
-        "SELECT jsonb_agg(a), to_tsvector('a'), pg_get_userbyid(1), format('%s', 1), version() FROM t",
+        "SELECT a || b, extract(year FROM now()), trim('a'), 'a' SIMILAR TO 'b', now() AT TIME ZONE 'UTC' FROM pg_class",
+        "SELECT row_number() OVER (), percentile_cont(0.5) WITHIN GROUP (ORDER BY a) FROM pg_class",
+        "SELECT jsonb_agg(a), to_tsvector('a'), pg_get_userbyid(1), format('%s', 1), version() FROM pg_class",
         "SELECT pg_get_viewdef(1), obj_description(1, 'a'), pg_table_is_visible(1), current_setting('a')",
     ] {
         assert_eq!(classify(text, &catalog).access, Access::Read, "{text}");
@@ -172,6 +174,182 @@ async fn users_functions_are_what_they_were_declared() {
         assert!(classify("INSERT INTO t VALUES (1)", &catalog).may_commit_async);
         assert!(!classify("SELECT 1", &catalog).may_commit_async);
         owner.batch_execute("drop function m").await.unwrap();
+    }
+    cluster.stop().await.unwrap();
+}
+
+const OBJECTS: &str = "
+create table plain (a int);
+create table numbered (id serial primary key, a int);
+create table identified (id int generated always as identity, a int);
+create unlogged table scratch (a int);
+create sequence counted;
+create table fired (a int);
+create function leaves() returns trigger language plpgsql as
+  $$begin perform set_config('app.left', 'x', false); return new; end$$;
+create function stays() returns trigger language plpgsql as $$begin return new; end$$;
+create trigger t1 before insert on fired for each row execute function leaves();
+create table quiet (a int);
+create trigger t2 before insert on quiet for each row execute function stays();
+create function leaves_too() returns int language sql as $$select 1 from set_config('app.too', 'x', false)$$;
+create table filled (a int default leaves_too());
+create table checked (a int check (set_config('work_mem', '1MB', false) is not null));
+create table parent (id int primary key);
+create table child (id int references parent on delete cascade);
+create trigger t3 before delete on child for each row execute function leaves();
+create function atomic() returns bool language sql stable begin atomic select pg_is_in_recovery(); end;
+create view sessions as select count(*) as c from pg_stat_activity;
+create view over_sessions as select c from sessions;
+create view role as select pg_is_in_recovery() as standby;
+create view last as select last_value from counted;
+create view plainly as select a, count(*) from plain group by a;
+create view rows as select * from numbered;
+create materialized view kept as select 1 as a;
+create table ruled (a int);
+create rule r as on insert to ruled do also insert into numbered (a) values (new.a);
+";
+
+#[tokio::test]
+async fn relations_are_what_they_are_made_of() {
+    let cluster = Cluster::builder("catalog-relations")
+        .standbys(0)
+        .start()
+        .await
+        .unwrap();
+    let owner = owner(&cluster).await;
+    owner.batch_execute(OBJECTS).await.unwrap();
+    let (_, catalog) = load(&cluster, 1).await;
+    for text in [
+        "SELECT * FROM plain, numbered, kept, plainly, pg_class, information_schema.tables",
+        "SELECT * FROM quiet, fired, filled",
+    ] {
+        assert_eq!(classify(text, &catalog).access, Access::Read, "{text}");
+    }
+    for name in [
+        "scratch",
+        "counted",
+        "sessions",
+        "over_sessions",
+        "role",
+        "last",
+        "numbered_id_seq",
+        "nowhere",
+    ] {
+        let text = format!("SELECT * FROM {name}");
+        assert_eq!(classify(&text, &catalog).access, Access::Write, "{text}");
+    }
+    let effects = |text: &str| {
+        let found = classify(text, &catalog);
+        let effects = found.effects.iter().map(|step| match &step.effect {
+            Effect::Opaque(opaque) => format!("opaque {}", opaque.names.join(",")),
+            effect => format!("{effect:?}"),
+        });
+        effects.collect::<Vec<_>>().join(" ")
+    };
+    for (text, expected) in [
+        ("INSERT INTO plain VALUES (1)", ""),
+        ("INSERT INTO quiet VALUES (1)", ""),
+        ("UPDATE numbered SET a = 1", ""),
+        ("INSERT INTO numbered (id, a) VALUES (1, 2)", ""),
+        ("INSERT INTO numbered (a) VALUES (1)", "DrawsNumber"),
+        (
+            "INSERT INTO numbered (id, a) VALUES (DEFAULT, 2)",
+            "DrawsNumber",
+        ),
+        ("INSERT INTO identified (a) VALUES (1)", "DrawsNumber"),
+        ("COPY numbered (a) FROM STDIN", "DrawsNumber"),
+        ("INSERT INTO rows (a) VALUES (1)", "DrawsNumber"),
+        ("INSERT INTO ruled VALUES (1)", "DrawsNumber"),
+        ("INSERT INTO fired VALUES (1)", "opaque app.left"),
+        ("INSERT INTO filled DEFAULT VALUES", "opaque app.too"),
+        ("INSERT INTO checked VALUES (1)", "opaque "),
+        ("DELETE FROM parent", "opaque app.left"),
+        ("INSERT INTO nowhere VALUES (1)", "opaque  DrawsNumber"),
+        ("DO $$begin perform leaves_too(); end$$", "opaque app.too"),
+        ("DO $$begin perform 1 from plain; end$$", ""),
+        (
+            "DO $$begin insert into numbered (a) values (1); end$$",
+            "DrawsNumber",
+        ),
+    ] {
+        assert_eq!(effects(text), expected, "{text}");
+    }
+    assert!(catalog.function("atomic").unwrap().conduct.of_node);
+
+    let mut login: Login = cluster.credentials().monitor.clone();
+    login.database.clone_from(&cluster.application().database);
+    let client = cluster.primary().connect(&login).await.unwrap();
+    let (fingerprint, _) = changes(&client, None).await.unwrap().unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    assert!(
+        changes(&client, Some(&fingerprint))
+            .await
+            .unwrap()
+            .is_none()
+    );
+    client.batch_execute("COMMIT").await.unwrap();
+    owner
+        .batch_execute("ALTER TABLE fired DISABLE TRIGGER t1")
+        .await
+        .unwrap();
+    assert!(
+        changes(&client, Some(&fingerprint))
+            .await
+            .unwrap()
+            .is_some()
+    );
+    cluster.stop().await.unwrap();
+}
+
+const MANY: &str = "
+do $do$ begin
+for i in 1..1000 loop
+  execute format('create function many_%s(a int) returns int language plpgsql as $b$
+    declare total int := 0; begin %s return total; end $b$', i,
+    repeat('select count(*) into total from plain where a = total; update plain set a = 1 where a = 2; ', 20));
+end loop;
+for i in 1..500 loop
+  execute format('create view seen_%s as select p.a, count(*) as c, max(o.relname) as m, lower(o.relname) as l
+    from plain p join pg_class o on o.oid = p.a where p.a > %s group by p.a, o.relname', i, i);
+end loop;
+end $do$";
+
+#[tokio::test]
+async fn a_large_catalogue_is_read_quickly() {
+    let cluster = Cluster::builder("catalog-large")
+        .standbys(0)
+        .start()
+        .await
+        .unwrap();
+    let owner = owner(&cluster).await;
+    owner
+        .batch_execute("create table plain (a int)")
+        .await
+        .unwrap();
+    owner.batch_execute(MANY).await.unwrap();
+    let mut login: Login = cluster.credentials().monitor.clone();
+    login.database.clone_from(&cluster.application().database);
+    let client = cluster.primary().connect(&login).await.unwrap();
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let (fingerprint, rows) = changes(&client, None).await.unwrap().unwrap();
+        let read = begun.elapsed();
+        client.batch_execute("COMMIT").await.unwrap();
+        let begun = Instant::now();
+        let same = changes(&client, Some(&fingerprint)).await.unwrap();
+        let looked = begun.elapsed();
+        client.batch_execute("COMMIT").await.unwrap();
+        let begun = Instant::now();
+        let catalog = Catalog::from_rows(1, &rows);
+        let concluded = begun.elapsed();
+        eprintln!("read {read:?}, looked at again {looked:?}, concluded {concluded:?}");
+        assert!(same.is_none());
+        assert!(read < Duration::from_secs(5) && looked < Duration::from_secs(1));
+        assert_eq!(
+            classify("SELECT * FROM seen_7", &catalog).access,
+            Access::Read
+        );
+        assert!(catalog.function("many_7").unwrap().conduct.opaque.is_none());
     }
     cluster.stop().await.unwrap();
 }

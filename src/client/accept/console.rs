@@ -63,10 +63,11 @@ async fn converse(worker: &Arc<Worker>, socket: &mut Socket, user: &str, slot: &
                 skipping = false;
                 let text = frame::cstr(&body).map_or(&body[..], |(text, _)| text);
                 let text = String::from_utf8_lossy(text);
+                slot.begin();
                 let answering = answer(&*common.console, user, &text);
                 tokio::pin!(answering);
                 // Given up, a command is dropped: a PAUSE takes itself back.
-                loop {
+                let reply = loop {
                     tokio::select! {
                         biased;
                         reply = &mut answering => break reply,
@@ -77,7 +78,9 @@ async fn converse(worker: &Arc<Worker>, socket: &mut Socket, user: &str, slot: &
                         () = slot.cancelled() => break canceled(),
                         () = common.draining.cancelled() => return farewell(socket).await,
                     }
-                }
+                };
+                slot.end();
+                reply
             }
             Some((b'S', _)) => {
                 skipping = false;

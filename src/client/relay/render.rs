@@ -1,7 +1,7 @@
 //! Writing a batch for one particular server connection: statement names are replaced by those that
 //! the connection knows, and what is not prepared there yet is prepared on the way.
 
-use crate::backend::prepared::Prepared;
+use crate::backend::prepared::{Prepared, server_name};
 use crate::backend::server::Server;
 use crate::client::connection::batch::{Batch, End, Message};
 use crate::core::exchange::{Effects, Owed, TransactionStatus};
@@ -42,10 +42,12 @@ pub(in crate::client) fn render(
     }
     let mut out = Vec::with_capacity(batch.length + 64);
     // In front of everything, where no error of the batch can make the server skip it.
+    let token = server.talk.token;
     while let Some(closed) = server.talk.held.evict(max_prepared) {
         frame::write(&mut out, b'C', |body| {
             body.push(b'S');
-            body.extend_from_slice(format!("causeway_{closed}\0").as_bytes());
+            body.extend_from_slice(server_name(token, closed).as_bytes());
+            body.push(0);
         });
         server.talk.exchange.sent(Owed::OwnClose);
     }
@@ -222,6 +224,7 @@ fn ensure_named(prepared: &Prepared, server: &mut Server, out: &mut Vec<u8>) {
 
 fn parse_named(prepared: &Prepared, server: &mut Server, owed: Owed, out: &mut Vec<u8>) {
     server.talk.held.insert(prepared.id());
+    server.talk.token = prepared.token();
     if server.talk.forgotten {
         frame::write(out, b'C', |body| {
             body.push(b'S');

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::core::statement::Opaque;
 
+use super::entries::{Function, Map, Relation};
 use super::rows::{Dependency, FunctionRow, RelationRow, Rows};
-use super::{Conduct, Function, Map, Relation};
 use crate::sql::body::{self, Body};
-use crate::sql::functions::{asks_about_node, runs_any_text};
-use crate::sql::relations::is_of_node;
+use crate::sql::conduct::Conduct;
+use crate::sql::system::{asks_about_node, is_of_node, runs_any_text};
 
 /// The first object identifier that is not PostgreSQL's own.
 const FIRST_USER_OID: u32 = 16384;
@@ -264,7 +264,7 @@ impl<'a> Graph<'a> {
             relation.reading.merge(&reading.conduct);
             relation.changing.merge(&changing.conduct);
             relation.volatile |= reading.volatile;
-            relation.commits_async |= reading.commits_async || changing.commits_async;
+            relation.commits_async |= reading.commits_async;
             relation.numbered.extend(changing.numbered.iter().cloned());
             if relation != **known {
                 *known = Arc::new(relation);
@@ -319,7 +319,7 @@ fn of_system(name: &str) -> Conduct {
                 any_name: name == "set_config",
             })
         }),
-        of_node: asks_about_node(name),
+        of_node: asks_about_node(name) || name == "pg_is_in_recovery",
         draws: matches!(name, "nextval" | "setval"),
         asks: matches!(name, "currval" | "lastval"),
         notifies: name == "pg_notify",

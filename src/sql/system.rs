@@ -1,0 +1,57 @@
+//! What PostgreSQL's own functions and relations are about, by their names.
+
+/// Functions of PostgreSQL itself that run the SQL they are given.
+pub(super) fn runs_any_text(name: &str) -> bool {
+    matches!(name, "ts_stat" | "ts_rewrite") || name.starts_with("query_to_xml")
+}
+
+/// Functions that are not volatile, or whose volatility does not say it, but speak of one server
+/// or of one session on it.
+pub(super) fn asks_about_node(name: &str) -> bool {
+    name.starts_with("pg_advisory_")
+        || name.starts_with("pg_try_advisory_")
+        || name.starts_with("pg_stat_get_")
+        || name.starts_with("pg_show_")
+        || name.starts_with("pg_ls_")
+        || name.starts_with("pg_read_")
+        || matches!(
+            name,
+            "currval"
+                | "inet_server_addr"
+                | "inet_server_port"
+                | "lastval"
+                | "pg_backend_pid"
+                | "pg_conf_load_time"
+                | "pg_cursor"
+                | "pg_export_snapshot"
+                | "pg_listening_channels"
+                | "pg_my_temp_schema"
+                | "pg_postmaster_start_time"
+                | "pg_prepared_statement"
+                | "pg_stat_file"
+        )
+}
+
+/// Whether a relation shows the state of the node that is asked, not that of the database.
+pub(super) fn is_of_node(name: &str) -> bool {
+    name.starts_with("pg_stat_")
+        || name.starts_with("pg_statio_")
+        || matches!(
+            name,
+            "pg_aios"
+                | "pg_backend_memory_contexts"
+                | "pg_cursors"
+                | "pg_file_settings"
+                | "pg_hba_file_rules"
+                | "pg_ident_file_mappings"
+                | "pg_locks"
+                | "pg_prepared_statements"
+                | "pg_prepared_xacts"
+                | "pg_replication_origin_status"
+                | "pg_replication_slots"
+                | "pg_sequences"
+                | "pg_settings"
+                | "pg_shmem_allocations"
+                | "pg_wait_events"
+        )
+}
