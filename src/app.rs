@@ -24,10 +24,11 @@ use crate::control::agent_client::AgentClient;
 use crate::control::failover::{self, Controller};
 use crate::control::store::OpenError;
 use crate::control::{catalogs, monitor::NodeMonitor};
+use crate::core::route::MAX_NODES;
 use crate::core::topology::NodeId;
 use crate::logging::Switch;
 use crate::metrics::Metrics;
-use crate::shared::cluster::{ClusterState, MAX_NODES};
+use crate::shared::cluster::ClusterState;
 use crate::shared::maintenance::Maintenance;
 use crate::shared::operator::OperatorState;
 use crate::shared::pause::Pause;
@@ -178,6 +179,7 @@ pub async fn run(
         grace: SHUTDOWN_GRACE,
         greetings: Default::default(),
         definitions: Default::default(),
+        token: rand::random(),
         workers,
         cluster: Arc::clone(&cluster),
         metrics: Arc::clone(&metrics),

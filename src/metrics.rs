@@ -11,23 +11,23 @@ pub mod routing;
 
 use prometheus::{Registry, TextEncoder};
 
-use self::clients::Clients;
-use self::failover::Failover;
+use self::clients::ClientMetrics;
+use self::failover::FailoverMetrics;
 use self::make::Maker;
-use self::nodes::Nodes;
-use self::pools::Pools;
-use self::process::Process;
-use self::routing::Routing;
+use self::nodes::NodeMetrics;
+use self::pools::PoolMetrics;
+use self::process::ProcessMetrics;
+use self::routing::RoutingMetrics;
 
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    pub clients: Clients,
-    pub routing: Routing,
-    pub pools: Pools,
-    pub nodes: Nodes,
-    pub failover: Failover,
-    pub process: Process,
+    pub clients: ClientMetrics,
+    pub routing: RoutingMetrics,
+    pub pools: PoolMetrics,
+    pub nodes: NodeMetrics,
+    pub failover: FailoverMetrics,
+    pub process: ProcessMetrics,
 }
 
 impl Metrics {
@@ -39,12 +39,12 @@ impl Metrics {
             nodes,
         };
         Ok(Self {
-            clients: Clients::new(&make)?,
-            routing: Routing::new(&make, workers)?,
-            pools: Pools::new(&make)?,
-            nodes: Nodes::new(&make)?,
-            failover: Failover::new(&make)?,
-            process: Process::new(&make)?,
+            clients: ClientMetrics::new(&make)?,
+            routing: RoutingMetrics::new(&make, workers)?,
+            pools: PoolMetrics::new(&make)?,
+            nodes: NodeMetrics::new(&make)?,
+            failover: FailoverMetrics::new(&make)?,
+            process: ProcessMetrics::new(&make)?,
             registry,
         })
     }

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +41,7 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
                 tracing::error!(%error, "serve HTTP");
             }
         }
-        () = sampler::run(state.clone()) => {}
+        () = sampler::run(Arc::clone(&state.sources), Arc::clone(&state.sampler)) => {}
         () = gauges::sample(state) => {}
         () = shutdown.cancelled() => {}
     }

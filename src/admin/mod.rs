@@ -11,39 +11,15 @@ mod page;
 mod point;
 mod requests;
 mod sampler;
+mod sources;
 mod status;
 mod upkeep;
 
 use std::ops::Deref;
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
-use crate::config::Live;
-use crate::metrics::Metrics;
-use crate::shared::cluster::ClusterState;
-use crate::shared::maintenance::Maintenance;
-use crate::shared::operator::OperatorState;
-use crate::shared::pause::Pause;
-use crate::shared::registry::Connections;
 use sampler::Sampler;
-
-/// What the pages are made from, and whom orders go to.
-#[derive(Clone, Debug)]
-pub struct Sources {
-    /// The configuration in force; its nodes keep their order.
-    pub live: Arc<Live>,
-    /// Who carries out what concerns the whole proxy.
-    pub maintenance: Arc<dyn Maintenance>,
-    /// Closed by PAUSE.
-    pub pause: Arc<Pause>,
-    pub cluster: Arc<ClusterState>,
-    pub metrics: Arc<Metrics>,
-    /// Between operators and the failover controller.
-    pub operator: Arc<OperatorState>,
-    pub connections: Arc<Connections>,
-    pub shutdown: CancellationToken,
-}
+pub use sources::Sources;
 
 /// The sources, with what all viewers of the dashboard are shown.
 #[derive(Clone, Debug)]

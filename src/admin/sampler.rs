@@ -10,8 +10,8 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::State;
 use super::point::Point;
+use super::sources::Sources;
 use super::status::{self, Status};
 
 /// Pause between points.
@@ -80,11 +80,11 @@ impl Sampler {
 }
 
 /// Takes points for ever.
-pub(super) async fn run(state: State) {
+pub(super) async fn run(sources: Arc<Sources>, sampler: Arc<Sampler>) {
     let mut ticks = tokio::time::interval(PAUSE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let latency = || {
-        let [primary, standby] = state.metrics.routing.latency();
+        let [primary, standby] = sources.metrics.routing.latency();
         [primary.recorded(), standby.recorded()]
     };
     let mut earlier = VecDeque::from([latency()]);
@@ -100,13 +100,13 @@ pub(super) async fn run(state: State) {
         if earlier.len() > SMOOTHED {
             earlier.pop_front();
         }
-        let mut status = status::take(&state);
+        let mut status = status::take(&sources);
         status.events.retain(|event| event.number > told);
         told = status.events.last().map_or(told, |event| event.number);
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let at_ms = at.map_or(0, |since| since.as_millis() as u64);
         let point = Point::of(&status, span, at_ms);
-        if let Err(error) = state.sampler.show(&News { status, point }) {
+        if let Err(error) = sampler.show(&News { status, point }) {
             tracing::error!(%error, "write a point of the dashboard");
         }
     }

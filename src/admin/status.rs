@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::State;
+use super::sources::Sources;
 use super::upkeep::{Drain, drain_of};
 use crate::core::topology::{NodeView, Role};
 use crate::shared::operator::events::OperatorEvent;
@@ -88,7 +88,7 @@ pub(super) struct Count {
     pub(super) count: u64,
 }
 
-pub(super) fn take(state: &State) -> Status {
+pub(super) fn take(state: &Sources) -> Status {
     let topology = state.cluster.topology();
     let now_us = state.cluster.now_us();
     let loads = state.cluster.load.by_node();
@@ -181,7 +181,7 @@ fn node_status(
     }
 }
 
-fn paused(state: &State) -> Option<Paused> {
+fn paused(state: &Sources) -> Option<Paused> {
     let held = state.pause.held();
     let paused = Paused {
         all: held.all,
@@ -190,7 +190,7 @@ fn paused(state: &State) -> Option<Paused> {
     (paused.all || !paused.databases.is_empty()).then_some(paused)
 }
 
-fn pool(state: &State, node: &str) -> PoolStatus {
+fn pool(state: &Sources, node: &str) -> PoolStatus {
     let of = |gauges: &prometheus::IntGaugeVec| gauges.with_label_values(&[node]).get();
     PoolStatus {
         active: of(&state.metrics.pools.active),

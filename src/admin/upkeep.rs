@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::State;
+use super::sources::Sources;
 use crate::core::topology::{NodeId, NodeView};
 use crate::shared::maintenance::{NotReloaded, Reloaded};
 use crate::shared::pause::Pause;
@@ -61,7 +61,7 @@ pub(super) struct Drain {
 }
 
 /// How far the drain of a node has come, if it is drained.
-pub(super) fn drain_of(state: &State, view: &NodeView) -> Option<Drain> {
+pub(super) fn drain_of(state: &Sources, view: &NodeView) -> Option<Drain> {
     view.is_drained().then(|| {
         let connections = state.maintenance.open_on(view.id);
         let state = if connections == 0 {
@@ -76,7 +76,7 @@ pub(super) fn drain_of(state: &State, view: &NodeView) -> Option<Drain> {
 /// Keeps new reads from a standby and closes its idle connections, or, with `on` false, lets it have
 /// reads again. To ask for what is so already is no fault.
 pub(super) fn drain(
-    state: &State,
+    state: &Sources,
     name: &str,
     on: bool,
     from: &str,
@@ -109,20 +109,20 @@ pub(super) fn drain(
     Ok(look(state, id))
 }
 
-fn look(state: &State, id: NodeId) -> Option<Drain> {
+fn look(state: &Sources, id: NodeId) -> Option<Drain> {
     let topology = state.cluster.topology();
     topology.node(id).and_then(|view| drain_of(state, view))
 }
 
 /// Reads the configuration again.
-pub(super) async fn reload(state: &State, from: &str) -> Result<Reloaded, NotReloaded> {
+pub(super) async fn reload(state: &Sources, from: &str) -> Result<Reloaded, NotReloaded> {
     state.maintenance.reload(from).await
 }
 
 /// Lets the clients of a database, or all, wait with their next transaction, and waits until no server
 /// connection of theirs is left. Dropped before, it is taken back.
 pub(super) async fn pause(
-    state: &State,
+    state: &Sources,
     database: Option<&str>,
     from: &str,
 ) -> Result<(), Refused> {
@@ -159,7 +159,7 @@ pub(super) async fn pause(
 }
 
 /// Lets them go on.
-pub(super) fn resume(state: &State, database: Option<&str>, from: &str) -> Result<(), Refused> {
+pub(super) fn resume(state: &Sources, database: Option<&str>, from: &str) -> Result<(), Refused> {
     let whom = whom(database);
     if !state.pause.open(database) {
         return Err(Refused::Not(format!("{whom} not paused")));

@@ -10,7 +10,7 @@ use crate::config::{self, Config, Live};
 use crate::core::topology::NodeId;
 use crate::logging::Switch;
 use crate::metrics::Metrics;
-use crate::metrics::process::Reload;
+use crate::metrics::process::ReloadOutcome;
 use crate::shared::cluster::ClusterState;
 use crate::shared::maintenance::{Maintenance, NotReloaded, Reloaded, Reloading};
 use crate::shared::operator::OperatorState;
@@ -44,7 +44,7 @@ impl Maintenance for Maintainer {
             match self.read().await {
                 Ok(next) => Ok(self.take_over(next, from)),
                 Err(not) => {
-                    self.metrics.process.reloaded(Reload::Refused);
+                    self.metrics.process.reloaded(ReloadOutcome::Refused);
                     for fault in &not.faults {
                         tracing::error!(from, %fault, "the configuration was not reloaded; nothing has changed");
                     }
@@ -120,7 +120,7 @@ impl Maintainer {
             account.map(|account| account.server_password.clone())
         });
         self.cluster.reconfigure(&config);
-        self.metrics.process.reloaded(Reload::Applied);
+        self.metrics.process.reloaded(ReloadOutcome::Applied);
         self.metrics.process.config_was_read();
         let reloaded = Reloaded {
             applied: reload.applied,

@@ -9,7 +9,7 @@ use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::frontend;
 use tokio::net::TcpStream;
 
-use super::server::{CancelTarget, Origin, Server, Startup};
+use super::server::{CancelTarget, Origin, Server, StartupSettings};
 use crate::config::Secret;
 use crate::core::tag::{backend, field};
 use crate::shared::cluster::ClusterState;
@@ -108,7 +108,7 @@ pub struct Opened {
 /// Opens a server connection in the given life of a node, within `bound`.
 pub async fn connect(
     target: &Target,
-    startup: &Startup,
+    startup: &StartupSettings,
     origin: Origin,
     worker: usize,
     cluster: Arc<ClusterState>,

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::connect::{self, ConnectError, Target};
-use super::server::{Origin, Server, Startup};
+use super::server::{Origin, Server, StartupSettings};
 use crate::config::{self, Secret};
 use crate::core::topology::{NodeId, NodeView, Topology};
 use crate::metrics::Metrics;
@@ -60,7 +60,7 @@ pub(super) struct Shared {
 #[derive(Clone, Copy, Debug)]
 pub struct Want<'a> {
     /// The connection's startup packet must have asked for these.
-    pub startup: &'a Startup,
+    pub startup: &'a StartupSettings,
     /// Alive while the session is; to it belong the connections whose sequence numbers are its own.
     pub session: &'a Arc<()>,
 }
@@ -480,7 +480,7 @@ struct Permit<'a> {
 }
 
 impl Permit<'_> {
-    async fn open(self, worker: usize, startup: &Startup) -> Result<Lease, AcquireError> {
+    async fn open(self, worker: usize, startup: &StartupSettings) -> Result<Lease, AcquireError> {
         let pool = self.pool;
         let shared = &pool.shared;
         let node = Arc::clone(&pool.name);

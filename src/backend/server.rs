@@ -39,7 +39,7 @@ pub struct CancelTarget {
 
 /// Settings that a client's startup packet asked for. They stand in the server connection's own startup
 /// packet, so that they are what RESET, SET … TO DEFAULT and DISCARD ALL return to.
-pub type Startup = Arc<[(String, String)]>;
+pub type StartupSettings = Arc<[(String, String)]>;
 
 /// What is said on a server connection: what was sent, what is owed for it, what is prepared.
 #[derive(Debug, Default)]
@@ -58,6 +58,10 @@ pub struct Conversation {
     pub describing: VecDeque<(u64, Box<[u8]>)>,
     /// Whose unnamed statement it holds.
     pub unnamed: Option<u64>,
+    /// A message of the batch that is being sent drops everything prepared.
+    pub forgetting: bool,
+    /// Everything prepared was dropped, or may have been: a name may still be taken.
+    pub forgotten: bool,
     /// Statements that are prepared under a client's own names, for SQL that speaks of them: with their
     /// numbers.
     pub exposed: HashMap<Box<[u8]>, u64>,
@@ -88,7 +92,7 @@ pub struct Server {
     /// What is said on it.
     pub talk: Conversation,
     /// What its startup packet asked for.
-    pub startup: Startup,
+    pub startup: StartupSettings,
     /// The session whose numbers `lastval` and `currval` speak of here.
     pub numbers_of: Weak<()>,
     /// Somebody has drawn a number here since it was opened, or since DISCARD SEQUENCES.
@@ -129,7 +133,7 @@ impl Server {
         cancel: CancelTarget,
         parameters: Arc<[(String, String)]>,
         commits_async: bool,
-        startup: Startup,
+        startup: StartupSettings,
         worker: usize,
         cluster: Arc<ClusterState>,
     ) -> Self {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::http::{self, Asked, Carried};
-use crate::top::{Event, Events};
+use crate::top::{EventReader, ServerSentEvent};
 
 /// More than any answer.
 const ANSWER_BYTES: usize = 4 << 20;
@@ -31,7 +31,7 @@ pub(super) struct AdminClient {
 /// An open feed, which ends with this.
 pub(super) struct Feed {
     body: Incoming,
-    events: Events,
+    events: EventReader,
     _carried: Carried,
 }
 
@@ -53,7 +53,7 @@ impl AdminClient {
         if status.is_success() {
             return Ok(Feed {
                 body,
-                events: Events::default(),
+                events: EventReader::default(),
                 _carried: carried,
             });
         }
@@ -90,7 +90,7 @@ impl AdminClient {
 
 impl Feed {
     /// The next event. The caller bounds it.
-    pub(super) async fn next(&mut self) -> Result<Event, String> {
+    pub(super) async fn next(&mut self) -> Result<ServerSentEvent, String> {
         loop {
             if let Some(event) = self.events.take()? {
                 return Ok(event);

@@ -14,7 +14,7 @@ use super::accept::cancels::Cancels;
 use super::rules::{LiveRules, StartConfig};
 use crate::backend::pools::Pools;
 use crate::backend::prepared::{Prepared, Registry, Sense};
-use crate::backend::server::Startup;
+use crate::backend::server::StartupSettings;
 use crate::core::statement::Statement;
 use crate::core::topology::Incarnation;
 use crate::metrics::Metrics;
@@ -53,9 +53,11 @@ pub struct Common {
     /// The cancel registry.
     pub cancels: Cancels,
     /// ParameterStatus as the servers give it, by database, user and startup settings.
-    pub greetings: RwLock<HashMap<(DatabaseName, UserName, Startup), Greeting>>,
+    pub greetings: RwLock<HashMap<(DatabaseName, UserName, StartupSettings), Greeting>>,
     /// Changes of definitions seen, by database.
     pub definitions: RwLock<HashMap<DatabaseName, Arc<AtomicU64>>>,
+    /// In the names of prepared statements: nobody's guess.
+    pub token: u64,
     /// Number of workers.
     pub workers: usize,
     /// Cancelled when idle sessions are to end.
@@ -120,6 +122,7 @@ impl Worker {
             known: Mutex::new(Known {
                 classifier: Classifier::new(REMEMBERED),
                 registry: Registry::new(
+                    self.common.token,
                     self.index as u64 + 1,
                     self.common.workers as u64,
                     REMEMBERED,

@@ -11,7 +11,7 @@ use crate::core::gauge::Position;
 use crate::core::lsn::{Lsn, Timeline, WalGeometry};
 use crate::core::timeline::TimelineHistory;
 use crate::core::topology::Role;
-use crate::core::visibility::{Finished, parse_snapshot};
+use crate::core::visibility::{FinishedIds, parse_snapshot};
 use crate::pg;
 use crate::pg::queries::{self, checkpoint_timeline, primary_timeline, received_timeline};
 
@@ -210,7 +210,7 @@ impl Probe {
         let replay = Lsn(replay.map_or(0, u64::from));
         let running: Vec<String> = row.try_get("running")?;
         let still_running: Option<Arc<[u64]>> = running.iter().map(|id| id.parse().ok()).collect();
-        let finished = Finished {
+        let finished = FinishedIds {
             xmax: snapshot.xmax,
             still_running: still_running.ok_or(ProbeError::Unexpected("a transaction id"))?,
             // The snapshot is older than the position in the same answer.

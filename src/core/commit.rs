@@ -51,7 +51,7 @@ pub enum Credit {
 
 /// `pg_xact_status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum XidStatus {
     /// It committed.
     Committed,
     /// It was rolled back, or ended with its server.
@@ -99,13 +99,13 @@ impl Pending {
 
 impl Credit {
     /// Judges the witness's answer.
-    pub fn judge(self, status: Status) -> Verdict {
+    pub fn judge(self, status: XidStatus) -> Verdict {
         match (self, status) {
             (Self::RolledBack, _) => Verdict::RolledBack,
             (Self::None, _) => Verdict::Unknown,
-            (_, Status::Aborted | Status::NeverBegun) => Verdict::RolledBack,
-            (Self::Full, Status::Committed) => Verdict::Committed,
-            (Self::Full, Status::InProgress) => Verdict::Wait,
+            (_, XidStatus::Aborted | XidStatus::NeverBegun) => Verdict::RolledBack,
+            (Self::Full, XidStatus::Committed) => Verdict::Committed,
+            (Self::Full, XidStatus::InProgress) => Verdict::Wait,
             (_, _) => Verdict::Unknown,
         }
     }
@@ -149,10 +149,10 @@ mod tests {
             history: None,
         };
         let credit = PENDING.credit(same);
-        assert_eq!(credit.judge(Status::Committed), Verdict::Committed);
-        assert_eq!(credit.judge(Status::InProgress), Verdict::Wait);
-        assert_eq!(credit.judge(Status::Aborted), Verdict::RolledBack);
-        assert_eq!(credit.judge(Status::Forgotten), Verdict::Unknown);
+        assert_eq!(credit.judge(XidStatus::Committed), Verdict::Committed);
+        assert_eq!(credit.judge(XidStatus::InProgress), Verdict::Wait);
+        assert_eq!(credit.judge(XidStatus::Aborted), Verdict::RolledBack);
+        assert_eq!(credit.judge(XidStatus::Forgotten), Verdict::Unknown);
     }
 
     #[test]
@@ -164,10 +164,10 @@ mod tests {
             history: None,
         };
         let credit = PENDING.credit(restarted);
-        assert_eq!(credit.judge(Status::Committed), Verdict::Unknown);
-        assert_eq!(credit.judge(Status::InProgress), Verdict::Unknown);
-        assert_eq!(credit.judge(Status::Aborted), Verdict::RolledBack);
-        assert_eq!(credit.judge(Status::NeverBegun), Verdict::RolledBack);
+        assert_eq!(credit.judge(XidStatus::Committed), Verdict::Unknown);
+        assert_eq!(credit.judge(XidStatus::InProgress), Verdict::Unknown);
+        assert_eq!(credit.judge(XidStatus::Aborted), Verdict::RolledBack);
+        assert_eq!(credit.judge(XidStatus::NeverBegun), Verdict::RolledBack);
     }
 
     #[test]
@@ -176,11 +176,11 @@ mod tests {
         assert_eq!(PENDING.credit(promoted(&before)), Credit::RolledBack);
         let beyond = fork_at(0x5001);
         let credit = PENDING.credit(promoted(&beyond));
-        assert_eq!(credit.judge(Status::Committed), Verdict::Committed);
+        assert_eq!(credit.judge(XidStatus::Committed), Verdict::Committed);
         // The commit record itself was not received.
-        assert_eq!(credit.judge(Status::Aborted), Verdict::RolledBack);
+        assert_eq!(credit.judge(XidStatus::Aborted), Verdict::RolledBack);
         let stranger = TimelineHistory::default();
         let credit = PENDING.credit(promoted(&stranger));
-        assert_eq!(credit.judge(Status::Aborted), Verdict::Unknown);
+        assert_eq!(credit.judge(XidStatus::Aborted), Verdict::Unknown);
     }
 }

@@ -192,6 +192,11 @@ impl Exchange {
         self.copy
     }
 
+    /// A Flush was sent: what the server has to say comes without a Sync.
+    pub fn flushed(&mut self) {
+        self.copied = false;
+    }
+
     /// The client ended its COPY data, one way or the other.
     pub fn copy_ended(&mut self) {
         self.copied = self.copy == Copy::In { extended: true };

@@ -20,6 +20,9 @@ pub struct Policy {
     pub lossless: bool,
 }
 
+/// As many nodes as a `NodeSet` has bits.
+pub const MAX_NODES: usize = u64::BITS as usize;
+
 /// A set of nodes, as a bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeSet(pub u64);

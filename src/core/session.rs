@@ -10,7 +10,7 @@ use std::str::FromStr;
 use super::gauge::Gauge;
 use super::lsn::{Lsn, Timeline};
 use super::topology::{Incarnation, Life, NodeId, NodeView, Topology};
-use super::visibility::{Finished, primary_shows};
+use super::visibility::{FinishedIds, primary_shows};
 
 /// How fresh a session's reads must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -78,12 +78,12 @@ pub struct Mark {
     /// Which position to read off a later probe.
     pub cover: Cover,
     /// Who showed the session what it has seen.
-    pub origin: Origin,
+    pub origin: ShownBy,
 }
 
 /// Who showed a session what it has seen: decides what proof a move to the primary needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum ShownBy {
     /// The primary: it goes on showing it.
     Primary,
     /// A standby: the primary may not show it yet.
@@ -171,7 +171,7 @@ impl Seen {
     /// A transaction ended on a standby whose state it was allowed to see.
     pub fn read_on_standby(&mut self, node: NodeId, at: LifeAt<'_>) {
         self.home = Some(node);
-        self.set(node, at, Cover::Flush, Origin::Standby);
+        self.set(node, at, Cover::Flush, ShownBy::Standby);
     }
 
     /// A transaction ended on the primary.
@@ -185,10 +185,10 @@ impl Seen {
             _ if at.gauge.may_show_unflushed() => Cover::Insert,
             _ => cover,
         };
-        self.set(node, at, cover, Origin::Primary);
+        self.set(node, at, cover, ShownBy::Primary);
     }
 
-    fn set(&mut self, node: NodeId, at: LifeAt<'_>, cover: Cover, origin: Origin) {
+    fn set(&mut self, node: NodeId, at: LifeAt<'_>, cover: Cover, origin: ShownBy) {
         let (incarnation, probe) = (at.incarnation, at.gauge.sent());
         self.certain = match (cover, self.mark) {
             (Cover::Unknown, Some(mark)) if mark.cover != Cover::Unknown => Some(Certain {
@@ -248,8 +248,8 @@ impl Seen {
         mark.node = node;
         mark.incarnation = primary.incarnation;
         mark.probe = primary.gauge.sent();
-        if mark.origin == Origin::Standby {
-            mark.origin = Origin::LostStandby;
+        if mark.origin == ShownBy::Standby {
+            mark.origin = ShownBy::LostStandby;
         }
         self.upper = None;
         self.testimony = None;
@@ -287,7 +287,7 @@ impl Seen {
         let kept = match (upper, fork) {
             (Some(upper), Some(fork)) => upper.lsn <= fork,
             // The node that showed it was promoted.
-            (None, Some(_)) if mark.node == node.id && mark.origin == Origin::Standby => true,
+            (None, Some(_)) if mark.node == node.id && mark.origin == ShownBy::Standby => true,
             _ => false,
         };
         match upper {
@@ -331,7 +331,7 @@ impl Seen {
     /// A promoted node had replayed all of the timeline that it left, and shows it.
     fn shown_by_promoted(&mut self) {
         if let Some(mark) = &mut self.mark {
-            mark.origin = Origin::Primary;
+            mark.origin = ShownBy::Primary;
         }
     }
 
@@ -346,12 +346,12 @@ impl Seen {
         let Some((primary, snapshot)) = topology.primary().and_then(NodeView::as_primary) else {
             return false;
         };
-        if mark.origin == Origin::Primary {
+        if mark.origin == ShownBy::Primary {
             return true;
         }
         let shown_before = topology
             .node(mark.node)
-            .filter(|_| mark.origin == Origin::Standby);
+            .filter(|_| mark.origin == ShownBy::Standby);
         let life = shown_before.and_then(|node| node.life.as_ref());
         if life.is_some_and(|life| life.incarnation == primary.incarnation) {
             // It was promoted, and goes on showing what it had replayed.
@@ -373,7 +373,7 @@ impl Seen {
     }
 
     /// The witness as it is now, if it still lives the life in which it was asked.
-    fn present<'a>(&self, topology: &'a Topology) -> Option<(&'a Life, &'a Finished)> {
+    fn present<'a>(&self, topology: &'a Topology) -> Option<(&'a Life, &'a FinishedIds)> {
         let witness = self.testimony.as_ref()?;
         topology
             .node(witness.node)?
@@ -386,7 +386,7 @@ impl Seen {
     fn testify(&mut self, mark: Mark, topology: &Topology) -> Option<Testimony> {
         let itself = topology
             .node(mark.node)
-            .filter(|_| mark.origin == Origin::Standby)
+            .filter(|_| mark.origin == ShownBy::Standby)
             .and_then(|node| Some((node.id, node.as_standby()?)))
             .filter(|(_, (life, _))| life.incarnation == mark.incarnation);
         let (node, (life, finished)) = match itself {
@@ -419,7 +419,7 @@ impl Seen {
 struct Testimony {
     node: NodeId,
     incarnation: Incarnation,
-    finished: Finished,
+    finished: FinishedIds,
 }
 
 /// The incarnation in which a transaction ran, as its server connection knows it.

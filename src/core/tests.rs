@@ -6,11 +6,11 @@ use super::gauge::{Gauge, Measurement, Position};
 use super::lsn::{Lsn, Timeline};
 use super::replication::Bond;
 use super::route::{Decision, NodeSet, Policy, Question, decide};
-use super::session::{Cover, Level, LifeAt, Origin, Seen};
+use super::session::{Cover, Level, LifeAt, Seen, ShownBy};
 use super::statement::Access;
 use super::timeline::{TimelineHistory, TimelineSwitch};
 use super::topology::{Incarnation, Lag, Life, NodeId, NodeView, Role, Topology, Writer};
-use super::visibility::{Finished, Snapshot, parse_snapshot};
+use super::visibility::{FinishedIds, Snapshot, parse_snapshot};
 
 const MS: u64 = 1000;
 const POLICY: Policy = Policy {
@@ -42,7 +42,7 @@ impl Cluster {
         }
         cluster.life(0, 1, Role::Primary(Snapshot::default()));
         for id in [1, 2] {
-            let role = Role::Standby(Finished::default());
+            let role = Role::Standby(FinishedIds::default());
             cluster.life(id, u64::from(id) + 1, role);
         }
         cluster
@@ -84,7 +84,7 @@ impl Cluster {
     fn finished(mut self, id: u16, probe: u64, xmax: u64, still_running: &[u64]) -> Self {
         let life = self.of(id);
         life.latest.probe = probe;
-        life.role = Role::Standby(Finished {
+        life.role = Role::Standby(FinishedIds {
             xmax,
             still_running: Arc::from(still_running),
             at_least: life.latest.position.flush,
@@ -314,7 +314,7 @@ fn a_lost_standbys_session_needs_another_that_has_as_much() {
     // Whatever it showed, the primary had flushed by its next probe: that found 600.
     let mark = *seen.mark().unwrap();
     assert_eq!((mark.node, mark.probe), (NodeId(0), 5));
-    assert_eq!(mark.origin, Origin::LostStandby);
+    assert_eq!(mark.origin, ShownBy::LostStandby);
     let later = |replayed| {
         let mut cluster = lost().behind(2, replayed).finished(2, 6, 20, &[]);
         let primary = cluster.of(0);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::gauge::{Gauge, Measurement};
 use super::lsn::Timeline;
 use super::timeline::TimelineHistory;
-use super::visibility::{Finished, Snapshot};
+use super::visibility::{FinishedIds, Snapshot};
 
 /// So many ended lives of a node are remembered. A session that slept through a failover would
 /// otherwise have to be told that what it has seen may be lost.
@@ -30,7 +30,7 @@ pub enum Role {
     /// Accepts writes.
     Primary(Snapshot),
     /// In recovery.
-    Standby(Finished),
+    Standby(FinishedIds),
 }
 
 /// What is known of a node's present incarnation.
@@ -117,7 +117,7 @@ impl NodeView {
     }
 
     /// The present life, if the node is a standby.
-    pub fn as_standby(&self) -> Option<(&Life, &Finished)> {
+    pub fn as_standby(&self) -> Option<(&Life, &FinishedIds)> {
         match self.usable() {
             Some(life) => match &life.role {
                 Role::Standby(finished) => Some((life, finished)),

@@ -20,7 +20,7 @@ pub struct Snapshot {
 
 /// What a standby held to be finished at one probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Finished {
+pub struct FinishedIds {
     /// Every id from here on is not finished there.
     pub xmax: u64,
     /// Ids that were asked about and were still running there.
@@ -33,7 +33,7 @@ pub struct Finished {
 ///
 /// A later snapshot of the same primary then shows it too, so the answer never expires. Ids that
 /// the standby held to be running at a later moment (`running_later`) were running then as well.
-pub fn primary_shows(primary: &Snapshot, standby: &Finished, running_later: &[u64]) -> bool {
+pub fn primary_shows(primary: &Snapshot, standby: &FinishedIds, running_later: &[u64]) -> bool {
     let unfinished = |id: &u64| {
         *id >= standby.xmax || standby.still_running.contains(id) || running_later.contains(id)
     };
@@ -64,8 +64,8 @@ mod tests {
         parse_snapshot(text).unwrap()
     }
 
-    fn standby(xmax: u64, still_running: &[u64]) -> Finished {
-        Finished {
+    fn standby(xmax: u64, still_running: &[u64]) -> FinishedIds {
+        FinishedIds {
             xmax,
             still_running: Arc::from(still_running),
             at_least: Lsn(0),

@@ -5,7 +5,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge};
 use super::make::{Made, Maker};
 
 #[derive(Debug)]
-pub struct Clients {
+pub struct ClientMetrics {
     pub connections: IntGauge,
     pub connections_max: IntGauge,
     pub refused: IntCounter,
@@ -13,7 +13,7 @@ pub struct Clients {
     pub errors: IntCounterVec,
 }
 
-impl Clients {
+impl ClientMetrics {
     pub(super) fn new(make: &Maker<'_>) -> Made<Self> {
         Ok(Self {
             connections: make.gauge("client_connections", "Client connections that are open.")?,

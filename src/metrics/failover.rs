@@ -30,7 +30,7 @@ pub enum Ended {
 }
 
 #[derive(Debug)]
-pub struct Failover {
+pub struct FailoverMetrics {
     pub state: FailoverState,
     pub epoch: IntGauge,
     pub write_gap: Histogram,
@@ -38,7 +38,7 @@ pub struct Failover {
     ended: IntCounterVec,
 }
 
-impl Failover {
+impl FailoverMetrics {
     pub(super) fn new(make: &Maker<'_>) -> Made<Self> {
         let ended = make.counters(
             "failovers_total",

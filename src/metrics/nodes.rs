@@ -10,7 +10,7 @@ const LAG: [f64; 15] = [
 ];
 
 #[derive(Debug)]
-pub struct Nodes {
+pub struct NodeMetrics {
     pub up: IntGaugeVec,
     pub role: IntGaugeVec,
     pub timeline: IntGaugeVec,
@@ -28,7 +28,7 @@ pub struct Nodes {
     pub incarnations_ended: IntCounterVec,
 }
 
-impl Nodes {
+impl NodeMetrics {
     pub(super) fn new(make: &Maker<'_>) -> Made<Self> {
         let drained = make.gauges(
             "node_drained",

@@ -5,7 +5,7 @@ use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 use super::make::{Made, Maker, SHORT};
 
 #[derive(Debug)]
-pub struct Pools {
+pub struct PoolMetrics {
     pub active: IntGaugeVec,
     pub idle: IntGaugeVec,
     pub waiting: IntGaugeVec,
@@ -17,7 +17,7 @@ pub struct Pools {
 
 const LOGIN_OUTCOMES: [&str; 2] = ["failed", "ok"];
 
-impl Pools {
+impl PoolMetrics {
     pub(super) fn new(make: &Maker<'_>) -> Made<Self> {
         let logins = make.counters(
             "server_logins_total",

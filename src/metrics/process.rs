@@ -10,18 +10,18 @@ use super::make::{Made, Maker};
 /// How a reload of the configuration ended.
 #[derive(Clone, Copy, Debug, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
-pub enum Reload {
+pub enum ReloadOutcome {
     Applied,
     Refused,
 }
 
 #[derive(Debug)]
-pub struct Process {
+pub struct ProcessMetrics {
     reloads: IntCounterVec,
     config_read: Gauge,
 }
 
-impl Process {
+impl ProcessMetrics {
     pub(super) fn new(make: &Maker<'_>) -> Made<Self> {
         make.gauge(
             "start_time_seconds",
@@ -36,7 +36,7 @@ impl Process {
             "Reloads of the configuration, by whether it was taken over.",
             &["outcome"],
         )?;
-        for outcome in Reload::VARIANTS {
+        for outcome in ReloadOutcome::VARIANTS {
             reloads.with_label_values(&[<&str>::from(outcome)]);
         }
         Ok(Self {
@@ -48,7 +48,7 @@ impl Process {
         })
     }
 
-    pub fn reloaded(&self, outcome: Reload) {
+    pub fn reloaded(&self, outcome: ReloadOutcome) {
         self.reloads
             .with_label_values(&[<&str>::from(outcome)])
             .inc();

@@ -14,7 +14,7 @@ use crate::core::route::{Reason, Replay};
 const ROUTES: [&str; 2] = ["primary", "standby"];
 
 #[derive(Debug)]
-pub struct Routing {
+pub struct RoutingMetrics {
     /// By route and `Reason::index`.
     statements: [[IntCounter; Reason::LABELS.len()]; 2],
     /// By node, in configuration order.
@@ -31,7 +31,7 @@ pub struct Routing {
     pub hold_timeouts: IntCounter,
 }
 
-impl Routing {
+impl RoutingMetrics {
     pub(super) fn new(make: &Maker<'_>, workers: usize) -> Made<Self> {
         let statements = make.counters(
             "statements_total",

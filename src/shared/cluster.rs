@@ -16,9 +16,6 @@ use crate::config::{Config, Node};
 use crate::core::route::NodeSet;
 use crate::core::topology::{NodeId, NodeView, Topology, Writer};
 
-/// As many nodes as a `NodeSet` has bits.
-pub const MAX_NODES: usize = 64;
-
 #[derive(Debug)]
 pub struct ClusterState {
     pub demands: Demands,

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tokio::sync::Notify;
 
-use super::cluster::MAX_NODES;
-use crate::core::route::NodeSet;
+use crate::core::route::{MAX_NODES, NodeSet};
 use crate::core::topology::NodeId;
 
 /// Requests for a measurement, by node; those made while one is pending share it.

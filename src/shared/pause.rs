@@ -15,19 +15,19 @@ use tokio::sync::Notify;
 pub struct Pause {
     /// Closed for somebody: all that a session has to look at as a rule.
     closed: AtomicBool,
-    held: Mutex<Held>,
+    held: Mutex<Paused>,
     opened: Notify,
 }
 
 /// For whom it is closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct Paused {
     pub all: bool,
     /// For the clients of these databases.
     pub databases: BTreeSet<String>,
 }
 
-impl Held {
+impl Paused {
     /// Whether the clients of a database wait.
     pub fn holds(&self, database: &str) -> bool {
         self.all || self.databases.contains(database)
@@ -64,7 +64,7 @@ impl Pause {
     }
 
     /// For whom it is closed.
-    pub fn held(&self) -> Held {
+    pub fn held(&self) -> Paused {
         self.held.lock().clone()
     }
 
@@ -84,7 +84,7 @@ impl Pause {
         let mut held = self.held.lock();
         let news = match database {
             Some(database) => held.databases.remove(database),
-            None => std::mem::take(&mut *held) != Held::default(),
+            None => std::mem::take(&mut *held) != Paused::default(),
         };
         self.closed.store(!held.holds_nobody(), Ordering::Release);
         drop(held);
@@ -122,6 +122,6 @@ mod tests {
         pause.close(None);
         assert!(pause.open(None), "everything at once");
         assert!(pause.is_open("a") && pause.is_open("b"));
-        assert_eq!(pause.held(), Held::default());
+        assert_eq!(pause.held(), Paused::default());
     }
 }

@@ -5,14 +5,14 @@
 const MOST: usize = 8 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct ServerSentEvent {
     pub name: String,
     pub data: String,
 }
 
 /// Bytes in, events out.
 #[derive(Debug, Default)]
-pub struct Events {
+pub struct EventReader {
     bytes: Vec<u8>,
     /// So many of them are known to hold no end of a line.
     searched: usize,
@@ -20,14 +20,14 @@ pub struct Events {
     data: String,
 }
 
-impl Events {
+impl EventReader {
     /// Takes what has arrived.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// The next event, if it is complete. What is no feed of a proxy is an error.
-    pub fn take(&mut self) -> Result<Option<Event>, String> {
+    pub fn take(&mut self) -> Result<Option<ServerSentEvent>, String> {
         while let Some(line) = self.line()? {
             match line.split_once(':') {
                 Some(("event", name)) => self.name = name.trim_start().to_owned(),
@@ -40,7 +40,7 @@ impl Events {
                     let name = std::mem::take(&mut self.name);
                     let data = std::mem::take(&mut self.data);
                     if !data.is_empty() {
-                        return Ok(Some(Event { name, data }));
+                        return Ok(Some(ServerSentEvent { name, data }));
                     }
                 }
                 None => return Err("this is no feed of a proxy".to_owned()),

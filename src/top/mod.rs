@@ -11,5 +11,5 @@ mod status;
 mod tests;
 
 pub use draw::draw;
-pub use feed::{Event, Events};
+pub use feed::{EventReader, ServerSentEvent};
 pub use model::{Happening, Key, Model};

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::feed::Event;
+use super::feed::ServerSentEvent;
 use super::format;
 use super::status::{News, NodePoint, Past, Percentiles, Point, Status, Told};
 
@@ -21,7 +21,7 @@ const GAP_MS: u64 = 3_000;
 #[derive(Debug)]
 pub enum Happening {
     /// The proxy has said something.
-    Said(Event),
+    Said(ServerSentEvent),
     /// There is no connection to the proxy.
     Lost {
         why: String,
@@ -127,7 +127,7 @@ impl Model {
         Ok(())
     }
 
-    fn hear(&mut self, event: &Event, now: Duration) -> Result<(), String> {
+    fn hear(&mut self, event: &ServerSentEvent, now: Duration) -> Result<(), String> {
         let wrong = |error| {
             format!(
                 "what it says at `{}` is not understood: {error}",

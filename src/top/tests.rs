@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::format::{bars, bytes, count, long, span, time_of_day};
 use super::model::{Model, Weight};
-use super::{Event, Events, Happening, Key, draw};
+use super::{EventReader, Happening, Key, ServerSentEvent, draw};
 
 const START_MS: u64 = 1_800_000_000_000;
 
@@ -59,7 +59,7 @@ fn told(number: u64, text: &str) -> Value {
 }
 
 fn say(model: &mut Model, name: &str, data: &Value) {
-    let event = Event {
+    let event = ServerSentEvent {
         name: name.to_owned(),
         data: data.to_string(),
     };
@@ -129,7 +129,7 @@ pg1 leads; pg3 is down
 │pg3 serves nobody: it led before; it is rewound                               │
 │pg3 (down): Connection refused                                                │
 └──────────────────────────────────────────────────────────────────────────────┘
-┌ Events (UTC) ────────────────────────────────────────────────────────────────┐
+┌ EventReader (UTC) ────────────────────────────────────────────────────────────────┐
 │08:00:01 promoted         pg1 leads on timeline 3, which begins at 0/4FFFF00  │
 │                                                                              │
 │                                                                              │
@@ -141,7 +141,7 @@ q quit   Tab events or overview   ↑ ↓ PgUp PgDn Home End scroll the events";
 #[test]
 fn a_low_window_keeps_the_nodes_and_the_latest_event() {
     let shown = screen(&loaded(), 60, 13, 1);
-    for text in ["pg2 ", "08:00:01", "Events"] {
+    for text in ["pg2 ", "08:00:01", "EventReader"] {
         assert!(shown.contains(text), "{text}:\n{shown}");
     }
     assert!(!shown.contains("Where statements go"), "{shown}");
@@ -283,17 +283,17 @@ fn long_events_are_told_to_their_end_in_their_own_view() {
 
 #[test]
 fn what_is_no_feed_of_a_proxy_is_refused() {
-    let mut events = Events::default();
+    let mut events = EventReader::default();
     events.push(b"<!DOCTYPE html>\n");
     assert!(events.take().is_err());
-    let mut events = Events::default();
+    let mut events = EventReader::default();
     events.push(b"data: \xff\xfe\n\n");
     assert!(events.take().is_err());
-    let mut events = Events::default();
+    let mut events = EventReader::default();
     events.push(&vec![b'x'; 9 << 20]);
     assert!(events.take().is_err());
     let mut model = Model::new("");
-    let event = Event {
+    let event = ServerSentEvent {
         name: "now".to_owned(),
         data: "7".to_owned(),
     };
@@ -335,7 +335,7 @@ proptest! {
             id: 7\nevent: now\ndata:no space\n\n:\n\n";
         let mut rest = text.as_bytes();
         let mut cuts = cuts.into_iter().cycle();
-        let (mut events, mut found) = (Events::default(), Vec::new());
+        let (mut events, mut found) = (EventReader::default(), Vec::new());
         while !rest.is_empty() {
             let (now, later) = rest.split_at(cuts.next().unwrap().min(rest.len()));
             events.push(now);

@@ -1,7 +1,7 @@
 //! The consistency checker: many sessions against any PostgreSQL endpoint, every answer held against
 //! what its session may be shown.
 //!
-//! `checker` decides and `script` chooses, both pure; `link` talks, `session` joins them, `schema`
+//! `checker` decides and `script` chooses, both pure; `connection` talks, `session` joins them, `schema`
 //! prepares and cleans up, `tally` counts, `report` tells.
 
 use std::future::Future;
@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 mod checker;
 mod connection;
+mod error;
 mod options;
 mod report;
 mod runs;
@@ -21,8 +22,9 @@ mod session;
 mod tally;
 
 pub use checker::{Cell, Guarantee};
+pub use error::VerifyError;
 pub use options::{Blocks, Endpoint, Form, Options};
-pub use report::{ErrorCount, Latency, Rate, Report};
+pub use report::{ErrorCount, LatencySummary, Rate, Report};
 pub use tally::{FormCount, Moves, NodeCount, Violation};
 
 use connection::Texts;
@@ -30,38 +32,6 @@ use runs::Runs;
 use script::SessionKind;
 use session::{RunShared, Session};
 use tally::Tally;
-
-/// Why there is no report.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// The options make no sense.
-    #[error("{0}")]
-    Usage(String),
-    /// The endpoint could not be reached or prepared.
-    #[error("{0}")]
-    Unavailable(String),
-    /// Stopped before anything was checked.
-    #[error("stopped before the check began")]
-    Stopped,
-    /// A fault of the checker itself.
-    #[error("{0}")]
-    Internal(String),
-}
-
-impl VerifyError {
-    fn usage(text: impl Into<String>) -> Self {
-        Self::Usage(text.into())
-    }
-
-    /// The exit code, by sysexits.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) => 64,
-            Self::Unavailable(_) | Self::Stopped => 69,
-            Self::Internal(_) => 70,
-        }
-    }
-}
 
 /// Runs a check until it has lasted long enough, has read enough, or `stop` is ready. A check that
 /// is stopped reports what it found.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_postgres::config::Host;
 
-use super::VerifyError;
+use super::error::VerifyError;
 
 /// How a statement is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, clap::ValueEnum)]

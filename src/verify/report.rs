@@ -51,7 +51,7 @@ pub struct Report {
     /// check proves little.
     pub moves: Moves,
     /// By kind of work.
-    pub latencies: BTreeMap<String, Latency>,
+    pub latencies: BTreeMap<String, LatencySummary>,
     /// By operation and SQLSTATE.
     pub errors: Vec<ErrorCount>,
     pub examples: Vec<Violation>,
@@ -70,7 +70,7 @@ pub struct Rate {
 
 /// How long answers took.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Latency {
+pub struct LatencySummary {
     /// Answers.
     pub count: u64,
     /// Median, microseconds.
@@ -157,12 +157,12 @@ impl Report {
     }
 }
 
-fn latencies(tally: &Tally) -> BTreeMap<String, Latency> {
+fn latencies(tally: &Tally) -> BTreeMap<String, LatencySummary> {
     Timed::ALL
         .into_iter()
         .filter_map(|timed| {
             let histogram = tally.histogram(timed)?;
-            let latency = Latency {
+            let latency = LatencySummary {
                 count: histogram.len(),
                 p50_us: histogram.value_at_quantile(0.5),
                 p99_us: histogram.value_at_quantile(0.99),

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::VerifyError;
 use super::checker::Cell;
 use super::connection::{Connection, StatementError, no_row};
+use super::error::VerifyError;
 use super::options::{Form, Options};
 use super::runs::Runs;
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::login::Refusal;
+use super::refusal::Refusal;
 use crate::backend::pool::{AcquireError, Lease, Pool};
 use crate::client::attachment::routing::Places;
 use crate::client::worker::{Greeting, Worker};

@@ -9,6 +9,7 @@ use pgwire::messages::startup::Authentication;
 use tokio::net::TcpStream;
 
 use super::cancels::Slot;
+use super::refusal::Refusal;
 use super::{console, greeting, replication};
 use crate::client::attachment::routing::Places;
 use crate::client::connection::{Connection, OWN_BOUND};
@@ -81,27 +82,6 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
             };
             let _ = tokio::time::timeout(OWN_BOUND, login.socket.write_all(reply.as_bytes())).await;
         }
-    }
-}
-
-/// Why a client gets no session.
-pub(super) enum Refusal {
-    Problem(Problem),
-    /// In a server's words.
-    Frame(Vec<u8>),
-    /// It is gone, or not worth an answer.
-    Silent,
-}
-
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
-        Self::Problem(problem)
-    }
-}
-
-impl From<io::Error> for Refusal {
-    fn from(_: io::Error) -> Self {
-        Self::Silent
     }
 }
 

@@ -7,4 +7,5 @@ mod console;
 pub mod dispatcher;
 mod greeting;
 mod login;
+mod refusal;
 mod replication;

@@ -12,7 +12,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::cancels::Slot;
 use super::greeting;
-use super::login::Refusal;
+use super::refusal::Refusal;
 use crate::backend::connect;
 use crate::backend::pool::AcquireError;
 use crate::client::connection::OWN_BOUND;

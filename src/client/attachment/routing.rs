@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::Cache;
 
 use crate::backend::pool::{AcquireError, Lease, Pool, Want};
-use crate::backend::server::Startup;
+use crate::backend::server::StartupSettings;
 use crate::client::rules::{Bounds, LiveRules, Rules};
 use crate::client::worker::{Common, Worker};
 use crate::config::Secret;
@@ -32,7 +32,7 @@ pub(in crate::client) struct Places {
     /// For the servers, as of the login; for a user whom a reload has removed since.
     password: Option<Secret>,
     /// What the client's startup packet asked for.
-    startup: Startup,
+    startup: StartupSettings,
     /// The session's, as long as it lives.
     token: Arc<()>,
     rules: Cache<LiveRules, Arc<Rules>>,
@@ -66,7 +66,7 @@ impl Places {
         database: Arc<str>,
         user: Arc<str>,
         password: Option<Secret>,
-        startup: Startup,
+        startup: StartupSettings,
         salt: u64,
         rules: &LiveRules,
     ) -> Self {

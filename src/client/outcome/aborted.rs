@@ -10,24 +10,12 @@ use crate::client::attachment::routing::Failure;
 use crate::client::connection::batch::Batch;
 use crate::client::connection::{Connection, Ending};
 use crate::client::session::context::Context;
-use crate::client::session::state::State;
+use crate::client::session::state::{Aborted, State};
 use crate::core::exchange::TransactionStatus;
 use crate::core::session::Cover;
 use crate::core::statement::Effect;
 use crate::error::{Kind, Problem};
 use crate::wire::reply::Reply;
-
-/// Whether the session stands in a transaction that no server knows any more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::client) enum Aborted {
-    /// It does not.
-    #[default]
-    No,
-    /// It does, and has not been told: its client said nothing since.
-    Untold,
-    /// It does, and was told.
-    Told,
-}
 
 /// Answers a batch in such a transaction. False when it is to be run after all.
 pub(in crate::client) async fn answer(
@@ -37,12 +25,17 @@ pub(in crate::client) async fn answer(
     batch: &Batch,
 ) -> Result<bool, Ending> {
     let ends = |effect: &Effect| matches!(effect, Effect::End { .. });
-    if batch
-        .effects()
-        .any(|effect| matches!(effect, Effect::Rollback { .. }))
-    {
+    if batch.begins_with_rollback() {
         state.aborted = Aborted::No;
-        return Ok(false);
+        if !batch.is_simple() || batch.statements > 1 {
+            return Ok(false);
+        }
+        client.consume(batch.length);
+        let reply = Reply::new()
+            .complete("ROLLBACK")
+            .ready(TransactionStatus::Idle);
+        client.tell(reply.as_bytes()).await?;
+        return Ok(true);
     }
     if batch.is_bare_sync() {
         client.consume(batch.length);

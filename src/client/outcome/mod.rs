@@ -5,14 +5,13 @@ pub(super) mod aborted;
 pub(super) mod resolve;
 pub(super) mod told;
 
-use self::aborted::Aborted;
 use self::told::{Fate, told};
 use super::attachment::Attachment;
 use super::attachment::routing::Failure;
 use super::connection::batch::{Batch, End};
 use super::connection::{Connection, Ending};
 use super::session::context::Context;
-use super::session::state::State;
+use super::session::state::{Aborted, State};
 use crate::core::commit::Verdict;
 use crate::core::exchange::{Finished, TransactionStatus};
 use crate::core::session::{Cover, Level};

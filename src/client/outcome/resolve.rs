@@ -12,7 +12,7 @@ use crate::client::connection::{Connection, Ending, OWN_BOUND};
 use crate::client::session::context::Context;
 use crate::client::session::local::{BIND_COMPLETE, CLOSE_COMPLETE, NO_DATA, PARSE_COMPLETE};
 use crate::client::session::state::State;
-use crate::core::commit::{Credit, Pending, Status, Verdict, Witness};
+use crate::core::commit::{Credit, Pending, Verdict, Witness, XidStatus};
 use crate::core::exchange::{Owed, TransactionStatus};
 use crate::core::route::NodeSet;
 use crate::core::session::{Cover, Level, Seen};
@@ -119,20 +119,20 @@ async fn ask_once(state: &mut State, context: &mut Context, pending: Pending) ->
         })
     };
     if matches!(credit, Credit::RolledBack | Credit::None) {
-        return Some(credit.judge(Status::Forgotten));
+        return Some(credit.judge(XidStatus::Forgotten));
     }
     let sql = format!("SELECT pg_catalog.pg_xact_status('{}')", pending.xid);
     let status = match server.ask_own(&sql, OWN_BOUND).await {
         Ok(row) => match row.first().and_then(Option::as_deref) {
-            Some("committed") => Status::Committed,
-            Some("aborted") => Status::Aborted,
-            Some("in progress") => Status::InProgress,
-            _ => Status::Forgotten,
+            Some("committed") => XidStatus::Committed,
+            Some("aborted") => XidStatus::Aborted,
+            Some("in progress") => XidStatus::InProgress,
+            _ => XidStatus::Forgotten,
         },
         Err(OwnQueryError::Refused(frame)) if error_field(&frame, b'C') == Some(NOT_YET_GIVEN) => {
-            Status::NeverBegun
+            XidStatus::NeverBegun
         }
-        Err(OwnQueryError::Refused(_)) => Status::Forgotten,
+        Err(OwnQueryError::Refused(_)) => XidStatus::Forgotten,
         Err(OwnQueryError::Io(_)) => {
             lease.discard();
             return Some(Verdict::Wait);

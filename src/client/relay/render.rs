@@ -4,7 +4,7 @@
 use crate::backend::prepared::Prepared;
 use crate::backend::server::Server;
 use crate::client::connection::batch::{Batch, End, Message};
-use crate::core::exchange::{Effects, Owed};
+use crate::core::exchange::{Effects, Owed, TransactionStatus};
 use crate::core::statement::Effect;
 use crate::wire::frame::{self, HEADER};
 
@@ -26,6 +26,7 @@ pub(in crate::client) fn render(
     max_prepared: usize,
     frees_at_once: bool,
 ) -> Rendered {
+    server.talk.forgetting = false;
     if batch
         .messages
         .iter()
@@ -53,6 +54,7 @@ pub(in crate::client) fn render(
     }
     if batch.end == End::Part {
         frame::write(&mut out, b'H', |_| {});
+        server.talk.exchange.flushed();
     }
     if frees_at_once {
         frame::write(&mut out, b'S', |_| {});
@@ -81,6 +83,7 @@ fn enter(message: &Message, server: &mut Server) {
     let owed = match message.tag {
         b'Q' | b'F' => {
             server.talk.unnamed = None;
+            forget_statements(&message.effects, server);
             Owed::Query(message.effects.clone())
         }
         b'P' => {
@@ -91,20 +94,17 @@ fn enter(message: &Message, server: &mut Server) {
         b'B' => Owed::Bind,
         b'D' => Owed::Describe,
         b'E' => {
-            if forgets_statements(&message.effects) {
-                // What follows must not be taken for prepared; if this fails, it still is, under a name
-                // that is then refused, and the connection is not given to anybody else.
-                server.talk.held.clear();
-            }
+            forget_statements(&message.effects, server);
             Owed::Execute(message.effects.clone())
         }
         b'C' => {
-            if message.prepared.is_some() {
+            if message.prepared.is_some() || message.unknown {
                 server.talk.unnamed = None;
             }
             Owed::Close
         }
         b'S' => Owed::Sync,
+        b'H' => return server.talk.exchange.flushed(),
         _ => return,
     };
     server.talk.exchange.sent(owed);
@@ -121,6 +121,12 @@ fn write(message: &Message, inbox: &[u8], server: &mut Server, out: &mut Vec<u8>
                 server.talk.parsing.push_back(None);
                 server.talk.exchange.sent(Owed::Parse);
             } else if server.talk.held.touch(prepared.id()) {
+                if refuses_to_parse(prepared, server) {
+                    prepared.write_parse(&prepared.server_name(), out);
+                    server.talk.parsing.push_back(None);
+                    server.talk.exchange.sent(Owed::Parse);
+                    return;
+                }
                 server.talk.exchange.sent(Owed::FakeParse);
             } else {
                 parse_named(prepared, server, Owed::Parse, out);
@@ -128,6 +134,15 @@ fn write(message: &Message, inbox: &[u8], server: &mut Server, out: &mut Vec<u8>
         }
         (Some(_), b'C') if message.named => server.talk.exchange.sent(Owed::FakeClose),
         (None, b'C') if message.named => server.talk.exchange.sent(Owed::FakeClose),
+        // Dropped by a message before it, and not parsed again since: the server says so.
+        (Some(prepared), b'B' | b'D')
+            if message.named
+                && server.talk.forgetting
+                && !server.talk.held.touch(prepared.id()) =>
+        {
+            out.extend_from_slice(bytes);
+            enter(message, server);
+        }
         (Some(prepared), b'B') if message.named => {
             ensure_named(prepared, server, out);
             write_bind(bytes, &prepared.server_name(), out);
@@ -170,12 +185,33 @@ fn write(message: &Message, inbox: &[u8], server: &mut Server, out: &mut Vec<u8>
     }
 }
 
-/// Whether a statement drops everything that is prepared.
-fn forgets_statements(effects: &Effects) -> bool {
-    effects
-        .iter()
-        .flat_map(|steps| steps.iter())
-        .any(|step| matches!(step.effect, Effect::Deallocate(None) | Effect::DiscardAll))
+/// Before a statement that drops everything that is prepared: what follows it must not be taken for
+/// prepared. If it fails, or is not reached, it still is, so that each is closed before it is parsed anew.
+fn forget_statements(effects: &Effects, server: &mut Server) {
+    let mut steps = effects.iter().flat_map(|steps| steps.iter());
+    let forgets = |effect: &Effect| matches!(effect, Effect::Deallocate(None) | Effect::DiscardAll);
+    if steps.any(|step| forgets(&step.effect)) {
+        server.talk.held.clear();
+        server.talk.exposed.clear();
+        server.talk.forgotten = true;
+        server.talk.forgetting = true;
+    }
+}
+
+/// In a failed transaction a server parses nothing but what ends it.
+fn refuses_to_parse(prepared: &Prepared, server: &Server) -> bool {
+    let ends = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::End { .. } | Effect::Rollback { .. } | Effect::RollbackTo(_)
+        )
+    };
+    server.talk.exchange.status() == TransactionStatus::Failed
+        && !prepared
+            .statement()
+            .effects
+            .iter()
+            .any(|step| ends(&step.effect))
 }
 
 fn ensure_named(prepared: &Prepared, server: &mut Server, out: &mut Vec<u8>) {
@@ -186,6 +222,14 @@ fn ensure_named(prepared: &Prepared, server: &mut Server, out: &mut Vec<u8>) {
 
 fn parse_named(prepared: &Prepared, server: &mut Server, owed: Owed, out: &mut Vec<u8>) {
     server.talk.held.insert(prepared.id());
+    if server.talk.forgotten {
+        frame::write(out, b'C', |body| {
+            body.push(b'S');
+            body.extend_from_slice(prepared.server_name().as_bytes());
+            body.push(0);
+        });
+        server.talk.exchange.sent(Owed::OwnClose);
+    }
     prepared.write_parse(&prepared.server_name(), out);
     server.talk.parsing.push_back(Some(prepared.id()));
     server.talk.exchange.sent(owed);

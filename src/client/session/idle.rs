@@ -8,7 +8,7 @@ use super::state::State;
 use crate::client::attachment::Attachment;
 use crate::client::connection::{Connection, Ending};
 use crate::client::outcome::aborted;
-use crate::client::relay::{is_farewell, is_fatal, is_hot_standby, own_notification};
+use crate::client::relay::{self, is_farewell, is_fatal, is_hot_standby, own_notification};
 use crate::error::{Kind, Problem};
 use crate::wire::frame::{HEADER, Piece, Walker};
 
@@ -48,7 +48,16 @@ pub(super) async fn listen(
         _ => None,
     };
     let ended = std::future::poll_fn(|cx| {
-        if let Some(server) = &mut server {
+        if let Some(server) = &mut server
+            && !server.talk.exchange.owes_nothing()
+        {
+            let mut progress = relay::begin(false, (process, server.cancel.process));
+            match relay::poll_overdue(cx, client, state, server, &mut progress) {
+                Poll::Ready(Some(())) => return Poll::Ready(Ok(Some(Heard::default()))),
+                Poll::Ready(None) => return Poll::Ready(Err(Lost::Server)),
+                Poll::Pending => {}
+            }
+        } else if let Some(server) = &mut server {
             let processes = (process, server.cancel.process);
             let read = server
                 .socket
@@ -58,9 +67,12 @@ pub(super) async fn listen(
                 Poll::Ready(_) => return Poll::Ready(Err(Lost::Server)),
                 Poll::Pending => {}
             }
-            if look_after.poll(cx) && !server.is_current(&worker.common.cluster.topology()) {
-                return Poll::Ready(Err(Lost::Server));
-            }
+        }
+        if let Some(server) = &mut server
+            && look_after.poll(cx)
+            && !server.is_current(&worker.common.cluster.topology())
+        {
+            return Poll::Ready(Err(Lost::Server));
         }
         if server.is_none() && draining.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Lost::Us));

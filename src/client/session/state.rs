@@ -17,7 +17,6 @@ use crate::core::statement::{Effect, PinReason, Renew};
 use crate::core::transaction::{Change, Transaction};
 
 use crate::client::attachment::routing::LastRoute;
-use crate::client::outcome::aborted::Aborted;
 
 const APPLICATION_NAME: &str = "application_name";
 const IDLE_TIMEOUT: &str = "idle_session_timeout";
@@ -38,12 +37,14 @@ pub(in crate::client) struct Aftermath {
     pub(in crate::client) settings_changed: bool,
     /// Definitions changed, for everybody.
     pub(in crate::client) ddl: bool,
+    /// Nobody knows what the connection has: everything is reset before it is used again.
+    pub(in crate::client) scrub: bool,
     /// A number was drawn from a sequence.
     pub(in crate::client) drew: bool,
     /// The connection's sequence numbers are gone.
     pub(in crate::client) discarded_numbers: bool,
-    /// The application's name is to be told anew: the server has gone back to its own default.
-    pub(in crate::client) renamed: Option<String>,
+    /// The server has gone back to its own default of the application's name.
+    pub(in crate::client) renamed: bool,
     /// Idle connections of before are to be renewed.
     pub(in crate::client) renew: Vec<Renew>,
 }
@@ -56,11 +57,15 @@ pub(in crate::client) struct State {
     /// The startup packet's: the one default that server connections do not have from theirs, since they
     /// are shared by clients that differ in it.
     application_name: Option<String>,
+    /// What the client was told last of it.
+    told_name: String,
     /// See [`Settings::meaning`].
     meaning: u64,
     /// The session's own number, where its temporary objects hide others'.
     own_meaning: u64,
     transaction: Transaction,
+    /// Custom settings that the unit under way has named, whatever became of them.
+    custom: BTreeSet<Box<str>>,
     /// Settings and the like whose change was seen in the unit under way, by name.
     touched: BTreeSet<Box<str>>,
     /// Reported by the server in the unit under way, and not yet explained.
@@ -83,6 +88,18 @@ pub(in crate::client) struct State {
     committed: Vec<Change>,
 }
 
+/// Whether the session stands in a transaction that no server knows any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::client) enum Aborted {
+    /// It does not.
+    #[default]
+    No,
+    /// It does, and has not been told: its client said nothing since.
+    Untold,
+    /// It does, and was told.
+    Told,
+}
+
 impl State {
     /// A session at login. `own_meaning` is not zero and nobody else's.
     pub(in crate::client) fn new(
@@ -97,10 +114,12 @@ impl State {
         }
         Self {
             settings: Arc::new(settings),
+            told_name: application_name.clone().unwrap_or_default(),
             application_name,
             meaning: 0,
             own_meaning,
             transaction: Transaction::default(),
+            custom: BTreeSet::new(),
             touched: BTreeSet::new(),
             reported: BTreeSet::new(),
             standard_strings,
@@ -248,6 +267,9 @@ impl State {
                 self.transaction.completed(effect, tag, &mut self.committed);
             }
             Effect::Set { name, .. } => {
+                if name.contains('.') {
+                    self.custom.insert(name.clone());
+                }
                 self.touched.insert(name.clone());
                 self.transaction.completed(effect, tag, &mut self.committed);
             }
@@ -308,6 +330,30 @@ impl State {
         }
     }
 
+    /// What the client is told in place of a server's word about the application's name: the server's own
+    /// default is not the client's. None for the word itself, an empty text for nothing.
+    pub(in crate::client) fn application_name(
+        &mut self,
+        name: &str,
+        value: &str,
+    ) -> Option<String> {
+        if name != APPLICATION_NAME {
+            return None;
+        }
+        let default = self.application_name.clone()?;
+        let shown = if value.is_empty() {
+            default
+        } else {
+            value.to_owned()
+        };
+        let told = std::mem::replace(&mut self.told_name, shown.clone());
+        match (told == shown, value.is_empty()) {
+            (true, _) => Some(String::new()),
+            (false, true) => Some(shown),
+            (false, false) => None,
+        }
+    }
+
     /// ParameterStatus: the server shows this from now on.
     pub(in crate::client) fn reported(&mut self, name: &str, value: &str) {
         if name == "standard_conforming_strings" {
@@ -318,11 +364,19 @@ impl State {
 
     /// ReadyForQuery.
     pub(in crate::client) fn ready(&mut self, status: TransactionStatus, talk: &Conversation) {
-        if self.transaction.is_clean()
+        let idle = status == TransactionStatus::Idle;
+        if idle {
+            self.names.transaction_ended();
+        }
+        if idle
+            && self.transaction.is_clean()
             && self.reported.is_empty()
-            && status == TransactionStatus::Idle
             && self.committed.is_empty()
         {
+            self.pins_pending = false;
+            if !self.touched.is_empty() {
+                self.touched.clear();
+            }
             return;
         }
         if self.transaction.ready(status, &mut self.committed).is_err() {
@@ -330,17 +384,16 @@ impl State {
         }
         let committed = std::mem::take(&mut self.committed);
         self.commit(&committed, talk);
-        if status == TransactionStatus::Idle {
-            self.names.transaction_ended();
+        if idle {
             self.pins_pending = false;
-            let unexplained = |name: &Box<str>| {
+            let unexplained = |name: &str| {
                 !self.touched.contains(name)
                     && !matches!(
-                        &**name,
+                        name,
                         "in_hot_standby" | "is_superuser" | "session_authorization"
                     )
             };
-            if self.reported.iter().any(unexplained) {
+            if self.reported.iter().any(|name| unexplained(name)) {
                 self.doubt(&[], false);
             }
             self.reported.clear();
@@ -352,6 +405,11 @@ impl State {
         for change in changes {
             match change {
                 Change::Level(level) => self.chosen_level = *level,
+                Change::ResetAll => {
+                    self.pins.remove(PinReason::Settings);
+                    apply(Arc::make_mut(&mut self.settings), change);
+                    self.after.settings_changed = true;
+                }
                 Change::Set { name, sql: Some(_) } => {
                     let settings = Arc::make_mut(&mut self.settings);
                     apply(settings, change);
@@ -382,7 +440,7 @@ impl State {
             && !self.settings.contains(APPLICATION_NAME)
         {
             Arc::make_mut(&mut self.settings).set_value(APPLICATION_NAME, name.as_bytes());
-            self.after.renamed = Some(name.clone());
+            self.after.renamed = true;
         }
     }
 
@@ -412,12 +470,8 @@ impl State {
                 self.names.close(name.as_bytes());
                 talk.exposed.remove(name.as_bytes());
             }
-            // It dropped what other sessions had prepared on this connection as well.
-            None => {
-                self.names.clear();
-                talk.held.clear();
-                talk.exposed.clear();
-            }
+            // What other sessions had prepared on this connection was struck out as it was sent.
+            None => self.names.clear(),
         }
         self.unpin(PinReason::SqlPrepare);
     }
@@ -461,6 +515,7 @@ impl State {
             .names()
             .filter(|name| name.contains('.'))
             .collect();
+        names.extend(self.custom.iter().map(|name| &**name));
         if let Some(doubt) = &self.doubt {
             names.extend(doubt.names.iter().map(|name| &**name));
         }
@@ -492,9 +547,16 @@ impl State {
         self.restore_application_name();
     }
 
+    /// Nothing is open on the server connection, and what it holds is known.
+    pub(in crate::client) fn unit_ended(&mut self) {
+        if !self.custom.is_empty() {
+            self.custom.clear();
+        }
+    }
+
     /// The settings that a connection has on which the session has changed its own.
     pub(in crate::client) fn applied(&self) -> Arc<Settings> {
-        if self.after.renamed.is_none() {
+        if !self.after.renamed {
             return Arc::clone(&self.settings);
         }
         let mut settings = Settings::clone(&self.settings);

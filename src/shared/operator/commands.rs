@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::watch;
 
-use super::unix_ms;
+use super::events::unix_ms;
 use crate::core::failover::record::{Request, RequestKind};
 use crate::core::topology::NodeId;
 

@@ -1,12 +1,10 @@
 //! What happened, for people: the latest events, oldest first.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use serde::Serialize;
-
-use super::unix_ms;
 
 /// So many are kept.
 const KEPT: usize = 200;
@@ -61,4 +59,10 @@ impl Events {
     pub fn all(&self) -> Vec<OperatorEvent> {
         self.0.lock().kept.iter().cloned().collect()
     }
+}
+
+/// Milliseconds of the Unix epoch.
+pub(super) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }

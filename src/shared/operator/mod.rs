@@ -6,8 +6,6 @@ pub mod events;
 pub mod problems;
 pub mod status;
 
-use std::time::SystemTime;
-
 use commands::Commands;
 use events::Events;
 use problems::Problems;
@@ -19,10 +17,4 @@ pub struct OperatorState {
     pub events: Events,
     pub status: Status,
     pub problems: Problems,
-}
-
-/// Milliseconds of the Unix epoch.
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
 }

@@ -128,10 +128,16 @@ fn reset_goes_back_to_the_startup_packet() {
         "DISCARD ALL",
     ] {
         wire.run("SET application_name = 'second'");
-        wire.run(reset);
-        // The server's word, then the truth: the last one counts.
-        let told = wire.exchange_frames(&[query("SELECT 1")], 1);
-        assert_eq!(told[0].to_string(), "S[application_name=first]", "{reset}");
+        let told = wire.exchange_frames(&[query(reset)], 1);
+        let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+        assert!(
+            told.contains(&"S[application_name=first]".to_owned()),
+            "{reset}: {told:?}"
+        );
+        assert!(
+            !told.contains(&"S[application_name=]".to_owned()),
+            "{reset}: {told:?}"
+        );
         for _ in 0..5 {
             assert_eq!(wire.value("SHOW application_name"), "first", "{reset}");
             assert_eq!(wire.value("SHOW work_mem"), "9MB", "{reset}");

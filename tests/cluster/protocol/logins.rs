@@ -130,7 +130,7 @@ fn startup_parameters_are_checked() {
     }
     let mut wire = proxy.wire_with(&[
         ("replication", "off"),
-        ("options", "-c work_mem=7MB -c search_path=a\\ b"),
+        ("options", "-c work_mem=7MB -c search_path=a,b"),
         ("application_name", "it's \"me\" \\ here"),
         ("DateStyle", "German"),
     ]);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use pgcauseway::core::gauge::{Gauge, Measurement, Position};
 use pgcauseway::core::lsn::{Lsn, Timeline};
 use pgcauseway::core::topology::{Incarnation, Life, NodeId, NodeView, Role, Topology};
-use pgcauseway::core::visibility::{Finished, Snapshot};
+use pgcauseway::core::visibility::{FinishedIds, Snapshot};
 
 /// A transaction id.
 pub(crate) type Xid = u64;
@@ -212,7 +212,7 @@ impl Monitor {
         let running = Arc::clone(&flight.running);
         let role = match node {
             0 => Role::Primary(Snapshot { xmax, running }),
-            _ => Role::Standby(Finished {
+            _ => Role::Standby(FinishedIds {
                 xmax,
                 still_running: running,
                 at_least: std::mem::replace(&mut connection.replayed, position.flush),
