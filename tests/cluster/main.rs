@@ -16,6 +16,7 @@ mod operations;
 mod parity;
 mod pooling;
 mod protocol;
+mod replication;
 mod rig;
 mod top;
 mod verify;

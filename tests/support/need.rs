@@ -151,9 +151,20 @@ fn postgresql_15() -> Result<(), String> {
 
 /// The one beside the servers' programs; elsewhere, any.
 pub fn pgbench() -> PathBuf {
-    let found = find_binaries().map(|found| found.directory().join("pgbench"));
-    let beside = found.ok().filter(|program| program.exists());
-    beside.unwrap_or_else(|| "pgbench".into())
+    beside_servers("pgbench")
+}
+
+/// One of PostgreSQL's programs: beside the servers', or where links to those lead; elsewhere, any.
+pub fn beside_servers(name: &str) -> PathBuf {
+    let server = find_binaries().map(|found| found.directory().join("postgres"));
+    let server = server.unwrap_or_default();
+    let real = std::fs::canonicalize(&server).unwrap_or_default();
+    let mut places = [server, real].into_iter();
+    let found = places.find_map(|server| {
+        let program = server.with_file_name(name);
+        program.exists().then_some(program)
+    });
+    found.unwrap_or_else(|| name.into())
 }
 
 /// A module that a Python has.

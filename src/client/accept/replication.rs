@@ -30,6 +30,8 @@ use crate::wire::reply::Reply;
 use crate::wire::socket::Socket;
 use crate::wire::startup::Hello;
 
+/// What the names of our own settings begin with.
+const OWN: &str = "causeway.";
 /// The startup option that names a node.
 const NODE: &str = "causeway.node";
 /// What a physical connection has in place of a database, as in `pg_hba.conf`.
@@ -59,7 +61,10 @@ pub(super) async fn open(
     password: Option<Secret>,
 ) -> Result<Stream, Refusal> {
     let common = &worker.common;
-    let (named, mut startup) = wishes(common, hello)?;
+    let named = named(common, hello)?;
+    let asked = hello.settings.iter();
+    let passed_on = asked.filter(|(name, _)| !name.starts_with(OWN));
+    let mut startup: Vec<_> = passed_on.cloned().collect();
     startup.push(("replication".to_owned(), kind.to_owned()));
     let (database, user): (Arc<str>, Arc<str>) =
         (hello.database.as_str().into(), hello.user.as_str().into());
@@ -100,26 +105,20 @@ pub(super) async fn open(
     Ok(stream)
 }
 
-/// The node that the client names, and what its startup packet asks the server for.
-fn wishes(
-    common: &Common,
-    hello: &Hello,
-) -> Result<(Option<NodeId>, Vec<(String, String)>), Problem> {
+/// The node that the client names; the other settings of ours mean nothing here, but are checked.
+fn named(common: &Common, hello: &Hello) -> Result<Option<NodeId>, Problem> {
     let mut named = None;
-    let mut startup = Vec::new();
     for (name, value) in &hello.settings {
         if name == NODE {
             named = Some(node(common, value)?);
-        } else if let Some(own_name) = name.strip_prefix("causeway.") {
+        } else if let Some(own_name) = name.strip_prefix(OWN) {
             local::startup_level(own_name, value).map_err(|problem| Problem {
                 fatal: true,
                 ..problem
             })?;
-        } else {
-            startup.push((name.clone(), value.clone()));
         }
     }
-    Ok((named, startup))
+    Ok(named)
 }
 
 fn node(common: &Common, name: &str) -> Result<NodeId, Problem> {

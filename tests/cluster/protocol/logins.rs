@@ -107,8 +107,8 @@ fn startup_parameters_are_checked() {
         assert_eq!(severity, "FATAL");
         state
     };
-    assert_eq!(state(&[("replication", "true")]), "0A000");
-    assert_eq!(state(&[("replication", "database")]), "0A000");
+    assert_eq!(state(&[("replication", "true")]), "42501");
+    assert_eq!(state(&[("replication", "database")]), "42501");
     assert_eq!(state(&[("work_mem", "plenty")]), "22023");
     assert_eq!(state(&[("options", "-c work_mem=plenty")]), "22023");
     assert_eq!(state(&[("options", "-c no_such_setting=1")]), "42704");

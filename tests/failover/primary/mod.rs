@@ -7,6 +7,7 @@ mod killed;
 mod lost;
 mod observe;
 mod record;
+mod replication;
 mod resolve;
 mod resume;
 mod switchover;
