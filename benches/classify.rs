@@ -4,6 +4,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use pgcauseway::sql::catalog::{RelationRow, Rows};
 use pgcauseway::sql::{Catalog, Classifier, FunctionRow};
 
 const PGBENCH: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;";
@@ -47,6 +48,15 @@ const FUNCTIONS: &[&str] = &[
     "sum",
 ];
 
+const TABLES: &[&str] = &[
+    "customers",
+    "order_items",
+    "orders",
+    "pgbench_accounts",
+    "products",
+    "targets",
+];
+
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
@@ -67,10 +77,22 @@ fn main() {
         name: (*name).into(),
         oid: 1,
         volatile: false,
-        compiled: true,
+        language: "internal".into(),
         mentions_synchronous_commit: false,
+        source: None,
     };
-    let catalog = Catalog::from_rows(1, FUNCTIONS.iter().map(row));
+    let table = |name: &&str| RelationRow {
+        name: (*name).into(),
+        oid: 1,
+        kind: 'r',
+        unlogged: false,
+    };
+    let rows = Rows {
+        functions: FUNCTIONS.iter().map(row).collect(),
+        relations: TABLES.iter().map(table).collect(),
+        ..Rows::default()
+    };
+    let catalog = Catalog::from_rows(1, &rows);
     for (name, text) in [("pgbench select", PGBENCH), ("analytic", ANALYTIC)] {
         let mut classifier = Classifier::new(4096);
         let warm = measure(100_000, || {

@@ -96,6 +96,15 @@ impl ConnectError {
     }
 }
 
+/// A connection that has just become ready.
+#[derive(Debug)]
+pub struct Opened {
+    pub socket: Socket,
+    pub cancel: CancelTarget,
+    /// ParameterStatus messages.
+    pub parameters: Vec<(String, String)>,
+}
+
 /// Opens a server connection in the given life of a node, within `bound`.
 pub async fn connect(
     target: &Target,
@@ -105,24 +114,48 @@ pub async fn connect(
     cluster: Arc<ClusterState>,
     bound: Duration,
 ) -> Result<Server, ConnectError> {
-    let node = Arc::clone(&target.node);
-    match tokio::time::timeout(bound, login(target, startup, origin, worker, cluster)).await {
+    let open = async {
+        let mut opened = login(target, startup).await?;
+        let commits_async = commits_async(target, &mut opened.socket).await?;
+        Ok(Server::new(
+            opened.socket,
+            origin,
+            opened.cancel,
+            Arc::from(opened.parameters),
+            commits_async,
+            Arc::clone(startup),
+            worker,
+            cluster,
+        ))
+    };
+    within(target, bound, open).await
+}
+
+/// Opens a connection that nothing is asked on, and that belongs to no pool, within `bound`.
+pub async fn open(
+    target: &Target,
+    startup: &[(String, String)],
+    bound: Duration,
+) -> Result<Opened, ConnectError> {
+    within(target, bound, login(target, startup)).await
+}
+
+async fn within<T>(
+    target: &Target,
+    bound: Duration,
+    work: impl Future<Output = Result<T, ConnectError>>,
+) -> Result<T, ConnectError> {
+    match tokio::time::timeout(bound, work).await {
         Ok(result) => result,
-        Err(_) => Err(ConnectError::TimedOut { node, bound }),
+        Err(_) => Err(ConnectError::TimedOut {
+            node: Arc::clone(&target.node),
+            bound,
+        }),
     }
 }
 
-async fn login(
-    target: &Target,
-    startup: &StartupSettings,
-    origin: Origin,
-    worker: usize,
-    cluster: Arc<ClusterState>,
-) -> Result<Server, ConnectError> {
-    let io = |source| ConnectError::Io {
-        node: Arc::clone(&target.node),
-        source,
-    };
+async fn login(target: &Target, startup: &[(String, String)]) -> Result<Opened, ConnectError> {
+    let io = |source| target.io(source);
     let stream = TcpStream::connect((target.host.as_str(), target.port))
         .await
         .map_err(io)?;
@@ -139,13 +172,12 @@ async fn login(
         target,
         scram: None,
     };
-    let mut known = Vec::new();
+    let mut parameters = Vec::new();
     let mut cancel = CancelTarget {
         address,
         process: 0,
         key: 0,
     };
-    let mut commits_async = None;
     loop {
         let (sent, frame) = socket.next_frame().await.map_err(io)?;
         let body = &frame[frame::HEADER..];
@@ -155,7 +187,7 @@ async fn login(
                     socket.write_all(&answer).await.map_err(io)?;
                 }
             }
-            backend::PARAMETER_STATUS => known.extend(frame::parameter(body)),
+            backend::PARAMETER_STATUS => parameters.extend(frame::parameter(body)),
             backend::KEY_DATA => {
                 if let Some((process, key)) = body.split_first_chunk::<4>() {
                     cancel.process = i32::from_be_bytes(*process);
@@ -163,37 +195,54 @@ async fn login(
                 }
             }
             backend::ERROR => return Err(refused(target, frame)),
-            // The answer to the question below.
-            backend::DATA_ROW => commits_async = Some(body.ends_with(b"off")),
-            backend::READY if commits_async.is_some() => break,
-            backend::READY => {
-                // Whether commits are flushed by default decides which position covers them.
-                let mut ask = BytesMut::new();
-                frontend::query("SHOW synchronous_commit", &mut ask).map_err(io)?;
-                socket.write_all(&ask).await.map_err(io)?;
-            }
-            backend::NOTICE | backend::ROW_DESCRIPTION | backend::COMMAND_COMPLETE => {}
-            other => {
-                let what = format!("it sent an unexpected message {:?}", char::from(other));
-                return Err(ConnectError::Unsupported {
-                    node: Arc::clone(&target.node),
-                    what,
-                });
-            }
+            backend::READY => break,
+            backend::NOTICE => {}
+            other => return Err(target.unexpected(other)),
         }
     }
-    let parameters = Arc::from(known);
-    let commits_async = commits_async.unwrap_or(true);
-    Ok(Server::new(
+    Ok(Opened {
         socket,
-        origin,
         cancel,
         parameters,
-        commits_async,
-        Arc::clone(startup),
-        worker,
-        cluster,
-    ))
+    })
+}
+
+/// Whether commits are flushed by default decides which position covers them.
+async fn commits_async(target: &Target, socket: &mut Socket) -> Result<bool, ConnectError> {
+    let io = |source| target.io(source);
+    let mut ask = BytesMut::new();
+    frontend::query("SHOW synchronous_commit", &mut ask).map_err(io)?;
+    socket.write_all(&ask).await.map_err(io)?;
+    let mut found = true;
+    loop {
+        let (sent, frame) = socket.next_frame().await.map_err(io)?;
+        match sent {
+            backend::DATA_ROW => found = frame.ends_with(b"off"),
+            backend::ERROR => return Err(refused(target, frame)),
+            backend::READY => return Ok(found),
+            backend::NOTICE
+            | backend::PARAMETER_STATUS
+            | backend::ROW_DESCRIPTION
+            | backend::COMMAND_COMPLETE => {}
+            other => return Err(target.unexpected(other)),
+        }
+    }
+}
+
+impl Target {
+    fn io(&self, source: io::Error) -> ConnectError {
+        ConnectError::Io {
+            node: Arc::clone(&self.node),
+            source,
+        }
+    }
+
+    fn unexpected(&self, tag: u8) -> ConnectError {
+        ConnectError::Unsupported {
+            node: Arc::clone(&self.node),
+            what: format!("it sent an unexpected message {:?}", char::from(tag)),
+        }
+    }
 }
 
 struct Login<'a> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
-use super::prepared::{Prepared, Shape};
+use super::prepared::{Prepared, Shape, server_name};
 use super::server::Server;
 use crate::core::exchange::{Fate, Owed};
 use crate::core::tag::{self, backend, object};
@@ -131,13 +131,14 @@ impl Server {
     /// `bound`, on a connection that owes nothing: SQL finds the names that the client has given.
     pub async fn expose<'a>(
         &mut self,
+        token: u64,
         names: impl Iterator<Item = (&'a [u8], &'a Prepared)>,
         bound: Duration,
     ) -> Result<(), OwnQueryError> {
         let mut message = Vec::new();
         let mut wanted = HashMap::new();
         for id in self.talk.held.take_all() {
-            self.close_own(format!("causeway_{id}").as_bytes(), &mut message);
+            self.close_own(server_name(token, id).as_bytes(), &mut message);
         }
         let names: Vec<_> = names.collect();
         for (name, prepared) in &names {

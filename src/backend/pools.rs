@@ -34,6 +34,19 @@ struct NodeAddress {
     port: u16,
 }
 
+impl NodeAddress {
+    fn target(&self, database: &Arc<str>, user: &Arc<str>, password: Option<Secret>) -> Target {
+        Target {
+            node: Arc::clone(&self.name),
+            host: self.host.clone(),
+            port: self.port,
+            database: Arc::clone(database),
+            user: Arc::clone(user),
+            password,
+        }
+    }
+}
+
 impl Pools {
     pub fn new(
         config: &Config,
@@ -68,18 +81,23 @@ impl Pools {
         let mut pools = self.by_key.lock();
         let key = (node, Arc::clone(database), Arc::clone(user));
         let pool = pools.entry(key).or_insert_with(|| {
-            let target = Target {
-                node: Arc::clone(&address.name),
-                host: address.host.clone(),
-                port: address.port,
-                database: Arc::clone(database),
-                user: Arc::clone(user),
-                // Asked under the lock: what a reload brings next, it finds here.
-                password: password(),
-            };
+            // Asked under the lock: what a reload brings next, it finds here.
+            let target = address.target(database, user, password());
             Arc::new(Pool::new(node, target, Arc::clone(&self.shared)))
         });
         Some(Arc::clone(pool))
+    }
+
+    /// Where a connection that belongs to no pool is to be opened.
+    pub fn target(
+        &self,
+        node: NodeId,
+        database: &Arc<str>,
+        user: &Arc<str>,
+        password: Option<Secret>,
+    ) -> Option<Target> {
+        let address = self.nodes.get(usize::from(node.0))?;
+        Some(address.target(database, user, password))
     }
 
     /// Other limits, and other passwords for the servers, are in force from now on; `password` gives

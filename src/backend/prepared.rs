@@ -18,6 +18,15 @@ use crate::core::statement::Statement;
 use crate::core::tag;
 use crate::wire::frame;
 
+/// Before the token and the number in a statement's name on servers.
+pub const NAME_PREFIX: &str = "causeway_";
+
+/// A statement's name on servers. Nobody can guess the token, so that no client's own name can mean
+/// another session's statement.
+pub fn server_name(token: u64, id: u64) -> String {
+    format!("{NAME_PREFIX}{token:016x}_{id}")
+}
+
 /// What a statement needs and does, by one version of the catalogue.
 #[derive(Debug)]
 struct Classified {
@@ -40,6 +49,7 @@ pub struct Sense {
 pub struct Prepared {
     /// Unique within one worker.
     id: u64,
+    token: u64,
     /// The Parse message's body behind the name: text, zero, parameter types.
     body: Box<[u8]>,
     classified: ArcSwap<Classified>,
@@ -54,7 +64,7 @@ pub struct Prepared {
 impl Prepared {
     /// The name that it has on server connections.
     pub fn server_name(&self) -> String {
-        format!("causeway_{}", self.id)
+        server_name(self.token, self.id)
     }
 
     /// Its number.
@@ -155,6 +165,7 @@ pub struct Registry {
     bytes: usize,
     /// Texts that found no room since the last sweep.
     turned_away: usize,
+    token: u64,
     next_id: u64,
     step: u64,
     capacity: usize,
@@ -162,12 +173,13 @@ pub struct Registry {
 
 impl Registry {
     /// An empty registry whose numbers are `first`, `first + step`, … so that workers never share one.
-    pub fn new(first: u64, step: u64, capacity: usize) -> Self {
+    pub fn new(token: u64, first: u64, step: u64, capacity: usize) -> Self {
         Self {
             by_settings: HashMap::default(),
             entries: 0,
             bytes: 0,
             turned_away: 0,
+            token,
             next_id: first,
             step,
             capacity,
@@ -191,6 +203,7 @@ impl Registry {
     ) -> Arc<Prepared> {
         let prepared = Arc::new(Prepared {
             id: self.next_id,
+            token: self.token,
             body: body.into(),
             classified: ArcSwap::from_pointee(Classified {
                 statement,
@@ -338,7 +351,7 @@ mod tests {
 
     #[test]
     fn same_text_same_sense_same_number() {
-        let mut registry = Registry::new(1, 2, 10);
+        let mut registry = Registry::new(7, 1, 2, 10);
         let statement = || Arc::new(Statement::unexamined(WriteReason::Command));
         let body = b"select 1\0\0\0";
         let sense = Sense::default();
@@ -371,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_registry_keeps_to_its_size() {
-        let mut registry = Registry::new(1, 1, 16);
+        let mut registry = Registry::new(7, 1, 1, 16);
         let held: Vec<_> = (0..100u32)
             .map(|number| {
                 let statement = Arc::new(Statement::unexamined(WriteReason::Command));

@@ -9,6 +9,7 @@ use ahash::AHasher;
 /// The role, which is a setting by its syntax only: it decides what may be set, and RESET ALL keeps it.
 pub const ROLE: &str = "role";
 const ENCODING: &str = "client_encoding";
+const STRINGS: &str = "standard_conforming_strings";
 
 /// Settings by name, each as the complete statement that makes it so, in the bytes of the session's
 /// client encoding.
@@ -109,7 +110,11 @@ impl Settings {
             }
             messages.push(std::mem::take(&mut sql));
         }
-        let plain = |name: &str| name != ROLE && name != ENCODING;
+        // What a text with a backslash meant when it was sent, it is to mean again.
+        if known.contains(STRINGS) || self.contains(STRINGS) {
+            messages.push(b"SET standard_conforming_strings = on".to_vec());
+        }
+        let plain = |name: &str| !matches!(name, ROLE | ENCODING | STRINGS);
         for name in known
             .by_name
             .keys()
@@ -133,6 +138,11 @@ impl Settings {
         if !sql.is_empty() {
             messages.push(sql);
         }
+        if let Some(strings) = self.by_name.get(STRINGS) {
+            messages.push(strings.to_vec());
+        } else if known.contains(STRINGS) {
+            messages.push(b"RESET standard_conforming_strings".to_vec());
+        }
         messages
     }
 }
@@ -150,7 +160,6 @@ fn has_meaning(name: &str) -> bool {
         && !matches!(
             name,
             "application_name"
-                | "client_encoding"
                 | "client_min_messages"
                 | "deadlock_timeout"
                 | "idle_in_transaction_session_timeout"
@@ -180,6 +189,15 @@ fn push_name(sql: &mut Vec<u8>, name: &str) {
 
 /// A value as a string literal that means the same whatever `standard_conforming_strings` is.
 fn push_literal(sql: &mut Vec<u8>, value: &[u8]) {
+    if value.contains(&b'\\') && !value.is_ascii() {
+        // In some client encodings a backslash can be half of a character.
+        sql.extend_from_slice(b"pg_catalog.convert_from(pg_catalog.decode('");
+        for byte in value {
+            sql.extend_from_slice(format!("{byte:02x}").as_bytes());
+        }
+        sql.extend_from_slice(b"', 'hex'), pg_catalog.current_setting('client_encoding'))");
+        return;
+    }
     if value.contains(&b'\\') {
         sql.extend_from_slice(b" E");
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -55,10 +56,14 @@ pub struct Common {
     pub greetings: RwLock<HashMap<(DatabaseName, UserName, StartupSettings), Greeting>>,
     /// Changes of definitions seen, by database.
     pub definitions: RwLock<HashMap<DatabaseName, Arc<AtomicU64>>>,
+    /// In the names of prepared statements: nobody's guess.
+    pub token: u64,
     /// Number of workers.
     pub workers: usize,
     /// Cancelled when idle sessions are to end.
     pub draining: CancellationToken,
+    /// For so long after that, what is under way may go on.
+    pub grace: Duration,
 }
 
 /// What a server says to a user at login.
@@ -117,6 +122,7 @@ impl Worker {
             known: Mutex::new(Known {
                 classifier: Classifier::new(REMEMBERED),
                 registry: Registry::new(
+                    self.common.token,
                     self.index as u64 + 1,
                     self.common.workers as u64,
                     REMEMBERED,

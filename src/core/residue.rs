@@ -52,13 +52,12 @@ impl fmt::Display for Pins {
 }
 
 /// What the server can be asked for; the others stay until DISCARD ALL, or for good.
-const ASKED: [PinReason; 7] = [
+const ASKED: [PinReason; 6] = [
     PinReason::Listen,
     PinReason::TemporaryObject,
     PinReason::SqlPrepare,
     PinReason::HoldCursor,
     PinReason::AdvisoryLock,
-    PinReason::Settings,
     PinReason::Authorization,
 ];
 
@@ -81,19 +80,20 @@ impl Residue {
     pub fn question<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         // Who logged in is told by the server's activity alone, once `session_user` was changed.
         let mut sql = String::from(
-            "SELECT CASE WHEN context = 'superuser' AND NOT pg_catalog.current_setting('is_superuser')::bool \
+            "SELECT CASE WHEN (context OPERATOR(pg_catalog.=) 'superuser') AND NOT pg_catalog.current_setting('is_superuser')::bool \
              THEN 'fixed' ELSE 'setting' END, name, pg_catalog.current_setting(name) \
-             FROM pg_catalog.pg_settings WHERE source = 'session' AND name NOT LIKE 'transaction\\_%' \
+             FROM pg_catalog.pg_settings WHERE (source OPERATOR(pg_catalog.=) 'session') AND NOT (name \
+             OPERATOR(pg_catalog.=) ANY ('{transaction_isolation,transaction_read_only,transaction_deferrable}'::text[])) \
              UNION ALL SELECT 'role', '', pg_catalog.current_setting('role') \
-             UNION ALL SELECT 'authorization', '', '' WHERE session_user <> (SELECT r.rolname \
+             UNION ALL SELECT 'authorization', '', '' WHERE session_user OPERATOR(pg_catalog.<>) (SELECT r.rolname \
              FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) a \
-             JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid) \
+             JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) a.usesysid) \
              UNION ALL SELECT 'lock', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
-             WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()) \
-             UNION ALL SELECT 'temporary', '', '' WHERE pg_catalog.pg_my_temp_schema() <> 0 AND (\
-             EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) \
-             OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()) \
-             OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema())) \
+             WHERE (locktype OPERATOR(pg_catalog.=) 'advisory') AND (pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())) \
+             UNION ALL SELECT 'temporary', '', '' WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND (\
+             EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
+             OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
+             OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())) \
              UNION ALL SELECT 'cursor', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
              UNION ALL SELECT 'channel', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
              UNION ALL SELECT 'prepared', '', '' WHERE EXISTS (\

@@ -269,7 +269,10 @@ impl Statement {
             write_reason: Some(reason),
             effects: Arc::from([Step {
                 statement: 0,
-                effect: Effect::Opaque(Arc::default()),
+                effect: Effect::Opaque(Arc::new(Opaque {
+                    any_name: true,
+                    ..Opaque::default()
+                })),
             }]),
             count: 1,
             may_commit_async: true,

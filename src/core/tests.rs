@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::gauge::{Gauge, Measurement, Position};
 use super::lsn::{Lsn, Timeline};
+use super::replication::Bond;
 use super::route::{Decision, NodeSet, Policy, Question, decide};
 use super::session::{Cover, Level, LifeAt, Seen, ShownBy};
 use super::statement::Access;
@@ -499,4 +500,35 @@ fn lag_is_that_of_the_measurement() {
     stale.of(1).latest.at_us = NOW - 55 * MS;
     assert_eq!(lag(stale).unwrap().us, 5 * MS);
     assert_eq!(lag(Cluster::even().behind(1, 350).down(0)), None);
+}
+
+#[test]
+fn a_replication_connection_stays_with_the_primary_or_with_the_node_that_was_named() {
+    let mut cluster = Cluster::even();
+    let to_primary = Bond::new(None, &cluster.0).unwrap();
+    let to_first = Bond::new(Some(NodeId(0)), &cluster.0).unwrap();
+    let to_second = Bond::new(Some(NodeId(1)), &cluster.0).unwrap();
+    assert_eq!(to_primary.node, NodeId(0));
+    let held =
+        |cluster: &Cluster| [to_primary, to_first, to_second].map(|bond| bond.holds(&cluster.0));
+    assert_eq!(held(&cluster), [true; 3]);
+
+    // A standby is promoted: the old primary may not have been stopped yet.
+    cluster.life(1, 4, Role::Primary(Snapshot::default()));
+    cluster.of(1).timeline = Timeline(2);
+    assert_eq!(held(&cluster), [false, true, true]);
+    cluster.0.writer = Writer::Only(NodeId(1), Timeline(2));
+    cluster.0.nodes[0].barred = true;
+    assert_eq!(held(&cluster), [false, false, true]);
+    assert_eq!(Bond::new(None, &cluster.0).unwrap().node, NodeId(1));
+    assert_eq!(Bond::new(Some(NodeId(0)), &cluster.0), None);
+
+    // The primary was restarted; that it is not known for a moment says nothing.
+    let mut cluster = Cluster::even();
+    cluster.0.writer = Writer::Nobody;
+    assert_eq!(held(&cluster), [true; 3]);
+    assert_eq!(Bond::new(None, &cluster.0), None);
+    cluster.life(0, 5, Role::Primary(Snapshot::default()));
+    assert_eq!(held(&cluster), [false, true, true]);
+    assert_eq!(held(&Cluster::even().down(1)), [true, true, false]);
 }

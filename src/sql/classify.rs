@@ -1,18 +1,20 @@
 //! One text, parsed by PostgreSQL's own grammar, and what each of its statements means.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use pg_raw_parse::Node;
-use pg_raw_parse::nodes::RangeVar;
-use pg_raw_parse::raw::DiscardMode;
+use pg_raw_parse::nodes::{CopyStmt, FuncCall, InsertStmt, RangeVar, SelectStmt};
 
 use crate::core::statement::{Effect, PinReason, Statement, WriteReason};
 
-use super::catalog::Catalog;
-use super::functions::{is_node_view, is_temporary, judge};
-use super::settings;
+use super::catalog::{Catalog, Relation};
+use super::definitions::{self, Created};
+use super::functions::judge;
+use super::relations::{is_of_node, is_temporary};
 use super::tree::push_children;
 use super::verdict::Verdict;
+use super::{body, settings};
 
 /// `WITH HOLD` among a cursor's options, in PostgreSQL's own encoding of them.
 const CURSOR_WITH_HOLD: i32 = 0x20;
@@ -58,8 +60,10 @@ fn examine(text: &str, catalog: &Catalog) -> Option<(Verdict, usize)> {
             catalog,
             source: source.unwrap_or(text),
             verdict: &mut verdict,
+            with: Vec::new(),
+            unknown: Vec::new(),
         }
-        .statement(raw.stmt(), count == 1);
+        .examine(raw.stmt(), count == 1);
     }
     if verdict.is_write() && catalog.mentions_synchronous_commit() {
         // A trigger may run any function, whatever the statement looks like.
@@ -73,19 +77,31 @@ struct Examiner<'c, 'v> {
     /// The statement's own text.
     source: &'c str,
     verdict: &'v mut Verdict,
+    /// Names of its `WITH` queries.
+    with: Vec<&'c str>,
+    /// Names of relations that the catalogue does not have.
+    unknown: Vec<&'c str>,
 }
 
-impl Examiner<'_, '_> {
-    fn statement(&mut self, node: Node<'_>, alone: bool) {
+impl<'c> Examiner<'c, '_> {
+    fn examine(&mut self, node: Node<'c>, alone: bool) {
+        self.statement(node, alone);
+        // Made since the catalogue was read, or one session's own.
+        if self.unknown.iter().any(|name| !self.with.contains(name)) {
+            self.verdict.write(WriteReason::NotReady);
+        }
+    }
+
+    fn statement(&mut self, node: Node<'c>, alone: bool) {
         match node {
             Node::None => {}
-            Node::SelectStmt(_) => self.query(node),
+            Node::SelectStmt(select) => self.query(node, sole_call(select)),
             Node::InsertStmt(_)
             | Node::UpdateStmt(_)
             | Node::DeleteStmt(_)
             | Node::MergeStmt(_) => {
                 self.verdict.write(WriteReason::Command);
-                self.query(node);
+                self.query(node, None);
             }
             Node::TransactionStmt(statement) => {
                 settings::transaction(statement, alone, self.verdict)
@@ -96,16 +112,7 @@ impl Examiner<'_, '_> {
             }
             // The plan is that of the node that would run the statement, so it goes where that goes.
             Node::ExplainStmt(statement) => self.inner(statement.query()),
-            Node::CopyStmt(statement) => {
-                if statement.is_from || statement.is_program || statement.filename().is_some() {
-                    self.verdict.write(WriteReason::Command);
-                }
-                match statement.query() {
-                    Node::None => self.query(statement.where_clause()),
-                    query => self.inner(query),
-                }
-                self.relation(statement.relation());
-            }
+            Node::CopyStmt(statement) => self.copy(statement),
             Node::DeclareCursorStmt(statement) => {
                 self.verdict.literal = true;
                 if statement.options & CURSOR_WITH_HOLD != 0 {
@@ -114,110 +121,101 @@ impl Examiner<'_, '_> {
                 }
                 self.inner(statement.query());
             }
-            Node::FetchStmt(_) | Node::ClosePortalStmt(_) => {}
+            Node::FetchStmt(_) => {}
+            Node::ClosePortalStmt(_) => self.verdict.effect(Effect::Unpin(PinReason::HoldCursor)),
             _ => self.utility(node),
         }
     }
 
-    fn utility(&mut self, node: Node<'_>) {
+    fn utility(&mut self, node: Node<'c>) {
         match node {
-            Node::DiscardStmt(statement) => self.verdict.effect(match statement.target {
-                DiscardMode::DISCARD_ALL => Effect::DiscardAll,
-                DiscardMode::DISCARD_TEMP => Effect::DiscardTemp,
-                DiscardMode::DISCARD_SEQUENCES => Effect::DiscardSequences,
-                _ => Effect::DiscardPlans,
-            }),
-            Node::DeallocateStmt(statement) => {
-                let name = statement.name().filter(|_| !statement.isall);
-                if name.is_some() {
-                    self.verdict.effect(Effect::NamesStatements);
-                }
-                self.verdict.effect(Effect::Deallocate(name.map(Box::from)));
-            }
-            Node::PrepareStmt(_) => self.pin(PinReason::SqlPrepare),
-            Node::ListenStmt(_) => self.pin(PinReason::Listen),
-            Node::LoadStmt(_) => self.pin(PinReason::Library),
-            Node::UnlistenStmt(_) => self.verdict.write(WriteReason::SessionState),
             Node::ExecuteStmt(statement) => {
                 self.verdict.effect(Effect::NamesStatements);
                 self.verdict.write(WriteReason::SessionState);
                 self.verdict.may_commit_async = true;
-                statement.params().iter().for_each(|node| self.query(node));
+                let params = statement.params();
+                params.iter().for_each(|node| self.query(node, None));
+                self.verdict.opaque(&Arc::default());
             }
-            Node::DoStmt(_) => {
+            Node::DoStmt(statement) => {
                 self.verdict.write(WriteReason::Command);
                 self.verdict.may_commit_async = true;
+                self.verdict.literal = true;
+                let conduct = body::of_do(statement, self.catalog);
+                self.verdict.conduct(&conduct);
             }
             Node::CallStmt(statement) => {
                 self.verdict.write(WriteReason::Command);
                 self.verdict.may_commit_async = true;
                 if let Some(call) = statement.funccall() {
-                    self.query(Node::FuncCall(call));
+                    self.query(Node::FuncCall(call), None);
                 }
             }
-            Node::AlterRoleSetStmt(_)
-            | Node::AlterRoleStmt(_)
-            | Node::AlterSystemStmt(_)
-            | Node::CheckPointStmt(_)
-            | Node::ClusterStmt(_)
-            | Node::CommentStmt(_)
-            | Node::ConstraintsSetStmt(_)
-            | Node::CreateRoleStmt(_)
-            | Node::DropRoleStmt(_)
-            | Node::GrantRoleStmt(_)
-            | Node::GrantStmt(_)
-            | Node::LockStmt(_)
-            | Node::NotifyStmt(_)
-            | Node::RefreshMatViewStmt(_)
-            | Node::ReindexStmt(_)
-            | Node::SecLabelStmt(_)
-            | Node::TruncateStmt(_)
-            | Node::VacuumStmt(_) => self.verdict.write(WriteReason::Command),
+            Node::TruncateStmt(statement) => {
+                self.verdict.write(WriteReason::Command);
+                for relation in statement.relations() {
+                    if let Node::RangeVar(relation) = relation {
+                        self.changes(Some(relation), false);
+                    }
+                }
+            }
             _ => self.definition(node),
         }
     }
 
-    /// Everything else changes definitions.
-    fn definition(&mut self, node: Node<'_>) {
-        self.verdict.write(WriteReason::Command);
-        match node {
-            Node::CreateStmt(statement) => self.created(statement.relation()),
-            Node::ViewStmt(statement) => self.created(statement.view()),
-            Node::CreateSeqStmt(statement) => self.created(statement.sequence()),
-            Node::CreateTableAsStmt(statement) => {
-                self.created(statement.into().and_then(|into| into.rel()));
-                self.inner(statement.query());
+    /// What leaves a query to look into, and everything else.
+    fn definition(&mut self, node: Node<'c>) {
+        match definitions::judge(node, self.verdict) {
+            Created::Query(node) => self.inner(node),
+            // Fills new columns by calling whatever their defaults say.
+            Created::Filled => {
+                self.verdict.may_commit_async = true;
+                let conduct = body::of_definition(self.source, self.catalog);
+                self.verdict.conduct(&conduct);
             }
-            // Fills a new column by calling whatever its default says.
-            Node::AlterTableStmt(_) => self.verdict.may_commit_async = true,
-            _ => {}
+            Created::Nothing => {}
         }
-        // Functions and types can be temporary too, and say so by their schema alone.
-        if self.source.to_ascii_lowercase().contains("pg_temp") {
-            self.verdict.effect(Effect::Pin(PinReason::TemporaryObject));
-        }
-        self.verdict.effect(Effect::Ddl);
     }
 
     /// A statement inside a statement: a query to look into, or something of which only `EXECUTE`
     /// and the like remain.
-    fn inner(&mut self, node: Node<'_>) {
+    fn inner(&mut self, node: Node<'c>) {
         match node {
-            Node::SelectStmt(_) => self.query(node),
+            Node::SelectStmt(_) => self.query(node, None),
             Node::InsertStmt(_)
             | Node::UpdateStmt(_)
             | Node::DeleteStmt(_)
             | Node::MergeStmt(_) => {
                 self.verdict.write(WriteReason::Command);
-                self.query(node);
+                self.query(node, None);
             }
-            Node::DeclareCursorStmt(statement) => self.query(statement.query()),
+            Node::DeclareCursorStmt(statement) => self.query(statement.query(), None),
             _ => self.utility(node),
         }
     }
 
+    fn copy(&mut self, statement: &'c CopyStmt) {
+        if statement.is_from || statement.is_program || statement.filename().is_some() {
+            self.verdict.write(WriteReason::Command);
+        }
+        match statement.query() {
+            Node::None => self.query(statement.where_clause(), None),
+            query => self.inner(query),
+        }
+        let relation = statement.relation();
+        if statement.is_from {
+            let columns = || statement.attlist().iter().filter_map(Node::as_str);
+            let known = self.changes(relation, false);
+            if known.is_none_or(|known| known.draws_without(columns())) && relation.is_some() {
+                self.verdict.effect(Effect::DrawsNumber);
+            }
+        } else {
+            self.reads(relation);
+        }
+    }
+
     /// Looks at every node below, without recursion: see `tree`.
-    fn query(&mut self, root: Node<'_>) {
+    fn query(&mut self, root: Node<'c>, once: Option<&FuncCall>) {
         self.verdict.read();
         let mut stack = vec![root];
         while let Some(node) = stack.pop() {
@@ -228,8 +226,7 @@ impl Examiner<'_, '_> {
                     }
                     if let Some(into) = select.into_clause() {
                         self.verdict.write(WriteReason::SelectInto);
-                        self.created(into.rel());
-                        self.verdict.effect(Effect::Ddl);
+                        definitions::created(into.rel(), into.on_commit, self.verdict);
                     }
                 }
                 Node::InsertStmt(_)
@@ -237,37 +234,138 @@ impl Examiner<'_, '_> {
                 | Node::DeleteStmt(_)
                 | Node::MergeStmt(_) => {
                     self.verdict.write(WriteReason::ModifyingCte);
+                    self.change(node);
                 }
-                Node::FuncCall(call) => judge(call, self.catalog, self.verdict),
-                Node::RangeVar(relation) => self.relation(Some(relation)),
+                Node::FuncCall(call) => {
+                    let once = once.is_some_and(|sole| std::ptr::eq(sole, call));
+                    judge(call, once, self.catalog, self.verdict);
+                }
+                Node::CommonTableExpr(query) => self.with.extend(query.ctename()),
+                Node::RangeVar(relation) => self.reads(Some(relation)),
                 _ => {}
             }
             if !push_children(node, &mut stack) {
                 self.verdict.write(WriteReason::UnknownFunction);
                 self.verdict.may_commit_async = true;
+                self.verdict.opaque(&Arc::default());
             }
         }
     }
 
-    fn relation(&mut self, relation: Option<&RangeVar>) {
-        if relation.is_some_and(|relation| relation.relname() == Some("pg_prepared_statements")) {
+    fn change(&mut self, node: Node<'c>) {
+        match node {
+            Node::InsertStmt(insert) => {
+                let known = self.changes(insert.relation(), true);
+                if known.is_none_or(|known| inserts_number(insert, known)) {
+                    self.verdict.effect(Effect::DrawsNumber);
+                }
+            }
+            Node::UpdateStmt(update) => {
+                let known = self.changes(update.relation(), true);
+                let defaults = update.target_list().iter();
+                let defaults =
+                    defaults.filter(|target| matches!(target.val(), Node::SetToDefault(_)));
+                if defaults.count() > 0 && known.is_none_or(Relation::draws) {
+                    self.verdict.effect(Effect::DrawsNumber);
+                }
+            }
+            Node::DeleteStmt(delete) => {
+                self.changes(delete.relation(), true);
+            }
+            Node::MergeStmt(merge) => {
+                let known = self.changes(merge.relation(), true);
+                if known.is_none_or(Relation::draws) {
+                    self.verdict.effect(Effect::DrawsNumber);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A relation that is written to, whose triggers and defaults run; none if it is not known.
+    fn changes(&mut self, relation: Option<&'c RangeVar>, reads: bool) -> Option<&'c Relation> {
+        let relation = relation?;
+        let known = self
+            .catalog
+            .relation(relation.relname().unwrap_or_default());
+        match known {
+            // Its own triggers are the session's own doing, and were seen when they were made.
+            None if relation.schemaname() == Some("pg_temp") => {}
+            None => self.verdict.opaque(&Arc::default()),
+            Some(known) => {
+                self.verdict.conduct(&known.changing);
+                if reads {
+                    self.verdict.conduct(&known.reading);
+                }
+                self.verdict.may_commit_async |= known.commits_async;
+            }
+        }
+        known
+    }
+
+    fn reads(&mut self, relation: Option<&'c RangeVar>) {
+        let Some(relation) = relation else {
+            return self.verdict.read();
+        };
+        self.verdict.read();
+        let name = relation.relname().unwrap_or_default();
+        if name == "pg_prepared_statements" {
             self.verdict.effect(Effect::NamesStatements);
         }
-        if relation.is_some_and(is_node_view) {
-            self.verdict.write(WriteReason::SessionState);
-        } else {
-            self.verdict.read();
+        if is_of_node(name) || is_temporary(relation) {
+            return self.verdict.write(WriteReason::SessionState);
+        }
+        match self.catalog.relation(name) {
+            None if relation.schemaname().is_none() => self.unknown.push(name),
+            None => self.verdict.write(WriteReason::NotReady),
+            Some(known) => {
+                if known.volatile {
+                    self.verdict.write(WriteReason::VolatileFunction);
+                    self.verdict.may_commit_async |= known.commits_async;
+                }
+                self.verdict.conduct(&known.reading);
+            }
         }
     }
+}
 
-    fn created(&mut self, relation: Option<&RangeVar>) {
-        if relation.is_some_and(is_temporary) {
-            self.verdict.effect(Effect::Pin(PinReason::TemporaryObject));
-        }
+/// The only thing a query does, if that is one call of a function with constants: it runs once.
+fn sole_call(select: &SelectStmt) -> Option<&FuncCall> {
+    let mut targets = select.target_list().iter();
+    let (Some(target), None) = (targets.next(), targets.next()) else {
+        return None;
+    };
+    let plain = select.from_clause().is_empty()
+        && matches!(select.where_clause(), Node::None)
+        && matches!(select.having_clause(), Node::None)
+        && matches!(select.limit_count(), Node::None)
+        && matches!(select.limit_offset(), Node::None)
+        && select.group_clause().is_empty()
+        && select.with_clause().is_none()
+        && select.larg().is_none();
+    match target.val() {
+        Node::FuncCall(call) if plain => Some(call),
+        _ => None,
     }
+}
 
-    fn pin(&mut self, reason: PinReason) {
-        self.verdict.write(WriteReason::SessionState);
-        self.verdict.effect(Effect::Pin(reason));
+/// Whether an INSERT lets the table draw a number: not when it brings them all itself.
+fn inserts_number(insert: &InsertStmt, table: &Relation) -> bool {
+    let columns = insert.cols().iter().filter_map(|column| match column {
+        Node::ResTarget(column) => column.name(),
+        _ => None,
+    });
+    if table.draws_without(columns) {
+        return true;
     }
+    let Node::SelectStmt(source) = insert.select_stmt() else {
+        return table.draws();
+    };
+    let defaults = source.values_lists().iter().any(|row| match row {
+        Node::NodeList(row) => row
+            .iter()
+            .any(|value| matches!(value, Node::SetToDefault(_))),
+        _ => false,
+    });
+    defaults && table.draws()
 }

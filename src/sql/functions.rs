@@ -1,106 +1,153 @@
-//! Which function calls and which relations a standby may be asked for.
+//! What a call of a function means for its statement: PostgreSQL's own by name, the rest by catalogue.
 
-use pg_raw_parse::nodes::{FuncCall, RangeVar};
+use std::sync::Arc;
+
+use pg_raw_parse::nodes::FuncCall;
 use pg_raw_parse::{ConstValue, Node};
 
-use crate::core::statement::{Effect, PinReason, WriteReason};
+use crate::core::statement::{Effect, Opaque, PinReason, WriteReason};
 
 use super::catalog::Catalog;
+use super::settings::custom;
 use super::verdict::Verdict;
 
-/// Adds what one call means for its statement.
-pub(super) fn judge(call: &FuncCall, catalog: &Catalog, verdict: &mut Verdict) {
+/// Adds what one call means for its statement. `once` if it runs once when the statement succeeds,
+/// neither more often nor less.
+pub(super) fn judge(call: &FuncCall, once: bool, catalog: &Catalog, verdict: &mut Verdict) {
     let name = call
         .funcname()
         .iter()
         .next_back()
         .and_then(Node::as_str)
         .unwrap_or_default();
-    match name {
-        "set_config" => {
-            verdict.write(WriteReason::SessionState);
-            // Which setting it names may be a literal, and one shape stands for all literals.
-            verdict.may_commit_async = true;
-            if !is_local(call) {
-                verdict.effect(Effect::Pin(PinReason::Settings));
-            }
-        }
-        "pg_advisory_lock"
-        | "pg_advisory_lock_shared"
-        | "pg_try_advisory_lock"
-        | "pg_try_advisory_lock_shared" => {
-            verdict.write(WriteReason::SessionState);
-            verdict.effect(Effect::Pin(PinReason::AdvisoryLock));
-        }
-        // Whoever chooses a seed wants the numbers that follow from it, on the same connection.
-        "setseed" => {
-            verdict.write(WriteReason::VolatileFunction);
-            verdict.effect(Effect::Pin(PinReason::Settings));
-        }
-        _ if asks_about_node(name) => verdict.write(WriteReason::SessionState),
-        _ if always_writes(name) => verdict.write(WriteReason::VolatileFunction),
-        _ => {}
-    }
+    by_name(name, call, once, verdict);
     if !catalog.is_loaded() {
         verdict.write(WriteReason::NotReady);
         verdict.may_commit_async = true;
-        return;
+        return verdict.opaque(&Arc::default());
     }
     match catalog.function(name) {
         None => {
             verdict.write(WriteReason::UnknownFunction);
             verdict.may_commit_async = true;
+            verdict.opaque(&Arc::default());
         }
-        Some(function) if function.volatile => {
-            verdict.write(WriteReason::VolatileFunction);
-            verdict.may_commit_async |= function.user_defined;
+        Some(function) => {
+            if function.volatile {
+                verdict.write(WriteReason::VolatileFunction);
+                verdict.may_commit_async |= function.user_defined;
+            }
+            verdict.conduct(&function.conduct);
         }
-        Some(_) => {}
     }
 }
 
-/// Whether a relation shows the state of the node that is asked, not that of the database.
-pub(super) fn is_node_view(relation: &RangeVar) -> bool {
-    let name = relation.relname().unwrap_or_default();
-    name.starts_with("pg_stat_")
-        || name.starts_with("pg_statio_")
-        || matches!(
-            name,
-            "pg_aios"
-                | "pg_backend_memory_contexts"
-                | "pg_cursors"
-                | "pg_file_settings"
-                | "pg_hba_file_rules"
-                | "pg_ident_file_mappings"
-                | "pg_locks"
-                | "pg_prepared_statements"
-                | "pg_prepared_xacts"
-                | "pg_replication_origin_status"
-                | "pg_replication_slots"
-                | "pg_sequences"
-                | "pg_settings"
-                | "pg_shmem_allocations"
-                | "pg_wait_events"
-        )
+fn by_name(name: &str, call: &FuncCall, once: bool, verdict: &mut Verdict) {
+    match name {
+        "set_config" => set_config(call, verdict),
+        "pg_advisory_lock" | "pg_advisory_lock_shared" => {
+            verdict.write(WriteReason::SessionState);
+            if once {
+                verdict.effect(Effect::Pin(PinReason::AdvisoryLock));
+            } else {
+                verdict.opaque(&Arc::default());
+            }
+        }
+        // Whether it has the lock, its answer says.
+        "pg_try_advisory_lock" | "pg_try_advisory_lock_shared" => verdict.opaque(&Arc::default()),
+        "pg_advisory_unlock" | "pg_advisory_unlock_shared" | "pg_advisory_unlock_all" => {
+            verdict.write(WriteReason::SessionState);
+            verdict.effect(Effect::Unpin(PinReason::AdvisoryLock));
+        }
+        // Whoever chooses a seed wants the numbers that follow from it, on the same connection.
+        "setseed" => {
+            verdict.write(WriteReason::VolatileFunction);
+            verdict.effect(Effect::Pin(PinReason::Seed));
+        }
+        // `setval` is what `currval` gives from then on.
+        "nextval" | "setval" => {
+            verdict.write(WriteReason::VolatileFunction);
+            verdict.effect(Effect::DrawsNumber);
+        }
+        "currval" | "lastval" => {
+            verdict.write(WriteReason::SessionState);
+            verdict.effect(Effect::AsksNumber);
+        }
+        "pg_notify" => {
+            verdict.write(WriteReason::VolatileFunction);
+            verdict.effect(Effect::Notify);
+        }
+        _ if runs_any_text(name) => verdict.opaque(&Arc::default()),
+        _ if asks_about_node(name) => verdict.write(WriteReason::SessionState),
+        _ if always_writes(name) => verdict.write(WriteReason::VolatileFunction),
+        _ => {}
+    }
 }
 
-/// Whether a relation lives in one server session only.
-pub(super) fn is_temporary(relation: &RangeVar) -> bool {
-    relation.relpersistence as u8 == b't' || relation.schemaname() == Some("pg_temp")
+/// `set_config(name, value, is_local)`: what it leaves behind is asked for, as its value and even its
+/// name may be made up at run time.
+fn set_config(call: &FuncCall, verdict: &mut Verdict) {
+    verdict.write(WriteReason::SessionState);
+    // Which setting it names may be a literal, and one shape stands for all literals.
+    verdict.may_commit_async = true;
+    let [name, _, local] = arguments(call, ["setting_name", "new_value", "is_local"]);
+    if matches!(constant(local), Some(ConstValue::Boolean(true))) {
+        return;
+    }
+    let opaque = match constant(name) {
+        Some(ConstValue::String(name)) => {
+            verdict.literal = true;
+            Opaque {
+                names: custom(name).into_iter().collect(),
+                any_name: false,
+            }
+        }
+        _ => Opaque {
+            any_name: true,
+            ..Opaque::default()
+        },
+    };
+    verdict.opaque(&Arc::new(opaque));
 }
 
-/// `set_config(…, true)`, with the constant itself: `'t'` or an expression could mean anything.
-fn is_local(call: &FuncCall) -> bool {
-    let mut arguments = call.args().iter();
-    let third = arguments.nth(2);
-    arguments.next().is_none()
-        && matches!(third, Some(Node::A_Const(constant))
-            if matches!(constant.val(), Some(ConstValue::Boolean(true))))
+/// The arguments of a call by place, or by their names.
+fn arguments<'a, const N: usize>(call: &'a FuncCall, names: [&str; N]) -> [Node<'a>; N] {
+    let mut found = [Node::None; N];
+    for (place, argument) in call.args().iter().enumerate() {
+        let (place, value) = match argument {
+            Node::NamedArgExpr(named) => {
+                let place = names.iter().position(|name| Some(*name) == named.name());
+                (place.unwrap_or(N), named.arg())
+            }
+            value => (place, value),
+        };
+        if let Some(slot) = found.get_mut(place) {
+            *slot = value;
+        }
+    }
+    found
+}
+
+/// A constant, also behind a cast. Casts of a constant to another type than its own are left alone:
+/// `'t'::boolean` is no constant here.
+fn constant(mut node: Node<'_>) -> Option<ConstValue<'_>> {
+    while let Node::TypeCast(cast) = node {
+        node = cast.arg();
+    }
+    match node {
+        Node::A_Const(constant) => constant.val(),
+        _ => None,
+    }
+}
+
+/// Functions of PostgreSQL itself that run the SQL they are given.
+pub(super) fn runs_any_text(name: &str) -> bool {
+    matches!(name, "ts_stat" | "ts_rewrite") || name.starts_with("query_to_xml")
 }
 
 /// Functions that are not volatile, or whose volatility does not say it, but speak of one server
 /// or of one session on it.
-fn asks_about_node(name: &str) -> bool {
+pub(super) fn asks_about_node(name: &str) -> bool {
     name.starts_with("pg_advisory_")
         || name.starts_with("pg_try_advisory_")
         || name.starts_with("pg_stat_get_")
@@ -130,12 +177,6 @@ fn always_writes(name: &str) -> bool {
     name.starts_with("lo_")
         || matches!(
             name,
-            "loread"
-                | "lowrite"
-                | "nextval"
-                | "pg_notify"
-                | "setval"
-                | "txid_current"
-                | "pg_current_xact_id"
+            "loread" | "lowrite" | "txid_current" | "pg_current_xact_id"
         )
 }

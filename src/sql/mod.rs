@@ -3,32 +3,43 @@
 //! `shape` reduces a text to a key, `cache` remembers classifications by key, `classify` makes
 //! them with PostgreSQL's grammar and the primary's function catalogue.
 
+mod body;
 mod cache;
 pub mod catalog;
 mod classify;
+mod definitions;
 mod functions;
 mod hint;
+mod lexical;
+mod relations;
 mod settings;
 mod shape;
 mod tree;
 mod verdict;
+mod words;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use crate::core::statement::{Access, Effect, PinReason, Statement, Step, WriteReason};
+use crate::core::statement::{Access, Statement, WriteReason};
 
 pub use catalog::{Catalog, FunctionRow};
+pub use lexical::{Encoding, Lexical};
 
-/// Longer texts are not parsed: they go to the primary.
-pub const LONGEST_TEXT: usize = 64 * 1024;
+/// Longer texts are not parsed: they go to the primary, which is asked what they have left.
+pub const LONGEST_TEXT: usize = 1024 * 1024;
+
+/// Memory that the scanner keeps between texts.
+const KEPT: usize = 64 * 1024;
 
 /// In a cache key, before and after a hint. No shape starts with it.
 const HINT_MARK: u8 = 0x07;
 /// In a key for [`Classifier::refused_by_standby`], before a text that has no shape.
 const TEXT_MARK: u8 = 0x08;
+/// In a cache key, before a text in another encoding than UTF-8.
+const ENCODING_MARK: u8 = 0x0e;
 
 /// Classifies texts, and remembers. One for each worker: it is not shared.
 pub struct Classifier {
@@ -58,35 +69,47 @@ impl Classifier {
         self.capacity
     }
 
-    /// What a text needs and leaves behind. `standard_conforming_strings` is the session's
-    /// setting: when it is off, a text with a backslash means something else than it seems to.
+    /// What a text needs and leaves behind, as the session's settings have it read.
     pub fn classify(
         &mut self,
         text: &[u8],
         catalog: &Catalog,
-        standard_conforming_strings: bool,
+        lexical: impl Into<Lexical>,
     ) -> Arc<Statement> {
         if self.catalog_version != catalog.version() {
             self.catalog_version = catalog.version();
             self.known.clear();
         }
         if text.len() > LONGEST_TEXT {
-            return Arc::new(self.unexamined(text, WriteReason::TooLarge));
+            return Arc::new(unexamined(text, WriteReason::TooLarge));
         }
-        let readable = standard_conforming_strings || !text.contains(&b'\\');
-        let has_shape = readable && self.key(text);
+        let lexical = lexical.into();
+        if !lexical.can_read(text) {
+            return Arc::new(unexamined(text, WriteReason::NotReady));
+        }
+        let has_shape = self.key(text, lexical);
         if has_shape && let Some(known) = self.known.get(self.scanner.shape()) {
             return known;
         }
-        match std::str::from_utf8(text) {
-            Ok(text) if readable => self.examine(text, has_shape, catalog),
-            _ => Arc::new(self.unexamined(text, WriteReason::NotReady)),
+        let found = match lexical.read(text) {
+            Some(readable) => self.examine(&readable, text, has_shape, catalog),
+            None => Arc::new(unexamined(text, WriteReason::NotReady)),
+        };
+        self.scanner.shrink(KEPT);
+        found
+    }
+
+    /// Forgets what standbys have refused: the reason may be gone.
+    pub fn forgive(&mut self) {
+        if !self.refused.is_empty() {
+            self.refused.clear();
+            self.known.clear();
         }
     }
 
     /// A standby refused this text: from now on its shape goes to the primary.
     pub fn refused_by_standby(&mut self, text: &[u8]) {
-        let has_shape = text.len() <= LONGEST_TEXT && self.key(text);
+        let has_shape = text.len() <= LONGEST_TEXT && self.key(text, Lexical::default());
         if !has_shape {
             self.text_key(text);
         }
@@ -97,15 +120,21 @@ impl Classifier {
         }
     }
 
-    fn examine(&mut self, text: &str, has_shape: bool, catalog: &Catalog) -> Arc<Statement> {
-        let mut classified = classify::classify(text, catalog);
+    fn examine(
+        &mut self,
+        readable: &str,
+        text: &[u8],
+        has_shape: bool,
+        catalog: &Catalog,
+    ) -> Arc<Statement> {
+        let mut classified = classify::classify(readable, catalog);
         if !has_shape {
-            self.text_key(text.as_bytes());
+            self.text_key(text);
         }
         if self.refused.get(self.scanner.shape()).is_some() {
             classified.statement = refused(&classified.statement);
         }
-        classified.statement.hint = hint::find(text.as_bytes()).map(hint::parse);
+        classified.statement.hint = hint::find(text).map(hint::parse);
         let statement = Arc::new(classified.statement);
         if has_shape && classified.by_shape {
             self.known
@@ -115,8 +144,11 @@ impl Classifier {
     }
 
     /// Puts the text's cache key into the scanner's buffer; false if it has none.
-    fn key(&mut self, text: &[u8]) -> bool {
+    fn key(&mut self, text: &[u8], lexical: Lexical) -> bool {
         self.prefix.clear();
+        if lexical.encoding != Encoding::Utf8 && !text.is_ascii() {
+            self.prefix.push(ENCODING_MARK);
+        }
         if let Some(hint) = hint::find(text) {
             if hint.iter().any(u8::is_ascii_control) {
                 return false;
@@ -131,24 +163,13 @@ impl Classifier {
     fn text_key(&mut self, text: &[u8]) {
         self.scanner.whole(TEXT_MARK, text);
     }
+}
 
-    /// For a text that is not parsed. Unless its first word promises that it leaves the session as
-    /// it was, and unless nothing can follow it, the session must keep its server connection.
-    fn unexamined(&mut self, text: &[u8], reason: WriteReason) -> Statement {
-        let mut statement = Statement::unexamined(reason);
-        let single = self.scanner.scan(&[], text).is_ok() && self.scanner.is_single();
-        self.scanner.shrink(LONGEST_TEXT);
-        if !single || !leaves_no_trace(text) {
-            statement.effects = Arc::from([Step {
-                statement: 0,
-                effect: Effect::Pin(PinReason::Settings),
-            }]);
-        } else {
-            statement.effects = Arc::from([]);
-        }
-        statement.hint = hint::find(text).map(hint::parse);
-        statement
-    }
+/// A text that is not parsed.
+fn unexamined(text: &[u8], reason: WriteReason) -> Statement {
+    let mut statement = Statement::unexamined(reason);
+    statement.hint = hint::find(text).map(hint::parse);
+    statement
 }
 
 fn refused(statement: &Statement) -> Statement {
@@ -158,22 +179,4 @@ fn refused(statement: &Statement) -> Statement {
         statement.write_reason = Some(WriteReason::RefusedByStandby);
     }
     statement
-}
-
-fn leaves_no_trace(text: &[u8]) -> bool {
-    let text = &text[shape::skip_blank(text, 0)..];
-    let length = text
-        .iter()
-        .take_while(|byte| byte.is_ascii_alphabetic())
-        .count();
-    [
-        &b"insert"[..],
-        b"update",
-        b"delete",
-        b"merge",
-        b"values",
-        b"copy",
-    ]
-    .iter()
-    .any(|word| text[..length].eq_ignore_ascii_case(word))
 }

@@ -1,11 +1,15 @@
 //! Statements about the session itself: settings and the bounds of transactions.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use pg_raw_parse::nodes::{DefElem, TransactionStmt, VariableSetStmt};
 use pg_raw_parse::raw::{TransactionStmtKind, VariableSetKind};
 use pg_raw_parse::{ConstValue, Node};
 
-use crate::core::statement::{Effect, Isolation, PinReason, WriteReason};
+use crate::core::statement::{Effect, Isolation, Opaque, PinReason, WriteReason};
 
+use super::shape::skip_blank;
 use super::verdict::Verdict;
 
 const OWN: &str = "causeway.";
@@ -13,7 +17,7 @@ const OWN: &str = "causeway.";
 /// `SET`, `RESET` and their relatives. `source` is this statement's text.
 pub(super) fn set(statement: &VariableSetStmt, source: &str, verdict: &mut Verdict) {
     verdict.literal = true;
-    let name = statement.name().unwrap_or_default().to_ascii_lowercase();
+    let name = real_name(statement.name().unwrap_or_default());
     if name.ends_with("synchronous_commit") || statement.kind == VariableSetKind::VAR_RESET_ALL {
         verdict.may_commit_async = true;
     }
@@ -37,31 +41,48 @@ pub(super) fn set(statement: &VariableSetStmt, source: &str, verdict: &mut Verdi
         };
     }
     let sets = statement.kind == VariableSetKind::VAR_SET_VALUE;
-    // What is created from here on without a schema is temporary.
-    if sets
-        && name == "search_path"
-        && statement.args().first().and_then(text).as_deref() == Some("pg_temp")
-    {
-        verdict.effect(Effect::Pin(PinReason::TemporaryObject));
-    }
-    // Settings by name, but of the transaction: to repeat them elsewhere later would be wrong.
+    let local = statement.is_local;
     match name.as_str() {
+        // Settings by name, but of the transaction: to repeat them elsewhere later would be wrong.
         "transaction_isolation" | "transaction_read_only" => {
             return verdict.write(WriteReason::Transaction);
         }
         "transaction_deferrable" => return,
-        _ if statement.is_local => return,
+        "session_authorization" => return authorization(sets, local, verdict),
+        // The numbers that follow come from this server process, and the seed cannot be read.
+        "seed" if sets => {
+            verdict.write(WriteReason::SessionState);
+            return verdict.effect(Effect::Pin(PinReason::Seed));
+        }
         _ => {}
     }
-    if name == "session_authorization" {
-        verdict.write(WriteReason::SessionState);
-        return verdict.effect(Effect::Pin(PinReason::Settings));
+    // Makes what holds until the transaction ends hold beyond it: which value that is, is not said.
+    if statement.kind == VariableSetKind::VAR_SET_CURRENT {
+        return verdict.opaque(&Arc::new(Opaque {
+            names: custom(&name).into_iter().collect(),
+            any_name: false,
+        }));
     }
     verdict.effect(Effect::Set {
         name: name.into(),
-        sql: sets.then(|| repeatable(source)),
-        local: false,
+        sql: sets.then(|| repeatable(source, local)),
+        local,
     });
+}
+
+/// A setting that `pg_settings` does not show.
+pub(super) fn custom(name: &str) -> Option<Box<str>> {
+    name.contains('.').then(|| name.to_ascii_lowercase().into())
+}
+
+fn authorization(sets: bool, local: bool, verdict: &mut Verdict) {
+    verdict.write(WriteReason::SessionState);
+    match (sets, local) {
+        (true, false) => verdict.effect(Effect::Pin(PinReason::Authorization)),
+        // Ends with the transaction, and takes the role with it for as long.
+        (true, true) => verdict.opaque(&Arc::default()),
+        (false, _) => verdict.effect(Effect::Unpin(PinReason::Authorization)),
+    }
 }
 
 /// `SHOW`.
@@ -163,7 +184,7 @@ fn characteristics(statement: &VariableSetStmt, verdict: &mut Verdict) {
         verdict.effect(Effect::Set {
             name: name.into(),
             sql: Some(format!("SET {name} = '{value}'").into()),
-            local: false,
+            local: statement.is_local,
         });
     }
 }
@@ -197,7 +218,7 @@ fn joined(statement: &VariableSetStmt) -> String {
     values.join(", ")
 }
 
-fn text(node: Node<'_>) -> Option<String> {
+pub(super) fn text(node: Node<'_>) -> Option<String> {
     let Node::A_Const(constant) = node else {
         return None;
     };
@@ -209,13 +230,27 @@ fn text(node: Node<'_>) -> Option<String> {
     }
 }
 
-/// A line comment at the end would swallow whatever is sent after it in the same text.
-fn repeatable(source: &str) -> Box<str> {
-    let start = super::shape::skip_blank(source.as_bytes(), 0);
-    let source = source[start..].trim_end();
-    if source.contains("--") {
-        format!("{source}\n").into()
-    } else {
-        source.into()
+/// As PostgreSQL calls it, whatever it was called in the text.
+fn real_name(name: &str) -> String {
+    match name.to_ascii_lowercase() {
+        name if name == "sort_mem" => "work_mem".to_owned(),
+        name if name == "vacuum_mem" => "maintenance_work_mem".to_owned(),
+        name => name,
     }
+}
+
+/// The statement without `LOCAL`. A line comment at its end would swallow whatever is sent after it in
+/// the same text.
+fn repeatable(source: &str, local: bool) -> Box<str> {
+    let start = skip_blank(source.as_bytes(), 0);
+    let mut source = Cow::Borrowed(source[start..].trim_end());
+    if local {
+        let word = skip_blank(source.as_bytes(), "SET".len());
+        let rest = source[word..].get("LOCAL".len()..).unwrap_or_default();
+        source = format!("SET{rest}").into();
+    }
+    if source.contains("--") {
+        source += "\n";
+    }
+    source.into()
 }

@@ -64,8 +64,6 @@ pub(super) struct Scanner {
     gap: bool,
     list: Option<List>,
     after_in: bool,
-    separators: usize,
-    trailing_statement: bool,
 }
 
 /// The text holds something whose meaning the scanner will not vouch for.
@@ -78,15 +76,12 @@ impl Scanner {
         &self.shape
     }
 
-    /// Whether the text scanned last certainly holds no second statement.
-    pub(super) fn is_single(&self) -> bool {
-        self.separators == 0 || (self.separators == 1 && !self.trailing_statement)
-    }
-
     /// Gives back memory that one exceptionally long text took.
     pub(super) fn shrink(&mut self, limit: usize) {
-        self.shape.clear();
-        self.shape.shrink_to(limit);
+        if self.shape.capacity() > limit {
+            self.shape.clear();
+            self.shape.shrink_to(limit);
+        }
     }
 
     /// Makes a marked copy of a text its shape, for texts that have none.
@@ -103,8 +98,6 @@ impl Scanner {
         self.gap = false;
         self.list = None;
         self.after_in = false;
-        self.separators = 0;
-        self.trailing_statement = false;
         let floor = self.shape.len();
         let mut at = 0;
         while let Some(&byte) = text.get(at) {
@@ -243,10 +236,6 @@ impl Scanner {
                         wants_item: true,
                     });
                 }
-                if byte == b';' {
-                    self.separators += 1;
-                    self.trailing_statement = false;
-                }
             }
         }
     }
@@ -261,7 +250,6 @@ impl Scanner {
         self.shape.extend_from_slice(token);
         self.list = None;
         self.after_in = false;
-        self.trailing_statement = true;
     }
 }
 

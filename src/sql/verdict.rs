@@ -1,6 +1,10 @@
 //! A classification while it is being made: it starts mild and only ever becomes stricter.
 
-use crate::core::statement::{Access, Effect, Statement, Step, WriteReason};
+use std::sync::Arc;
+
+use crate::core::statement::{Access, Effect, Opaque, Statement, Step, WriteReason};
+
+use super::catalog::Conduct;
 
 /// What is known so far about the statements of one text.
 #[derive(Debug)]
@@ -46,27 +50,67 @@ impl Verdict {
         self.access == Access::Write
     }
 
-    /// Adds an effect; the same pin twice is one pin.
+    /// Adds an effect. What is said of a statement twice is said once.
     pub(super) fn effect(&mut self, effect: Effect) {
-        self.literal |= !matches!(
+        self.literal |= matches!(
             effect,
-            Effect::Begin { .. }
-                | Effect::End { .. }
-                | Effect::Rollback { .. }
-                | Effect::Pin(_)
-                | Effect::ResetAll
-                | Effect::DiscardAll
-                | Effect::DiscardTemp
-                | Effect::DiscardSequences
-                | Effect::DiscardPlans
-                | Effect::Deallocate(None)
+            Effect::Savepoint(_)
+                | Effect::Release(_)
+                | Effect::RollbackTo(_)
+                | Effect::Set { .. }
+                | Effect::Deallocate(Some(_))
+                | Effect::Listen(_)
+                | Effect::Unlisten(_)
+                | Effect::Renew(_)
+                | Effect::Ddl
+                | Effect::SetOwn { .. }
+                | Effect::ShowOwn(_)
         );
         let step = Step {
             statement: self.statement,
             effect,
         };
-        if !(matches!(step.effect, Effect::Pin(_)) && self.effects.contains(&step)) {
+        if !self.effects.contains(&step) {
             self.effects.push(step);
+        }
+    }
+
+    /// Runs what the text does not tell, on the primary: what is left of it is asked for there.
+    pub(super) fn opaque(&mut self, opaque: &Arc<Opaque>) {
+        self.write(WriteReason::SessionState);
+        let number = self.statement;
+        let known = self
+            .effects
+            .iter_mut()
+            .find_map(|step| match &mut step.effect {
+                Effect::Opaque(known) if step.statement == number => Some(known),
+                _ => None,
+            });
+        match known {
+            None => self.effect(Effect::Opaque(Arc::clone(opaque))),
+            Some(known) if known != opaque => *known = Arc::new(merged(known, opaque)),
+            Some(_) => {}
+        }
+    }
+
+    /// Runs code of which the catalogue tells this much.
+    pub(super) fn conduct(&mut self, conduct: &Conduct) {
+        if conduct.of_node {
+            self.write(WriteReason::SessionState);
+        }
+        if let Some(opaque) = &conduct.opaque {
+            self.opaque(opaque);
+        }
+        for (does, effect) in [
+            (conduct.draws, Effect::DrawsNumber),
+            (conduct.asks, Effect::AsksNumber),
+            (conduct.notifies, Effect::Notify),
+            (conduct.defines, Effect::Ddl),
+        ] {
+            if does {
+                self.write(WriteReason::SessionState);
+                self.effect(effect);
+            }
         }
     }
 
@@ -80,5 +124,19 @@ impl Verdict {
             may_commit_async: self.may_commit_async,
             hint: None,
         }
+    }
+}
+
+/// What is known of two pieces of code that both run.
+pub(super) fn merged(one: &Opaque, other: &Opaque) -> Opaque {
+    let mut names = one.names.to_vec();
+    for name in &other.names {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    Opaque {
+        names: names.into(),
+        any_name: one.any_name || other.any_name,
     }
 }

@@ -37,6 +37,8 @@ pub struct Hello {
     pub database: String,
     /// Settings, in order, `options` taken apart into `-c name=value`.
     pub settings: Vec<(String, String)>,
+    /// What `replication` asks for, unless it is an ordinary session.
+    pub replication: Option<String>,
     /// Names of protocol extensions (`_pq_.…`) that are not known here.
     pub unknown_extensions: Vec<String>,
 }
@@ -83,6 +85,7 @@ fn session(minor: u16, mut rest: &[u8]) -> Result<Hello, Problem> {
         user: String::new(),
         database: String::new(),
         settings: Vec::new(),
+        replication: None,
         unknown_extensions: Vec::new(),
     };
     loop {
@@ -99,13 +102,8 @@ fn session(minor: u16, mut rest: &[u8]) -> Result<Hello, Problem> {
             "user" => hello.user = value.to_owned(),
             "database" => hello.database = value.to_owned(),
             "options" => hello.settings.extend(options(value)?),
-            "replication" if matches!(value, "false" | "off" | "no" | "0") => {}
             "replication" => {
-                return Err(Problem::fatal(
-                    Kind::FeatureNotSupported,
-                    "replication connections cannot pass through causeway",
-                )
-                .with_hint("Connect to the server itself."));
+                hello.replication = is_replication(value)?.then(|| value.to_owned());
             }
             _ if name.starts_with("_pq_.") => hello.unknown_extensions.push(name.to_owned()),
             _ => hello
@@ -123,6 +121,26 @@ fn session(minor: u16, mut rest: &[u8]) -> Result<Hello, Problem> {
         hello.database = hello.user.clone();
     }
     Ok(hello)
+}
+
+/// `database`, or a boolean in any of PostgreSQL's spellings.
+fn is_replication(value: &str) -> Result<bool, Problem> {
+    let lower = value.to_ascii_lowercase();
+    let begins = |word: &str, least: usize| lower.len() >= least && word.starts_with(&lower);
+    if value == "database"
+        || begins("true", 1)
+        || begins("yes", 1)
+        || begins("on", 2)
+        || lower == "1"
+    {
+        return Ok(true);
+    }
+    if begins("false", 1) || begins("no", 1) || begins("off", 2) || lower == "0" {
+        return Ok(false);
+    }
+    let what = format!("invalid value for parameter \"replication\": \"{value}\"");
+    Err(Problem::fatal(Kind::InvalidParameterValue, what)
+        .with_hint("Valid values are: \"false\", 0, \"true\", 1, \"database\"."))
 }
 
 fn string(bytes: &[u8]) -> Option<(&str, &[u8])> {
@@ -236,13 +254,33 @@ mod tests {
             Kind::FeatureNotSupported
         );
         assert_eq!(
-            fault(&packet(3, 0, b"user\0a\0replication\0database\0\0")),
-            Kind::FeatureNotSupported
+            fault(&packet(3, 0, b"user\0a\0replication\0o\0\0")),
+            Kind::InvalidParameterValue
         );
         assert_eq!(
             fault(&packet(1234, 5678, b"\0\0\0\x01abc")),
             Kind::ProtocolViolation
         );
+    }
+
+    #[test]
+    fn replication_in_all_its_spellings() {
+        let asked = |value: &str| {
+            let body = format!("user\0a\0replication\0{value}\0\0");
+            match decode(&packet(3, 0, body.as_bytes())) {
+                Ok(Startup::Session(hello)) => Ok(hello.replication),
+                other => Err(other),
+            }
+        };
+        for value in ["database", "true", "T", "on", "yes", "y", "1"] {
+            assert_eq!(asked(value), Ok(Some(value.to_owned())));
+        }
+        for value in ["false", "F", "off", "OF", "no", "n", "0"] {
+            assert_eq!(asked(value), Ok(None), "{value}");
+        }
+        for value in ["", "o", "Database", "databases", "truest", "2"] {
+            assert!(asked(value).is_err(), "{value}");
+        }
     }
 
     #[test]

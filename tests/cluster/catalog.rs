@@ -1,8 +1,10 @@
 //! The function catalogue as a real server has it: what is volatile there is a write here.
 
+use pgcauseway::control::catalogs::changes;
 use pgcauseway::core::statement::{Access, Statement, WriteReason};
 use pgcauseway::rig::{Cluster, Login};
-use pgcauseway::sql::{Catalog, Classifier, FunctionRow, catalog};
+use pgcauseway::sql::catalog::Rows;
+use pgcauseway::sql::{Catalog, Classifier};
 
 /// Volatile functions of PostgreSQL that standbys may be asked for. A list of its own on purpose:
 /// to let one more through takes a change here as well. `false`: newer than some servers.
@@ -37,22 +39,13 @@ create aggregate plain_sum(int) (sfunc = int4pl, stype = int);
 create procedure p_procedure() language sql as 'select 1';
 ";
 
-async fn load(cluster: &Cluster, version: u64) -> (Vec<FunctionRow>, Catalog) {
+async fn load(cluster: &Cluster, version: u64) -> (Rows, Catalog) {
     let mut login: Login = cluster.credentials().monitor.clone();
     login.database.clone_from(&cluster.application().database);
     let client = cluster.primary().connect(&login).await.unwrap();
-    let rows = client.query(catalog::LOAD, &[]).await.unwrap();
-    let rows: Vec<_> = rows
-        .iter()
-        .map(|row| FunctionRow {
-            name: row.get(0),
-            oid: u32::try_from(row.get::<_, i64>(1)).unwrap(),
-            volatile: row.get(2),
-            compiled: row.get(3),
-            mentions_synchronous_commit: row.get(4),
-        })
-        .collect();
-    (rows.clone(), Catalog::from_rows(version, rows))
+    let (_, rows) = changes(&client, None).await.unwrap().unwrap();
+    let catalog = Catalog::from_rows(version, &rows);
+    (rows, catalog)
 }
 
 fn classify(text: &str, catalog: &Catalog) -> Statement {
@@ -76,6 +69,7 @@ async fn what_postgresql_calls_volatile_is_a_write() {
         .await
         .unwrap();
     let (rows, catalog) = load(&cluster, 1).await;
+    let rows = rows.functions;
     assert!(rows.len() > 2500, "{} functions", rows.len());
     assert!(!catalog.mentions_synchronous_commit());
     for row in &rows {

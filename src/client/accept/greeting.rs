@@ -2,6 +2,7 @@
 //! ParameterStatus, as the client is told it too.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::refusal::Refusal;
 use crate::backend::pool::{AcquireError, Lease, Pool};
@@ -76,6 +77,22 @@ async fn best_node(worker: &Worker) -> Result<(NodeId, Incarnation), Refusal> {
         let node = topology.primary().or_else(any)?;
         Some((node.id, node.usable()?.incarnation))
     };
+    wait_for(worker, find).await.map_err(|waited| {
+        let what = format!(
+            "no node is available: waited {:.1} s for one",
+            waited.as_secs_f64()
+        );
+        Refusal::Problem(Problem::fatal(Kind::CannotConnectNow, what))
+    })
+}
+
+/// Waits until `find` finds something in the topology, for as long as statements wait for a primary; or
+/// how long that was.
+pub(super) async fn wait_for<T>(
+    worker: &Worker,
+    find: impl Fn() -> Option<T>,
+) -> Result<T, Duration> {
+    let cluster = &worker.common.cluster;
     let wait = async {
         loop {
             let changed = cluster.changed();
@@ -88,13 +105,7 @@ async fn best_node(worker: &Worker) -> Result<(NodeId, Incarnation), Refusal> {
         }
     };
     let bound = worker.common.rules.load().bounds.hold_timeout;
-    tokio::time::timeout(bound, wait).await.map_err(|_| {
-        let what = format!(
-            "no node is available: waited {:.1} s for one",
-            bound.as_secs_f64()
-        );
-        Refusal::Problem(Problem::fatal(Kind::CannotConnectNow, what))
-    })
+    tokio::time::timeout(bound, wait).await.map_err(|_| bound)
 }
 
 /// A server connection for a login, which a paused database holds up as it does statements.
@@ -116,7 +127,7 @@ async fn acquire(
     }
 }
 
-fn refusal(error: AcquireError) -> Refusal {
+pub(super) fn refusal(error: AcquireError) -> Refusal {
     use crate::backend::connect::ConnectError;
     match error {
         AcquireError::Connect(ConnectError::Refused { frame, .. }) => Refusal::Frame(frame),

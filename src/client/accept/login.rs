@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::cancels::Slot;
 use super::refusal::Refusal;
-use super::{console, greeting};
+use super::{console, greeting, replication};
 use crate::client::attachment::routing::Places;
 use crate::client::connection::{Connection, OWN_BOUND};
 use crate::client::outcome::told::{Fate, told};
@@ -41,6 +41,10 @@ const CANCEL_AGAIN: Duration = Duration::from_millis(30);
 /// Bytes in a cancel key under protocol 3.2.
 const LONG_KEY: usize = 32;
 
+fn key_length(minor: u16) -> usize {
+    if minor >= 2 { LONG_KEY } else { 4 }
+}
+
 /// Serves one accepted connection to its end.
 pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
     let Ok(socket) = Socket::new(stream) else {
@@ -55,6 +59,7 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
         Ok(Ok(Some(Welcome::Console { user }))) => {
             return console::serve(&worker, login.socket, &user).await;
         }
+        Ok(Ok(Some(Welcome::Replication(stream)))) => return stream.run(login.socket).await,
         Ok(Ok(None)) => return,
         Ok(Err(refusal)) => Err(refusal),
         Err(_) => Err(Refusal::Silent),
@@ -89,6 +94,7 @@ struct Login<'a> {
 enum Welcome {
     Session(Box<Ready>),
     Console { user: String },
+    Replication(Box<replication::Stream>),
 }
 
 /// Everything that a session starts with.
@@ -111,6 +117,12 @@ impl Login<'_> {
             self.socket.write_all(reply.as_bytes()).await?;
         }
         let password = self.authenticate(&hello.user).await?;
+        if let Some(kind) = &hello.replication {
+            let key = key_length(newest);
+            let stream =
+                replication::open(self.worker, &mut self.socket, &hello, kind, key, password);
+            return Ok(Some(Welcome::Replication(Box::new(stream.await?))));
+        }
         let rules = self.worker.common.rules.load_full();
         let admins = &rules.config.admin.users;
         if hello.database == crate::shared::admin::DATABASE && !admins.is_empty() {
@@ -301,9 +313,7 @@ impl Login<'_> {
             known.clone_from(name);
         }
 
-        let slot = common
-            .cancels
-            .register(if minor >= 2 { LONG_KEY } else { 4 });
+        let slot = common.cancels.register(key_length(minor));
         let mut reply = Reply::new().authentication(&Authentication::Ok);
         for (name, value) in &parameters {
             reply = reply.parameter(name, value);

@@ -1,5 +1,6 @@
 //! From a connection at the door to a session: dealing it out to a worker, the startup packet,
-//! authentication, the greeting; and the console, and cancel requests, which come through the same door.
+//! authentication, the greeting; and the console, replication connections and cancel
+//! requests, which come through the same door.
 
 pub mod cancels;
 mod console;
@@ -7,3 +8,4 @@ pub mod dispatcher;
 mod greeting;
 mod login;
 mod refusal;
+mod replication;

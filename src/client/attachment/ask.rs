@@ -5,6 +5,10 @@ use crate::backend::own_query::OwnQueryError;
 use crate::client::connection::OWN_BOUND;
 use crate::client::session::state::State;
 use crate::core::residue::Residue;
+use crate::wire::reply::error_field;
+
+/// query_canceled.
+const CANCELED: &[u8] = b"57014";
 
 /// What was asked for could not be found out: the connection is not to be used any more.
 #[derive(Debug)]
@@ -21,12 +25,17 @@ pub(in crate::client) async fn ask(
     let server = attachment.server();
     // A role or a search_path of the session must not decide what is found: names are qualified, and
     // these views show everybody their own.
-    match server.rows_own(question.as_bytes(), OWN_BOUND).await {
-        Ok(rows) => {
-            state.answered(&Residue::read(&rows));
-            server.applied = Some(state.applied());
-            Ok(())
+    for _ in 0..2 {
+        match server.rows_own(question.as_bytes(), OWN_BOUND).await {
+            Ok(rows) => {
+                state.answered(&Residue::read(&rows));
+                server.applied = Some(state.applied());
+                return Ok(());
+            }
+            // A cancel request that came late for the client's own statement.
+            Err(OwnQueryError::Refused(frame)) if error_field(&frame, b'C') == Some(CANCELED) => {}
+            Err(OwnQueryError::Refused(_) | OwnQueryError::Io(_)) => break,
         }
-        Err(OwnQueryError::Refused(_) | OwnQueryError::Io(_)) => Err(Unanswered),
     }
+    Err(Unanswered)
 }

@@ -119,6 +119,8 @@ impl Attachment {
                 return self.lease.discard();
             }
             server.talk.held.clear();
+            server.talk.exposed.clear();
+            server.talk.unasked.clear();
             server.applied = Some(Arc::default());
             server.has_numbers = false;
         }
@@ -138,6 +140,10 @@ impl Attachment {
             server.numbers_of = Default::default();
             server.has_numbers = false;
             after.discarded_numbers = false;
+        }
+        if std::mem::take(&mut after.scrub) {
+            self.lease.server().applied = None;
+            after.settings_changed = false;
         }
         if std::mem::take(&mut after.settings_changed) {
             self.lease.server().applied = Some(state.applied());
@@ -188,6 +194,8 @@ pub(super) async fn attach(
         }
     }
     let server = lease.server();
+    // Notifications to whoever had it before.
+    server.talk.unasked.clear();
     if context.slot.attach(&server.cancel) {
         context.slot.detach();
         return Err(canceled().into());
@@ -315,6 +323,7 @@ fn canceled() -> Problem {
 pub(super) async fn expose_names(
     held: &mut Attachment,
     state: &State,
+    context: &Context,
     batch: &Batch,
 ) -> Result<(), Failure> {
     if batch.has_no_effects()
@@ -334,7 +343,10 @@ pub(super) async fn expose_names(
         .names
         .all()
         .map(|(name, prepared)| (name, &**prepared));
-    match server.expose(names, OWN_BOUND).await {
+    match server
+        .expose(context.worker.common.token, names, OWN_BOUND)
+        .await
+    {
         Ok(()) => Ok(()),
         Err(OwnQueryError::Refused(frame)) => Err(Failure::Said(frame)),
         Err(OwnQueryError::Io(_)) => Err(Failure::Lost),

@@ -18,6 +18,10 @@ use crate::wire::frame::{self, HEADER, WHOLE};
 /// An extended batch that grows beyond this without a Sync is sent on in parts, in bytes.
 const MAX_BATCH: usize = 4 * WHOLE;
 
+/// A longer simple query is passed on as it comes, without a look at it, in bytes.
+const MAX_WHOLE_QUERY: usize = 16 * 1024 * 1024;
+/// A longer Bind is passed on as it comes, in bytes.
+const MAX_WHOLE_BIND: usize = 1024 * 1024;
 /// Room for this many messages is kept from batch to batch.
 const KEPT_MESSAGES: usize = 8;
 
@@ -172,7 +176,7 @@ impl Batch {
                 self.end = End::Part;
                 return Ok(Gathered::Batch);
             }
-            if rest.len() < size && (size <= WHOLE || !may_stream(tag, rest)) {
+            if rest.len() < size && (size <= WHOLE || !may_stream(tag, size, rest)) {
                 check_size(tag, size, rest.len())?;
                 return Ok(Gathered::Incomplete);
             }
@@ -313,6 +317,19 @@ impl Batch {
         before
     }
 
+    /// Whether its first statement is a ROLLBACK.
+    pub(in crate::client) fn begins_with_rollback(&self) -> bool {
+        let first = self.effects.first().and_then(|steps| steps.first());
+        first.is_some_and(|step| {
+            step.statement == 0 && matches!(step.effect, Effect::Rollback { .. })
+        })
+    }
+
+    /// Whether it is a call by the fast path.
+    pub(in crate::client) fn calls_function(&self) -> bool {
+        matches!(self.messages.first(), Some(Message { tag: b'F', .. }))
+    }
+
     /// Whether it only prepares, describes or closes.
     pub(in crate::client) fn runs_nothing(&self) -> bool {
         let harmless = |message: &Message| matches!(message.tag, b'P' | b'D' | b'C' | b'S' | b'H');
@@ -340,6 +357,9 @@ impl Batch {
     /// So does `DEALLOCATE` of a statement that the client named by the protocol: on the servers it
     /// has another name.
     pub(in crate::client) fn is_own(&self, names: &Names) -> bool {
+        if matches!(self.end, End::Large(_)) {
+            return false;
+        }
         let own = |effect: &Effect| match effect {
             Effect::Deallocate(Some(name)) => names.get(name.as_bytes()).is_some(),
             effect => effect.is_own(),
@@ -505,9 +525,12 @@ fn is_known(tag: u8) -> bool {
 }
 
 /// Whether a large message can be sent on before it has arrived whole.
-fn may_stream(tag: u8, bytes: &[u8]) -> bool {
+fn may_stream(tag: u8, size: usize, bytes: &[u8]) -> bool {
     match tag {
-        b'Q' | b'F' => bytes.len() >= HEADER,
+        // Looked at whole, so that what it leaves in the session is known by name.
+        b'Q' => size > MAX_WHOLE_QUERY && bytes.len() >= HEADER,
+        b'F' => bytes.len() >= HEADER,
+        b'B' if size <= MAX_WHOLE_BIND => false,
         // Its names must be there, because the statement's is replaced.
         b'B' => frame::cstr(&bytes[HEADER..]).is_some_and(|(_, rest)| frame::cstr(rest).is_some()),
         _ => false,
@@ -518,6 +541,8 @@ fn check_size(tag: u8, size: usize, there: usize) -> Result<(), Problem> {
     let limit = match tag {
         // A statement's text is kept for other server connections; PostgreSQL's own bound is 1 GiB.
         b'P' => return Ok(()),
+        b'Q' if size <= MAX_WHOLE_QUERY => return Ok(()),
+        b'B' if size <= MAX_WHOLE_BIND => return Ok(()),
         // It streams as soon as its two names are there, and those are short.
         b'Q' | b'F' | b'B' if there < WHOLE => return Ok(()),
         _ => WHOLE,

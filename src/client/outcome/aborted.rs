@@ -25,12 +25,17 @@ pub(in crate::client) async fn answer(
     batch: &Batch,
 ) -> Result<bool, Ending> {
     let ends = |effect: &Effect| matches!(effect, Effect::End { .. });
-    if batch
-        .effects()
-        .any(|effect| matches!(effect, Effect::Rollback { .. }))
-    {
+    if batch.begins_with_rollback() {
         state.aborted = Aborted::No;
-        return Ok(false);
+        if !batch.is_simple() || batch.statements > 1 {
+            return Ok(false);
+        }
+        client.consume(batch.length);
+        let reply = Reply::new()
+            .complete("ROLLBACK")
+            .ready(TransactionStatus::Idle);
+        client.tell(reply.as_bytes()).await?;
+        return Ok(true);
     }
     if batch.is_bare_sync() {
         client.consume(batch.length);

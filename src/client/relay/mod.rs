@@ -13,7 +13,9 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use self::server_reply::{Fault, Progress, ServerReply, put_fakes};
-pub(super) use self::server_reply::{is_farewell, is_fatal, is_hot_standby, own_notification};
+pub(super) use self::server_reply::{
+    in_own_name, is_farewell, is_fatal, is_hot_standby, own_notification,
+};
 use super::connection::Connection;
 use super::session::state::State;
 use crate::backend::server::Server;
@@ -27,6 +29,8 @@ use crate::wire::frame::Piece;
 const SEND_AHEAD: usize = 64 * 1024;
 /// How often a waiting session looks whether its server's node is still alive.
 const LOOK_AFTER: Duration = Duration::from_millis(250);
+/// A client may pause for about 30 s in the middle of a message.
+const MOST_STALLED: u32 = 120;
 
 const FLUSH: &[u8] = &[b'H', 0, 0, 0, 4];
 
@@ -119,6 +123,8 @@ pub(super) struct Relay<'a> {
     /// Bytes of the batch itself that stay in the inbox because it could be repeated.
     pub(super) kept: usize,
     pub(super) progress: Progress,
+    /// Looks in a row that found a message unfinished and nothing new of it.
+    pub(super) stalled: u32,
 }
 
 impl Relay<'_> {
@@ -164,14 +170,29 @@ impl Relay<'_> {
                 Poll::Ready(Err(outcome)) => return Poll::Ready(outcome),
                 Poll::Pending => {}
             }
-            if !progress {
+            if progress {
+                self.stalled = 0;
+            } else {
                 let look = self.look_after.poll(cx);
+                if look && self.is_owed_by_client() {
+                    self.stalled += 1;
+                    if self.stalled > MOST_STALLED {
+                        let what = "terminating connection: the rest of a message did not come";
+                        let problem = Problem::fatal(Kind::ProtocolViolation, what);
+                        return Poll::Ready(Outcome::Broken(problem));
+                    }
+                }
                 if look && !self.server.is_current(&self.cluster.topology()) {
                     return Poll::Ready(self.lost());
                 }
                 return Poll::Pending;
             }
         }
+    }
+
+    /// The rest of a message that has been begun holds the server connection.
+    fn is_owed_by_client(&self) -> bool {
+        self.to_server.is_empty() && (self.large > 0 || self.server.talk.upstream.is_inside())
     }
 
     fn ended(&mut self) -> Option<Outcome> {

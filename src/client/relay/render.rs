@@ -98,7 +98,7 @@ fn enter(message: &Message, server: &mut Server) {
             Owed::Execute(message.effects.clone())
         }
         b'C' => {
-            if message.prepared.is_some() {
+            if message.prepared.is_some() || message.unknown {
                 server.talk.unnamed = None;
             }
             Owed::Close

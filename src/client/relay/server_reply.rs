@@ -1,7 +1,7 @@
 //! What a server's answer means on its way to the client: every frame is held against what is owed,
 //! and passed on, swallowed, or the reason to repeat the batch elsewhere.
 
-use crate::backend::prepared::Shape;
+use crate::backend::prepared::{NAME_PREFIX, Shape};
 use crate::backend::server::Conversation;
 use crate::client::connection::Connection;
 use crate::client::session::names::Names;
@@ -11,8 +11,8 @@ use crate::core::route::Replay;
 use crate::wire::frame::{self, HEADER, Piece};
 use crate::wire::reply::{Reply, error_field};
 
-/// Before the number in a statement's name on servers.
-const PREFIX: &[u8] = b"causeway_";
+/// Hexadecimal digits of the token in a statement's name on servers.
+const TOKEN: usize = 16;
 
 const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
 const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];
@@ -55,7 +55,7 @@ impl ServerReply<'_> {
         let mut run = 0;
         loop {
             let before = at;
-            let (tag, bytes) = match self
+            let (tag, bytes, whole) = match self
                 .talk
                 .walker
                 .next(chunk, &mut at, |tag| matches!(tag, b'D' | b'd'))
@@ -63,7 +63,8 @@ impl ServerReply<'_> {
                 Err(_) => return (chunk.len(), Err(Fault::Server)),
                 Ok(None) => break,
                 Ok(Some(Piece::More(_))) => continue,
-                Ok(Some(Piece::Frame { tag, bytes } | Piece::Start { tag, bytes })) => (tag, bytes),
+                Ok(Some(Piece::Frame { tag, bytes })) => (tag, bytes, true),
+                Ok(Some(Piece::Start { tag, bytes })) => (tag, bytes, false),
             };
             if tag == b'E' && is_fatal(bytes) && !is_farewell(bytes) {
                 // The session's own doing, such as idle_in_transaction_session_timeout.
@@ -83,7 +84,7 @@ impl ServerReply<'_> {
                 return (chunk.len(), told.and(Err(Fault::Server)));
             }
             if matches!(tag, b'T' | b'n') && self.talk.exchange.describes_named() {
-                self.described(bytes);
+                self.described(bytes, whole);
             }
             let mut renamed = None;
             let mut fate = self
@@ -196,8 +197,11 @@ impl ServerReply<'_> {
         Ok(())
     }
 
-    fn described(&mut self, bytes: &[u8]) {
-        if let Some((id, name)) = self.talk.describing.pop_front() {
+    fn described(&mut self, bytes: &[u8], whole: bool) {
+        // Of a description that comes in parts the shape is not known.
+        if let Some((id, name)) = self.talk.describing.pop_front()
+            && whole
+        {
             let shape = Shape::of_frame(bytes);
             self.talk.held.set_shape(id, shape);
             self.state.names.described(&name, id, shape);
@@ -226,21 +230,16 @@ impl ServerReply<'_> {
     }
 
     /// An error that speaks of a statement by the name that only the server knows, in the client's terms.
-    fn in_own_words(&self, bytes: &[u8], sqlstate: &[u8]) -> Option<Vec<u8>> {
+    fn in_own_words(&mut self, bytes: &[u8], sqlstate: &[u8]) -> Option<Vec<u8>> {
         let message = error_field(bytes, b'M')?;
-        let at = message
-            .windows(PREFIX.len())
-            .position(|part| part == PREFIX)?;
-        let digits = message[at + PREFIX.len()..]
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit());
-        let id = digits.fold(0u64, |id, digit| {
-            id.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'))
-        });
+        let (id, length) = server_name_in(message)?;
+        if sqlstate == b"26000" {
+            self.talk.held.remove(id);
+        }
         let names = &self.state.names;
         let in_vain = names.wanted_in_vain().filter(|_| sqlstate == b"42P05");
         let name = in_vain.or_else(|| names.name_of(id))?;
-        Some(with_message(bytes, PREFIX, name))
+        Some(with_message(bytes, length, name))
     }
 
     /// A notification of the session's own bears the process id that the client was told at its login.
@@ -267,21 +266,52 @@ pub(in crate::client) fn is_fatal(frame: &[u8]) -> bool {
     matches!(error_field(frame, b'V'), Some(b"FATAL" | b"PANIC"))
 }
 
-/// An error frame in whose message the word that begins with `prefix` is replaced.
-fn with_message(frame: &[u8], prefix: &[u8], word: &[u8]) -> Vec<u8> {
+/// The number in a statement's name on servers, where a text speaks of one, and how long the name is.
+fn server_name_in(text: &[u8]) -> Option<(u64, usize)> {
+    let prefix = NAME_PREFIX.as_bytes();
+    let at = text.windows(prefix.len()).position(|part| part == prefix)?;
+    let rest = text.get(at + prefix.len()..)?;
+    let (token, rest) = rest.split_at_checked(TOKEN)?;
+    if !token.iter().all(u8::is_ascii_hexdigit) || rest.first() != Some(&b'_') {
+        return None;
+    }
+    let digits = rest[1..].iter().take_while(|byte| byte.is_ascii_digit());
+    let (id, count) = digits.fold((0u64, 0), |(id, count), digit| {
+        (
+            id.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')),
+            count + 1,
+        )
+    });
+    Some((id, prefix.len() + TOKEN + 1 + count))
+}
+
+/// An error frame in which a statement's name on servers, so many bytes long, is replaced.
+fn with_message(frame: &[u8], length: usize, word: &[u8]) -> Vec<u8> {
     let body = &frame[HEADER..];
+    let prefix = NAME_PREFIX.as_bytes();
     let Some(at) = body.windows(prefix.len()).position(|part| part == prefix) else {
         return frame.to_vec();
     };
-    let digits = body[at + prefix.len()..].iter();
-    let end = at + prefix.len() + digits.take_while(|byte| byte.is_ascii_digit()).count();
     let mut renamed = Vec::with_capacity(frame.len() + word.len());
     frame::write(&mut renamed, b'E', |out| {
         out.extend_from_slice(&body[..at]);
         out.extend_from_slice(word);
-        out.extend_from_slice(&body[end..]);
+        out.extend_from_slice(body.get(at + length..).unwrap_or_default());
     });
     renamed
+}
+
+/// Notifications as whole frames, each that is the session's own under its own process id.
+pub(in crate::client) fn in_own_name(frames: &[u8], processes: (i32, i32)) -> Vec<u8> {
+    let mut walker = frame::Walker::default();
+    let (mut at, mut told) = (0, Vec::with_capacity(frames.len()));
+    while let Ok(Some(Piece::Frame { bytes, .. })) = walker.next(frames, &mut at, |_| false) {
+        match own_notification(bytes, processes) {
+            Some(own) => told.extend_from_slice(&own),
+            None => told.extend_from_slice(bytes),
+        }
+    }
+    told
 }
 
 /// Whether a server takes its leave: it shuts down, crashes, or was told to end this session.

@@ -35,7 +35,7 @@ pub(super) async fn answer(
         status,
     };
     let (reply, failed) = local.answer(batch);
-    if failed && batch.end == End::Flush {
+    if failed && matches!(batch.end, End::Flush | End::Part) {
         client.skipping = true;
     }
     client.consume(batch.length);
@@ -83,7 +83,13 @@ impl Local<'_> {
                 Ok(step) => reply = reply.raw(step.as_bytes()),
                 Err(problem) => {
                     let reply = reply.error(&problem);
-                    let synced = !matches!(batch.messages.last(), Some(Message { tag: b'H', .. }));
+                    let synced = matches!(
+                        batch.messages.last(),
+                        Some(Message {
+                            tag: b'S' | b'Q',
+                            ..
+                        })
+                    );
                     return (
                         if synced {
                             reply.ready(self.status)

@@ -16,7 +16,7 @@ use super::connection::batch::{Batch, End, Gathered, Gatherer};
 use super::connection::{Connection, Ending, OWN_BOUND};
 use super::outcome::{self, aborted, resolve};
 use super::relay::render::{Rendered, render};
-use super::relay::{Outcome, Relay};
+use super::relay::{Outcome, Relay, in_own_name};
 use crate::core::exchange::TransactionStatus;
 use crate::core::route::NodeSet;
 use crate::core::route::Replay;
@@ -329,7 +329,7 @@ impl Session {
     /// What has to be known before the batch is sent.
     async fn make_ready(&mut self, held: &mut Attachment, batch: &Batch) -> Result<(), Failure> {
         attachment::sync_held(held, &self.state).await?;
-        attachment::expose_names(held, &self.state, batch).await?;
+        attachment::expose_names(held, &self.state, &self.context, batch).await?;
         shapes::check(held, batch).await?;
         attachment::disown_numbers(held, &self.context, batch).await?;
         let resolves = self.context.places.bounds().resolves_commits;
@@ -409,6 +409,7 @@ impl Session {
             flush_after_large: large > 0 && !batch.is_simple(),
             kept: batch.length,
             progress: super::relay::begin(repeatable, processes),
+            stalled: 0,
         };
         let outcome = relay.run().await;
         if relay.progress.plan_outdated {
@@ -418,6 +419,10 @@ impl Session {
         if relay.progress.failed && frees_at_once {
             // The server has had a Sync; the client's own is still to come.
             self.client.skipping = true;
+        }
+        if batch.calls_function() {
+            // The fast path can call anything, and does not say what.
+            self.state.after.scrub = true;
         }
         outcome
     }
@@ -440,8 +445,11 @@ impl Session {
                 "the server connection was lost while it was asked what the session left on it";
             return Err(Problem::fatal(Kind::ConnectionFailure, what).into());
         }
+        self.state.unit_ended();
         held.transaction_ended(&mut self.state, &self.context);
-        let heard = std::mem::take(&mut held.server().talk.unasked);
+        let server = held.server();
+        let processes = (self.context.slot.process(), server.cancel.process);
+        let heard = in_own_name(&std::mem::take(&mut server.talk.unasked), processes);
         let keep = !self.state.pins().is_empty() || self.context.is_session_pooled();
         self.context.entry.pinned(self.state.pins());
         if keep {

@@ -7,7 +7,7 @@ use ahash::RandomState;
 
 use crate::backend::prepared::{Prepared, Shape};
 use crate::core::exchange::Effects;
-use crate::core::statement::Step;
+use crate::core::statement::{Statement, Step, WriteReason};
 
 /// A session may not name more statements than this.
 pub(in crate::client) const MAX_NAMES: usize = 100_000;
@@ -20,6 +20,10 @@ const MOST_BYTES: usize = 1 << 30;
 pub(in crate::client) struct Names {
     /// Portals whose statements have effects; few have.
     portals: HashMap<Box<[u8]>, Arc<[Step]>, RandomState>,
+    /// Portals were bound in messages that are not confirmed yet.
+    portals_unconfirmed: bool,
+    /// A portal may be another than is known here, since its Bind may have been skipped.
+    portals_unknown: bool,
     /// The texts of the named statements, in bytes.
     bytes: usize,
     named: HashMap<Box<[u8]>, Named, RandomState>,
@@ -40,8 +44,8 @@ struct Named {
 /// What an error takes back.
 #[derive(Debug)]
 enum Change {
-    /// A Parse that took no name.
-    None,
+    /// A Parse or Close of the unnamed statement, and what that was.
+    Unnamed(Option<Arc<Prepared>>),
     /// A Parse of this name, which was taken.
     InVain(Box<[u8]>),
     /// A Parse under this name.
@@ -95,16 +99,22 @@ impl Names {
         shared: &Arc<[Step]>,
     ) {
         if effects.is_empty() {
-            if !self.portals.is_empty() {
-                self.portals.remove(portal);
+            if !self.portals.is_empty() && self.portals.remove(portal).is_some() {
+                self.portals_unconfirmed = true;
             }
         } else {
             self.portals.insert(portal.into(), Arc::clone(shared));
+            self.portals_unconfirmed = true;
         }
     }
 
     /// What executing a portal does to the session.
     pub(in crate::client) fn portal(&self, portal: &[u8]) -> Effects {
+        if self.portals_unknown {
+            return Some(Arc::clone(
+                &Statement::unexamined(WriteReason::Command).effects,
+            ));
+        }
         if self.portals.is_empty() {
             return None;
         }
@@ -116,6 +126,8 @@ impl Names {
         if !self.portals.is_empty() {
             self.portals.clear();
         }
+        self.portals_unconfirmed = false;
+        self.portals_unknown = false;
     }
 
     /// Whether the session has named nothing.
@@ -133,8 +145,8 @@ impl Names {
     /// The client parses a statement; if the server refuses, the name is taken back.
     pub(in crate::client) fn parse(&mut self, name: &[u8], prepared: Arc<Prepared>) {
         if name.is_empty() {
-            self.unnamed = Some(prepared);
-            self.unconfirmed.push_back(Change::None);
+            let before = self.unnamed.replace(prepared);
+            self.unconfirmed.push_back(Change::Unnamed(before));
         } else {
             let named = Named {
                 prepared,
@@ -163,6 +175,7 @@ impl Names {
 
     /// An error: what was not confirmed never happened.
     pub(in crate::client) fn failed(&mut self) {
+        self.portals_unknown |= std::mem::take(&mut self.portals_unconfirmed);
         while let Some(change) = self.unconfirmed.pop_back() {
             match change {
                 Change::Parsed(name) => drop(self.remove(&name)),
@@ -170,7 +183,8 @@ impl Names {
                     self.bytes += named.prepared.body().len();
                     self.named.insert(name, named);
                 }
-                Change::Closed(_, None) | Change::InVain(_) | Change::None => {}
+                Change::Unnamed(before) => self.unnamed = before,
+                Change::Closed(_, None) | Change::InVain(_) => {}
             }
         }
     }
@@ -213,7 +227,7 @@ impl Names {
         if !self
             .unconfirmed
             .iter()
-            .any(|change| matches!(change, Change::None))
+            .any(|change| matches!(change, Change::Unnamed(_)))
         {
             self.unnamed = None;
         }

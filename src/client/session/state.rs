@@ -37,6 +37,8 @@ pub(in crate::client) struct Aftermath {
     pub(in crate::client) settings_changed: bool,
     /// Definitions changed, for everybody.
     pub(in crate::client) ddl: bool,
+    /// Nobody knows what the connection has: everything is reset before it is used again.
+    pub(in crate::client) scrub: bool,
     /// A number was drawn from a sequence.
     pub(in crate::client) drew: bool,
     /// The connection's sequence numbers are gone.
@@ -62,6 +64,8 @@ pub(in crate::client) struct State {
     /// The session's own number, where its temporary objects hide others'.
     own_meaning: u64,
     transaction: Transaction,
+    /// Custom settings that the unit under way has named, whatever became of them.
+    custom: BTreeSet<Box<str>>,
     /// Settings and the like whose change was seen in the unit under way, by name.
     touched: BTreeSet<Box<str>>,
     /// Reported by the server in the unit under way, and not yet explained.
@@ -115,6 +119,7 @@ impl State {
             meaning: 0,
             own_meaning,
             transaction: Transaction::default(),
+            custom: BTreeSet::new(),
             touched: BTreeSet::new(),
             reported: BTreeSet::new(),
             standard_strings,
@@ -262,6 +267,9 @@ impl State {
                 self.transaction.completed(effect, tag, &mut self.committed);
             }
             Effect::Set { name, .. } => {
+                if name.contains('.') {
+                    self.custom.insert(name.clone());
+                }
                 self.touched.insert(name.clone());
                 self.transaction.completed(effect, tag, &mut self.committed);
             }
@@ -356,11 +364,19 @@ impl State {
 
     /// ReadyForQuery.
     pub(in crate::client) fn ready(&mut self, status: TransactionStatus, talk: &Conversation) {
-        if self.transaction.is_clean()
+        let idle = status == TransactionStatus::Idle;
+        if idle {
+            self.names.transaction_ended();
+        }
+        if idle
+            && self.transaction.is_clean()
             && self.reported.is_empty()
-            && status == TransactionStatus::Idle
             && self.committed.is_empty()
         {
+            self.pins_pending = false;
+            if !self.touched.is_empty() {
+                self.touched.clear();
+            }
             return;
         }
         if self.transaction.ready(status, &mut self.committed).is_err() {
@@ -368,8 +384,7 @@ impl State {
         }
         let committed = std::mem::take(&mut self.committed);
         self.commit(&committed, talk);
-        if status == TransactionStatus::Idle {
-            self.names.transaction_ended();
+        if idle {
             self.pins_pending = false;
             let unexplained = |name: &str| {
                 !self.touched.contains(name)
@@ -390,6 +405,11 @@ impl State {
         for change in changes {
             match change {
                 Change::Level(level) => self.chosen_level = *level,
+                Change::ResetAll => {
+                    self.pins.remove(PinReason::Settings);
+                    apply(Arc::make_mut(&mut self.settings), change);
+                    self.after.settings_changed = true;
+                }
                 Change::Set { name, sql: Some(_) } => {
                     let settings = Arc::make_mut(&mut self.settings);
                     apply(settings, change);
@@ -495,6 +515,7 @@ impl State {
             .names()
             .filter(|name| name.contains('.'))
             .collect();
+        names.extend(self.custom.iter().map(|name| &**name));
         if let Some(doubt) = &self.doubt {
             names.extend(doubt.names.iter().map(|name| &**name));
         }
@@ -524,6 +545,13 @@ impl State {
         self.meaning = settings.meaning();
         self.settings = Arc::new(settings);
         self.restore_application_name();
+    }
+
+    /// Nothing is open on the server connection, and what it holds is known.
+    pub(in crate::client) fn unit_ended(&mut self) {
+        if !self.custom.is_empty() {
+            self.custom.clear();
+        }
     }
 
     /// The settings that a connection has on which the session has changed its own.

@@ -17,7 +17,8 @@ fn survives(name: &str, text: &str) {
     assert!(
         found == "read"
             || found.starts_with("write:DoesNotParse")
-            || found.starts_with("write:TooLarge"),
+            || found.starts_with("write:TooLarge")
+            || found.starts_with("write:NotReady"),
         "{name}: {found}"
     );
 }
@@ -71,7 +72,11 @@ fn deep_texts_do_not_overflow_the_stack() {
         let fits = (LONGEST_TEXT - 32) / (open.len() + close.len());
         for depth in [1_000, 10_000, fits, 60_000] {
             let text = nested(head, open, middle, close, depth);
+            let t = std::time::Instant::now();
             survives(name, &text);
+            if t.elapsed().as_millis() > 300 {
+                eprintln!("{name} {depth} {} bytes: {:?}", text.len(), t.elapsed());
+            }
         }
     }
 }
@@ -81,5 +86,8 @@ fn ten_thousand_terms_are_a_read() {
     let text = nested("SELECT 1", "+1", "", "", 10_000);
     assert_eq!(render(&fresh(text.as_bytes())), "read");
     let text = nested("SELECT nextval('s')", "+1", "", "", 10_000);
-    assert_eq!(render(&fresh(text.as_bytes())), "write:VolatileFunction");
+    assert_eq!(
+        render(&fresh(text.as_bytes())),
+        "write:VolatileFunction draws"
+    );
 }

@@ -1,12 +1,15 @@
 //! Tests of the whole way from text to [`Statement`]; what they share.
 
 mod alike;
+mod bodies;
 mod deep;
+mod graph;
 mod odd;
 mod table;
 
 use std::sync::Arc;
 
+use super::catalog::{ColumnRow, Dependency, DependencyRow, RelationRow, Rows};
 use super::{Catalog, Classifier, FunctionRow};
 use crate::core::statement::{Access, Effect, Isolation, Statement};
 
@@ -58,22 +61,100 @@ const HARMLESS: &[&str] = &[
     "txid_current",
 ];
 
-/// Of a database with a few functions of an application's own.
-pub(super) fn catalog() -> Catalog {
-    let row = |name: &&str, oid, volatile| FunctionRow {
-        name: (*name).into(),
+pub(super) fn function(name: &str, oid: u32, volatile: bool) -> FunctionRow {
+    FunctionRow {
+        name: name.into(),
         oid,
         volatile,
-        compiled: oid < 16384,
+        language: if oid < 16384 { "internal" } else { "plpgsql" }.into(),
         mentions_synchronous_commit: false,
+        source: (oid >= 16384).then(|| "BEGIN RETURN 1; END".into()),
+    }
+}
+
+pub(super) fn own(name: &str, oid: u32, source: &str) -> FunctionRow {
+    FunctionRow {
+        source: Some(source.into()),
+        ..function(name, oid, true)
+    }
+}
+
+/// What a database with a few functions and relations of an application's own has.
+pub(super) fn rows() -> Rows {
+    let volatile = VOLATILE.iter().map(|name| function(name, 1, true));
+    let harmless = HARMLESS.iter().map(|name| function(name, 1, false));
+    let own = [
+        function("app_read", 20000, false),
+        function("app_constant", 20000, false),
+        function("app_write", 20000, true),
+        function("app_procedure", 20000, true),
+        own(
+            "app_tenant",
+            20001,
+            "BEGIN PERFORM set_config('app.tenant', $1, false); END",
+        ),
+        own(
+            "app_any",
+            20002,
+            "BEGIN PERFORM set_config($1, $2, false); END",
+        ),
+        own(
+            "app_number",
+            20003,
+            "BEGIN INSERT INTO numbered VALUES (DEFAULT); END",
+        ),
+        own("app_tell", 20004, "BEGIN NOTIFY c; END"),
+    ];
+    let relation = |(at, name): (usize, &&str)| RelationRow {
+        name: (*name).into(),
+        oid: 30000 + at as u32,
+        kind: match *name {
+            "s" => 'S',
+            "far" => 'f',
+            _ => 'r',
+        },
+        unlogged: *name == "scratch",
     };
-    let own = ["app_read", "app_constant"];
-    let rows = VOLATILE.iter().map(|name| row(name, 1, true));
-    let rows = rows.chain(HARMLESS.iter().map(|name| row(name, 1, false)));
-    let rows = rows.chain(own.iter().map(|name| row(name, 20000, false)));
-    let writes = ["app_write", "app_procedure"];
-    let rows = rows.chain(writes.iter().map(|name| row(name, 20000, true)));
-    Catalog::from_rows(1, rows.collect::<Vec<_>>())
+    Rows {
+        functions: volatile.chain(harmless).chain(own).collect(),
+        relations: RELATIONS.iter().enumerate().map(relation).collect(),
+        numbered: vec![ColumnRow {
+            relation: oid_of("numbered"),
+            column: "id".into(),
+        }],
+        dependencies: vec![DependencyRow {
+            kind: Dependency::Writes,
+            of: oid_of("triggered"),
+            on_function: true,
+            on: 20001,
+        }],
+    }
+}
+
+/// Relations of the application and of PostgreSQL; the place is the object identifier beyond 30000.
+const RELATIONS: &[&str] = &[
+    "t",
+    "u",
+    "v",
+    "orders",
+    "pgbench_accounts",
+    "pg_class",
+    "pg_namespace",
+    "pg_stats",
+    "s",
+    "far",
+    "scratch",
+    "numbered",
+    "triggered",
+];
+
+pub(super) fn oid_of(relation: &str) -> u32 {
+    let at = RELATIONS.iter().position(|name| *name == relation);
+    30000 + at.unwrap() as u32
+}
+
+pub(super) fn catalog() -> Catalog {
+    Catalog::from_rows(1, &rows())
 }
 
 /// Classified by somebody who has seen nothing before.

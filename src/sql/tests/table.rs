@@ -44,7 +44,7 @@ fn what_is_remembered_is_what_would_be_found_afresh() {
 }
 
 #[test]
-fn without_a_catalogue_only_reads_that_call_nothing_are_reads() {
+fn without_a_catalogue_only_reads_that_name_nothing_are_reads() {
     let mut classifier = Classifier::new(16);
     let mut classify = |text: &str, catalog: &Catalog| {
         let found = classifier.classify(text.as_bytes(), catalog, true);
@@ -52,7 +52,12 @@ fn without_a_catalogue_only_reads_that_call_nothing_are_reads() {
     };
     let read = (Access::Read, None);
     let not_ready = (Access::Write, Some(WriteReason::NotReady));
-    assert_eq!(classify("SELECT a FROM t", &Catalog::empty()), read);
+    assert_eq!(classify("SELECT 1", &Catalog::empty()), read);
+    assert_eq!(
+        classify("WITH w AS (SELECT 1) TABLE w", &Catalog::empty()),
+        read
+    );
+    assert_eq!(classify("SELECT a FROM t", &Catalog::empty()), not_ready);
     assert_eq!(classify("SELECT now()", &Catalog::empty()), not_ready);
     assert_eq!(classify("SELECT now()", &catalog()), read);
 }
@@ -73,7 +78,7 @@ fn what_a_standby_refused_stays_a_write() {
     assert_eq!(reason("SELECT a FROM v WHERE b = 1", false), None);
     assert_eq!(reason("SELECT a FROM v WHERE b = 1", true), refused);
     assert_eq!(reason("SELECT a FROM v WHERE b = 2", false), refused);
-    assert_eq!(reason("SELECT a FROM w WHERE b = 2", false), None);
+    assert_eq!(reason("SELECT a FROM u WHERE b = 2", false), None);
     assert_eq!(reason("SELECT U&'x' FROM v", true), refused);
     assert_eq!(reason("SELECT U&'y' FROM v", false), None);
     assert_eq!(
@@ -81,4 +86,16 @@ fn what_a_standby_refused_stays_a_write() {
         Some(WriteReason::Command),
         "a write keeps its reason"
     );
+}
+
+#[test]
+fn what_a_standby_refused_is_forgiven() {
+    let catalog = catalog();
+    let mut classifier = Classifier::new(16);
+    let text = b"SELECT a FROM v";
+    classifier.refused_by_standby(text);
+    let refused = classifier.classify(text, &catalog, true);
+    assert_eq!(refused.write_reason, Some(WriteReason::RefusedByStandby));
+    classifier.forgive();
+    assert_eq!(render(&classifier.classify(text, &catalog, true)), "read");
 }

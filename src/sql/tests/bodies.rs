@@ -1,0 +1,141 @@
+//! What the words of a body tell.
+
+use super::super::body::read;
+
+/// In one line: `opaque(names*)` and the rest.
+fn told(language: &str, source: &str) -> String {
+    let conduct = read(language, source).conduct;
+    let mut line = Vec::new();
+    if let Some(opaque) = &conduct.opaque {
+        let any = if opaque.any_name { "*" } else { "" };
+        line.push(format!("opaque({}{any})", opaque.names.join(",")));
+    }
+    for (is, word) in [
+        (conduct.of_node, "node"),
+        (conduct.draws, "draws"),
+        (conduct.asks, "asks"),
+        (conduct.notifies, "notifies"),
+        (conduct.defines, "defines"),
+    ] {
+        if is {
+            line.push(word.to_owned());
+        }
+    }
+    line.join(" ")
+}
+
+#[test]
+fn bodies_are_what_their_words_say() {
+    for (expected, source) in [
+        ("", "BEGIN RETURN 1; END"),
+        ("", "BEGIN UPDATE t SET a = 1 WHERE b; RETURN NEW; END"),
+        (
+            "",
+            "BEGIN INSERT INTO t VALUES (1) ON CONFLICT DO UPDATE SET a = 1; END",
+        ),
+        (
+            "",
+            "BEGIN SET LOCAL work_mem = 1; SET CONSTRAINTS ALL DEFERRED; END",
+        ),
+        ("", "BEGIN PERFORM set_config('app.a', 'x', true); END"),
+        ("", "BEGIN PERFORM set_config(n, v, is_local => true); END"),
+        (
+            "",
+            "-- set_config('a.b', 'c', false)\nSELECT 1 /* SET x = 1; RESET x */",
+        ),
+        ("", "DECLARE temp int; BEGIN temp := 1; reset := temp; END"),
+        ("", "BEGIN RAISE NOTICE 'SET a.b = 1; LISTEN c'; END"),
+        ("node", "BEGIN PERFORM pg_advisory_xact_lock(1); END"),
+        (
+            "",
+            "BEGIN EXECUTE 'INSERT INTO ' || quote_ident(n) || ' VALUES (1)'; END",
+        ),
+        (
+            "",
+            "BEGIN EXECUTE format('SELECT count(*) FROM %I', n) INTO c; END",
+        ),
+        (
+            "",
+            "BEGIN FOR r IN EXECUTE 'SELECT 1' LOOP NULL; END LOOP; END",
+        ),
+        (
+            "",
+            "BEGIN CREATE TEMP TABLE x (a int) ON COMMIT DROP; END".trim_end_matches("x"),
+        ),
+        ("opaque()", "BEGIN SET work_mem = 1; END"),
+        ("opaque(app.a)", "BEGIN SET app.a = 'x'; END"),
+        (
+            "opaque(app.a)",
+            "BEGIN IF x THEN SET SESSION App.A TO 'x'; END IF; END",
+        ),
+        ("opaque(app.a)", "SELECT set_config('App.A', 'x', false)"),
+        (
+            "opaque(app.a)",
+            "SELECT pg_catalog.set_config('app.a'::text, 'x', f(1, true))",
+        ),
+        ("opaque()", "SELECT set_config('work_mem', $1, $2)"),
+        ("opaque(*)", "SELECT set_config('app.' || $1, 'x', false)"),
+        ("opaque(*)", "SELECT set_config($1, 'x', $2)"),
+        ("opaque()", "BEGIN RESET ALL; END"),
+        (
+            "opaque() node",
+            "BEGIN PERFORM pg_try_advisory_lock(1); END",
+        ),
+        ("opaque()", "BEGIN PERFORM setseed(0.5); END"),
+        ("opaque()", "SELECT * FROM pg_temp.x"),
+        ("opaque()", "SELECT 1 INTO TEMP x"),
+        ("opaque()", "BEGIN LISTEN c; END"),
+        ("opaque()", "BEGIN DEALLOCATE ALL; END"),
+        ("opaque(*)", "BEGIN EXECUTE $1; END"),
+        ("opaque(*)", "BEGIN RETURN QUERY EXECUTE sql_text; END"),
+        ("opaque()", "BEGIN q := 'SELECT ' || x; EXECUTE q; END"),
+        (
+            "opaque(*)",
+            "BEGIN EXECUTE format('SET %I = %L', n, v); END",
+        ),
+        ("opaque(*)", "BEGIN EXECUTE 'SET ' || n || ' = 1'; END"),
+        ("opaque(app.a)", "BEGIN EXECUTE $q$SET app.a = 'x'$q$; END"),
+        (
+            "opaque(app.a)",
+            "BEGIN EXECUTE 'SELECT set_config(''app.a'', ''x'', false)'; END",
+        ),
+        ("node", "SELECT count(*) FROM pg_stat_activity"),
+        ("node", "SELECT pg_is_in_recovery()"),
+        ("draws", "SELECT nextval('s')"),
+        ("node asks", "SELECT lastval()"),
+        ("notifies", "BEGIN PERFORM pg_notify('c', 'x'); END"),
+        ("notifies", "BEGIN NOTIFY c; END"),
+        ("defines", "BEGIN EXECUTE 'CREATE TABLE x (a int)'; END"),
+    ] {
+        let expected = if source.contains("ON COMMIT DROP") {
+            "defines"
+        } else {
+            expected
+        };
+        assert_eq!(told("plpgsql", source), expected, "{source}");
+    }
+    let temporary = "BEGIN CREATE TEMP TABLE x AS SELECT 1; END";
+    assert_eq!(told("plpgsql", temporary), "opaque() defines");
+}
+
+#[test]
+fn other_languages_are_judged_by_their_doors() {
+    assert_eq!(told("plpython3u", "return a + b"), "");
+    assert_eq!(told("plpython3u", "plpy.execute('SELECT 1')"), "opaque()");
+    let sets = "plpy.execute(\"SET app.a = 1\"); plpy.execute('SET app.b = 1')";
+    assert_eq!(told("plpython3u", sets), "opaque(app.b*)");
+    assert_eq!(told("plsh", "psql -c 'SELECT 1'"), "opaque()");
+}
+
+#[test]
+fn what_a_body_names_is_told_apart() {
+    let body = read(
+        "plpgsql",
+        "BEGIN INSERT INTO s.a SELECT f(x) FROM b; DELETE FROM ONLY c; UPDATE \"D\" SET e = 1; END",
+    );
+    let has = |set: &std::collections::HashSet<Box<str>>, name: &str| set.contains(name);
+    assert!(has(&body.inserts, "a") && !has(&body.inserts, "c"));
+    assert!(["a", "c", "D"].iter().all(|name| has(&body.changes, name)));
+    assert!(!has(&body.changes, "b") && has(&body.words, "b"));
+    assert!(has(&body.calls, "f") && !has(&body.calls, "x"));
+}

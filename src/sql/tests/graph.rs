@@ -1,0 +1,173 @@
+//! What a catalogue concludes from its rows.
+
+use super::super::catalog::{ColumnRow, Dependency, DependencyRow, RelationRow, Rows};
+use super::super::{Catalog, FunctionRow};
+use super::{function, own};
+
+fn of(functions: impl IntoIterator<Item = FunctionRow>) -> Catalog {
+    let rows = Rows {
+        functions: functions.into_iter().collect(),
+        ..Rows::default()
+    };
+    Catalog::from_rows(1, &rows)
+}
+
+fn volatile(catalog: &Catalog, name: &str) -> (bool, bool) {
+    let function = catalog.function(name).unwrap();
+    (function.volatile, function.user_defined)
+}
+
+#[test]
+fn the_strictest_overload_decides() {
+    let catalog = of([
+        function("now", 1299, false),
+        function("now", 20000, true),
+        function("random", 1598, true),
+        function("nextval", 1574, true),
+    ]);
+    assert_eq!(volatile(&catalog, "now"), (true, true));
+    assert_eq!(volatile(&catalog, "random"), (false, false));
+    assert_eq!(volatile(&catalog, "nextval"), (true, false));
+    assert_eq!(catalog.function("Now"), None);
+}
+
+#[test]
+fn a_users_function_does_not_inherit_a_harmless_name() {
+    let compiled = FunctionRow {
+        language: "c".into(),
+        source: None,
+        ..function("uuid_generate_v4", 20000, true)
+    };
+    assert!(volatile(&of([function("random", 20000, true)]), "random").0);
+    assert!(
+        volatile(
+            &of([function("uuid_generate_v4", 20000, true)]),
+            "uuid_generate_v4"
+        )
+        .0
+    );
+    assert!(!volatile(&of([compiled.clone()]), "uuid_generate_v4").0);
+    assert_eq!(
+        of([compiled])
+            .function("uuid_generate_v4")
+            .unwrap()
+            .conduct
+            .opaque,
+        None
+    );
+}
+
+#[test]
+fn one_mention_marks_the_database() {
+    let mut own = function("f", 20000, false);
+    assert!(!of([own.clone()]).mentions_synchronous_commit());
+    own.mentions_synchronous_commit = true;
+    assert!(of([own]).mentions_synchronous_commit());
+    assert!(!Catalog::empty().is_loaded());
+}
+
+#[test]
+fn a_function_does_what_those_do_that_it_calls() {
+    let catalog = of([
+        own("outer", 20000, "SELECT middle(1)"),
+        own("middle", 20001, "BEGIN RETURN inner($1); END"),
+        own(
+            "inner",
+            20002,
+            "BEGIN SET app.name = 'x'; PERFORM outer(1); END",
+        ),
+        own("quiet", 20003, "BEGIN UPDATE t SET inner = 1; END"),
+    ]);
+    let opaque = |name: &str| catalog.function(name).unwrap().conduct.opaque.clone();
+    for name in ["outer", "middle", "inner"] {
+        assert_eq!(
+            &*opaque(name).unwrap().names,
+            &[Box::from("app.name")],
+            "{name}"
+        );
+    }
+    assert_eq!(opaque("quiet"), None);
+}
+
+#[test]
+fn code_that_is_not_seen_may_do_anything() {
+    let compiled = |name: &str, volatile| FunctionRow {
+        language: "c".into(),
+        source: Some(name.into()),
+        ..function(name, 20000, volatile)
+    };
+    let long = FunctionRow {
+        source: None,
+        ..function("long", 20001, false)
+    };
+    let foreign = FunctionRow {
+        language: "plsh".into(),
+        ..own("foreign", 20002, "true")
+    };
+    let catalog = of([
+        compiled("set_limit", true),
+        compiled("similarity", false),
+        compiled("moddatetime", true),
+        long,
+        foreign,
+    ]);
+    let opaque = |name: &str| catalog.function(name).unwrap().conduct.opaque.is_some();
+    assert!(opaque("set_limit") && opaque("long") && opaque("foreign"));
+    assert!(!opaque("similarity") && !opaque("moddatetime"));
+}
+
+#[test]
+fn a_view_is_what_it_shows() {
+    let relation = |name: &str, oid, kind| RelationRow {
+        name: name.into(),
+        oid,
+        kind,
+        unlogged: false,
+    };
+    let view = |of, on_function, on| DependencyRow {
+        kind: Dependency::View,
+        of,
+        on_function,
+        on,
+    };
+    let rows = Rows {
+        functions: vec![
+            function("pg_is_in_recovery", 3810, true),
+            own(
+                "tenant",
+                20000,
+                "BEGIN PERFORM set_config('app.t', 'x', false); END",
+            ),
+        ],
+        relations: vec![
+            relation("pg_stat_activity", 12300, 'v'),
+            relation("sessions", 30001, 'v'),
+            relation("over_sessions", 30002, 'v'),
+            relation("standby", 30003, 'v'),
+            relation("table", 30004, 'r'),
+            relation("over_table", 30005, 'v'),
+            relation("guarded", 30006, 'r'),
+        ],
+        numbered: vec![ColumnRow {
+            relation: 30004,
+            column: "id".into(),
+        }],
+        dependencies: vec![
+            view(30001, false, 12300),
+            view(30002, false, 30001),
+            view(30003, true, 3810),
+            view(30005, false, 30004),
+            DependencyRow {
+                kind: Dependency::Reads,
+                ..view(30006, true, 20000)
+            },
+        ],
+    };
+    let catalog = Catalog::from_rows(1, &rows);
+    let relation = |name: &str| catalog.relation(name).unwrap();
+    assert!(relation("over_sessions").reading.of_node);
+    assert!(relation("standby").volatile && !relation("standby").commits_async);
+    assert!(relation("over_table").draws() && !relation("over_table").reading.of_node);
+    assert!(relation("guarded").reading.opaque.is_some() && relation("guarded").commits_async);
+    assert_eq!(catalog.relation("nowhere"), None);
+}
