@@ -11,7 +11,6 @@ const UNUSED: &[&str] = &[
     "COPY_FAIL",
     "COPY_IN",
     "COPY_OUT",
-    "FUNCTION_CALL",
     "FUNCTION_RESULT",
     "PORTAL",
     "PORTAL_SUSPENDED",
