@@ -264,15 +264,26 @@ pub struct Statement {
 impl Statement {
     /// A text that was not looked at and therefore goes to the primary.
     pub fn unexamined(reason: WriteReason) -> Self {
+        Self::unread(reason, Opaque::default())
+    }
+
+    /// A text of which nothing is known: it may have made up any setting's name.
+    pub fn unseen(reason: WriteReason) -> Self {
+        let opaque = Opaque {
+            any_name: true,
+            ..Opaque::default()
+        };
+        Self::unread(reason, opaque)
+    }
+
+    /// A text that was not understood, and what could be told of it all the same.
+    pub fn unread(reason: WriteReason, opaque: Opaque) -> Self {
         Self {
             access: Access::Write,
             write_reason: Some(reason),
             effects: Arc::from([Step {
                 statement: 0,
-                effect: Effect::Opaque(Arc::new(Opaque {
-                    any_name: true,
-                    ..Opaque::default()
-                })),
+                effect: Effect::Opaque(Arc::new(opaque)),
             }]),
             count: 1,
             may_commit_async: true,

@@ -87,6 +87,18 @@ pub(super) fn of_definition(source: &str, catalog: &Catalog) -> Conduct {
     resolved(body, catalog)
 }
 
+/// What a text may do that cannot be parsed: by its words, it may name custom settings.
+pub(super) fn of_unread(text: &[u8], catalog: &Catalog) -> Opaque {
+    let body = read("sql", &String::from_utf8_lossy(text));
+    let conduct = match catalog.is_loaded() {
+        true => resolved(body, catalog),
+        false => body.conduct,
+    };
+    conduct
+        .opaque
+        .map_or_else(Opaque::default, Arc::unwrap_or_clone)
+}
+
 fn resolved(body: Body, catalog: &Catalog) -> Conduct {
     if !catalog.is_loaded() {
         return Conduct::unknown();

@@ -39,7 +39,10 @@ pub(super) fn classify(text: &str, catalog: &Catalog) -> Classified {
         },
         None => Classified {
             by_shape: false,
-            statement: Statement::unexamined(WriteReason::DoesNotParse),
+            statement: Statement::unread(
+                WriteReason::DoesNotParse,
+                body::of_unread(text.as_bytes(), catalog),
+            ),
         },
     }
 }

@@ -81,11 +81,11 @@ impl Classifier {
             self.known.clear();
         }
         if text.len() > LONGEST_TEXT {
-            return Arc::new(unexamined(text, WriteReason::TooLarge));
+            return Arc::new(unexamined(text, WriteReason::TooLarge, catalog));
         }
         let lexical = lexical.into();
         if !lexical.can_read(text) {
-            return Arc::new(unexamined(text, WriteReason::NotReady));
+            return Arc::new(unexamined(text, WriteReason::NotReady, catalog));
         }
         let has_shape = self.key(text, lexical);
         if has_shape && let Some(known) = self.known.get(self.scanner.shape()) {
@@ -93,7 +93,7 @@ impl Classifier {
         }
         let found = match lexical.read(text) {
             Some(readable) => self.examine(&readable, text, has_shape, catalog),
-            None => Arc::new(unexamined(text, WriteReason::NotReady)),
+            None => Arc::new(unexamined(text, WriteReason::NotReady, catalog)),
         };
         self.scanner.shrink(KEPT);
         found
@@ -166,8 +166,8 @@ impl Classifier {
 }
 
 /// A text that is not parsed.
-fn unexamined(text: &[u8], reason: WriteReason) -> Statement {
-    let mut statement = Statement::unexamined(reason);
+fn unexamined(text: &[u8], reason: WriteReason, catalog: &Catalog) -> Statement {
+    let mut statement = Statement::unread(reason, body::of_unread(text, catalog));
     statement.hint = hint::find(text).map(hint::parse);
     statement
 }

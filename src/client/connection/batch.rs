@@ -195,7 +195,10 @@ impl Batch {
                 }
                 b'P' => gatherer.parse(body, &mut message, self.forgets)?,
                 b'Q' | b'F' => {
-                    let statement = Statement::unexamined(WriteReason::TooLarge);
+                    let statement = match tag {
+                        b'Q' => Statement::unseen(WriteReason::TooLarge),
+                        _ => Statement::unexamined(WriteReason::TooLarge),
+                    };
                     self.runs(&statement, false);
                     message.effects = shared(&statement);
                 }

@@ -111,9 +111,7 @@ impl Names {
     /// What executing a portal does to the session.
     pub(in crate::client) fn portal(&self, portal: &[u8]) -> Effects {
         if self.portals_unknown {
-            return Some(Arc::clone(
-                &Statement::unexamined(WriteReason::Command).effects,
-            ));
+            return Some(Arc::clone(&Statement::unseen(WriteReason::Command).effects));
         }
         if self.portals.is_empty() {
             return None;

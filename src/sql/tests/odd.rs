@@ -5,12 +5,12 @@ use super::{catalog, fresh, render};
 
 #[test]
 fn what_cannot_be_read_goes_to_the_primary_and_is_asked_about() {
-    let not_ready = "write:NotReady async opaque()";
-    for text in [
-        &b"SELECT '\xff'"[..],
-        b"SET a.b = '\xff'",
-        b"INSERT INTO t VALUES ('\xff'); SET a.b = 1",
+    for (text, names) in [
+        (&b"SELECT '\xff'"[..], ""),
+        (b"SET a.b = '\xff'", "a.b"),
+        (b"INSERT INTO t VALUES ('\xff'); SET a.b = 1", "a.b"),
     ] {
+        let not_ready = format!("write:NotReady async opaque({names})");
         assert_eq!(render(&fresh(text)), not_ready);
     }
     let found = render(&fresh(b"SELECT 1\0; DELETE FROM t"));
