@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use super::State;
+use crate::core::statement::PinReason;
 use crate::core::topology::Lag;
 
 /// Between samples of lag.
@@ -15,6 +16,12 @@ const PACE: Duration = Duration::from_millis(100);
 pub(super) fn refresh(state: &State) {
     let topology = state.cluster.topology();
     let metrics = &state.metrics;
+    let pinned = state.connections.pinned().reasons;
+    for reason in PinReason::ALL.map(PinReason::label) {
+        let sessions = pinned.get(reason).copied().unwrap_or_default();
+        let gauge = metrics.clients.pinned.with_label_values(&[reason]);
+        gauge.set(sessions as i64);
+    }
     let primary = topology.primary().is_some();
     metrics.nodes.primary_available.set(i64::from(primary));
     let loads = state.cluster.load.by_node();

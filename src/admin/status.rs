@@ -8,6 +8,7 @@ use crate::core::topology::{NodeView, Role};
 use crate::shared::operator::events::OperatorEvent;
 use crate::shared::operator::problems::NodeProblem;
 use crate::shared::operator::status::FailoverStatus;
+use crate::shared::registry::Pinned;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Status {
@@ -18,6 +19,7 @@ pub(super) struct Status {
     pub(super) nodes: Vec<NodeStatus>,
     pub(super) routing: Routing,
     pub(super) clients: i64,
+    pinned: Pinned,
     /// Whose clients wait by an operator's word, if any do.
     paused: Option<Paused>,
     /// None without a failover section.
@@ -137,6 +139,7 @@ pub(super) fn take(state: &Sources) -> Status {
             catchup_wait_seconds: metrics.routing.catchup_wait.get_sample_sum(),
         },
         clients: metrics.clients.connections.get(),
+        pinned: state.connections.pinned(),
         paused: paused(state),
         failover: Some(FailoverStatus::clone(&state.operator.status.get()))
             .filter(|standing| !standing.mode.is_empty()),

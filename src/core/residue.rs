@@ -4,6 +4,8 @@
 //! configuration, DO, CALL, a text that was not examined. `pg_settings` does not show custom settings
 //! (those with a dot in their names), which are therefore asked for by name.
 
+use std::fmt;
+
 use super::statement::PinReason;
 
 /// Reasons for a pin, as a set.
@@ -36,6 +38,16 @@ impl Pins {
         PinReason::ALL
             .into_iter()
             .filter(move |reason| self.contains(*reason))
+    }
+}
+
+impl fmt::Display for Pins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, reason) in self.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            write!(f, "{comma}{}", reason.label())?;
+        }
+        Ok(())
     }
 }
 
@@ -173,6 +185,7 @@ mod tests {
         assert_eq!(residue.role, None);
         let pins: Vec<_> = residue.pins.iter().collect();
         assert_eq!(pins, [PinReason::AdvisoryLock, PinReason::Settings]);
+        assert_eq!(residue.pins.to_string(), "advisory_lock,setting");
     }
 
     #[test]

@@ -89,12 +89,12 @@ impl PinReason {
     pub fn label(self) -> &'static str {
         match self {
             Self::Listen => "listen",
-            Self::TemporaryObject => "temporary object",
-            Self::SqlPrepare => "prepared statement",
-            Self::HoldCursor => "holdable cursor",
-            Self::AdvisoryLock => "advisory lock",
+            Self::TemporaryObject => "temporary_object",
+            Self::SqlPrepare => "prepared_statement",
+            Self::HoldCursor => "holdable_cursor",
+            Self::AdvisoryLock => "advisory_lock",
             Self::Settings => "setting",
-            Self::Authorization => "session authorization",
+            Self::Authorization => "session_authorization",
             Self::Library => "library",
             Self::Seed => "seed",
         }

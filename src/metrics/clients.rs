@@ -1,13 +1,16 @@
 //! Who is connected, who was refused, and which errors clients were told.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::make::{Made, Maker};
+use crate::core::statement::PinReason;
 
 #[derive(Debug)]
 pub struct ClientMetrics {
     pub connections: IntGauge,
     pub connections_max: IntGauge,
+    /// By reason.
+    pub pinned: IntGaugeVec,
     pub refused: IntCounter,
     /// By SQLSTATE.
     pub errors: IntCounterVec,
@@ -15,12 +18,21 @@ pub struct ClientMetrics {
 
 impl ClientMetrics {
     pub(super) fn new(make: &Maker<'_>) -> Made<Self> {
+        let pinned = make.gauges(
+            "pinned_sessions",
+            "Sessions that keep a server connection outside of transactions.",
+            &["reason"],
+        )?;
+        for reason in PinReason::ALL {
+            pinned.with_label_values(&[reason.label()]);
+        }
         Ok(Self {
             connections: make.gauge("client_connections", "Client connections that are open.")?,
             connections_max: make.gauge(
                 "client_connections_max",
                 "Client connections that are let in at most.",
             )?,
+            pinned,
             refused: make.counter("clients_refused_total", "Client connections refused.")?,
             errors: make.counters(
                 "errors_total",

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use serde::Serialize;
 
 use crate::core::residue::Pins;
 use crate::core::topology::NodeId;
@@ -57,6 +58,14 @@ pub struct Done {
     pub units: u64,
     /// From arrival to the end of the answer, in microseconds.
     pub time_us: u64,
+}
+
+/// Sessions that keep a server connection outside of transactions, for what they have left on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Pinned {
+    pub sessions: usize,
+    /// By reason; a session may have several.
+    pub reasons: BTreeMap<&'static str, usize>,
 }
 
 /// A pool of server connections: its node, its database and its user.
@@ -110,6 +119,19 @@ impl Connections {
         let mut clients: Vec<_> = self.clients.lock().values().cloned().collect();
         clients.sort_unstable_by_key(|client| client.id);
         clients
+    }
+
+    /// Who keeps a server connection, and why.
+    pub fn pinned(&self) -> Pinned {
+        let mut pinned = Pinned::default();
+        for client in self.clients.lock().values() {
+            let pins = client.pins();
+            pinned.sessions += usize::from(!pins.is_empty());
+            for reason in pins.iter() {
+                *pinned.reasons.entry(reason.label()).or_default() += 1;
+            }
+        }
+        pinned
     }
 
     /// What has been done, by database.
@@ -166,9 +188,11 @@ impl Entry {
 
     /// This keeps it on its server connection from now on.
     pub fn pinned(&self, pins: Pins) {
-        let mut known = self.client.pins.lock();
-        if *known != pins {
-            *known = pins;
+        let before = std::mem::replace(&mut *self.client.pins.lock(), pins);
+        if before.is_empty() && !pins.is_empty() {
+            let Client { id, user, .. } = &*self.client;
+            let database = &self.client.database;
+            tracing::info!(client = id, %user, %database, why = %pins, "pin a session to its server connection");
         }
     }
 
@@ -199,6 +223,7 @@ impl Drop for Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::statement::PinReason;
 
     #[test]
     fn clients_come_and_go_and_leave_what_they_did() {
@@ -209,6 +234,15 @@ mod tests {
         assert!(connections.clients()[0].is_busy());
         entry.end(Duration::from_micros(7), true);
         assert!(!connections.clients()[0].is_busy());
+        let mut pins = Pins::default();
+        pins.insert(PinReason::Listen);
+        pins.insert(PinReason::Seed);
+        entry.pinned(pins);
+        let pinned = connections.pinned();
+        let reasons = BTreeMap::from([("listen", 1), ("seed", 1)]);
+        assert_eq!((pinned.sessions, pinned.reasons), (1, reasons));
+        entry.pinned(Pins::default());
+        assert_eq!(connections.pinned(), Pinned::default());
         drop(entry);
         assert!(connections.clients().is_empty());
         let done = Done {

@@ -41,9 +41,13 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model, now: Duration) {
     let mut first = vec!["causeway".bold(), format!(" {}", model.address).into()];
     if let Some(status) = &model.status {
         let clients = model.point().map_or(0, |point| point.clients);
+        let pinned = match status.pinned.sessions {
+            0 => String::new(),
+            sessions => format!(", {sessions} pinned"),
+        };
         first.push(
             format!(
-                "  {}, up {}, {clients} clients",
+                "  {}, up {}, {clients} clients{pinned}",
                 status.version,
                 long(status.uptime_seconds)
             )

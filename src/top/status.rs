@@ -27,10 +27,18 @@ pub(super) struct Status {
     pub(super) version: String,
     pub(super) uptime_seconds: f64,
     pub(super) primary: Option<String>,
+    pub(super) pinned: Pinned,
     pub(super) nodes: Vec<Node>,
     pub(super) failover: Option<Standing>,
     pub(super) troubles: Vec<Trouble>,
     pub(super) events: Vec<Told>,
+}
+
+/// Sessions that keep a server connection outside of transactions.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Pinned {
+    pub(super) sessions: u64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

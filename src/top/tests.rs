@@ -15,7 +15,7 @@ const START_MS: u64 = 1_800_000_000_000;
 
 fn status(events: Value) -> Value {
     json!({
-        "version": "9.9.9", "uptime_seconds": 61.5, "primary": "pg1", "clients": 4,
+        "version": "9.9.9", "uptime_seconds": 61.5, "primary": "pg1", "clients": 4, "pinned": { "sessions": 2 },
         "nodes": [
             { "name": "pg1", "state": "up", "role": "primary", "timeline": 3, "position": "0/5000060",
               "lag_bytes": null, "lag_ms": null, "pool": { "active": 2, "idle": 1, "waiting": 0 } },
@@ -107,7 +107,7 @@ fn screen(model: &Model, width: u16, height: u16, at: u64) -> String {
 fn everything_is_on_the_screen() {
     let shown = screen(&loaded(), 80, 28, 1);
     let expected = "\
-causeway 127.0.0.1:9432  9.9.9, up 61 s, 4 clients  live
+causeway 127.0.0.1:9432  9.9.9, up 61 s, 4 clients, 2 pinned  live
 pg1 leads; pg3 is down
 ┌ Nodes (pool: in use/idle/waiting) ───────────────────────────────────────────┐
 │node role    state  tl  lag      lag time                    stmt/s  pool     │

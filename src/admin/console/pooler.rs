@@ -95,6 +95,7 @@ pub(super) fn clients(state: &State) -> Answer {
             maybe(client.address.map(|address| address.port())),
             text(time_of(since.map_or(0, |since| since.as_millis() as u64))),
             text(client.id),
+            text(client.pins()),
         ]
     });
     let columns = vec![
@@ -106,6 +107,7 @@ pub(super) fn clients(state: &State) -> Answer {
         "port",
         "connect_time",
         "id",
+        "pinned",
     ];
     table(columns, rows.collect())
 }

@@ -117,13 +117,14 @@ function tiles() {
   const [p95, unit] = ms(latest(1, "p95") ?? latest(0, "p95")).split(" ");
   const pools = status.nodes.reduce((sum, node) => sum + node.pool.active, 0);
   const open = status.nodes.reduce((sum, node) => sum + node.pool.active + node.pool.idle, 0);
+  const pinned = status.pinned.sessions ? `, ${count(status.pinned.sessions)} pinned` : "";
   $("tiles").replaceChildren(
     tile("Statements", count(standby + primary), "/s", `${count(primary)} on the primary`),
     tile("Served by standbys", share, share === "–" ? "" : "%", "of the last 5 s"),
     tile("Latency p95", p95, unit ?? "", `primary p95 ${ms(latest(0, "p95"))}`),
     tile("Stale reads prevented", count(point.stale_reads_prevented), "", `${count(recent((one) => one.stale_reads_prevented))}/s now`),
     tile("Waits for a standby", count(waits), "/s", waits > 0 ? `${ms((1000 * waited) / waits)} on average` : `${count(point.waits)} so far`),
-    tile("Clients", count(point.clients), "", `using ${count(pools)} of ${count(open)} connections`),
+    tile("Clients", count(point.clients), "", `using ${count(pools)} of ${count(open)} connections${pinned}`),
   );
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::cluster;
 use crate::support::console::rows;
-use crate::support::{Proxy, Wire, block_on, connect, eventually, need, sqlstate};
+use crate::support::{Proxy, Wire, block_on, connect, eventually, http, need, sqlstate};
 use pgcauseway::rig::Login;
 
 /// A proxy whose application's user may use the console.
@@ -127,6 +127,37 @@ fn pools_and_counters_follow_what_clients_do() {
     eventually("the client is struck out", || {
         rows(&console, "SHOW CLIENTS").unwrap().is_empty()
     });
+}
+
+#[test]
+fn who_keeps_a_server_connection_is_shown_with_the_reason() {
+    let proxy = proxy();
+    let console = console(&proxy);
+    let shown = || {
+        let clients = rows(&console, "SHOW CLIENTS").unwrap();
+        assert_eq!(clients.len(), 1, "{clients:?}");
+        clients[0]["pinned"].clone()
+    };
+    let mut wire = proxy.wire();
+    wire.ask("SELECT 1");
+    assert_eq!(shown(), "");
+    wire.ask("LISTEN a");
+    eventually("the session listens", || shown() == "listen");
+    let metrics = http::get(proxy.http, "/metrics").unwrap();
+    assert!(metrics.contains("causeway_pinned_sessions{reason=\"listen\"} 1\n"));
+    assert!(metrics.contains("causeway_pinned_sessions{reason=\"seed\"} 0\n"));
+    wire.ask("SELECT pg_advisory_lock(1)");
+    eventually("both reasons are known", || {
+        shown() == "listen,advisory_lock"
+    });
+    wire.ask("DISCARD ALL");
+    eventually("nothing is left", || shown().is_empty());
+    wire.ask("LISTEN a");
+    eventually("the session listens again", || shown() == "listen");
+    wire.ask("UNLISTEN *");
+    eventually("nothing is left once more", || shown().is_empty());
+    let metrics = http::get(proxy.http, "/metrics").unwrap();
+    assert!(metrics.contains("causeway_pinned_sessions{reason=\"listen\"} 0\n"));
 }
 
 #[test]
