@@ -91,18 +91,18 @@ fn a_standbys_refusal_stays_unseen() {
     let busy = Busy::start();
     let mut wire = busy.proxy.wire();
     wire.run("CREATE TABLE refused (n int)");
-    // Declared to change nothing, and calls what does; behind a view, where no parser sees it.
+    // Declared to change nothing, and calls what does; behind an operator, where nobody looks.
     wire.run(
         "CREATE FUNCTION writes() RETURNS void LANGUAGE plpgsql VOLATILE AS
          $$ BEGIN INSERT INTO refused VALUES (1); END $$;
-         CREATE FUNCTION lies() RETURNS int LANGUAGE plpgsql STABLE AS
+         CREATE FUNCTION lies(int, int) RETURNS int LANGUAGE plpgsql STABLE AS
          $$ BEGIN PERFORM writes(); RETURN 1; END $$;
-         CREATE VIEW innocent AS SELECT lies() AS n",
+         CREATE OPERATOR %#% (LEFTARG = int, RIGHTARG = int, FUNCTION = lies)",
     );
     let before = busy.proxy.replays("read_only");
     for _ in 0..20 {
-        assert_eq!(wire.ask("SELECT n FROM innocent"), "D[1] C[SELECT 1] Z[I]");
-        let text = "SELECT n FROM innocent WHERE n > $1::int";
+        assert_eq!(wire.ask("SELECT 1 %#% 0 AS n"), "D[1] C[SELECT 1] Z[I]");
+        let text = "SELECT n FROM (SELECT 1 %#% 0 AS n) t WHERE n > $1::int";
         for name in ["", "innocent"] {
             let mut batch = vec![close(b'S', name), parse(name, text)];
             batch.extend([run(name, &["0"]), sync()]);
