@@ -155,7 +155,7 @@ pub(crate) const ROWS: &[Row] = &[
         log: &["pool is exhausted", "node=\"{p}\""],
         never: &["primary_failed"],
         apart: "All nodes are up and nothing lags; clients wait. They get SQLSTATE 53300 after `pool.wait_timeout`.",
-        help: "`SHOW POOLS` and `SHOW SERVERS` say who holds connections: usually transactions left open. Else a higher `pool.size`.",
+        help: "`SHOW POOLS` and `SHOW SERVERS` say who holds connections: usually transactions left open. `SHOW CLIENTS` says in `pinned` who keeps one outside of transactions, and why. Else a higher `pool.size`.",
     },
     Row {
         id: "impostor",
