@@ -44,6 +44,11 @@ impl Settings {
         self.by_name.retain(|name, _| &**name == ROLE);
     }
 
+    /// Whether none was chosen.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
     /// Whether a setting was chosen.
     pub fn contains(&self, name: &str) -> bool {
         self.by_name.contains_key(name)

@@ -8,7 +8,7 @@ pub(super) mod shapes;
 
 use std::sync::Arc;
 
-use self::routing::{Failure, LastRoute, Need};
+use self::routing::{Failure, LastRoute, MAX_ATTEMPTS, Need};
 use super::connection::batch::Batch;
 use super::connection::{Connection, OWN_BOUND};
 use super::session::context::Context;
@@ -168,31 +168,41 @@ pub(super) async fn attach(
     exclude: NodeSet,
 ) -> Result<Attachment, Failure> {
     let need = need(state, context, batch, exclude);
-    let (mut lease, last) = place(client, state, context, need).await?;
-    if let Some(warning) = context.places.take_warning() {
-        let reply = Reply::new().warning(&warning);
-        // A client that is gone shows when its answer is due.
-        let _ = client.tell(reply.as_bytes()).await;
-    }
-    match sync(lease.server(), state).await {
-        Ok(()) => {}
-        Err(OwnQueryError::Refused(frame)) => {
-            let node = lease.server().origin.node;
-            lease.discard();
-            return Err(if last.route.primary {
-                Failure::Refused(frame)
-            } else {
-                // It may not have replayed yet what they name, such as a new role.
-                Failure::Unfit(node)
-            });
+    let mut attempts = 0;
+    let (mut lease, last) = loop {
+        attempts += 1;
+        let (mut lease, last) = place(client, state, context, need).await?;
+        if let Some(warning) = context.places.take_warning() {
+            let reply = Reply::new().warning(&warning);
+            // A client that is gone shows when its answer is due.
+            let _ = client.tell(reply.as_bytes()).await;
         }
-        Err(OwnQueryError::Io(error)) => {
-            let node = lease.pool().node_name().clone();
-            lease.discard();
-            let what = format!("cannot prepare a connection to node {node}: {error}");
-            return Err(Problem::error(Kind::CannotConnectNow, what).into());
+        let server = lease.server();
+        let node = server.origin.node;
+        // What another session has set there may not be for this one to take back.
+        let has_leftovers = server.applied.as_ref().is_none_or(|was| !was.is_empty());
+        match sync(server, state).await {
+            Ok(()) => break (lease, last),
+            Err(OwnQueryError::Refused(_)) if has_leftovers && attempts < MAX_ATTEMPTS => {
+                lease.discard();
+            }
+            Err(OwnQueryError::Refused(frame)) => {
+                lease.discard();
+                return Err(if last.route.primary {
+                    Failure::Refused(frame)
+                } else {
+                    // It may not have replayed yet what they name, such as a new role.
+                    Failure::Unfit(node)
+                });
+            }
+            Err(OwnQueryError::Io(error)) => {
+                let node = lease.pool().node_name().clone();
+                lease.discard();
+                let what = format!("cannot prepare a connection to node {node}: {error}");
+                return Err(Problem::error(Kind::CannotConnectNow, what).into());
+            }
         }
-    }
+    };
     let server = lease.server();
     // Notifications to whoever had it before.
     server.talk.unasked.clear();

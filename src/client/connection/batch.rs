@@ -364,7 +364,10 @@ impl Batch {
             return false;
         }
         let own = |effect: &Effect| match effect {
-            Effect::Deallocate(Some(name)) => names.get(name.as_bytes()).is_some(),
+            // Twice in one text, the second is for the server to refuse.
+            Effect::Deallocate(Some(name)) => {
+                self.statements == 1 && names.get(name.as_bytes()).is_some()
+            }
             effect => effect.is_own(),
         };
         if self.is_simple() {

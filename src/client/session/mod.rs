@@ -440,10 +440,7 @@ impl Session {
             return Ok(());
         }
         if !self.state.is_settled() && ask::ask(&mut held, &mut self.state).await.is_err() {
-            held.discard(&self.context);
-            let what =
-                "the server connection was lost while it was asked what the session left on it";
-            return Err(Problem::fatal(Kind::ConnectionFailure, what).into());
+            return self.unanswered(held);
         }
         self.state.unit_ended();
         held.transaction_ended(&mut self.state, &self.context);
@@ -464,6 +461,19 @@ impl Session {
             true => Ok(()),
             false => self.client.tell(&heard).await,
         }
+    }
+
+    /// The server was lost before it could say what is left on it; what ran is answered all the same. A
+    /// session of which nothing is known to be left there goes on, and learns at its next statement what
+    /// became of its writes.
+    fn unanswered(&mut self, mut held: Attachment) -> Result<(), Ending> {
+        held.transaction_ended(&mut self.state, &self.context);
+        held.discard(&self.context);
+        if self.state.forget_doubt() {
+            return Ok(());
+        }
+        let what = "the server connection was lost, and with it what the session had left on it";
+        Err(Problem::fatal(Kind::ConnectionFailure, what).into())
     }
 
     async fn server_lost(

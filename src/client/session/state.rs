@@ -522,6 +522,15 @@ impl State {
         Some(Residue::question(names))
     }
 
+    /// Nobody can be asked any more. True if nothing speaks for anything being left: no pin, and no setting
+    /// that what ran was known to make.
+    pub(in crate::client) fn forget_doubt(&mut self) -> bool {
+        let doubt = self.doubt.take().unwrap_or_default();
+        self.may_be_free = false;
+        self.custom.clear();
+        self.pins.is_empty() && doubt.names.is_empty() && !doubt.any_name
+    }
+
     /// What the server has answered. The settings are those that it shows.
     pub(in crate::client) fn answered(&mut self, residue: &Residue) {
         let doubt = self.doubt.take().unwrap_or_default();
