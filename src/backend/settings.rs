@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ahash::AHasher;
 
@@ -65,6 +66,28 @@ impl Settings {
             }
         };
         Some(value.trim().trim_matches('\'').to_owned())
+    }
+
+    /// A setting that is a time, in PostgreSQL's units and milliseconds without one (manual, "Parameter
+    /// Names and Values"); none when it was not chosen, makes no sense, or is zero.
+    pub fn duration(&self, name: &str) -> Option<Duration> {
+        let value = self.value(name)?;
+        let digits = value
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(value.len());
+        let (number, unit) = value.split_at(digits);
+        let seconds = match unit.trim() {
+            "us" => 1e-6,
+            "" | "ms" => 1e-3,
+            "s" => 1.0,
+            "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86400.0,
+            _ => return None,
+        };
+        let time = number.parse::<f64>().ok()? * seconds;
+        let time = Duration::try_from_secs_f64(time).ok()?;
+        (!time.is_zero()).then_some(time)
     }
 
     /// Their names.
@@ -284,6 +307,9 @@ mod tests {
         }
         settings.set_value("a", b"700ms");
         assert_eq!(settings.value("a").unwrap(), "700ms");
+        assert_eq!(settings.duration("a"), Some(Duration::from_millis(700)));
+        settings.set_value("a", b"0");
+        assert_eq!(settings.duration("a"), None);
     }
 
     #[test]

@@ -206,24 +206,7 @@ impl State {
     ///
     /// The server that would end it is the session's own only while it holds one.
     pub(in crate::client) fn idle_timeout(&self) -> Option<Duration> {
-        let value = self.settings.value(IDLE_TIMEOUT)?;
-        let digits = value
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(value.len());
-        let (number, unit) = value.split_at(digits);
-        let seconds = match unit.trim() {
-            "us" => 1e-6,
-            "" | "ms" => 1e-3,
-            "s" => 1.0,
-            "min" => 60.0,
-            "h" => 3600.0,
-            "d" => 86400.0,
-            _ => return None,
-        };
-        let time = number.parse::<f64>().ok()? * seconds;
-        Duration::try_from_secs_f64(time)
-            .ok()
-            .filter(|time| !time.is_zero())
+        self.settings.duration(IDLE_TIMEOUT)
     }
 
     /// What keeps the session on its server connection.
