@@ -141,10 +141,6 @@ impl Attachment {
             server.has_numbers = false;
             after.discarded_numbers = false;
         }
-        if std::mem::take(&mut after.scrub) {
-            self.lease.server().applied = None;
-            after.settings_changed = false;
-        }
         if std::mem::take(&mut after.settings_changed) {
             self.lease.server().applied = Some(state.applied());
         }

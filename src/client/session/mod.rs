@@ -442,6 +442,9 @@ impl Session {
         if !self.state.is_settled() && ask::ask(&mut held, &mut self.state).await.is_err() {
             return self.unanswered(held);
         }
+        if std::mem::take(&mut self.state.after.scrub) {
+            held.server().applied = None;
+        }
         self.state.unit_ended();
         held.transaction_ended(&mut self.state, &self.context);
         let server = held.server();
