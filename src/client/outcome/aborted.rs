@@ -58,10 +58,7 @@ pub(in crate::client) async fn answer(
             "current transaction is aborted, commands ignored until end of transaction block",
         )
     };
-    let status = match state.aborted {
-        Aborted::No => TransactionStatus::Idle,
-        Aborted::Untold | Aborted::Told => TransactionStatus::Failed,
-    };
+    let status = state.aborted.status();
     refuse(
         client,
         state,

@@ -97,10 +97,7 @@ pub(super) async fn server_lost(
             false => Aborted::Told,
         };
     }
-    let status = match state.aborted {
-        Aborted::No => TransactionStatus::Idle,
-        Aborted::Untold | Aborted::Told => TransactionStatus::Failed,
-    };
+    let status = state.aborted.status();
     refuse(
         client,
         state,

@@ -527,8 +527,7 @@ impl Session {
     fn status(&mut self) -> TransactionStatus {
         match &mut self.held {
             Some(held) => held.status(),
-            None if self.state.aborted != Aborted::No => TransactionStatus::Failed,
-            None => TransactionStatus::Idle,
+            None => self.state.aborted.status(),
         }
     }
 }

@@ -100,6 +100,16 @@ pub(in crate::client) enum Aborted {
     Told,
 }
 
+impl Aborted {
+    /// What the client is told of its transaction while it holds no server.
+    pub(in crate::client) fn status(self) -> TransactionStatus {
+        match self {
+            Self::No => TransactionStatus::Idle,
+            Self::Untold | Self::Told => TransactionStatus::Failed,
+        }
+    }
+}
+
 impl State {
     /// A session at login. `own_meaning` is not zero and nobody else's.
     pub(in crate::client) fn new(
