@@ -244,6 +244,7 @@ impl Controller {
         self.runner
             .run(&plan.commands, &claim, &mut self.log, stall)
             .await;
+        self.log.tell_who_leads(&plan.next);
     }
 
     /// A proxy that cannot reach a primary which others can makes way for one that may: nobody else

@@ -36,7 +36,9 @@ pub(super) struct EventLog {
     /// It is still under way.
     busy: bool,
     /// Who leads, on which timeline, as far as it was told.
-    followed: Option<(NodeId, Timeline)>,
+    told: Option<(NodeId, Timeline)>,
+    /// The latest other proxy that was seen to decide: an address.
+    other_leader: Option<String>,
     /// Said last, without its figures.
     why: String,
     /// Said last.
@@ -69,7 +71,8 @@ impl EventLog {
             address,
             began: None,
             busy: false,
-            followed: None,
+            told: None,
+            other_leader: None,
             why: String::new(),
             failure: String::new(),
         }
@@ -82,7 +85,7 @@ impl EventLog {
     }
 
     /// Something has happened; `stall` is for how long statements were held the last time.
-    pub(super) fn event(&self, event: &Event, stall: Duration) {
+    pub(super) fn event(&mut self, event: &Event, stall: Duration) {
         let text = event.describe(&self.policy);
         write_line(event, &text);
         let by = match self.shared.operator.commands.pending() {
@@ -94,6 +97,17 @@ impl EventLog {
             .operator
             .events
             .tell_of(kind(event), text, &by, after);
+        if let Event::Found {
+            primary, timeline, ..
+        }
+        | Event::Promoted {
+            node: primary,
+            timeline,
+            ..
+        } = event
+        {
+            self.told = Some((*primary, *timeline));
+        }
         match event {
             Event::Promoted {
                 cause: Cause::Switchover,
@@ -134,10 +148,9 @@ impl EventLog {
             agents,
         } = report;
         self.keep_time(record);
-        if leads {
-            self.followed = record.primary.map(|primary| (primary, record.timeline));
-        } else {
-            self.tell_what_another_decided(record, leader.as_deref());
+        if !leads {
+            self.other_leader.clone_from(&leader);
+            self.tell_who_leads(record);
         }
         let shown = &self.shared.metrics.failover.state;
         shown.stand(record.phase.label(), record.epoch, leads);
@@ -188,25 +201,28 @@ impl EventLog {
         self.busy = busy;
     }
 
-    fn tell_what_another_decided(&mut self, record: &Record, leader: Option<&str>) {
+    /// Tells who leads by this record, unless it was told: another proxy's decision, which may have been
+    /// taken over before it was heard of.
+    pub(super) fn tell_who_leads(&mut self, record: &Record) {
         let serving = matches!(record.phase, Phase::Steady | Phase::Following);
         let Some(primary) = record.primary.filter(|_| serving) else {
             return;
         };
         let now = Some((primary, record.timeline));
-        if self.followed != now {
-            let kind = match self.followed {
-                Some(_) => PROMOTED,
-                None => FOUND,
-            };
-            let name = self.policy.name(primary);
-            let text = format!("{name} leads on timeline {}", record.timeline);
-            let after = self.began.map(|began| began.elapsed());
-            let by = leader.unwrap_or_default();
-            tracing::info!(event = kind, by, "{text}");
-            self.shared.operator.events.tell_of(kind, text, by, after);
+        if self.told == now {
+            return;
         }
-        self.followed = now;
+        let kind = match self.told {
+            Some(_) => PROMOTED,
+            None => FOUND,
+        };
+        let name = self.policy.name(primary);
+        let text = format!("{name} leads on timeline {}", record.timeline);
+        let after = self.began.map(|began| began.elapsed());
+        let by = self.other_leader.as_deref().unwrap_or(&self.address);
+        tracing::info!(event = kind, by, "{text}");
+        self.shared.operator.events.tell_of(kind, text, by, after);
+        self.told = now;
     }
 
     /// Says what went wrong, once for each different reason.
