@@ -209,14 +209,6 @@ impl Server {
             && !self.talk.upstream.is_inside()
     }
 
-    /// A setting as the server last reported it, if it is one that it reports.
-    pub fn parameter(&self, name: &str) -> Option<&str> {
-        let now = self.talk.reported.iter();
-        let mut all = now.chain(self.parameters.iter());
-        let found = all.find(|(known, _)| known.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| &**value)
-    }
-
     /// Whether it can be given to the next session.
     pub fn is_reusable(&self) -> bool {
         self.is_free() && !self.talk.exchange.has_leftover() && !self.socket.has_something_to_say()

@@ -9,7 +9,7 @@
 //! like leaves its server connection to others before DISCARD ALL.
 
 // clippy's allowance for tests does not reach functions that tests call.
-#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bench;
 mod compare;
