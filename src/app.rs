@@ -122,7 +122,10 @@ pub async fn run(
     let signals = signals.into();
     let proxy = Proxy::assemble(config, &signals)?;
     let control = proxy.start_control(&signals, listeners.http).await?;
-    let mut workers = Workers::start(&proxy.common)?;
+    let mut workers = Workers::start(&proxy.common).map_err(|source| AppError::Io {
+        what: "start a worker".to_owned(),
+        source,
+    })?;
     tracing::info!(
         address = %proxy.config.listen,
         workers = proxy.common.workers,

@@ -1,12 +1,12 @@
 //! The data plane's threads: an event loop each, with the sessions that it was given.
 
+use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::AppError;
 use crate::client::accept::dispatcher::{self, Door};
 use crate::client::worker::{Common, Worker};
 
@@ -26,11 +26,9 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    pub(super) fn start(common: &Arc<Common>) -> Result<Self, AppError> {
-        let io = |what: &str| {
-            let what = what.to_owned();
-            move |source| AppError::Io { what, source }
-        };
+    /// # Errors
+    /// A thread or an event loop could not be had.
+    pub(super) fn start(common: &Arc<Common>) -> io::Result<Self> {
         let mut all = Self {
             doors: Vec::with_capacity(common.workers),
             threads: Vec::with_capacity(common.workers),
@@ -39,15 +37,13 @@ impl Workers {
         for index in 0..common.workers {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
-                .build()
-                .map_err(io("start a worker's event loop"))?;
+                .build()?;
             let worker = Arc::new(Worker::new(index, Arc::clone(common)));
             let (door, floor) = dispatcher::door();
             let abort = all.abort.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("causeway-{index}"))
-                .spawn(move || runtime.block_on(dispatcher::serve(floor, worker, abort)))
-                .map_err(io("start a worker"))?;
+                .spawn(move || runtime.block_on(dispatcher::serve(floor, worker, abort)))?;
             all.doors.push(door);
             all.threads.push(thread);
         }

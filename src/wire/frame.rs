@@ -1,11 +1,19 @@
 //! Finding the frames in a stream of bytes without copying them (manual, "Message Formats").
 
-use crate::core::tag::frontend;
+use crate::core::tag::{backend, frontend};
 
 /// A frame's tag and its length word.
 pub const HEADER: usize = 5;
 
-/// Sync, whole.
+/// Messages of the backend that are always the same.
+pub const PARSE_COMPLETE: &[u8] = &[backend::PARSE_COMPLETE, 0, 0, 0, 4];
+pub const BIND_COMPLETE: &[u8] = &[backend::BIND_COMPLETE, 0, 0, 0, 4];
+pub const CLOSE_COMPLETE: &[u8] = &[backend::CLOSE_COMPLETE, 0, 0, 0, 4];
+pub const NO_DATA: &[u8] = &[backend::NO_DATA, 0, 0, 0, 4];
+pub const NO_PARAMETERS: &[u8] = &[backend::PARAMETER_DESCRIPTION, 0, 0, 0, 6, 0, 0];
+pub const EMPTY_QUERY: &[u8] = &[backend::EMPTY_QUERY, 0, 0, 0, 4];
+/// And of the frontend.
+pub const FLUSH: &[u8] = &[frontend::FLUSH, 0, 0, 0, 4];
 pub const SYNC: &[u8] = &[frontend::SYNC, 0, 0, 0, 4];
 
 /// Frames up to this size are looked at whole; larger ones are only counted through.
@@ -150,7 +158,6 @@ pub fn write(out: &mut Vec<u8>, tag: u8, fill: impl FnOnce(&mut Vec<u8>)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::tag::backend;
     use proptest::prelude::*;
 
     fn framed(frames: &[(u8, usize)]) -> Vec<u8> {

@@ -23,7 +23,7 @@ use crate::core::exchange::Copy;
 use crate::core::route::Replay;
 use crate::error::{Kind, Problem};
 use crate::shared::cluster::ClusterState;
-use crate::wire::frame::Piece;
+use crate::wire::frame::{self, Piece};
 
 /// A client may send ahead this much while its last batch is still being answered, in bytes.
 const SEND_AHEAD: usize = 64 * 1024;
@@ -31,8 +31,6 @@ const SEND_AHEAD: usize = 64 * 1024;
 const LOOK_AFTER: Duration = Duration::from_millis(250);
 /// A client may pause for about 30 s in the middle of a message.
 const MOST_STALLED: u32 = 120;
-
-const FLUSH: &[u8] = &[b'H', 0, 0, 0, 4];
 
 /// How a batch ended.
 #[derive(Debug)]
@@ -314,7 +312,7 @@ impl Relay<'_> {
         self.send(part);
         self.large -= part;
         if self.large == 0 && self.flush_after_large {
-            self.to_server.extend_from_slice(FLUSH);
+            self.to_server.extend_from_slice(frame::FLUSH);
         }
         part > 0
     }

@@ -14,9 +14,6 @@ use crate::wire::reply::{Reply, error_field};
 /// Hexadecimal digits of the token in a statement's name on servers.
 const TOKEN: usize = 16;
 
-const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
-const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];
-
 /// Which side has broken.
 pub(super) enum Fault {
     Client,
@@ -337,11 +334,11 @@ pub(super) fn put_fakes(exchange: &mut Exchange, names: &mut Names, out: &mut Ve
         match fake {
             Owed::FakeParse => {
                 names.confirmed();
-                out.extend_from_slice(PARSE_COMPLETE);
+                out.extend_from_slice(frame::PARSE_COMPLETE);
             }
             _ => {
                 names.confirmed();
-                out.extend_from_slice(CLOSE_COMPLETE);
+                out.extend_from_slice(frame::CLOSE_COMPLETE);
             }
         }
     }

@@ -9,13 +9,8 @@ use crate::core::exchange::TransactionStatus;
 use crate::core::session::Level;
 use crate::core::statement::Effect;
 use crate::error::{Kind, Problem};
+use crate::wire::frame;
 use crate::wire::reply::Reply;
-
-pub(in crate::client) const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
-pub(in crate::client) const BIND_COMPLETE: &[u8] = &[b'2', 0, 0, 0, 4];
-pub(in crate::client) const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];
-pub(in crate::client) const NO_DATA: &[u8] = &[b'n', 0, 0, 0, 4];
-const NO_PARAMETERS: &[u8] = &[b't', 0, 0, 0, 6, 0, 0];
 
 /// Answers a batch of which everything is answered here.
 pub(super) async fn answer(
@@ -68,14 +63,14 @@ impl Local<'_> {
                 b'Q' => self
                     .run(&batch.effects().cloned().collect::<Vec<_>>(), true)
                     .map(|rows| rows.ready(self.status)),
-                b'P' => Ok(Reply::new().raw(PARSE_COMPLETE)),
+                b'P' => Ok(Reply::new().raw(frame::PARSE_COMPLETE)),
                 b'B' => {
                     bound = effects.unwrap_or_default();
-                    Ok(Reply::new().raw(BIND_COMPLETE))
+                    Ok(Reply::new().raw(frame::BIND_COMPLETE))
                 }
                 b'D' => Ok(describe(message, effects.as_ref().unwrap_or(&bound))),
                 b'E' => self.run(&bound, false),
-                b'C' => Ok(Reply::new().raw(CLOSE_COMPLETE)),
+                b'C' => Ok(Reply::new().raw(frame::CLOSE_COMPLETE)),
                 b'S' => Ok(Reply::new().ready(self.status)),
                 _ => Ok(Reply::new()),
             };
@@ -149,13 +144,13 @@ impl Local<'_> {
 fn describe(message: &Message, effects: &[Effect]) -> Reply {
     let reply = Reply::new();
     let reply = if message.prepared.is_some() {
-        reply.raw(NO_PARAMETERS)
+        reply.raw(frame::NO_PARAMETERS)
     } else {
         reply
     };
     match effects {
         [Effect::ShowOwn(name)] => reply.columns(&[&format!("causeway.{name}")]),
-        _ => reply.raw(NO_DATA),
+        _ => reply.raw(frame::NO_DATA),
     }
 }
 
