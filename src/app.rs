@@ -15,8 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Sources};
 use crate::backend::pools::Pools;
-use crate::client::accept::cancels::Cancels;
 use crate::client::accept::dispatcher;
+use crate::client::cancels::Cancels;
 use crate::client::rules::{PasswordError, Rules, StartConfig};
 use crate::client::worker::Common;
 use crate::config::{Config, Live};
@@ -33,7 +33,7 @@ use crate::shared::maintenance::Maintenance;
 use crate::shared::operator::OperatorState;
 use crate::shared::pause::Pause;
 use crate::shared::registry::Connections;
-use maintenance::Maintainer;
+use maintenance::{Maintainer, show_limits};
 use workers::Workers;
 
 /// Sessions in the middle of a transaction may take this long to end it at a shutdown.
@@ -163,9 +163,7 @@ impl Proxy {
         let workers = config.workers.unwrap_or_else(workers::by_cores).max(1);
         let start = StartConfig::of(&config);
         let metrics = Arc::new(Metrics::new(&start.node_names, workers)?);
-        metrics.pools.size.set(config.pool.size as i64);
-        let max_clients = config.max_clients as i64;
-        metrics.clients.connections_max.set(max_clients);
+        show_limits(&metrics, &config);
         metrics.process.config_was_read();
         let cluster = Arc::new(ClusterState::new(&config));
         let operator = Arc::new(OperatorState::default());

@@ -47,7 +47,7 @@ pub struct Sense {
 /// A statement as `Parse` described it.
 #[derive(Debug)]
 pub struct Prepared {
-    /// Unique within one worker.
+    /// Unique among the statements of one database.
     id: u64,
     token: u64,
     /// The Parse message's body behind the name: text, zero, parameter types.

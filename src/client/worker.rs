@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
-use super::accept::cancels::Cancels;
+use super::cancels::Cancels;
 use super::rules::{LiveRules, StartConfig};
 use crate::backend::pools::Pools;
 use crate::backend::prepared::{Prepared, Registry, Sense};

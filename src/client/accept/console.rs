@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgwire::messages::startup::Authentication;
 
-use super::cancels::Slot;
+use crate::client::cancels::Slot;
 use crate::client::worker::Worker;
 use crate::core::exchange::TransactionStatus;
 use crate::error::{Kind, Problem};

@@ -10,11 +10,11 @@ use pgwire::messages::startup::Authentication;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::cancels::Slot;
 use super::greeting;
 use super::refusal::Refusal;
 use crate::backend::connect;
 use crate::backend::pool::AcquireError;
+use crate::client::cancels::Slot;
 use crate::client::connection::OWN_BOUND;
 use crate::client::outcome::told::{Fate, told};
 use crate::client::relay::LookAfter;

@@ -2,17 +2,19 @@
 //! asked what is left on it, and given back.
 
 pub(super) mod ask;
+pub(super) mod context;
 pub(super) mod moving;
 pub(super) mod routing;
 pub(super) mod shapes;
 
 use std::sync::Arc;
 
-use self::routing::{Failure, LastRoute, MAX_ATTEMPTS, Need};
+use self::context::Context;
+use self::routing::{Failure, MAX_ATTEMPTS, Need};
 use super::connection::batch::Batch;
 use super::connection::{Connection, OWN_BOUND};
-use super::session::context::Context;
-use super::session::state::State;
+use super::state::State;
+use super::state::last_route::LastRoute;
 use crate::backend::own_query::OwnQueryError;
 use crate::backend::pool::Lease;
 use crate::backend::server::Server;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::backend::prepared::{Prepared, Shape};
-use crate::client::session::names::Names;
+use crate::client::state::names::Names;
 use crate::client::worker::Database;
 use crate::core::exchange::Effects;
 use crate::core::session::Level;

@@ -7,11 +7,11 @@ pub(super) mod told;
 
 use self::told::{Fate, told};
 use super::attachment::Attachment;
+use super::attachment::context::Context;
 use super::attachment::routing::Failure;
 use super::connection::batch::{Batch, End};
 use super::connection::{Connection, Ending};
-use super::session::context::Context;
-use super::session::state::{Aborted, State};
+use super::state::{Aborted, State};
 use crate::core::commit::Verdict;
 use crate::core::exchange::{Finished, TransactionStatus};
 use crate::core::session::{Cover, Level};

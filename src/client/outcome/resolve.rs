@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crate::backend::own_query::OwnQueryError;
 use crate::client::attachment::Attachment;
+use crate::client::attachment::context::Context;
 use crate::client::attachment::routing::{Failure, Need};
 use crate::client::connection::batch::{Batch, End};
 use crate::client::connection::{Connection, Ending, OWN_BOUND};
-use crate::client::session::context::Context;
-use crate::client::session::state::State;
+use crate::client::state::State;
 use crate::core::commit::{Credit, Pending, Verdict, Witness, XidStatus};
 use crate::core::exchange::{Owed, TransactionStatus};
 use crate::core::route::NodeSet;

@@ -17,7 +17,7 @@ pub(super) use self::server_reply::{
     in_own_name, is_farewell, is_fatal, is_hot_standby, own_notification,
 };
 use super::connection::Connection;
-use super::session::state::State;
+use super::state::State;
 use crate::backend::server::Server;
 use crate::core::exchange::Copy;
 use crate::core::route::Replay;

@@ -4,8 +4,8 @@
 use crate::backend::prepared::{NAME_PREFIX, Shape};
 use crate::backend::server::Conversation;
 use crate::client::connection::Connection;
-use crate::client::session::names::Names;
-use crate::client::session::state::State;
+use crate::client::state::State;
+use crate::client::state::names::Names;
 use crate::core::exchange::{Exchange, Fate, Owed, TransactionStatus};
 use crate::core::route::Replay;
 use crate::wire::frame::{self, HEADER, Piece};

@@ -3,12 +3,12 @@
 
 use std::task::Poll;
 
-use super::context::Context;
-use super::state::State;
 use crate::client::attachment::Attachment;
+use crate::client::attachment::context::Context;
 use crate::client::connection::{Connection, Ending};
 use crate::client::outcome::aborted;
 use crate::client::relay::{self, is_farewell, is_fatal, is_hot_standby, own_notification};
+use crate::client::state::State;
 use crate::error::{Kind, Problem};
 use crate::wire::frame::{HEADER, Piece, Walker};
 

@@ -1,10 +1,10 @@
 //! Statements that are answered here: `SET`, `RESET` and `SHOW` of `causeway.…`, and `DEALLOCATE` of
 //! what the client has prepared by the protocol.
 
-use super::context::Context;
-use super::state::State;
+use crate::client::attachment::context::Context;
 use crate::client::connection::batch::{Batch, End, Message};
 use crate::client::connection::{Connection, Ending};
+use crate::client::state::State;
 use crate::core::exchange::TransactionStatus;
 use crate::core::session::Level;
 use crate::core::statement::Effect;

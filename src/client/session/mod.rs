@@ -1,22 +1,20 @@
 //! One client's session from its login to its end: gather a batch, place it, relay it, again.
 
-pub(super) mod context;
 mod idle;
 pub(super) mod local;
-pub(super) mod names;
-pub(super) mod state;
 
 use std::time::{Duration, Instant};
 
-use self::context::Context;
-use self::state::{Aborted, State};
-use super::attachment::routing::{Failure, LastRoute, MAX_ATTEMPTS};
+use super::attachment::context::Context;
+use super::attachment::routing::{Failure, MAX_ATTEMPTS};
 use super::attachment::{self, Attachment, ask, moving, shapes};
 use super::connection::batch::{Batch, End, Gathered, Gatherer};
 use super::connection::{Connection, Ending, OWN_BOUND};
 use super::outcome::{self, aborted, resolve};
 use super::relay::render::{Rendered, render};
 use super::relay::{Outcome, Relay, in_own_name};
+use super::state::last_route::LastRoute;
+use super::state::{Aborted, State};
 use crate::core::exchange::TransactionStatus;
 use crate::core::route::NodeSet;
 use crate::core::route::Replay;

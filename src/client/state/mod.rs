@@ -3,11 +3,15 @@
 //!
 //! Changed by what servers answer, statement by statement; asked by whoever places or prepares.
 
+pub(super) mod last_route;
+pub(super) mod names;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::names::Names;
+use self::last_route::LastRoute;
+use self::names::Names;
 use crate::backend::server::Conversation;
 use crate::backend::settings::{ROLE, Settings};
 use crate::core::exchange::{Finished, TransactionStatus};
@@ -15,8 +19,6 @@ use crate::core::residue::{Pins, Residue};
 use crate::core::session::{Level, Seen};
 use crate::core::statement::{Effect, PinReason, Renew};
 use crate::core::transaction::{Change, Transaction};
-
-use crate::client::attachment::routing::LastRoute;
 
 const APPLICATION_NAME: &str = "application_name";
 const IDLE_TIMEOUT: &str = "idle_session_timeout";

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::client::accept::cancels::Slot;
-use crate::client::attachment::routing::Places;
+use super::routing::Places;
+use crate::client::cancels::Slot;
 use crate::client::relay::LookAfter;
 use crate::client::worker::{Database, Worker};
 use crate::core::statement::Renew;
 use crate::shared::registry::Entry;
 
-/// See above.
+/// One for each session.
 #[derive(Debug)]
 pub(in crate::client) struct Context {
     pub(in crate::client) worker: Arc<Worker>,
@@ -21,7 +21,6 @@ pub(in crate::client) struct Context {
     pub(in crate::client) slot: Arc<Slot>,
     pub(in crate::client) entry: Entry,
     pub(in crate::client) places: Places,
-
     pub(in crate::client) look_after: LookAfter,
     /// Resolves when idle sessions are to end.
     pub(in crate::client) draining: Pin<Box<WaitForCancellationFutureOwned>>,
