@@ -196,6 +196,8 @@ impl Pool {
     pub fn take_idle(self: &Arc<Self>, worker: usize, want: Want<'_>) -> Option<Lease> {
         let mut state = self.state.lock();
         let topology = self.shared.cluster.topology();
+        // While the node is silent nothing is begun, and nothing is closed: it may have run on.
+        topology.node(self.node).and_then(NodeView::usable)?;
         // Rather than take the numbers of a session that is still there, open another connection.
         let is_last_resort = state.open >= self.size();
         loop {

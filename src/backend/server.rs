@@ -10,7 +10,7 @@ use super::settings::Settings;
 use crate::core::exchange::Exchange;
 use crate::core::gauge::Gauge;
 use crate::core::session::LifeAt;
-use crate::core::topology::{Incarnation, NodeId, NodeView, Topology};
+use crate::core::topology::{Incarnation, NodeId, NodeView, PATIENCE_US, Topology};
 use crate::shared::cluster::ClusterState;
 use crate::wire::frame::{self, Walker};
 use crate::wire::socket::Socket;
@@ -194,12 +194,20 @@ impl Server {
             .is_some_and(|life| life.incarnation == self.origin.incarnation)
     }
 
-    /// Whether anybody may be given it: not on a node that is drained.
+    /// Whether what is under way on it may go on, although its node may not have answered its monitor
+    /// for as long as `patience_us`.
+    pub fn may_go_on(&self, topology: &Topology, patience_us: u64) -> bool {
+        let (incarnation, now_us) = (self.origin.incarnation, self.cluster.now_us());
+        let node = topology.node(self.origin.node);
+        node.is_some_and(|node| node.keeps(incarnation, now_us, patience_us))
+    }
+
+    /// Whether anybody may be given it, now or once its node answers again: not on a node that is drained.
     pub fn is_wanted(&self, topology: &Topology) -> bool {
         let drained = topology
             .node(self.origin.node)
             .is_some_and(NodeView::is_drained);
-        !drained && self.is_current(topology)
+        !drained && self.may_go_on(topology, PATIENCE_US)
     }
 
     /// Whether nothing is open on it: no transaction, nothing owed, half read or half sent.

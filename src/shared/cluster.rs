@@ -178,6 +178,7 @@ fn node_views(config: &Config) -> Vec<NodeView> {
         weight: node.weight,
         near: is_near(config, node),
         life: None,
+        silent: None,
         barred: false,
         drained: false,
         previous: Arc::default(),

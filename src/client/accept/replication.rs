@@ -285,7 +285,8 @@ impl Relay {
     fn lost(&self) -> Option<Problem> {
         let common = &self.stream.worker.common;
         let bond = self.stream.bond;
-        if bond.holds(&common.cluster.topology()) {
+        let cluster = &common.cluster;
+        if bond.holds(&cluster.topology(), cluster.now_us()) {
             return None;
         }
         let name = name_of(common, bond.node);

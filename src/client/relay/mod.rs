@@ -21,6 +21,7 @@ use super::state::State;
 use crate::backend::server::Server;
 use crate::core::exchange::Copy;
 use crate::core::route::Replay;
+use crate::core::topology::{HASTE_US, PATIENCE_US};
 use crate::error::{Kind, Problem};
 use crate::shared::cluster::ClusterState;
 use crate::wire::frame::{self, Piece};
@@ -180,12 +181,22 @@ impl Relay<'_> {
                         return Poll::Ready(Outcome::Broken(problem));
                     }
                 }
-                if look && !self.server.is_current(&self.cluster.topology()) {
+                if look && self.is_given_up() {
                     return Poll::Ready(self.lost());
                 }
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Another node may do what can be repeated; everything else waits for as long as there is hope.
+    fn is_given_up(&self) -> bool {
+        let patience_us = match self.progress.hold {
+            true => HASTE_US,
+            false => PATIENCE_US,
+        };
+        let topology = self.cluster.topology();
+        !self.server.may_go_on(&topology, patience_us)
     }
 
     /// The rest of a message that has been begun holds the server connection.

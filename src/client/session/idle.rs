@@ -9,6 +9,7 @@ use crate::client::connection::{Connection, Ending};
 use crate::client::outcome::aborted;
 use crate::client::relay::{self, is_farewell, is_fatal, is_hot_standby, own_notification};
 use crate::client::state::State;
+use crate::core::topology::PATIENCE_US;
 use crate::error::{Kind, Problem};
 use crate::wire::frame::{HEADER, Piece, Walker};
 
@@ -70,7 +71,7 @@ pub(super) async fn listen(
         }
         if let Some(server) = &mut server
             && look_after.poll(cx)
-            && !server.is_current(&worker.common.cluster.topology())
+            && !server.may_go_on(&worker.common.cluster.topology(), PATIENCE_US)
         {
             return Poll::Ready(Err(Lost::Server));
         }
