@@ -23,7 +23,7 @@ use crate::config::{Config, Live};
 use crate::control::agent_client::AgentClient;
 use crate::control::failover::{self, Controller};
 use crate::control::store::OpenError;
-use crate::control::{catalogs, monitor::NodeMonitor};
+use crate::control::{catalogs, logins::LoginWatch, monitor::NodeMonitor};
 use crate::core::route::MAX_NODES;
 use crate::core::topology::NodeId;
 use crate::logging::Switch;
@@ -199,6 +199,13 @@ pub async fn run(
             operator: Arc::clone(&operator),
         };
         tracker.spawn(monitor.run(stop_control.clone()));
+        let watch = LoginWatch::new(
+            NodeId(index as u16),
+            node.clone(),
+            Arc::clone(&live),
+            Arc::clone(&cluster),
+        );
+        tracker.spawn(watch.run(stop_control.clone()));
     }
     tracker.spawn(catalogs::run(
         Arc::clone(&live),
@@ -217,6 +224,7 @@ pub async fn run(
     }
     tracker.spawn(reload(maintenance, signals.reload, stop_control.clone()));
     tracker.spawn(tidy(Arc::clone(&common), stop_control.clone()));
+    tracker.spawn(renew(Arc::clone(&common), stop_control.clone()));
     if let Some(http) = listeners.http {
         tracker.spawn(admin::http::serve(http, state, stop_control.clone()));
     }
@@ -294,6 +302,23 @@ async fn reload(
             asked.notified().await;
             // How it went is in the log.
             let _ = maintenance.reload("SIGHUP").await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Keeps connections of before a change of what logins find from being given to anybody.
+async fn renew(common: Arc<Common>, shutdown: CancellationToken) {
+    let work = async {
+        loop {
+            for changed in common.cluster.logins.changed().await {
+                let (database, role) = (changed.database.as_deref(), changed.role.as_deref());
+                common.pools.renew(Some(changed.node), database, role);
+            }
+            common.forget_greetings();
         }
     };
     tokio::select! {
