@@ -23,7 +23,7 @@ use crate::config::{Config, Live};
 use crate::control::agent_client::AgentClient;
 use crate::control::failover::{self, Controller};
 use crate::control::store::OpenError;
-use crate::control::{catalogs, monitor::NodeMonitor};
+use crate::control::{catalogs, logins::LoginWatch, monitor::NodeMonitor};
 use crate::core::route::MAX_NODES;
 use crate::core::topology::NodeId;
 use crate::logging::Switch;
@@ -244,6 +244,13 @@ impl Proxy {
                 operator: Arc::clone(&self.operator),
             };
             tasks.spawn(monitor.run(stop.clone()));
+            let watch = LoginWatch::new(
+                NodeId(index as u16),
+                node.clone(),
+                Arc::clone(&self.live),
+                Arc::clone(cluster),
+            );
+            tasks.spawn(watch.run(stop.clone()));
         }
         let (live, known) = (Arc::clone(&self.live), Arc::clone(cluster));
         tasks.spawn(catalogs::run(live, known, stop.clone()));
@@ -260,6 +267,7 @@ impl Proxy {
         let (maintenance, asked) = (Arc::clone(&self.maintenance), Arc::clone(&signals.reload));
         tasks.spawn(reload(maintenance, asked, stop.clone()));
         tasks.spawn(tidy(Arc::clone(&self.common), stop.clone()));
+        tasks.spawn(renew(Arc::clone(&self.common), stop.clone()));
         if let Some(http) = http {
             tasks.spawn(admin::http::serve(http, self.admin.clone(), stop.clone()));
         }
@@ -292,6 +300,23 @@ async fn reload(
             asked.notified().await;
             // How it went is in the log.
             let _ = maintenance.reload("SIGHUP").await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Keeps connections of before a change of what logins find from being given to anybody.
+async fn renew(common: Arc<Common>, shutdown: CancellationToken) {
+    let work = async {
+        loop {
+            for changed in common.cluster.logins.changed().await {
+                let (database, role) = (changed.database.as_deref(), changed.role.as_deref());
+                common.pools.renew(Some(changed.node), database, role);
+            }
+            common.forget_greetings();
         }
     };
     tokio::select! {

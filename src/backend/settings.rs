@@ -68,26 +68,9 @@ impl Settings {
         Some(value.trim().trim_matches('\'').to_owned())
     }
 
-    /// A setting that is a time, in PostgreSQL's units and milliseconds without one (manual, "Parameter
-    /// Names and Values"); none when it was not chosen, makes no sense, or is zero.
+    /// A setting that is a time; none when it was not chosen.
     pub fn duration(&self, name: &str) -> Option<Duration> {
-        let value = self.value(name)?;
-        let digits = value
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(value.len());
-        let (number, unit) = value.split_at(digits);
-        let seconds = match unit.trim() {
-            "us" => 1e-6,
-            "" | "ms" => 1e-3,
-            "s" => 1.0,
-            "min" => 60.0,
-            "h" => 3600.0,
-            "d" => 86400.0,
-            _ => return None,
-        };
-        let time = number.parse::<f64>().ok()? * seconds;
-        let time = Duration::try_from_secs_f64(time).ok()?;
-        (!time.is_zero()).then_some(time)
+        duration(&self.value(name)?)
     }
 
     /// Their names.
@@ -173,6 +156,27 @@ impl Settings {
         }
         messages
     }
+}
+
+/// A time in PostgreSQL's units, and milliseconds without one (manual, "Parameter Names and Values"); none
+/// when it makes no sense, or is zero.
+pub fn duration(value: &str) -> Option<Duration> {
+    let digits = value
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(value.len());
+    let (number, unit) = value.split_at(digits);
+    let seconds = match unit.trim() {
+        "us" => 1e-6,
+        "" | "ms" => 1e-3,
+        "s" => 1.0,
+        "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return None,
+    };
+    let time = number.parse::<f64>().ok()? * seconds;
+    let time = Duration::try_from_secs_f64(time).ok()?;
+    (!time.is_zero()).then_some(time)
 }
 
 /// Whether two handles mean the same settings; nearly always answered by the pointers.

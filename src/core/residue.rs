@@ -33,6 +33,11 @@ impl Pins {
         self.0 == 0
     }
 
+    /// Whether any of them can end without the session's doing, which the server can be asked for.
+    pub fn may_have_ended(self) -> bool {
+        ASKED.iter().any(|reason| self.contains(*reason))
+    }
+
     /// All of them.
     pub fn iter(self) -> impl Iterator<Item = PinReason> {
         PinReason::ALL
@@ -70,6 +75,8 @@ pub struct Residue {
     pub role: Option<Box<[u8]>>,
     /// What keeps the session on this connection.
     pub pins: Pins,
+    /// `idle_session_timeout` in force.
+    pub silence: Option<Box<str>>,
 }
 
 /// A row of the answer: what it tells, of what, and its value.
@@ -85,6 +92,7 @@ impl Residue {
              FROM pg_catalog.pg_settings WHERE (source OPERATOR(pg_catalog.=) 'session') AND NOT (name \
              OPERATOR(pg_catalog.=) ANY ('{transaction_isolation,transaction_read_only,transaction_deferrable}'::text[])) \
              UNION ALL SELECT 'role', '', pg_catalog.current_setting('role') \
+             UNION ALL SELECT 'silence', '', pg_catalog.current_setting('idle_session_timeout', true) \
              UNION ALL SELECT 'authorization', '', '' WHERE session_user OPERATOR(pg_catalog.<>) (SELECT r.rolname \
              FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) a \
              JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) a.usesysid) \
@@ -131,6 +139,7 @@ impl Residue {
                     }
                 }
                 b"role" if value != b"none" => residue.role = Some(value.into()),
+                b"silence" => residue.silence = std::str::from_utf8(value).ok().map(Box::from),
                 b"authorization" => residue.pins.insert(PinReason::Authorization),
                 b"lock" => residue.pins.insert(PinReason::AdvisoryLock),
                 b"temporary" => residue.pins.insert(PinReason::TemporaryObject),

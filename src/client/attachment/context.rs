@@ -36,9 +36,9 @@ impl Context {
     pub(in crate::client) fn renew(&self, renew: &Renew) {
         let common = &self.worker.common;
         match renew {
-            Renew::Role(user) => common.pools.renew(None, user.as_deref()),
+            Renew::Role(user) => common.pools.renew(None, None, user.as_deref()),
             Renew::Database(database) | Renew::Close(database) => {
-                common.pools.renew(Some(database), None)
+                common.pools.renew(None, Some(database), None)
             }
         }
         common.forget_greetings();

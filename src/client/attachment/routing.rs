@@ -402,7 +402,7 @@ fn unavailable(error: &AcquireError) -> Problem {
     Problem::error(Kind::CannotConnectNow, error.to_string())
 }
 
-fn no_primary(waited: Duration, why: &str) -> Problem {
+pub(in crate::client) fn no_primary(waited: Duration, why: &str) -> Problem {
     let problem = Problem::error(
         Kind::CannotConnectNow,
         format!(

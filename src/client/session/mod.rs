@@ -1,10 +1,15 @@
 //! One client's session from its login to its end: gather a batch, place it, relay it, again.
 
 mod idle;
+mod kept;
 pub(super) mod local;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use self::idle::Listened;
+use self::kept::{Stop, Vigil};
 use super::attachment::context::Context;
 use super::attachment::routing::{Failure, MAX_ATTEMPTS};
 use super::attachment::{self, Attachment, ask, moving, shapes};
@@ -13,8 +18,9 @@ use super::connection::{Connection, Ending, OWN_BOUND};
 use super::outcome::{self, aborted, resolve};
 use super::relay::render::{Rendered, render};
 use super::relay::{Outcome, Relay, in_own_name};
+use super::state::State;
 use super::state::last_route::LastRoute;
-use super::state::{Aborted, State};
+use super::state::lost::Aborted;
 use crate::core::exchange::TransactionStatus;
 use crate::core::route::NodeSet;
 use crate::core::route::Replay;
@@ -33,6 +39,8 @@ pub(super) struct Session {
     pub(super) state: State,
     pub(super) context: Context,
     held: Option<Attachment>,
+    /// Since the last batch.
+    vigil: Vigil,
     /// The last batch, for its memory.
     spare: Batch,
 }
@@ -44,6 +52,7 @@ impl Session {
             state,
             context,
             held: None,
+            vigil: Vigil::new(Instant::now()),
             spare: Batch::default(),
         }
     }
@@ -70,10 +79,15 @@ impl Session {
                     Ok(Gathered::Incomplete) if silent && batch.close_early() => break,
                     Ok(Gathered::Incomplete) => {
                         let waiting = batch.runs_something() && !silent;
-                        match self.listen(waiting).await {
-                            Ok(heard) => silent = !heard,
+                        silent = match self.listen(waiting).await {
+                            Ok(None) => true,
+                            Ok(Some(Listened::Something)) => false,
+                            Ok(Some(Listened::Look)) => match self.look().await {
+                                Ok(()) => false,
+                                Err(ending) => return ending,
+                            },
                             Err(ending) => return ending,
-                        }
+                        };
                     }
                     Err(problem) => return Ending::Problem(problem),
                 }
@@ -83,6 +97,9 @@ impl Session {
             self.context.slot.end();
             if let Err(ending) = ran {
                 return ending;
+            }
+            if self.held.is_some() {
+                self.vigil = Vigil::new(Instant::now());
             }
             self.spare = batch;
         }
@@ -98,23 +115,31 @@ impl Session {
         batch.gather(&self.client.inbox, gatherer)
     }
 
-    /// Waits for the client; false when it said nothing for a while and `briefly` was asked for.
-    async fn listen(&mut self, briefly: bool) -> Result<bool, Ending> {
+    /// Waits for the client; none when it said nothing for a while and `briefly` was asked for.
+    async fn listen(&mut self, briefly: bool) -> Result<Option<Listened>, Ending> {
         let Self {
             client,
             state,
             context,
             held,
+            vigil,
             ..
         } = self;
-        let listening = idle::listen(client, state, context, held);
+        let listening = idle::listen(client, state, context, held, vigil);
         match briefly {
-            false => listening.await.map(|()| true),
+            false => listening.await.map(Some),
             true => match tokio::time::timeout(SILENCE, listening).await {
-                Ok(heard) => heard.map(|()| true),
-                Err(_) => Ok(false),
+                Ok(heard) => heard.map(Some),
+                Err(_) => Ok(None),
             },
         }
+    }
+
+    /// What keeps the session on its server connection may have ended without its doing.
+    async fn look(&mut self) -> Result<(), Ending> {
+        self.vigil.look(Instant::now());
+        self.state.may_be_free();
+        self.finish().await
     }
 
     async fn run_batch(&mut self, batch: &mut Batch) -> Result<(), Ending> {
@@ -223,12 +248,29 @@ impl Session {
                 .held
                 .as_mut()
                 .is_some_and(|held| moving::is_needed(held, batch));
+            let was_kept = self
+                .held
+                .as_mut()
+                .is_some_and(|held| held.server().is_free());
             let mut held = match self.held.take() {
                 Some(held) if moves => {
                     let (client, state) = (&mut self.client, &mut self.state);
                     match moving::to_primary(client, state, &mut self.context, held, batch).await {
                         Ok(held) => held,
                         Err(failure) => return self.transaction_lost(batch, failure).await,
+                    }
+                }
+                Some(mut held) if was_kept => {
+                    match kept::begin(&self.client, &mut self.context, &mut held).await {
+                        Ok(()) => held,
+                        Err(Stop::Refused(failure)) => {
+                            self.held = Some(held);
+                            return self.refuse(batch, failure).await;
+                        }
+                        Err(Stop::Over(problem)) => {
+                            held.discard(&self.context);
+                            return Err(Ending::Problem(problem));
+                        }
                     }
                 }
                 Some(held) => held,
@@ -451,6 +493,8 @@ impl Session {
         let keep = !self.state.pins().is_empty() || self.context.is_session_pooled();
         self.context.entry.pinned(self.state.pins());
         if keep {
+            // Until it begins something, it is nobody's work.
+            held.server().set_busy(false);
             self.held = Some(held);
         } else if held.server().conceal(OWN_BOUND).await.is_ok() {
             held.release(&self.context);

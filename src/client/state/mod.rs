@@ -3,21 +3,25 @@
 //!
 //! Changed by what servers answer, statement by statement; asked by whoever places or prepares.
 
+pub(super) mod aftermath;
 pub(super) mod last_route;
+pub(super) mod lost;
 pub(super) mod names;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::aftermath::Aftermath;
 use self::last_route::LastRoute;
+use self::lost::Aborted;
 use self::names::Names;
 use crate::backend::server::Conversation;
-use crate::backend::settings::{ROLE, Settings};
+use crate::backend::settings::{ROLE, Settings, duration};
 use crate::core::exchange::{Finished, TransactionStatus};
 use crate::core::residue::{Pins, Residue};
 use crate::core::session::{Level, Seen};
-use crate::core::statement::{Effect, PinReason, Renew};
+use crate::core::statement::{Effect, PinReason};
 use crate::core::transaction::{Change, Transaction};
 
 const APPLICATION_NAME: &str = "application_name";
@@ -30,25 +34,6 @@ struct Doubt {
     names: BTreeSet<Box<str>>,
     /// A name may have been made up.
     any_name: bool,
-}
-
-/// What statements have brought about beyond the session's own state, since it was last dealt with.
-#[derive(Debug, Default)]
-pub(in crate::client) struct Aftermath {
-    /// The settings differ from what the connection is known to have.
-    pub(in crate::client) settings_changed: bool,
-    /// Definitions changed, for everybody.
-    pub(in crate::client) ddl: bool,
-    /// Nobody knows what the connection has: everything is reset before it is used again.
-    pub(in crate::client) scrub: bool,
-    /// A number was drawn from a sequence.
-    pub(in crate::client) drew: bool,
-    /// The connection's sequence numbers are gone.
-    pub(in crate::client) discarded_numbers: bool,
-    /// The server has gone back to its own default of the application's name.
-    pub(in crate::client) renamed: bool,
-    /// Idle connections of before are to be renewed.
-    pub(in crate::client) renew: Vec<Renew>,
 }
 
 /// A session's own state.
@@ -80,6 +65,7 @@ pub(in crate::client) struct State {
     doubt: Option<Doubt>,
     /// Worth a question although nothing unknown ran: a pin may have ended.
     may_be_free: bool,
+    borne_silence: Option<Duration>,
     default_level: Level,
     chosen_level: Option<Level>,
     pub(in crate::client) after: Aftermath,
@@ -88,28 +74,6 @@ pub(in crate::client) struct State {
     pub(in crate::client) aborted: Aborted,
     pub(in crate::client) last_route: Option<LastRoute>,
     committed: Vec<Change>,
-}
-
-/// Whether the session stands in a transaction that no server knows any more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::client) enum Aborted {
-    /// It does not.
-    #[default]
-    No,
-    /// It does, and has not been told: its client said nothing since.
-    Untold,
-    /// It does, and was told.
-    Told,
-}
-
-impl Aborted {
-    /// What the client is told of its transaction while it holds no server.
-    pub(in crate::client) fn status(self) -> TransactionStatus {
-        match self {
-            Self::No => TransactionStatus::Idle,
-            Self::Untold | Self::Told => TransactionStatus::Failed,
-        }
-    }
 }
 
 impl State {
@@ -139,6 +103,7 @@ impl State {
             pins_pending: false,
             doubt: None,
             may_be_free: false,
+            borne_silence: None,
             default_level,
             chosen_level: None,
             after: Aftermath::default(),
@@ -229,6 +194,16 @@ impl State {
     /// Whether nothing has happened that anybody must be asked about, or told.
     pub(in crate::client) fn is_settled(&self) -> bool {
         self.doubt.is_none() && !self.may_be_free
+    }
+
+    /// What the session is pinned for may have ended without its doing: worth a question.
+    pub(in crate::client) fn may_be_free(&mut self) {
+        self.may_be_free = true;
+    }
+
+    /// After how much silence the held server ends the session, as it said when it was last asked.
+    pub(in crate::client) fn borne_silence(&self) -> Option<Duration> {
+        self.borne_silence
     }
 
     /// A statement with effects has completed, with `tag`, or was given up.
@@ -530,6 +505,7 @@ impl State {
     pub(in crate::client) fn answered(&mut self, residue: &Residue) {
         let doubt = self.doubt.take().unwrap_or_default();
         self.may_be_free = false;
+        self.borne_silence = residue.silence.as_deref().and_then(duration);
         self.pins = residue.pins_after(self.pins);
         if doubt.any_name {
             self.pins.insert(PinReason::Settings);

@@ -4,6 +4,7 @@
 mod pinned;
 mod pipelines;
 mod prepared;
+mod renewed;
 mod settings;
 mod statements;
 mod traffic;

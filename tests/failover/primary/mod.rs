@@ -3,6 +3,7 @@
 
 mod clients;
 mod hung;
+mod kept;
 mod killed;
 mod lost;
 mod observe;
@@ -25,6 +26,9 @@ use crate::support::{PROGRAM, Proxy, block_on, connect};
 
 /// Between the writes of one session.
 const PACE: Duration = Duration::from_millis(5);
+
+/// A busy machine is not a failed node: nothing fails here.
+const CALM: &str = "timeout: 4s\nlease: 4s";
 
 /// A cluster with an agent beside each server.
 fn cluster(name: &str) -> Cluster {
