@@ -3,8 +3,7 @@
 
 use super::context::Context;
 use super::state::State;
-use crate::client::connection::batch::{Batch, End, Message};
-use crate::client::connection::{Connection, Ending};
+use crate::client::connection::batch::{Batch, Message};
 use crate::core::exchange::TransactionStatus;
 use crate::core::session::Level;
 use crate::core::statement::Effect;
@@ -17,14 +16,14 @@ pub(in crate::client) const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];
 pub(in crate::client) const NO_DATA: &[u8] = &[b'n', 0, 0, 0, 4];
 const NO_PARAMETERS: &[u8] = &[b't', 0, 0, 0, 6, 0, 0];
 
-/// Answers a batch of which everything is answered here.
-pub(super) async fn answer(
-    client: &mut Connection,
+/// The answer to a batch of which everything is answered here, and whether it is an error, which breaks the
+/// transaction that is open.
+pub(super) fn answer(
     state: &mut State,
     context: &Context,
     batch: &Batch,
     status: TransactionStatus,
-) -> Result<(), Ending> {
+) -> (Reply, bool) {
     let last_route = match &state.last_route {
         Some(last) => last.describe(&context.node_name(last.route.node.0)),
         None => "nothing has been routed yet".to_owned(),
@@ -35,12 +34,8 @@ pub(super) async fn answer(
         status,
     };
     let (reply, failed) = local.answer(batch);
-    if failed && matches!(batch.end, End::Flush | End::Part) {
-        client.skipping = true;
-    }
-    client.consume(batch.length);
     state.names.confirm_all();
-    client.tell(reply.as_bytes()).await
+    (reply, failed)
 }
 
 /// What answering needs of the session.
@@ -48,7 +43,6 @@ struct Local<'a> {
     state: &'a mut State,
     /// What `SHOW causeway.last_route` says.
     last_route: &'a str,
-    /// An error here does not abort a transaction: the server knows nothing of it.
     status: TransactionStatus,
 }
 
@@ -82,6 +76,9 @@ impl Local<'_> {
             match step {
                 Ok(step) => reply = reply.raw(step.as_bytes()),
                 Err(problem) => {
+                    if self.status == TransactionStatus::InTransaction {
+                        self.status = TransactionStatus::Failed;
+                    }
                     let reply = reply.error(&problem);
                     let synced = matches!(
                         batch.messages.last(),
