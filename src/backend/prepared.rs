@@ -93,6 +93,8 @@ impl Prepared {
             statement,
             catalog_version,
         }));
+        // A standby may have had a reason that is gone.
+        self.refused.store(false, Ordering::Relaxed);
     }
 
     /// The text, zero, and parameter types.
@@ -336,6 +338,11 @@ impl Held {
     /// Forgets one: it was not prepared after all, or was closed.
     pub fn remove(&mut self, id: u64) {
         self.ids.remove(&id);
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
     }
 
     /// Forgets all, and gives their numbers.

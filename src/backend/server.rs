@@ -74,6 +74,12 @@ pub struct Conversation {
 }
 
 impl Conversation {
+    /// Everything prepared was dropped, or may have been: each is closed before it is prepared again.
+    pub fn forget_prepared(&mut self) {
+        self.held.clear();
+        self.forgotten = true;
+    }
+
     /// A ParameterStatus body: what the server shows now.
     pub fn note_parameter(&mut self, body: &[u8]) {
         let Some((name, value)) = frame::parameter(body) else {

@@ -22,8 +22,8 @@ use crate::shared::admin::Console;
 use crate::shared::cluster::ClusterState;
 use crate::shared::pause::Pause;
 use crate::shared::registry::Connections;
-use crate::sql::Classifier;
 use crate::sql::catalog::Catalog;
+use crate::sql::{Classifier, Lexical, Skim};
 use crate::wire::frame;
 
 /// Shapes and parameterised texts that are remembered per worker and database.
@@ -159,12 +159,17 @@ impl fmt::Debug for Known {
 
 impl Database {
     /// What a simple query needs and does.
-    pub fn classify(&self, text: &[u8], standard_strings: bool) -> Arc<Statement> {
+    pub fn classify(&self, text: &[u8], lexical: Lexical) -> Arc<Statement> {
         let catalog = self.catalog.load();
         self.known
             .lock()
             .classifier
-            .classify(text, &catalog, standard_strings)
+            .classify(text, &catalog, lexical)
+    }
+
+    /// A look at a long text as it passes.
+    pub fn skim(&self) -> Skim<Arc<Catalog>> {
+        Skim::new(self.catalog.load_full())
     }
 
     /// The statement that a Parse message describes: `body` is what follows its name, `meaning` stands for
@@ -174,38 +179,38 @@ impl Database {
         &self,
         body: &[u8],
         named: bool,
-        standard_strings: bool,
+        lexical: Lexical,
         meaning: u64,
     ) -> Option<Arc<Prepared>> {
         let (text, _types) = frame::cstr(body)?;
         let catalog = self.catalog.load();
         let sense = Sense {
-            settings: meaning,
+            settings: meaning ^ lexical.number() << 48,
             definitions: self.definitions.load(Ordering::Acquire),
         };
         let mut known = self.known.lock();
         if let Some(found) = known.registry.find(body, sense) {
             if found.catalog_version() != catalog.version() {
-                let statement = known.classifier.classify(text, &catalog, standard_strings);
+                let statement = known.classifier.classify(text, &catalog, lexical);
                 found.reclassify(statement, catalog.version());
             }
             return Some(found);
         }
-        let statement = known.classifier.classify(text, &catalog, standard_strings);
-        let keep = standard_strings && (named || text.contains(&b'$'));
+        let statement = known.classifier.classify(text, &catalog, lexical);
+        let keep = named || text.contains(&b'$');
         let version = catalog.version();
         Some(known.registry.add(body, sense, statement, version, keep))
     }
 
     /// A statement classified by an older catalogue may call what has changed since.
-    pub fn keep_up(&self, prepared: &Prepared, standard_strings: bool) {
+    pub fn keep_up(&self, prepared: &Prepared, lexical: Lexical) {
         let catalog = self.catalog.load();
         if prepared.catalog_version() == catalog.version() {
             return;
         }
         if let Some((text, _types)) = frame::cstr(prepared.body()) {
             let mut known = self.known.lock();
-            let statement = known.classifier.classify(text, &catalog, standard_strings);
+            let statement = known.classifier.classify(text, &catalog, lexical);
             prepared.reclassify(statement, catalog.version());
         }
     }
@@ -216,7 +221,8 @@ impl Database {
     }
 
     /// A standby refused this text: it goes to the primary from now on.
-    pub fn refused_by_standby(&self, text: &[u8]) {
-        self.known.lock().classifier.refused_by_standby(text);
+    pub fn refused_by_standby(&self, text: &[u8], lexical: Lexical) {
+        let mut known = self.known.lock();
+        known.classifier.refused_by_standby(text, lexical);
     }
 }

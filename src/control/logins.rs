@@ -142,19 +142,16 @@ impl LoginWatch {
         }
         let changed = match &self.found {
             Some(before) => changes(before, &found),
-            // Connections may have been opened before the first look.
-            None => vec![(None, None)],
+            None => Vec::new(),
         };
-        if self.found.is_some() {
-            for (database, role) in &changed {
-                let node = &self.node.name;
-                tracing::info!(
-                    node,
-                    database,
-                    role,
-                    "what a login finds has changed: connections are renewed"
-                );
-            }
+        for (database, role) in &changed {
+            let node = &self.node.name;
+            tracing::info!(
+                node,
+                database,
+                role,
+                "what a login finds has changed: connections are renewed"
+            );
         }
         let node = self.id;
         let told = changed.into_iter().map(|(database, role)| Changed {

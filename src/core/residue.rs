@@ -87,10 +87,13 @@ impl Residue {
     pub fn question<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         // Who logged in is told by the server's activity alone, once `session_user` was changed.
         let mut sql = String::from(
-            "SELECT CASE WHEN (context OPERATOR(pg_catalog.=) 'superuser') AND NOT pg_catalog.current_setting('is_superuser')::bool \
-             THEN 'fixed' ELSE 'setting' END, name, pg_catalog.current_setting(name) \
-             FROM pg_catalog.pg_settings WHERE (source OPERATOR(pg_catalog.=) 'session') AND NOT (name \
-             OPERATOR(pg_catalog.=) ANY ('{transaction_isolation,transaction_read_only,transaction_deferrable}'::text[])) \
+            "SELECT CASE WHEN pg_catalog.octet_length(v) OPERATOR(pg_catalog.>) 30000 THEN 'long' \
+             WHEN (context OPERATOR(pg_catalog.=) 'superuser') AND NOT pg_catalog.current_setting('is_superuser')::bool \
+             THEN 'fixed' ELSE 'setting' END, name, pg_catalog.left(v, 30000) \
+             FROM (SELECT name, context, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \
+             WHERE (source OPERATOR(pg_catalog.=) 'session') AND NOT (name \
+             OPERATOR(pg_catalog.=) ANY ('{transaction_isolation,transaction_read_only,transaction_deferrable}'::text[]))) \
+             s(name, context, v) \
              UNION ALL SELECT 'role', '', pg_catalog.current_setting('role') \
              UNION ALL SELECT 'silence', '', pg_catalog.current_setting('idle_session_timeout', true) \
              UNION ALL SELECT 'authorization', '', '' WHERE session_user OPERATOR(pg_catalog.<>) (SELECT r.rolname \
@@ -109,11 +112,14 @@ impl Residue {
         );
         for name in names {
             let name = name.replace('\'', "''").replace('\\', "\\\\");
-            sql.push_str(" UNION ALL SELECT 'custom', E'");
+            sql.push_str(
+                " UNION ALL SELECT CASE WHEN pg_catalog.octet_length(v) OPERATOR(pg_catalog.>) 30000 \
+                 THEN 'long' ELSE 'custom' END, E'",
+            );
             sql.push_str(&name);
-            sql.push_str("', pg_catalog.current_setting(E'");
+            sql.push_str("', pg_catalog.left(v, 30000) FROM (SELECT pg_catalog.current_setting(E'");
             sql.push_str(&name);
-            sql.push_str("', true)");
+            sql.push_str("', true)) s(v)");
         }
         sql
     }
@@ -139,6 +145,8 @@ impl Residue {
                     }
                 }
                 b"role" if value != b"none" => residue.role = Some(value.into()),
+                // What is longer than a message that is looked at whole stays where it is.
+                b"long" => residue.pins.insert(PinReason::Settings),
                 b"silence" => residue.silence = std::str::from_utf8(value).ok().map(Box::from),
                 b"authorization" => residue.pins.insert(PinReason::Authorization),
                 b"lock" => residue.pins.insert(PinReason::AdvisoryLock),
@@ -185,6 +193,7 @@ mod tests {
             row("custom", "app.reset", Some("")),
             row("role", "", Some("none")),
             row("lock", "", Some("")),
+            row("long", "app.long", Some("x")),
             row("nonsense", "", Some("")),
             Row::new(),
         ];
@@ -209,6 +218,6 @@ mod tests {
     #[test]
     fn names_cannot_break_out_of_the_question() {
         let sql = Residue::question(["a.b", "x'y\\"]);
-        assert!(sql.ends_with("E'x''y\\\\', pg_catalog.current_setting(E'x''y\\\\', true)"));
+        assert!(sql.ends_with("(SELECT pg_catalog.current_setting(E'x''y\\\\', true)) s(v)"));
     }
 }

@@ -24,6 +24,7 @@ use crate::config::{AuthMethod, Secret};
 use crate::core::exchange::TransactionStatus;
 use crate::error::{Kind, Problem};
 use crate::shared::registry::Entry;
+use crate::sql::Lexical;
 use crate::wire::auth::ScramExchange;
 use crate::wire::frame;
 use crate::wire::reply::Reply;
@@ -325,11 +326,12 @@ impl Login<'_> {
             common.cancels.unregister(&slot);
             return Err(error.into());
         }
-        let standard_strings = parameters
-            .iter()
-            .all(|(name, value)| name != "standard_conforming_strings" || value == "on");
+        let mut lexical = Lexical::default();
+        for (name, value) in &parameters {
+            lexical.reported(name, value);
+        }
         let own_meaning = u64::from(slot.process().unsigned_abs()) << 1 | 1 << 63;
-        let state = State::new(level, own_meaning, standard_strings, application_name);
+        let state = State::new(level, own_meaning, lexical, application_name);
         let entry = common
             .connections
             .enter(&user, &database, self.socket.peer().ok());

@@ -10,7 +10,7 @@ pub(super) mod shapes;
 use std::sync::Arc;
 
 use self::context::Context;
-use self::routing::{Failure, MAX_ATTEMPTS, Need};
+use self::routing::{Failure, Need};
 use super::connection::batch::Batch;
 use super::connection::{Connection, OWN_BOUND};
 use super::state::State;
@@ -18,7 +18,7 @@ use super::state::last_route::LastRoute;
 use crate::backend::own_query::OwnQueryError;
 use crate::backend::pool::Lease;
 use crate::backend::server::Server;
-use crate::backend::settings;
+use crate::backend::settings::{self, Settings};
 use crate::config::PoolMode;
 use crate::core::commit::Pending;
 use crate::core::exchange::TransactionStatus;
@@ -166,41 +166,32 @@ pub(super) async fn attach(
     exclude: NodeSet,
 ) -> Result<Attachment, Failure> {
     let need = need(state, context, batch, exclude);
-    let mut attempts = 0;
-    let (mut lease, last) = loop {
-        attempts += 1;
-        let (mut lease, last) = place(client, state, context, need).await?;
-        if let Some(warning) = context.places.take_warning() {
-            let reply = Reply::new().warning(&warning);
-            // A client that is gone shows when its answer is due.
-            let _ = client.tell(reply.as_bytes()).await;
+    let (mut lease, last) = place(client, state, context, need).await?;
+    if let Some(warning) = context.places.take_warning() {
+        let reply = Reply::new().warning(&warning);
+        // A client that is gone shows when its answer is due.
+        let _ = client.tell(reply.as_bytes()).await;
+    }
+    let server = lease.server();
+    let node = server.origin.node;
+    match settle(server, state, batch).await {
+        Ok(()) => {}
+        // Whoever has the connection next resets it first.
+        Err(OwnQueryError::Refused(frame)) => {
+            return Err(if last.route.primary {
+                Failure::Said(frame)
+            } else {
+                // It may not have replayed yet what they name, such as a new role.
+                Failure::Unfit(node)
+            });
         }
-        let server = lease.server();
-        let node = server.origin.node;
-        // What another session has set there may not be for this one to take back.
-        let has_leftovers = server.applied.as_ref().is_none_or(|was| !was.is_empty());
-        match sync(server, state).await {
-            Ok(()) => break (lease, last),
-            Err(OwnQueryError::Refused(_)) if has_leftovers && attempts < MAX_ATTEMPTS => {
-                lease.discard();
-            }
-            Err(OwnQueryError::Refused(frame)) => {
-                lease.discard();
-                return Err(if last.route.primary {
-                    Failure::Refused(frame)
-                } else {
-                    // It may not have replayed yet what they name, such as a new role.
-                    Failure::Unfit(node)
-                });
-            }
-            Err(OwnQueryError::Io(error)) => {
-                let node = lease.pool().node_name().clone();
-                lease.discard();
-                let what = format!("cannot prepare a connection to node {node}: {error}");
-                return Err(Problem::error(Kind::CannotConnectNow, what).into());
-            }
+        Err(OwnQueryError::Io(error)) => {
+            let node = lease.pool().node_name().clone();
+            lease.discard();
+            let what = format!("cannot prepare a connection to node {node}: {error}");
+            return Err(Problem::error(Kind::CannotConnectNow, what).into());
         }
-    };
+    }
     let server = lease.server();
     // Notifications to whoever had it before.
     server.talk.unasked.clear();
@@ -221,27 +212,48 @@ pub(super) async fn attach(
     Ok(Attachment { lease, unit, last })
 }
 
-/// Makes the session's settings those of a connection on which no transaction is open.
-async fn sync(server: &mut Server, state: &State) -> Result<(), OwnQueryError> {
+/// The same, if need be in other ways: what another session has set may not be for this one to take back
+/// one by one; and what the batch sets anew need not be accepted before.
+async fn settle(server: &mut Server, state: &State, batch: &Batch) -> Result<(), OwnQueryError> {
+    let leftovers = server.applied.as_ref().is_some_and(|was| !was.is_empty());
+    let mut done = sync(server, state.settings()).await;
+    if leftovers && matches!(done, Err(OwnQueryError::Refused(_))) {
+        done = sync(server, state.settings()).await;
+    }
+    if matches!(done, Err(OwnQueryError::Refused(_)))
+        && let Some(others) = state.settings_beside(batch.effects())
+    {
+        done = sync(server, &others).await;
+    }
+    done
+}
+
+/// Makes the session's settings those of a connection on which no transaction is open. Refused, it is
+/// reset as a whole before it has other settings.
+async fn sync(server: &mut Server, settings: &Arc<Settings>) -> Result<(), OwnQueryError> {
     let applied = server.applied.as_ref();
-    if applied.is_some_and(|applied| settings::same(applied, state.settings())) {
+    if applied.is_some_and(|applied| settings::same(applied, settings)) {
         return Ok(());
     }
     let applied = server.applied.take();
-    for sql in state.settings().sync(applied.as_deref()) {
+    for sql in settings.sync(applied.as_deref()) {
         server.run_own(&sql, OWN_BOUND).await?;
     }
-    server.applied = Some(Arc::clone(state.settings()));
+    server.applied = Some(Arc::clone(settings));
     Ok(())
 }
 
 /// A connection that the session has kept may have gone back to defaults that are not the session's.
-pub(super) async fn sync_held(held: &mut Attachment, state: &State) -> Result<(), Failure> {
+pub(super) async fn sync_held(
+    held: &mut Attachment,
+    state: &State,
+    batch: &Batch,
+) -> Result<(), Failure> {
     let server = held.server();
     if !server.is_free() {
         return Ok(());
     }
-    match sync(server, state).await {
+    match settle(server, state, batch).await {
         Ok(()) => Ok(()),
         Err(OwnQueryError::Refused(frame)) => Err(Failure::Said(frame)),
         Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
@@ -320,7 +332,7 @@ async fn place(
     placed
 }
 
-fn canceled() -> Problem {
+pub(super) fn canceled() -> Problem {
     Problem::error(
         Kind::QueryCanceled,
         "canceling statement due to user request",
@@ -344,7 +356,9 @@ pub(super) async fn expose_names(
     let server = held.server();
     let usable = server.talk.exchange.is_quiet()
         && server.talk.exchange.status() != TransactionStatus::Failed;
-    if !usable || state.names.is_empty() && server.talk.exposed.is_empty() {
+    let nothing = state.names.is_empty() && server.talk.exposed.is_empty();
+    // Statements of others are not for SQL to see, or to drop.
+    if !usable || nothing && server.talk.held.is_empty() {
         return Ok(());
     }
     let names = state

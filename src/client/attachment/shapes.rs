@@ -7,6 +7,7 @@
 use super::Attachment;
 use super::routing::Failure;
 use crate::backend::own_query::OwnQueryError;
+use crate::backend::server::Server;
 use crate::client::connection::OWN_BOUND;
 use crate::client::connection::batch::Batch;
 use crate::core::exchange::TransactionStatus;
@@ -50,11 +51,17 @@ pub(in crate::client) async fn check(held: &mut Attachment, batch: &Batch) -> Re
     if !changed {
         return Ok(());
     }
-    if server.talk.exchange.status() == TransactionStatus::InTransaction
-        && let Err(OwnQueryError::Io(_)) = server.run_own(FAIL.as_bytes(), OWN_BOUND).await
-    {
-        return Err(Failure::Lost);
+    if server.talk.exchange.status() == TransactionStatus::InTransaction {
+        fail(server).await?;
     }
     let what = "cached plan must not change result type";
     Err(Problem::error(Kind::FeatureNotSupported, what).into())
+}
+
+/// Breaks the open transaction, as an error does.
+pub(in crate::client) async fn fail(server: &mut Server) -> Result<(), Failure> {
+    match server.run_own(FAIL.as_bytes(), OWN_BOUND).await {
+        Ok(()) | Err(OwnQueryError::Refused(_)) => Ok(()),
+        Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
+    }
 }

@@ -13,13 +13,15 @@ use crate::core::exchange::Effects;
 use crate::core::session::Level;
 use crate::core::statement::{Access, Effect, Isolation, Statement, Step, WriteReason};
 use crate::error::{Kind, Problem};
+use crate::sql::{LONGEST_TEXT, Lexical};
 use crate::wire::frame::{self, HEADER, WHOLE};
 
 /// An extended batch that grows beyond this without a Sync is sent on in parts, in bytes.
 const MAX_BATCH: usize = 4 * WHOLE;
 
-/// A longer simple query is passed on as it comes, without a look at it, in bytes.
-const MAX_WHOLE_QUERY: usize = 16 * 1024 * 1024;
+/// A longer simple query would not be parsed: it is passed on as it comes, and looked at on the way, in
+/// bytes.
+const MAX_WHOLE_QUERY: usize = LONGEST_TEXT + HEADER + 1;
 /// A longer Bind is passed on as it comes, in bytes.
 const MAX_WHOLE_BIND: usize = 1024 * 1024;
 /// Room for this many messages is kept from batch to batch.
@@ -143,8 +145,8 @@ pub(in crate::client) struct Gatherer<'a> {
     pub(in crate::client) names: &'a mut Names,
     /// The database's statements.
     pub(in crate::client) database: &'a Database,
-    /// The session's `standard_conforming_strings`.
-    pub(in crate::client) standard_strings: bool,
+    /// How the session's texts are read.
+    pub(in crate::client) lexical: Lexical,
     /// The settings that decide what a text means, as a number.
     pub(in crate::client) meaning: u64,
 }
@@ -189,16 +191,13 @@ impl Batch {
                 b'X' => return Ok(Gathered::Terminate),
                 b'Q' if size == there => {
                     let (text, _) = frame::cstr(body).ok_or_else(|| malformed("Query"))?;
-                    let statement = gatherer.database.classify(text, gatherer.standard_strings);
+                    let statement = gatherer.database.classify(text, gatherer.lexical);
                     self.runs(&statement, false);
                     message.effects = shared(&statement);
                 }
                 b'P' => gatherer.parse(body, &mut message, self.forgets)?,
                 b'Q' | b'F' => {
-                    let statement = match tag {
-                        b'Q' => Statement::unseen(WriteReason::TooLarge),
-                        _ => Statement::unexamined(WriteReason::TooLarge),
-                    };
+                    let statement = Statement::unexamined(WriteReason::TooLarge);
                     self.runs(&statement, false);
                     message.effects = shared(&statement);
                 }
@@ -344,15 +343,16 @@ impl Batch {
         matches!(self.messages.as_slice(), [Message { tag: b'S', .. }])
     }
 
-    /// Whether it opens a transaction, and if so, whether that may run on a standby.
+    /// Whether it opens transactions, and if so, whether all of them may run on a standby.
     pub(in crate::client) fn read_only_transaction(&self) -> Option<bool> {
-        self.effects().find_map(|effect| match effect {
+        let opened = self.effects().filter_map(|effect| match effect {
             Effect::Begin {
                 read_only,
                 isolation,
             } => Some(*read_only == Some(true) && *isolation != Some(Isolation::Serializable)),
             _ => None,
-        })
+        });
+        opened.reduce(|one, other| one && other)
     }
 
     /// Whether everything in it speaks of Causeway's own settings, which no server knows.
@@ -481,7 +481,7 @@ impl Gatherer<'_> {
         }
         let prepared = self
             .database
-            .prepare(rest, message.named, self.standard_strings, self.meaning)
+            .prepare(rest, message.named, self.lexical, self.meaning)
             .ok_or_else(|| malformed("Parse"))?;
         self.names.parse(name, Arc::clone(&prepared));
         message.prepared = Some(prepared);
@@ -502,15 +502,15 @@ impl Gatherer<'_> {
         message.shape = shape.filter(|_| message.tag == b'B');
         // A client that knows the shape of its rows is told when it has changed; it must ask anew.
         if known.is_outdated() && shape.is_none() {
-            let renewed =
-                self.database
-                    .prepare(known.body(), true, self.standard_strings, self.meaning);
+            let renewed = self
+                .database
+                .prepare(known.body(), true, self.lexical, self.meaning);
             if let Some(renewed) = renewed {
                 self.names.renew(name, Arc::clone(&renewed));
                 message.prepared = Some(renewed);
             }
         } else {
-            self.database.keep_up(&known, self.standard_strings);
+            self.database.keep_up(&known, self.lexical);
         }
     }
 }
@@ -533,7 +533,6 @@ fn is_known(tag: u8) -> bool {
 /// Whether a large message can be sent on before it has arrived whole.
 fn may_stream(tag: u8, size: usize, bytes: &[u8]) -> bool {
     match tag {
-        // Looked at whole, so that what it leaves in the session is known by name.
         b'Q' => size > MAX_WHOLE_QUERY && bytes.len() >= HEADER,
         b'F' => bytes.len() >= HEADER,
         b'B' if size <= MAX_WHOLE_BIND => false,

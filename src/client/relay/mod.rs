@@ -7,6 +7,7 @@ pub(super) mod render;
 mod server_reply;
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ use crate::core::route::Replay;
 use crate::core::topology::{HASTE_US, PATIENCE_US};
 use crate::error::{Kind, Problem};
 use crate::shared::cluster::ClusterState;
+use crate::sql::catalog::Catalog;
+use crate::sql::{Skim, Skimmed};
 use crate::wire::frame::{self, Piece};
 
 /// A client may send ahead this much while its last batch is still being answered, in bytes.
@@ -117,6 +120,8 @@ pub(super) struct Relay<'a> {
     pub(super) to_server: Vec<u8>,
     /// Bytes of a large message that are still to be passed through.
     pub(super) large: usize,
+    /// The look at a large text that passes.
+    pub(super) skim: Option<Skim<Arc<Catalog>>>,
     /// A Flush must follow the large message, or its answer would wait for the Sync.
     pub(super) flush_after_large: bool,
     /// Bytes of the batch itself that stay in the inbox because it could be repeated.
@@ -320,12 +325,27 @@ impl Relay<'_> {
     /// Passes on more of a large message; true when anything was.
     fn pass_large(&mut self) -> bool {
         let part = self.large.min(self.client.inbox.len());
+        if let Some(skim) = &mut self.skim {
+            skim.feed(&self.client.inbox[..part]);
+        }
         self.send(part);
         self.large -= part;
+        if self.large == 0
+            && let Some(skim) = self.skim.take()
+        {
+            self.skimmed(&skim.finish());
+        }
         if self.large == 0 && self.flush_after_large {
             self.to_server.extend_from_slice(frame::FLUSH);
         }
         part > 0
+    }
+
+    fn skimmed(&mut self, found: &Skimmed) {
+        self.state.skimmed(found);
+        if found.forgets {
+            self.server.talk.forget_prepared();
+        }
     }
 
     /// Passes on COPY data; true when anything was.

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::client::attachment::Attachment;
 use crate::client::attachment::context::Context;
 use crate::client::attachment::routing::{Failure, no_primary};
+use crate::client::attachment::{Attachment, canceled};
 use crate::client::connection::Connection;
 use crate::core::topology::{Topology, Writer};
 use crate::error::{Kind, Problem};
@@ -72,6 +72,29 @@ pub(super) async fn begin(
     context: &mut Context,
     held: &mut Attachment,
 ) -> Result<(), Stop> {
+    // Counted first: whoever holds new work and then counts none may rely on it.
+    held.server().set_busy(true);
+    let topology = context.worker.common.cluster.topology();
+    let is_held = topology.writer == Writer::Nobody && held.is_primary();
+    if !is_held && is_over(held, &topology).is_none() {
+        return Ok(());
+    }
+    drop(topology);
+    // Whoever cancels now means what waits here.
+    context.slot.detach();
+    let waited = wait(client, context, held).await;
+    if context.slot.attach(&held.server().cancel) && waited.is_ok() {
+        held.server().set_busy(false);
+        return Err(Stop::Refused(canceled().into()));
+    }
+    waited
+}
+
+async fn wait(
+    client: &Connection,
+    context: &mut Context,
+    held: &mut Attachment,
+) -> Result<(), Stop> {
     let cluster = &context.worker.common.cluster;
     let bound = context.places.bounds().hold_timeout;
     let began = Instant::now();
@@ -79,7 +102,6 @@ pub(super) async fn begin(
         let changed = cluster.changed();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        // Counted first: whoever holds new work and then counts none may rely on it.
         held.server().set_busy(true);
         let topology = cluster.topology();
         if let Some(problem) = is_over(held, &topology) {
@@ -100,11 +122,7 @@ pub(super) async fn begin(
             biased;
             () = changed => {}
             () = tokio::time::sleep(left) => {}
-            () = context.slot.cancelled() => {
-                let what = "canceling statement due to user request";
-                let problem = Problem::error(Kind::QueryCanceled, what);
-                return Err(Stop::Refused(problem.into()));
-            }
+            () = context.slot.cancelled() => return Err(Stop::Refused(canceled().into())),
             () = client.socket.closed() => return Err(Stop::Refused(Failure::ClientGone)),
         }
     }
@@ -112,17 +130,20 @@ pub(super) async fn begin(
 
 /// Why a session is over that keeps an idle connection, if it is.
 pub(super) fn is_over(held: &mut Attachment, topology: &Topology) -> Option<Problem> {
-    let node = held.node_name().clone();
     let server = held.server();
-    let view = topology.node(server.origin.node)?;
-    let life = view.life.as_ref();
-    let same = life.is_some_and(|life| life.incarnation == server.origin.incarnation);
-    if !same {
-        return Some(lost(&node));
+    if server.is_current(topology) {
+        return None;
     }
-    view.barred.then(|| {
-        let what = format!("terminating connection: node {node} is not to be used any more");
-        ended(what)
+    let (node, incarnation) = (server.origin.node, server.origin.incarnation);
+    let name = held.node_name();
+    let view = topology.node(node);
+    let life = view.and_then(|view| view.life.as_ref());
+    Some(match life {
+        // Its server is there, and another is about to lead or does.
+        Some(life) if life.incarnation == incarnation => ended(format!(
+            "terminating connection: node {name} is not to be used any more"
+        )),
+        _ => lost(name),
     })
 }
 

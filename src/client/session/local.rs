@@ -2,8 +2,7 @@
 //! what the client has prepared by the protocol.
 
 use crate::client::attachment::context::Context;
-use crate::client::connection::batch::{Batch, End, Message};
-use crate::client::connection::{Connection, Ending};
+use crate::client::connection::batch::{Batch, Message};
 use crate::client::state::State;
 use crate::core::exchange::TransactionStatus;
 use crate::core::session::Level;
@@ -12,14 +11,14 @@ use crate::error::{Kind, Problem};
 use crate::wire::frame;
 use crate::wire::reply::Reply;
 
-/// Answers a batch of which everything is answered here.
-pub(super) async fn answer(
-    client: &mut Connection,
+/// The answer to a batch of which everything is answered here, and whether it is an error, which breaks the
+/// transaction that is open.
+pub(super) fn answer(
     state: &mut State,
     context: &Context,
     batch: &Batch,
     status: TransactionStatus,
-) -> Result<(), Ending> {
+) -> (Reply, bool) {
     let last_route = match &state.last_route {
         Some(last) => last.describe(&context.node_name(last.route.node.0)),
         None => "nothing has been routed yet".to_owned(),
@@ -30,12 +29,8 @@ pub(super) async fn answer(
         status,
     };
     let (reply, failed) = local.answer(batch);
-    if failed && matches!(batch.end, End::Flush | End::Part) {
-        client.skipping = true;
-    }
-    client.consume(batch.length);
     state.names.confirm_all();
-    client.tell(reply.as_bytes()).await
+    (reply, failed)
 }
 
 /// What answering needs of the session.
@@ -43,7 +38,6 @@ struct Local<'a> {
     state: &'a mut State,
     /// What `SHOW causeway.last_route` says.
     last_route: &'a str,
-    /// An error here does not abort a transaction: the server knows nothing of it.
     status: TransactionStatus,
 }
 
@@ -77,6 +71,9 @@ impl Local<'_> {
             match step {
                 Ok(step) => reply = reply.raw(step.as_bytes()),
                 Err(problem) => {
+                    if self.status == TransactionStatus::InTransaction {
+                        self.status = TransactionStatus::Failed;
+                    }
                     let reply = reply.error(&problem);
                     let synced = matches!(
                         batch.messages.last(),

@@ -26,6 +26,7 @@ use crate::core::route::NodeSet;
 use crate::core::route::Replay;
 use crate::core::statement::{Access, Effect, Renew, WriteReason};
 use crate::error::{Kind, Problem};
+use crate::wire::frame::HEADER;
 use crate::wire::reply::Reply;
 
 /// A client that has sent statements without Sync or Flush, and then nothing for so long, waits for what
@@ -107,7 +108,7 @@ impl Session {
 
     fn gather(&mut self, batch: &mut Batch) -> Result<Gathered, Problem> {
         let gatherer = Gatherer {
-            standard_strings: self.state.standard_strings(),
+            lexical: self.state.lexical(),
             meaning: self.state.meaning(),
             names: &mut self.state.names,
             database: &self.context.database,
@@ -189,16 +190,35 @@ impl Session {
             .as_mut()
             .is_none_or(|held| held.server().talk.exchange.is_quiet());
         if quiet && batch.is_own(&self.state.names) {
-            return local::answer(
-                &mut self.client,
-                &mut self.state,
-                &self.context,
-                batch,
-                status,
-            )
-            .await;
+            return self.answer_here(batch, status).await;
         }
         self.relay_timed(batch).await
+    }
+
+    /// Answers a batch that no server needs to see. An error in it breaks the open transaction, as any does.
+    async fn answer_here(
+        &mut self,
+        batch: &Batch,
+        status: TransactionStatus,
+    ) -> Result<(), Ending> {
+        let (reply, failed) = local::answer(&mut self.state, &self.context, batch, status);
+        if failed && status == TransactionStatus::InTransaction {
+            self.state.failed();
+            if let Some(mut held) = self.held.take() {
+                match shapes::fail(held.server()).await {
+                    Ok(()) => self.held = Some(held),
+                    Err(_) => {
+                        aborted::transaction_lost(held, &mut self.state, &self.context);
+                        self.state.aborted = Aborted::Told;
+                    }
+                }
+            }
+        }
+        if failed && matches!(batch.end, End::Flush | End::Part) {
+            self.client.skipping = true;
+        }
+        self.client.consume(batch.length);
+        self.client.tell(reply.as_bytes()).await
     }
 
     /// The server has met an error and ignores all but a Sync, so that nothing else is sent.
@@ -368,7 +388,7 @@ impl Session {
 
     /// What has to be known before the batch is sent.
     async fn make_ready(&mut self, held: &mut Attachment, batch: &Batch) -> Result<(), Failure> {
-        attachment::sync_held(held, &self.state).await?;
+        attachment::sync_held(held, &self.state, batch).await?;
         attachment::expose_names(held, &self.state, &self.context, batch).await?;
         shapes::check(held, batch).await?;
         attachment::disown_numbers(held, &self.context, batch).await?;
@@ -431,6 +451,11 @@ impl Session {
             End::Large(missing) => missing,
             _ => 0,
         };
+        let skim = (large > 0 && batch.is_simple() && !batch.calls_function()).then(|| {
+            let mut skim = self.context.database.skim();
+            skim.feed(inbox.get(HEADER..batch.length).unwrap_or_default());
+            skim
+        });
         // Its beginning is not needed again, and its end must not be taken for a new batch.
         if !repeatable {
             self.client.consume(batch.length);
@@ -446,6 +471,7 @@ impl Session {
             look_after: &mut self.context.look_after,
             to_server,
             large,
+            skim,
             flush_after_large: large > 0 && !batch.is_simple(),
             kept: batch.length,
             progress: super::relay::begin(repeatable, processes),
@@ -561,7 +587,8 @@ impl Session {
             } else if message.tag == b'Q'
                 && let Some(text) = self.client.inbox.get(message.start + 5..message.end - 1)
             {
-                self.context.database.refused_by_standby(text);
+                let lexical = self.state.lexical();
+                self.context.database.refused_by_standby(text, lexical);
             }
         }
     }

@@ -23,9 +23,12 @@ use crate::core::residue::{Pins, Residue};
 use crate::core::session::{Level, Seen};
 use crate::core::statement::{Effect, PinReason};
 use crate::core::transaction::{Change, Transaction};
+use crate::sql::{Encoding, Lexical, Skimmed};
 
 const APPLICATION_NAME: &str = "application_name";
 const IDLE_TIMEOUT: &str = "idle_session_timeout";
+/// Custom settings with longer names are not asked for, in bytes.
+const LONGEST_NAME: usize = 256;
 
 /// What ran that cannot be told: the server is asked before the connection serves anybody else.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -57,8 +60,8 @@ pub(in crate::client) struct State {
     touched: BTreeSet<Box<str>>,
     /// Reported by the server in the unit under way, and not yet explained.
     reported: BTreeSet<Box<str>>,
-    /// `standard_conforming_strings` is on, as far as anybody knows.
-    standard_strings: bool,
+    /// How its texts are read, as far as anybody knows.
+    lexical: Lexical,
     pins: Pins,
     /// Pins came or went in the open transaction: a ROLLBACK may take that back.
     pins_pending: bool,
@@ -81,7 +84,7 @@ impl State {
     pub(in crate::client) fn new(
         default_level: Level,
         own_meaning: u64,
-        standard_strings: bool,
+        lexical: Lexical,
         application_name: Option<String>,
     ) -> Self {
         let mut settings = Settings::default();
@@ -98,7 +101,7 @@ impl State {
             custom: BTreeSet::new(),
             touched: BTreeSet::new(),
             reported: BTreeSet::new(),
-            standard_strings,
+            lexical,
             pins: Pins::default(),
             pins_pending: false,
             doubt: None,
@@ -118,6 +121,26 @@ impl State {
     /// Settings to be found on the session's server connection, outside of a transaction.
     pub(in crate::client) fn settings(&self) -> &Arc<Settings> {
         &self.settings
+    }
+
+    /// The settings without those that a batch with these effects gives up or makes anew; none if it does
+    /// so with none.
+    pub(in crate::client) fn settings_beside<'a>(
+        &self,
+        effects: impl Iterator<Item = &'a Effect>,
+    ) -> Option<Arc<Settings>> {
+        let mut settings = Settings::clone(&self.settings);
+        for effect in effects {
+            match effect {
+                Effect::Set {
+                    name, local: false, ..
+                } => settings.reset(name),
+                Effect::ResetAll => settings.reset_all(),
+                Effect::DiscardAll => settings = Settings::default(),
+                _ => {}
+            }
+        }
+        (settings != *self.settings).then(|| Arc::new(settings))
     }
 
     /// The consistency level in force.
@@ -141,9 +164,9 @@ impl State {
         }
     }
 
-    /// Whether a backslash in a plain literal is a backslash.
-    pub(in crate::client) fn standard_strings(&self) -> bool {
-        self.standard_strings
+    /// How the session's texts are read.
+    pub(in crate::client) fn lexical(&self) -> Lexical {
+        self.lexical
     }
 
     /// What a text means beside what it says: see [`Settings::meaning`].
@@ -326,9 +349,7 @@ impl State {
 
     /// ParameterStatus: the server shows this from now on.
     pub(in crate::client) fn reported(&mut self, name: &str, value: &str) {
-        if name == "standard_conforming_strings" {
-            self.standard_strings = value == "on";
-        }
+        self.lexical.reported(name, value);
         self.reported.insert(name.to_ascii_lowercase().into());
     }
 
@@ -470,9 +491,23 @@ impl State {
     }
 
     fn doubt(&mut self, names: &[Box<str>], any_name: bool) {
+        let foreign = self.lexical.encoding != Encoding::Utf8;
+        // A question in another encoding can only be put in ASCII.
+        let (names, others): (Vec<_>, Vec<_>) = names
+            .iter()
+            .partition(|name| name.len() <= LONGEST_NAME && (name.is_ascii() || !foreign));
         let doubt = self.doubt.get_or_insert_default();
-        doubt.names.extend(names.iter().cloned());
-        doubt.any_name |= any_name;
+        doubt.names.extend(names.into_iter().cloned());
+        doubt.any_name |= any_name || !others.is_empty();
+    }
+
+    /// A long text has passed, and this was found in it.
+    pub(in crate::client) fn skimmed(&mut self, found: &Skimmed) {
+        let names: Vec<_> = found.names.iter().cloned().collect();
+        self.doubt(&names, found.any_name);
+        self.after.ddl |= found.defines;
+        // It may have, and asking whether costs more than to prefer this connection.
+        self.after.drew = true;
     }
 
     /// The question that is to be asked of the server; none when all is known.

@@ -3,8 +3,10 @@
 
 use std::sync::mpsc;
 
+use pgcauseway::rig::Login;
+
 use super::{Console, admin, alone, cluster, prepare};
-use crate::support::{BOUND, Proxy, Wire, eventually, http, summary};
+use crate::support::{BOUND, Proxy, Wire, block_on, eventually, http, summary};
 
 fn start(more: &str) -> Proxy {
     prepare();
@@ -77,11 +79,19 @@ fn a_pin_whose_reason_is_gone_by_other_means_ends() {
     wire.run("SET idle_session_timeout = '1h'");
     wire.run("CREATE TEMP TABLE taken_away (n int)");
     eventually("it is pinned", || pinned() == 1);
-    let table: String = crate::from_primary(
-        cluster(),
-        "SELECT oid::regclass::text FROM pg_class WHERE relname = 'taken_away'",
-    );
-    crate::on_primary(cluster(), &format!("DROP TABLE {table}"));
+    let superuser = Login {
+        database: cluster().application().database.clone(),
+        ..cluster().credentials().superuser.clone()
+    };
+    block_on(async {
+        let client = cluster().primary().connect(&superuser).await.unwrap();
+        let asked = "SELECT oid::regclass::text FROM pg_class WHERE relname = 'taken_away'";
+        let table: String = client.query_one(asked, &[]).await.unwrap().get(0);
+        client
+            .batch_execute(&format!("DROP TABLE {table}"))
+            .await
+            .unwrap();
+    });
     eventually("the pin ends while the session is idle", || pinned() == 0);
     assert_eq!(wire.value("SHOW idle_session_timeout"), "1h");
     assert_eq!(wire.ask("SELECT n FROM taken_away"), "E[42P01] Z[I]");

@@ -1,6 +1,8 @@
 //! Sessions share server connections and notice nothing of it: what drivers do every day, while other
 //! sessions keep the connections changing hands.
 
+mod encodings;
+mod long;
 mod pinned;
 mod pipelines;
 mod prepared;

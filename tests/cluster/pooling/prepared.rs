@@ -239,3 +239,15 @@ fn deallocate_in_sql_and_prepare_in_sql() {
     wire.run("DEALLOCATE q");
     assert_eq!(wire.ask("EXECUTE q"), "E[26000] Z[I]");
 }
+
+/// A server shows a session its own statements, and lets it drop no other's.
+#[test]
+fn statements_of_others_are_neither_seen_nor_dropped() {
+    let busy = Busy::start();
+    let mut wire = busy.proxy.wire();
+    for _ in 0..20 {
+        let seen = "SELECT count(*) FROM pg_prepared_statements";
+        assert_eq!(wire.value(seen), "0");
+        wire.run("DISCARD ALL");
+    }
+}

@@ -60,6 +60,11 @@ fn a_switchover_waits_for_no_idle_session() {
             }
             waits
         });
+        // It can be cancelled meanwhile.
+        let (process, key) = prepared.cancel_key();
+        Wire::open(proxy.port).send(&frames::cancel_request(&process, &key));
+        assert_eq!(summary(&prepared.until(b'Z')), "E[57014] Z[I]");
+        prepared.send(&frames::query("EXECUTE mine"));
         assert_eq!(open.value("SELECT n FROM mine"), "1");
         assert_eq!(open.ask("COMMIT"), "C[COMMIT] Z[I]");
         let (code, answer) = ordered.join().unwrap();
