@@ -7,13 +7,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::aftermath::Aftermath;
+use super::lost::Aborted;
 use super::names::Names;
 use crate::backend::server::Conversation;
 use crate::backend::settings::{ROLE, Settings};
 use crate::core::exchange::{Finished, TransactionStatus};
+use crate::core::mutant::{Rule, holds};
 use crate::core::residue::{Pins, Residue};
 use crate::core::session::{Level, Seen};
-use crate::core::statement::{Effect, PinReason, Renew};
+use crate::core::statement::{Effect, Opaque, PinReason};
 use crate::core::transaction::{Change, Transaction};
 
 use crate::client::attachment::routing::LastRoute;
@@ -28,25 +31,6 @@ struct Doubt {
     names: BTreeSet<Box<str>>,
     /// A name may have been made up.
     any_name: bool,
-}
-
-/// What statements have brought about beyond the session's own state, since it was last dealt with.
-#[derive(Debug, Default)]
-pub(in crate::client) struct Aftermath {
-    /// The settings differ from what the connection is known to have.
-    pub(in crate::client) settings_changed: bool,
-    /// Definitions changed, for everybody.
-    pub(in crate::client) ddl: bool,
-    /// Nobody knows what the connection has: everything is reset before it is used again.
-    pub(in crate::client) scrub: bool,
-    /// A number was drawn from a sequence.
-    pub(in crate::client) drew: bool,
-    /// The connection's sequence numbers are gone.
-    pub(in crate::client) discarded_numbers: bool,
-    /// The server has gone back to its own default of the application's name.
-    pub(in crate::client) renamed: bool,
-    /// Idle connections of before are to be renewed.
-    pub(in crate::client) renew: Vec<Renew>,
 }
 
 /// A session's own state.
@@ -86,28 +70,6 @@ pub(in crate::client) struct State {
     pub(in crate::client) aborted: Aborted,
     pub(in crate::client) last_route: Option<LastRoute>,
     committed: Vec<Change>,
-}
-
-/// Whether the session stands in a transaction that no server knows any more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::client) enum Aborted {
-    /// It does not.
-    #[default]
-    No,
-    /// It does, and has not been told: its client said nothing since.
-    Untold,
-    /// It does, and was told.
-    Told,
-}
-
-impl Aborted {
-    /// What the client is told of its transaction while it holds no server.
-    pub(in crate::client) fn status(self) -> TransactionStatus {
-        match self {
-            Self::No => TransactionStatus::Idle,
-            Self::Untold | Self::Told => TransactionStatus::Failed,
-        }
-    }
 }
 
 impl State {
@@ -181,6 +143,9 @@ impl State {
 
     /// What a text means beside what it says: see [`Settings::meaning`].
     pub(in crate::client) fn meaning(&self) -> u64 {
+        if !holds(Rule::SettingsGiveMeaning) {
+            return 0;
+        }
         if self.pins.contains(PinReason::TemporaryObject) {
             return self.own_meaning;
         }
@@ -279,7 +244,19 @@ impl State {
                 self.pins_pending = true;
             }
             Effect::Unpin(reason) => self.unpin(*reason),
-            Effect::Opaque(opaque) => self.doubt(&opaque.names, opaque.any_name),
+            Effect::Opaque(_) if !holds(Rule::OpaqueIsAsked) => {}
+            Effect::Opaque(opaque) => self.doubt_of(opaque),
+            Effect::Prepare { name, effects } => self.names.prepared(name, effects),
+            // EXPLAIN may not have run it.
+            Effect::Execute(_) if tag.starts_with(b"EXPLAIN") => self.attempted(effect, talk),
+            Effect::Execute(name) => match self.names.executed(name) {
+                Some(effects) => {
+                    effects
+                        .iter()
+                        .for_each(|effect| self.completed(effect, tag, talk));
+                }
+                None => self.doubt(&[], true),
+            },
             Effect::DrawsNumber => self.after.drew = true,
             Effect::Renew(renew) => self.after.renew.push(renew.clone()),
             Effect::Ddl => self.after.ddl = true,
@@ -289,6 +266,8 @@ impl State {
             }
             Effect::AsksNumber
             | Effect::NamesStatements
+            | Effect::Declare
+            | Effect::PrimaryOnly
             | Effect::DiscardPlans
             | Effect::Notify
             | Effect::Listen(_)
@@ -301,9 +280,18 @@ impl State {
     /// A statement began and did not complete: what no ROLLBACK takes back may have happened.
     fn attempted(&mut self, effect: &Effect, talk: &mut Conversation) {
         match effect {
+            _ if !holds(Rule::LocksOutliveErrors) => {}
             Effect::Pin(PinReason::Library | PinReason::Seed) => self.completed(effect, b"", talk),
             Effect::Pin(_) | Effect::DiscardAll => self.doubt(&[], false),
-            Effect::Opaque(opaque) => self.doubt(&opaque.names, opaque.any_name),
+            Effect::Opaque(opaque) => self.doubt_of(opaque),
+            Effect::Execute(name) => match self.names.executed(name) {
+                Some(effects) => {
+                    effects
+                        .iter()
+                        .for_each(|effect| self.attempted(effect, talk));
+                }
+                None => self.doubt(&[], false),
+            },
             Effect::DrawsNumber => self.after.drew = true,
             Effect::Unpin(_) => self.may_be_free |= !self.pins.is_empty(),
             _ => {}
@@ -439,7 +427,9 @@ impl State {
 
     fn discarded(&mut self, talk: &mut Conversation) {
         self.touch_all();
-        self.settings = Arc::default();
+        if holds(Rule::DiscardEndsSettings) {
+            self.settings = Arc::default();
+        }
         self.restore_application_name();
         self.meaning = 0;
         self.chosen_level = None;
@@ -464,13 +454,16 @@ impl State {
                 talk.exposed.remove(name.as_bytes());
             }
             // What other sessions had prepared on this connection was struck out as it was sent.
-            None => self.names.clear(),
+            None => {
+                talk.dropped();
+                self.names.clear();
+            }
         }
         self.unpin(PinReason::SqlPrepare);
     }
 
     fn unpin(&mut self, reason: PinReason) {
-        self.may_be_free |= self.pins.contains(reason);
+        self.may_be_free |= self.pins.contains(reason) && holds(Rule::PinsEnd);
         self.pins_pending = true;
     }
 
@@ -490,6 +483,10 @@ impl State {
         ] {
             self.touched.insert(name.into());
         }
+    }
+
+    fn doubt_of(&mut self, opaque: &Opaque) {
+        self.doubt(&opaque.names, opaque.sets_unknown_names());
     }
 
     fn doubt(&mut self, names: &[Box<str>], any_name: bool) {
@@ -512,6 +509,7 @@ impl State {
         if let Some(doubt) = &self.doubt {
             names.extend(doubt.names.iter().map(|name| &**name));
         }
+        names.retain(|_| holds(Rule::CustomSettingsAreAsked));
         Some(Residue::question(names))
     }
 
