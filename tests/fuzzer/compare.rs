@@ -40,9 +40,11 @@ const DOCUMENTED: &[Documented] = &[
             let recovery = proxied
                 .field(b'M')
                 .is_some_and(|text| text.ends_with("during recovery"));
-            (direct.tag != b'E' || is_error(direct, "25006"))
-                && recovery
-                && (is_error(proxied, "25006") || is_error(proxied, "0A000"))
+            // The proxy's own refusal comes before the statement is looked at by anybody.
+            let own = is_error(proxied, "0A000") && proxied.field(b'F').is_none();
+            let alike = direct.tag != b'E' || is_error(direct, "25006");
+            let refused = is_error(proxied, "25006") || is_error(proxied, "0A000");
+            recovery && refused && (own || alike)
         },
     },
     Documented {

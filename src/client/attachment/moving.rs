@@ -14,7 +14,7 @@ use crate::core::exchange::TransactionStatus;
 use crate::core::mutant::{Rule, holds};
 use crate::core::route::NodeSet;
 use crate::core::session::Level;
-use crate::core::statement::{Access, Effect};
+use crate::core::statement::{Access, Effect, WriteReason};
 use crate::error::{Kind, Problem};
 
 /// Whether the batch needs another server than the held one, in the middle of a transaction.
@@ -38,6 +38,18 @@ pub(in crate::client) async fn refuse_stuck(
 ) -> Result<(), Failure> {
     let meant = |effect: &Effect| *effect == Effect::PrimaryOnly;
     if held.is_primary() || batch.has_no_effects() || !batch.effects().any(meant) {
+        return Ok(());
+    }
+    // A standby refuses these by itself, in the words that a READ ONLY transaction is refused in anywhere.
+    if matches!(
+        batch.write_reason,
+        Some(
+            WriteReason::Command
+                | WriteReason::Locks
+                | WriteReason::ModifyingCte
+                | WriteReason::SelectInto
+        )
+    ) {
         return Ok(());
     }
     let server = held.server();

@@ -137,12 +137,9 @@ impl Names {
             _ => None,
         });
         let parsing: Vec<_> = parsing.collect();
-        let confirmed = self
-            .named
-            .iter()
-            .filter(move |(name, _)| !parsing.contains(name));
-        let all = confirmed.chain(self.before());
-        all.map(|(name, named)| (&**name, &named.prepared))
+        let named = self.named.iter();
+        let confirmed = named.filter(move |(name, _)| !parsing.contains(name));
+        confirmed.map(|(name, named)| (&**name, &named.prepared))
     }
 
     /// What was closed, or parsed anew, by messages that the server has not come to yet.
