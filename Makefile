@@ -3,8 +3,10 @@
 CARGO ?= cargo
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+FUZZ_SCRIPTS ?= 20000
+FUZZ_SEED ?= $(shell date +%s)
 
-.PHONY: help setup demo test bench check clean
+.PHONY: help setup demo test fuzz bench check clean
 
 help: ## lists these
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -18,6 +20,10 @@ demo: setup ## a primary, standbys and the proxy on this machine, until Ctrl-C
 
 test: setup ## formatting, lints and every test, with a total
 	@scripts/test.sh
+
+fuzz: setup ## a million random statements through the proxy, beside the same directly at PostgreSQL
+	CAUSEWAY_FUZZ_SCRIPTS=$(FUZZ_SCRIPTS) CAUSEWAY_FUZZ_SEED=$(FUZZ_SEED) \
+		$(CARGO) test --test fuzzer the_proxy -- --nocapture
 
 bench: setup ## the benchmarks, as ratios against peers
 	$(CARGO) bench --bench peers -- $(BENCH_ARGS)

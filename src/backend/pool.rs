@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::connect::{self, ConnectError, Target};
 use super::server::{Origin, Server, StartupSettings};
 use crate::config::{self, Secret};
+use crate::core::mutant::{Rule, holds};
 use crate::core::topology::{NodeId, NodeView, Topology};
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
@@ -67,7 +68,9 @@ pub struct Want<'a> {
 
 impl Want<'_> {
     fn fits(&self, server: &Server) -> bool {
-        Arc::ptr_eq(&server.startup, self.startup) || server.startup == *self.startup
+        Arc::ptr_eq(&server.startup, self.startup)
+            || server.startup == *self.startup
+            || !holds(Rule::StartupIsTheDefault)
     }
 
     /// The best of the idle connections: the one whose sequence numbers are the session's own, then one

@@ -345,6 +345,13 @@ impl Held {
         self.ids.is_empty()
     }
 
+    /// Adds what another has.
+    pub fn merge(&mut self, other: Self) {
+        let known = other.ids.into_keys();
+        let new: Vec<_> = known.filter(|id| !self.ids.contains_key(id)).collect();
+        new.into_iter().for_each(|id| self.insert(id));
+    }
+
     /// Forgets all, and gives their numbers.
     pub fn take_all(&mut self) -> Vec<u64> {
         std::mem::take(self).ids.into_keys().collect()

@@ -64,6 +64,8 @@ pub struct Conversation {
     pub forgetting: bool,
     /// Everything prepared was dropped, or may have been: a name may still be taken.
     pub forgotten: bool,
+    /// What is held and exposed after all if the message that drops everything fails.
+    shelved: Option<Box<(Held, HashMap<Box<[u8]>, u64>)>>,
     /// Statements that are prepared under a client's own names, for SQL that speaks of them: with their
     /// numbers.
     pub exposed: HashMap<Box<[u8]>, u64>,
@@ -78,6 +80,34 @@ impl Conversation {
     pub fn forget_prepared(&mut self) {
         self.held.clear();
         self.forgotten = true;
+    }
+
+    /// A message that drops everything prepared is about to be sent.
+    pub fn shelve(&mut self) {
+        let gone = (
+            std::mem::take(&mut self.held),
+            std::mem::take(&mut self.exposed),
+        );
+        self.shelved.get_or_insert_with(|| Box::new(gone));
+    }
+
+    /// A statement that is held is to be closed and parsed again when a client parses it.
+    pub fn parse_again(&mut self, id: u64) {
+        self.held.remove(id);
+        self.forgotten = true;
+    }
+
+    /// The message that drops everything prepared has succeeded.
+    pub fn dropped(&mut self) {
+        self.shelved = None;
+    }
+
+    /// That message has failed, or was never reached.
+    pub fn unshelve(&mut self) {
+        if let Some((held, exposed)) = self.shelved.take().map(|shelved| *shelved) {
+            self.held.merge(held);
+            self.exposed.extend(exposed);
+        }
     }
 
     /// A ParameterStatus body: what the server shows now.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use ahash::AHasher;
 
+use crate::core::mutant::{Rule, holds};
+
 /// The role, which is a setting by its syntax only: it decides what may be set, and RESET ALL keeps it.
 pub const ROLE: &str = "role";
 const ENCODING: &str = "client_encoding";
@@ -42,7 +44,8 @@ impl Settings {
 
     /// `RESET ALL`: the role stays.
     pub fn reset_all(&mut self) {
-        self.by_name.retain(|name, _| &**name == ROLE);
+        self.by_name
+            .retain(|name, _| &**name == ROLE && holds(Rule::ResetKeepsTheRole));
     }
 
     /// Whether none was chosen.

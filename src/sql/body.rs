@@ -74,6 +74,7 @@ impl Body {
                 .into_iter()
                 .collect(),
             any_name: name.is_none(),
+            ..Opaque::default()
         }));
     }
 

@@ -43,5 +43,6 @@ fn unrepeatable(names: impl IntoIterator<Item = Box<str>>) -> Effect {
     Effect::Opaque(Arc::new(Opaque {
         names: names.into(),
         any_name: !others.is_empty(),
+        parameters: Box::default(),
     }))
 }

@@ -22,6 +22,9 @@ pub(super) fn judge(call: &FuncCall, once: bool, catalog: &Catalog, verdict: &mu
         .and_then(Node::as_str)
         .unwrap_or_default();
     by_name(name, call, once, verdict);
+    if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") {
+        verdict.effect(Effect::PrimaryOnly);
+    }
     if !catalog.is_loaded() {
         verdict.write(WriteReason::NotReady);
         verdict.may_commit_async = true;
@@ -100,12 +103,18 @@ fn set_config(call: &FuncCall, verdict: &mut Verdict) {
             verdict.literal = true;
             Opaque {
                 names: custom(name).into_iter().collect(),
-                any_name: false,
+                ..Opaque::default()
             }
         }
-        _ => Opaque {
-            any_name: true,
-            ..Opaque::default()
+        _ => match parameter(name) {
+            Some(number) => Opaque {
+                parameters: [number].into(),
+                ..Opaque::default()
+            },
+            None => Opaque {
+                any_name: true,
+                ..Opaque::default()
+            },
         },
     };
     verdict.opaque(&Arc::new(opaque));
@@ -127,6 +136,17 @@ fn arguments<'a, const N: usize>(call: &'a FuncCall, names: [&str; N]) -> [Node<
         }
     }
     found
+}
+
+/// A parameter's number, also behind a cast.
+fn parameter(mut node: Node<'_>) -> Option<u16> {
+    while let Node::TypeCast(cast) = node {
+        node = cast.arg();
+    }
+    match node {
+        Node::ParamRef(parameter) => u16::try_from(parameter.number).ok(),
+        _ => None,
+    }
 }
 
 /// A constant, also behind a cast. Casts of a constant to another type than its own are left alone:

@@ -60,7 +60,7 @@ pub(super) fn set(statement: &VariableSetStmt, source: &str, verdict: &mut Verdi
     if statement.kind == VariableSetKind::VAR_SET_CURRENT {
         return verdict.opaque(&Arc::new(Opaque {
             names: custom(&name).into_iter().collect(),
-            any_name: false,
+            ..Opaque::default()
         }));
     }
     verdict.effect(Effect::Set {

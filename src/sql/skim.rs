@@ -61,6 +61,7 @@ impl Skimmed {
         Opaque {
             names: self.names.into_iter().collect(),
             any_name: self.any_name,
+            parameters: Box::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::core::mutant::{Rule, holds};
 use crate::core::statement::{Access, Effect, Opaque, Statement, Step, WriteReason};
 
 use super::conduct::{Conduct, merged};
@@ -39,10 +40,12 @@ impl Verdict {
         self.access = self.access.max(Access::Read);
     }
 
-    /// A write. The first reason is kept.
+    /// A write. The first reason is kept, but for that of a transaction, which may be declared READ ONLY.
     pub(super) fn write(&mut self, reason: WriteReason) {
         self.access = Access::Write;
-        self.write_reason.get_or_insert(reason);
+        if matches!(self.write_reason, None | Some(WriteReason::Transaction)) {
+            self.write_reason = Some(reason);
+        }
     }
 
     /// Whether it has come out as a write already.
@@ -59,6 +62,8 @@ impl Verdict {
                 | Effect::RollbackTo(_)
                 | Effect::Set { .. }
                 | Effect::Deallocate(Some(_))
+                | Effect::Prepare { .. }
+                | Effect::Execute(_)
                 | Effect::Listen(_)
                 | Effect::Unlisten(_)
                 | Effect::Renew(_)
@@ -95,8 +100,9 @@ impl Verdict {
 
     /// Runs code of which the catalogue tells this much.
     pub(super) fn conduct(&mut self, conduct: &Conduct) {
-        if conduct.of_node {
+        if conduct.of_node && holds(Rule::NodeStateIsThePrimarys) {
             self.write(WriteReason::SessionState);
+            self.effect(Effect::PrimaryOnly);
         }
         if let Some(opaque) = &conduct.opaque {
             self.opaque(opaque);
@@ -112,6 +118,11 @@ impl Verdict {
                 self.effect(effect);
             }
         }
+    }
+
+    /// The effects alone, of a single statement.
+    pub(super) fn into_effects(self) -> Arc<[Effect]> {
+        self.effects.into_iter().map(|step| step.effect).collect()
     }
 
     /// The finished classification of `count` statements.

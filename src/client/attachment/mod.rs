@@ -22,6 +22,7 @@ use crate::backend::settings::{self, Settings};
 use crate::config::PoolMode;
 use crate::core::commit::Pending;
 use crate::core::exchange::TransactionStatus;
+use crate::core::mutant::{Rule, holds};
 use crate::core::route::NodeSet;
 use crate::core::session::{Cover, Level};
 use crate::core::statement::{Access, Effect, WriteReason};
@@ -45,6 +46,8 @@ pub(super) struct Unit {
     pub(super) level: Level,
     /// A statement has read: a snapshot has been taken.
     pub(super) has_read: bool,
+    /// A cursor or a portal may be open.
+    pub(super) has_portals: bool,
     /// The transaction whose COMMIT is on its way, if it is known.
     pub(super) pending: Option<Pending>,
     /// The connection was placed for the batch at hand, which is counted already.
@@ -116,7 +119,7 @@ impl Attachment {
             return self.lease.discard();
         }
         let clean = state.pins().is_empty() && state.is_settled() && !context.is_session_pooled();
-        if !clean {
+        if !clean && holds(Rule::LeaversTakeAll) {
             if server.run_own(b"DISCARD ALL", OWN_BOUND).await.is_err() {
                 return self.lease.discard();
             }
@@ -232,7 +235,8 @@ async fn settle(server: &mut Server, state: &State, batch: &Batch) -> Result<(),
 /// reset as a whole before it has other settings.
 async fn sync(server: &mut Server, settings: &Arc<Settings>) -> Result<(), OwnQueryError> {
     let applied = server.applied.as_ref();
-    if applied.is_some_and(|applied| settings::same(applied, settings)) {
+    let same = applied.is_some_and(|applied| settings::same(applied, settings));
+    if same || !holds(Rule::SettingsFollow) {
         return Ok(());
     }
     let applied = server.applied.take();
@@ -375,18 +379,67 @@ pub(super) async fn expose_names(
     }
 }
 
+/// A transaction that chooses its isolation may not have parsed anything before: neither for a client that
+/// had done so on another connection, nor without a word for one that does so now.
+pub(super) async fn prepare_before_begin(
+    held: &mut Attachment,
+    batch: &Batch,
+) -> Result<(), Failure> {
+    let chooses = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::Begin {
+                isolation: Some(_),
+                ..
+            }
+        )
+    };
+    if batch.has_no_effects() || !held.server().is_free() || !batch.effects().any(chooses) {
+        return Ok(());
+    }
+    let server = held.server();
+    let mut parsed = Vec::new();
+    for message in &batch.messages {
+        let Some(prepared) = message.prepared.as_ref().filter(|_| message.named) else {
+            continue;
+        };
+        match message.tag {
+            b'P' => {
+                parsed.push(prepared.id());
+                server.talk.parse_again(prepared.id());
+            }
+            b'B' | b'D' if !parsed.contains(&prepared.id()) => {
+                if let Err(OwnQueryError::Io(_)) = server.describe_own(prepared, OWN_BOUND).await {
+                    return Err(Failure::Lost);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// `lastval` and `currval` answer for this session, or say that nothing was drawn yet.
 pub(super) async fn disown_numbers(
     attachment: &mut Attachment,
+    state: &State,
     context: &Context,
     batch: &Batch,
 ) -> Result<(), Failure> {
-    if batch.has_no_effects() || !batch.effects().any(|effect| *effect == Effect::AsksNumber) {
+    let asks = |effect: &Effect| match effect {
+        Effect::Execute(name) => {
+            let effects = state.names.executed(name);
+            effects.is_some_and(|effects| effects.contains(&Effect::AsksNumber))
+        }
+        effect => *effect == Effect::AsksNumber,
+    };
+    if batch.has_no_effects() || !batch.effects().any(asks) {
         return Ok(());
     }
     let server = attachment.server();
     let own = server.numbers_of.as_ptr() == Arc::as_ptr(context.places.token());
     if own
+        || !holds(Rule::NumbersAreOwn)
         || !server.has_numbers
         || !server.talk.exchange.is_quiet()
         || server.talk.exchange.status() == TransactionStatus::Failed

@@ -14,8 +14,8 @@ use crate::core::exchange::TransactionStatus;
 use crate::error::{Kind, Problem};
 
 /// Lets the transaction fail as it would have on the server's own refusal.
-const FAIL: &str =
-    "DO $$ BEGIN RAISE feature_not_supported USING MESSAGE = 'a plan must not change'; END $$";
+pub(super) const FAIL: &str =
+    "DO $$ BEGIN RAISE feature_not_supported USING MESSAGE = 'refused by causeway'; END $$";
 
 /// Whether the held connection runs the batch's statements in the shapes that the client expects.
 /// Asks the server where it is not known: once for each statement and connection.

@@ -11,7 +11,7 @@ use crate::client::state::names::Names;
 use crate::client::worker::Database;
 use crate::core::exchange::Effects;
 use crate::core::session::Level;
-use crate::core::statement::{Access, Effect, Isolation, Statement, Step, WriteReason};
+use crate::core::statement::{Access, Effect, Isolation, Statement, Step, WriteReason, bound};
 use crate::error::{Kind, Problem};
 use crate::sql::{LONGEST_TEXT, Lexical};
 use crate::wire::frame::{self, HEADER, WHOLE};
@@ -106,6 +106,8 @@ pub(in crate::client) struct Batch {
     pub(in crate::client) statements: usize,
     /// A statement in it drops everything that is prepared.
     forgets: bool,
+    /// It binds a portal that stays until it is closed or the transaction ends.
+    names_portals: bool,
 }
 
 impl Default for Batch {
@@ -122,6 +124,7 @@ impl Default for Batch {
             effects: Vec::new(),
             statements: 0,
             forgets: false,
+            names_portals: false,
         }
     }
 }
@@ -203,14 +206,15 @@ impl Batch {
                 }
                 b'B' => {
                     let (portal, names) = frame::cstr(body).ok_or_else(|| malformed("Bind"))?;
-                    let (name, _) = frame::cstr(names).ok_or_else(|| malformed("Bind"))?;
+                    let (name, values) = frame::cstr(names).ok_or_else(|| malformed("Bind"))?;
                     gatherer.refer(name, &mut message);
+                    self.names_portals |= !portal.is_empty();
                     // The server refuses a statement that it does not know.
                     if let Some(prepared) = &message.prepared {
                         let statement = prepared.statement();
                         self.runs(&statement, prepared.is_refused());
-                        let effects = &statement.effects;
-                        gatherer.names.bound(portal, effects, effects);
+                        let effects = bound(&statement.effects, || frame::bound(values));
+                        gatherer.names.bound(portal, effects);
                     }
                 }
                 b'E' => {
@@ -319,12 +323,44 @@ impl Batch {
         before
     }
 
+    /// Whether it leaves a cursor or a portal open that the transaction goes on with.
+    pub(in crate::client) fn opens_portals(&self) -> bool {
+        self.names_portals || self.effects().any(|effect| *effect == Effect::Declare)
+    }
+
+    /// Whether all it runs is the end of a transaction and the beginning of the next.
+    pub(in crate::client) fn only_chains(&self) -> bool {
+        let chains = |effect: &Effect| {
+            matches!(
+                effect,
+                Effect::End { chain: true } | Effect::Rollback { chain: true }
+            )
+        };
+        self.statements == 1 && self.effects().any(chains)
+    }
+
     /// Whether its first statement is a ROLLBACK.
     pub(in crate::client) fn begins_with_rollback(&self) -> bool {
         let first = self.effects.first().and_then(|steps| steps.first());
         first.is_some_and(|step| {
             step.statement == 0 && matches!(step.effect, Effect::Rollback { .. })
         })
+    }
+
+    /// Whether its first statement ends a transaction, so that nothing that was read in it matters any more.
+    pub(in crate::client) fn begins_with_end(&self) -> bool {
+        let ends = |steps: &[Step]| {
+            steps.first().is_some_and(|step| {
+                step.statement == 0
+                    && matches!(step.effect, Effect::End { .. } | Effect::Rollback { .. })
+            })
+        };
+        if self.is_simple() {
+            return self.effects.first().is_some_and(|steps| ends(steps));
+        }
+        let mut bound = self.messages.iter().filter(|message| message.tag == b'B');
+        let first = bound.next().and_then(|message| message.prepared.as_ref());
+        first.is_some_and(|prepared| ends(&prepared.statement().effects))
     }
 
     /// Whether it is a call by the fast path.
@@ -424,7 +460,9 @@ impl Batch {
     }
 
     fn strictest(&mut self, access: Access, reason: Option<WriteReason>) {
-        if access > self.access {
+        // A transaction may be declared READ ONLY; other reasons stand.
+        let weak = access == self.access && self.write_reason == Some(WriteReason::Transaction);
+        if access > self.access || weak && reason.is_some() {
             self.access = access;
             self.write_reason = reason;
         }
@@ -433,7 +471,10 @@ impl Batch {
 
 /// Whether an effect is what its statement is for, and not something beside it.
 fn counts(effect: &Effect) -> bool {
-    !matches!(effect, Effect::Unpin(_) | Effect::NamesStatements)
+    !matches!(
+        effect,
+        Effect::Unpin(_) | Effect::NamesStatements | Effect::Declare | Effect::PrimaryOnly
+    )
 }
 
 fn forgets(effects: &Effects) -> bool {

@@ -78,9 +78,10 @@ impl LookAfter {
 }
 
 /// A batch's answer is about to begin; `hold` if the batch could be repeated elsewhere.
-pub(super) fn begin(hold: bool, processes: (i32, i32)) -> Progress {
+pub(super) fn begin(hold: bool, on_standby: bool, processes: (i32, i32)) -> Progress {
     Progress {
         hold,
+        on_standby,
         processes,
         ..Progress::default()
     }

@@ -5,6 +5,7 @@ use crate::backend::prepared::{Prepared, server_name};
 use crate::backend::server::Server;
 use crate::client::connection::batch::{Batch, End, Message};
 use crate::core::exchange::{Effects, Owed, TransactionStatus};
+use crate::core::mutant::{Rule, holds};
 use crate::core::statement::Effect;
 use crate::wire::frame::{self, HEADER};
 
@@ -117,9 +118,10 @@ fn write(message: &Message, inbox: &[u8], server: &mut Server, out: &mut Vec<u8>
     match (&message.prepared, message.tag) {
         (Some(prepared), b'P') if message.named => {
             if message.taken {
-                // The server refuses a second statement of this name in its own words.
+                // The server refuses a second statement of this name in its own words, once it has
+                // understood it.
                 ensure_named(prepared, server, out);
-                prepared.write_parse(&prepared.server_name(), out);
+                write_parse_as(bytes, &prepared.server_name(), out);
                 server.talk.parsing.push_back(None);
                 server.talk.exchange.sent(Owed::Parse);
             } else if server.talk.held.touch(prepared.id()) {
@@ -192,9 +194,8 @@ fn write(message: &Message, inbox: &[u8], server: &mut Server, out: &mut Vec<u8>
 fn forget_statements(effects: &Effects, server: &mut Server) {
     let mut steps = effects.iter().flat_map(|steps| steps.iter());
     let forgets = |effect: &Effect| matches!(effect, Effect::Deallocate(None) | Effect::DiscardAll);
-    if steps.any(|step| forgets(&step.effect)) {
-        server.talk.held.clear();
-        server.talk.exposed.clear();
+    if steps.any(|step| forgets(&step.effect)) && holds(Rule::DeallocateDropsAll) {
+        server.talk.shelve();
         server.talk.forgotten = true;
         server.talk.forgetting = true;
     }
@@ -236,6 +237,17 @@ fn parse_named(prepared: &Prepared, server: &mut Server, owed: Owed, out: &mut V
     prepared.write_parse(&prepared.server_name(), out);
     server.talk.parsing.push_back(Some(prepared.id()));
     server.talk.exchange.sent(owed);
+}
+
+/// A Parse with another statement name.
+fn write_parse_as(bytes: &[u8], name: &str, out: &mut Vec<u8>) {
+    if let Some((_, rest)) = frame::cstr(&bytes[HEADER..]) {
+        frame::write(out, b'P', |body| {
+            body.extend_from_slice(name.as_bytes());
+            body.push(0);
+            body.extend_from_slice(rest);
+        });
+    }
 }
 
 /// A Bind with another statement name; the rest of a large one follows by itself.

@@ -7,6 +7,7 @@ use crate::client::connection::Connection;
 use crate::client::state::State;
 use crate::client::state::names::Names;
 use crate::core::exchange::{Exchange, Fate, Owed, TransactionStatus};
+use crate::core::mutant::{Rule, holds};
 use crate::core::route::Replay;
 use crate::wire::frame::{self, HEADER, Piece};
 use crate::wire::reply::{Reply, error_field};
@@ -25,6 +26,8 @@ pub(super) enum Fault {
 pub(in crate::client) struct Progress {
     /// Nothing decisive has come yet, and the batch could be repeated.
     pub(in crate::client) hold: bool,
+    /// A standby answers.
+    pub(in crate::client) on_standby: bool,
     /// Why it is to be repeated.
     pub(in crate::client) repeat: Option<Replay>,
     /// The client was told of an error.
@@ -213,12 +216,16 @@ impl ServerReply<'_> {
             self.talk.held.remove(id);
         }
         self.talk.unnamed = None;
+        self.talk.unshelve();
         let field = |code| error_field(bytes, code).unwrap_or_default();
         let sqlstate = field(b'C');
         if sqlstate == b"0A000" && field(b'R') == b"RevalidateCachedQuery" {
             self.progress.plan_outdated = true;
         } else if self.progress.hold {
-            self.progress.repeat = Replay::after(sqlstate);
+            // What the primary refuses is refused, though it might be asked again.
+            let standby = self.progress.on_standby;
+            let why = Replay::after(sqlstate);
+            self.progress.repeat = why.filter(|why| standby || *why == Replay::NodeLost);
         }
         if self.progress.repeat.is_some() {
             return None;
@@ -250,7 +257,7 @@ impl ServerReply<'_> {
 pub(in crate::client) fn own_notification(frame: &[u8], processes: (i32, i32)) -> Option<Vec<u8>> {
     let (own, server) = processes;
     let process = frame.get(HEADER..)?.first_chunk::<4>()?;
-    if i32::from_be_bytes(*process) != server {
+    if i32::from_be_bytes(*process) != server || !holds(Rule::OwnProcessId) {
         return None;
     }
     let mut renamed = frame.to_vec();

@@ -75,7 +75,7 @@ pub(super) async fn listen(
         if let Some(server) = &mut server
             && !server.talk.exchange.owes_nothing()
         {
-            let mut progress = relay::begin(false, (process, server.cancel.process));
+            let mut progress = relay::begin(false, false, (process, server.cancel.process));
             match relay::poll_overdue(cx, client, state, server, &mut progress) {
                 Poll::Ready(Some(())) => return Poll::Ready(Ok(Some(Heard::default()))),
                 Poll::Ready(None) => return Poll::Ready(Err(Lost::Server)),

@@ -22,6 +22,7 @@ use super::state::State;
 use super::state::last_route::LastRoute;
 use super::state::lost::Aborted;
 use crate::core::exchange::TransactionStatus;
+use crate::core::mutant::{Rule, holds};
 use crate::core::route::NodeSet;
 use crate::core::route::Replay;
 use crate::core::statement::{Access, Effect, Renew, WriteReason};
@@ -391,7 +392,9 @@ impl Session {
         attachment::sync_held(held, &self.state, batch).await?;
         attachment::expose_names(held, &self.state, &self.context, batch).await?;
         shapes::check(held, batch).await?;
-        attachment::disown_numbers(held, &self.context, batch).await?;
+        attachment::prepare_before_begin(held, batch).await?;
+        moving::refuse_stuck(held, batch).await?;
+        attachment::disown_numbers(held, &self.state, &self.context, batch).await?;
         let resolves = self.context.places.bounds().resolves_commits;
         resolve::identify(held, batch, resolves).await
     }
@@ -407,6 +410,10 @@ impl Session {
         held.unit.access = Some(access);
         held.unit.may_commit_async |= batch.may_commit_async;
         held.unit.has_read |= batch.access != Access::Neutral;
+        held.unit.has_portals |= batch.opens_portals();
+        if batch.only_chains() {
+            (held.unit.has_read, held.unit.has_portals) = (false, false);
+        }
         let asynchronous = held.unit.may_commit_async || self.state.may_commit_async();
         if !std::mem::take(&mut held.unit.just_placed) {
             held.last = LastRoute::held(held.last.route);
@@ -474,7 +481,7 @@ impl Session {
             skim,
             flush_after_large: large > 0 && !batch.is_simple(),
             kept: batch.length,
-            progress: super::relay::begin(repeatable, processes),
+            progress: super::relay::begin(repeatable, on_standby, processes),
             stalled: 0,
         };
         let outcome = relay.run().await;
@@ -516,7 +523,8 @@ impl Session {
         let server = held.server();
         let processes = (self.context.slot.process(), server.cancel.process);
         let heard = in_own_name(&std::mem::take(&mut server.talk.unasked), processes);
-        let keep = !self.state.pins().is_empty() || self.context.is_session_pooled();
+        let pinned = !self.state.pins().is_empty() && holds(Rule::PinsHold);
+        let keep = pinned || self.context.is_session_pooled();
         self.context.entry.pinned(self.state.pins());
         if keep {
             // Until it begins something, it is nobody's work.

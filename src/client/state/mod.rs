@@ -19,9 +19,10 @@ use self::names::Names;
 use crate::backend::server::Conversation;
 use crate::backend::settings::{ROLE, Settings, duration};
 use crate::core::exchange::{Finished, TransactionStatus};
+use crate::core::mutant::{Rule, holds};
 use crate::core::residue::{Pins, Residue};
 use crate::core::session::{Level, Seen};
-use crate::core::statement::{Effect, PinReason};
+use crate::core::statement::{Effect, Opaque, PinReason};
 use crate::core::transaction::{Change, Transaction};
 use crate::sql::{Encoding, Lexical, Skimmed};
 
@@ -171,6 +172,9 @@ impl State {
 
     /// What a text means beside what it says: see [`Settings::meaning`].
     pub(in crate::client) fn meaning(&self) -> u64 {
+        if !holds(Rule::SettingsGiveMeaning) {
+            return 0;
+        }
         if self.pins.contains(PinReason::TemporaryObject) {
             return self.own_meaning;
         }
@@ -279,7 +283,19 @@ impl State {
                 self.pins_pending = true;
             }
             Effect::Unpin(reason) => self.unpin(*reason),
-            Effect::Opaque(opaque) => self.doubt(&opaque.names, opaque.any_name),
+            Effect::Opaque(_) if !holds(Rule::OpaqueIsAsked) => {}
+            Effect::Opaque(opaque) => self.doubt_of(opaque),
+            Effect::Prepare { name, effects } => self.names.prepared(name, effects),
+            // EXPLAIN may not have run it.
+            Effect::Execute(_) if tag.starts_with(b"EXPLAIN") => self.attempted(effect, talk),
+            Effect::Execute(name) => match self.names.executed(name) {
+                Some(effects) => {
+                    effects
+                        .iter()
+                        .for_each(|effect| self.completed(effect, tag, talk));
+                }
+                None => self.doubt(&[], true),
+            },
             Effect::DrawsNumber => self.after.drew = true,
             Effect::Renew(renew) => self.after.renew.push(renew.clone()),
             Effect::Ddl => self.after.ddl = true,
@@ -289,6 +305,8 @@ impl State {
             }
             Effect::AsksNumber
             | Effect::NamesStatements
+            | Effect::Declare
+            | Effect::PrimaryOnly
             | Effect::DiscardPlans
             | Effect::Notify
             | Effect::Listen(_)
@@ -301,9 +319,18 @@ impl State {
     /// A statement began and did not complete: what no ROLLBACK takes back may have happened.
     fn attempted(&mut self, effect: &Effect, talk: &mut Conversation) {
         match effect {
+            _ if !holds(Rule::LocksOutliveErrors) => {}
             Effect::Pin(PinReason::Library | PinReason::Seed) => self.completed(effect, b"", talk),
             Effect::Pin(_) | Effect::DiscardAll => self.doubt(&[], false),
-            Effect::Opaque(opaque) => self.doubt(&opaque.names, opaque.any_name),
+            Effect::Opaque(opaque) => self.doubt_of(opaque),
+            Effect::Execute(name) => match self.names.executed(name) {
+                Some(effects) => {
+                    effects
+                        .iter()
+                        .for_each(|effect| self.attempted(effect, talk));
+                }
+                None => self.doubt(&[], false),
+            },
             Effect::DrawsNumber => self.after.drew = true,
             Effect::Unpin(_) => self.may_be_free |= !self.pins.is_empty(),
             _ => {}
@@ -437,7 +464,9 @@ impl State {
 
     fn discarded(&mut self, talk: &mut Conversation) {
         self.touch_all();
-        self.settings = Arc::default();
+        if holds(Rule::DiscardEndsSettings) {
+            self.settings = Arc::default();
+        }
         self.restore_application_name();
         self.meaning = 0;
         self.chosen_level = None;
@@ -462,13 +491,16 @@ impl State {
                 talk.exposed.remove(name.as_bytes());
             }
             // What other sessions had prepared on this connection was struck out as it was sent.
-            None => self.names.clear(),
+            None => {
+                talk.dropped();
+                self.names.clear();
+            }
         }
         self.unpin(PinReason::SqlPrepare);
     }
 
     fn unpin(&mut self, reason: PinReason) {
-        self.may_be_free |= self.pins.contains(reason);
+        self.may_be_free |= self.pins.contains(reason) && holds(Rule::PinsEnd);
         self.pins_pending = true;
     }
 
@@ -488,6 +520,10 @@ impl State {
         ] {
             self.touched.insert(name.into());
         }
+    }
+
+    fn doubt_of(&mut self, opaque: &Opaque) {
+        self.doubt(&opaque.names, opaque.sets_unknown_names());
     }
 
     fn doubt(&mut self, names: &[Box<str>], any_name: bool) {
@@ -524,6 +560,7 @@ impl State {
         if let Some(doubt) = &self.doubt {
             names.extend(doubt.names.iter().map(|name| &**name));
         }
+        names.retain(|_| holds(Rule::CustomSettingsAreAsked));
         Some(Residue::question(names))
     }
 

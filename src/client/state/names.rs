@@ -7,7 +7,7 @@ use ahash::RandomState;
 
 use crate::backend::prepared::{Prepared, Shape};
 use crate::core::exchange::Effects;
-use crate::core::statement::{Statement, Step, WriteReason};
+use crate::core::statement::{Effect, Statement, Step, WriteReason};
 
 /// A session may not name more statements than this.
 pub(in crate::client) const MAX_NAMES: usize = 100_000;
@@ -27,6 +27,8 @@ pub(in crate::client) struct Names {
     /// The texts of the named statements, in bytes.
     bytes: usize,
     named: HashMap<Box<[u8]>, Named, RandomState>,
+    /// What executing an SQL-prepared statement does, by name.
+    in_sql: HashMap<Box<[u8]>, Arc<[Effect]>, RandomState>,
     /// The unnamed statement.
     unnamed: Option<Arc<Prepared>>,
     /// What the client has asked for and is not confirmed yet, in order.
@@ -48,8 +50,8 @@ enum Change {
     Unnamed(Option<Arc<Prepared>>),
     /// A Parse of this name, which was taken.
     InVain(Box<[u8]>),
-    /// A Parse under this name.
-    Parsed(Box<[u8]>),
+    /// A Parse under this name, and what it meant before, if a statement in front of it drops that.
+    Parsed(Box<[u8]>, Option<Named>),
     /// A Close of this name, and what it meant.
     Closed(Box<[u8]>, Option<Named>),
 }
@@ -92,18 +94,13 @@ impl Names {
     }
 
     /// A portal is bound to a statement with these effects.
-    pub(in crate::client) fn bound(
-        &mut self,
-        portal: &[u8],
-        effects: &[Step],
-        shared: &Arc<[Step]>,
-    ) {
+    pub(in crate::client) fn bound(&mut self, portal: &[u8], effects: Arc<[Step]>) {
         if effects.is_empty() {
             if !self.portals.is_empty() && self.portals.remove(portal).is_some() {
                 self.portals_unconfirmed = true;
             }
         } else {
-            self.portals.insert(portal.into(), Arc::clone(shared));
+            self.portals.insert(portal.into(), effects);
             self.portals_unconfirmed = true;
         }
     }
@@ -133,11 +130,26 @@ impl Names {
         self.named.is_empty()
     }
 
-    /// All names, each with its statement.
+    /// All names that the server has confirmed, each with its statement.
     pub(in crate::client) fn all(&self) -> impl Iterator<Item = (&[u8], &Arc<Prepared>)> {
-        self.named
-            .iter()
-            .map(|(name, named)| (&**name, &named.prepared))
+        let parsing = self.unconfirmed.iter().filter_map(|change| match change {
+            Change::Parsed(name, _) => Some(name),
+            _ => None,
+        });
+        let parsing: Vec<_> = parsing.collect();
+        let named = self.named.iter();
+        let confirmed = named.filter(move |(name, _)| !parsing.contains(name));
+        confirmed.map(|(name, named)| (&**name, &named.prepared))
+    }
+
+    /// What was closed, or parsed anew, by messages that the server has not come to yet.
+    fn before(&self) -> impl Iterator<Item = (&Box<[u8]>, &Named)> {
+        self.unconfirmed.iter().filter_map(|change| match change {
+            Change::Closed(name, Some(before)) | Change::Parsed(name, Some(before)) => {
+                Some((name, before))
+            }
+            _ => None,
+        })
     }
 
     /// The client parses a statement; if the server refuses, the name is taken back.
@@ -150,9 +162,11 @@ impl Names {
                 prepared,
                 shape: None,
             };
+            let before = self.remove(name);
             self.bytes += named.prepared.body().len();
             self.named.insert(name.into(), named);
-            self.unconfirmed.push_back(Change::Parsed(name.into()));
+            self.unconfirmed
+                .push_back(Change::Parsed(name.into(), before));
         }
     }
 
@@ -176,11 +190,13 @@ impl Names {
         self.portals_unknown |= std::mem::take(&mut self.portals_unconfirmed);
         while let Some(change) = self.unconfirmed.pop_back() {
             match change {
-                Change::Parsed(name) => drop(self.remove(&name)),
-                Change::Closed(name, Some(named)) => {
-                    self.bytes += named.prepared.body().len();
-                    self.named.insert(name, named);
+                Change::Parsed(name, before) => {
+                    self.remove(&name);
+                    if let Some(before) = before {
+                        self.restore(name, before);
+                    }
                 }
+                Change::Closed(name, Some(named)) => self.restore(name, named),
                 Change::Unnamed(before) => self.unnamed = before,
                 Change::Closed(_, None) | Change::InVain(_) => {}
             }
@@ -198,9 +214,33 @@ impl Names {
         }
     }
 
+    /// `PREPARE name` in SQL.
+    pub(in crate::client) fn prepared(&mut self, name: &str, effects: &Arc<[Effect]>) {
+        if self.in_sql.len() < MAX_NAMES {
+            self.in_sql
+                .insert(name.as_bytes().into(), Arc::clone(effects));
+        }
+    }
+
+    /// What `EXECUTE name` does, if that is known.
+    pub(in crate::client) fn executed(&self, name: &str) -> Option<Arc<[Effect]>> {
+        if let Some(effects) = self.in_sql.get(name.as_bytes()) {
+            return Some(Arc::clone(effects));
+        }
+        let statement = self.named.get(name.as_bytes())?.prepared.statement();
+        let effects = statement.effects.iter().map(|step| step.effect.clone());
+        Some(effects.collect())
+    }
+
     /// `DEALLOCATE name`. True when the name was known.
     pub(in crate::client) fn close(&mut self, name: &[u8]) -> bool {
+        self.in_sql.remove(name);
         self.remove(name).is_some()
+    }
+
+    fn restore(&mut self, name: Box<[u8]>, named: Named) {
+        self.bytes += named.prepared.body().len();
+        self.named.insert(name, named);
     }
 
     fn remove(&mut self, name: &[u8]) -> Option<Named> {
@@ -215,10 +255,16 @@ impl Names {
             .unconfirmed
             .iter()
             .filter_map(|change| match change {
-                Change::Parsed(name) => Some(name.clone()),
+                Change::Parsed(name, _) => Some(name.clone()),
                 _ => None,
             })
             .collect();
+        self.in_sql.clear();
+        for change in &mut self.unconfirmed {
+            if let Change::Parsed(_, before) | Change::Closed(_, before) = change {
+                *before = None;
+            }
+        }
         self.named.retain(|name, _| later.contains(name));
         let bodies = self.named.values().map(|named| named.prepared.body().len());
         self.bytes = bodies.sum();
@@ -233,10 +279,9 @@ impl Names {
 
     /// The client's name of a statement, by its number.
     pub(in crate::client) fn name_of(&self, id: u64) -> Option<&[u8]> {
-        let found = self
-            .named
-            .iter()
-            .find(|(_, named)| named.prepared.id() == id);
+        let is = |named: &Named| named.prepared.id() == id;
+        let mut all = self.named.iter().chain(self.before());
+        let found = all.find(|(_, named)| is(named));
         found.map(|(name, _)| &**name)
     }
 

@@ -228,8 +228,17 @@ fn render_effect(effect: &Effect) -> String {
         Effect::Unpin(reason) => format!("unpin({reason:?})"),
         Effect::Opaque(opaque) => {
             let any = if opaque.any_name { "*" } else { "" };
-            format!("opaque({}{any})", opaque.names.join(","))
+            let parameters = opaque.parameters.iter();
+            let parameters: String = parameters.map(|number| format!("${number}")).collect();
+            format!("opaque({}{any}{parameters})", opaque.names.join(","))
         }
+        Effect::Prepare { name, effects } => {
+            let effects: Vec<_> = effects.iter().map(render_effect).collect();
+            format!("prepare({name}: {})", effects.join(" "))
+        }
+        Effect::Execute(name) => format!("execute({name})"),
+        Effect::Declare => "declare".into(),
+        Effect::PrimaryOnly => "primary_only".into(),
         Effect::NamesStatements => "names".into(),
         Effect::DrawsNumber => "draws".into(),
         Effect::AsksNumber => "asks_number".into(),

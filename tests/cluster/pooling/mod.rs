@@ -2,6 +2,7 @@
 //! sessions keep the connections changing hands.
 
 mod encodings;
+mod found;
 mod long;
 mod pinned;
 mod pipelines;
