@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::aftermath::Aftermath;
+use super::aftermath::{Aftermath, Doubt};
 use super::lost::Aborted;
 use super::names::Names;
 use crate::backend::server::Conversation;
@@ -25,15 +25,6 @@ const APPLICATION_NAME: &str = "application_name";
 const IDLE_TIMEOUT: &str = "idle_session_timeout";
 /// Custom settings with longer names are not asked for, in bytes.
 const LONGEST_NAME: usize = 256;
-
-/// What ran that cannot be told: the server is asked before the connection serves anybody else.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Doubt {
-    /// Custom settings that may have been made.
-    names: BTreeSet<Box<str>>,
-    /// A name may have been made up.
-    any_name: bool,
-}
 
 /// A session's own state.
 #[derive(Debug)]
