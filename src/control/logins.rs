@@ -19,9 +19,9 @@ use crate::shared::cluster::ClusterState;
 use crate::shared::logins::Changed;
 
 /// Between two looks.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(150);
 /// A pause is at least so many times as long as the look before it took.
-const REST: u32 = 20;
+const REST: u32 = 5;
 /// Pause before a lost node is looked at again.
 const RETRY: Duration = Duration::from_secs(1);
 /// Bound on one look.

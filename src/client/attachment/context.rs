@@ -8,9 +8,10 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::routing::Places;
 use crate::client::cancels::Slot;
+use crate::client::connection::batch::Batch;
 use crate::client::relay::LookAfter;
 use crate::client::worker::{Database, Worker};
-use crate::core::statement::Renew;
+use crate::core::statement::{Effect, Renew};
 use crate::shared::registry::Entry;
 
 /// One for each session.
@@ -30,6 +31,18 @@ impl Context {
     pub(in crate::client) fn node_name(&self, node: u16) -> String {
         let names = &self.worker.common.start.node_names;
         names.get(usize::from(node)).cloned().unwrap_or_default()
+    }
+
+    /// Databases that are to be dropped, renamed or copied may have nobody connected to them.
+    pub(in crate::client) fn renew_before(&self, batch: &Batch) {
+        if batch.has_no_effects() {
+            return;
+        }
+        for effect in batch.effects() {
+            if let Effect::Renew(renew @ Renew::Close(_)) = effect {
+                self.renew(renew);
+            }
+        }
     }
 
     /// What sessions that begin later find has changed: connections of before are not given to them.

@@ -25,7 +25,7 @@ use crate::core::exchange::TransactionStatus;
 use crate::core::mutant::{Rule, holds};
 use crate::core::route::NodeSet;
 use crate::core::route::Replay;
-use crate::core::statement::{Access, Effect, Renew, WriteReason};
+use crate::core::statement::{Access, WriteReason};
 use crate::error::{Kind, Problem};
 use crate::wire::frame::HEADER;
 use crate::wire::reply::Reply;
@@ -262,7 +262,7 @@ impl Session {
     async fn relay(&mut self, batch: &mut Batch) -> Result<(), Ending> {
         let mut exclude = NodeSet::default();
         let mut attempts = 0;
-        self.renew_before(batch);
+        self.context.renew_before(batch);
         loop {
             attempts += 1;
             let moves = self
@@ -371,18 +371,6 @@ impl Session {
                     outcome::abandon(held, &self.context).await;
                     return Err(Ending::Problem(problem));
                 }
-            }
-        }
-    }
-
-    /// Databases that are to be dropped, renamed or copied may have nobody connected to them.
-    fn renew_before(&self, batch: &Batch) {
-        if batch.has_no_effects() {
-            return;
-        }
-        for effect in batch.effects() {
-            if let Effect::Renew(renew @ Renew::Close(_)) = effect {
-                self.context.renew(renew);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What a session's statements have brought about that others are still to act upon.
 
+use std::collections::BTreeSet;
+
 use crate::core::statement::Renew;
 
 /// What statements have brought about beyond the session's own state, since it was last dealt with.
@@ -19,4 +21,13 @@ pub(in crate::client) struct Aftermath {
     pub(in crate::client) renamed: bool,
     /// Idle connections of before are to be renewed.
     pub(in crate::client) renew: Vec<Renew>,
+}
+
+/// What ran that cannot be told: the server is asked before the connection serves anybody else.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Doubt {
+    /// Custom settings that may have been made.
+    pub(super) names: BTreeSet<Box<str>>,
+    /// A name may have been made up.
+    pub(super) any_name: bool,
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::aftermath::Aftermath;
+use self::aftermath::{Aftermath, Doubt};
 use self::last_route::LastRoute;
 use self::lost::Aborted;
 use self::names::Names;
@@ -30,15 +30,6 @@ const APPLICATION_NAME: &str = "application_name";
 const IDLE_TIMEOUT: &str = "idle_session_timeout";
 /// Custom settings with longer names are not asked for, in bytes.
 const LONGEST_NAME: usize = 256;
-
-/// What ran that cannot be told: the server is asked before the connection serves anybody else.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Doubt {
-    /// Custom settings that may have been made.
-    names: BTreeSet<Box<str>>,
-    /// A name may have been made up.
-    any_name: bool,
-}
 
 /// A session's own state.
 #[derive(Debug)]
