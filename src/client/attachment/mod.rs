@@ -9,7 +9,7 @@ pub(super) mod shapes;
 use std::sync::Arc;
 
 use self::routing::{Failure, LastRoute, MAX_ATTEMPTS, Need};
-use super::connection::batch::Batch;
+use super::connection::batch::{Batch, End};
 use super::connection::{Connection, OWN_BOUND};
 use super::session::context::Context;
 use super::session::state::State;
@@ -255,7 +255,9 @@ fn need(state: &State, context: &Context, batch: &Batch, exclude: NodeSet) -> Ne
     if let Some(read_only) = batch.read_only_transaction()
         && (write_reason.is_none() || write_reason == Some(WriteReason::Transaction))
     {
-        (access, write_reason) = match read_only {
+        // What follows in the same pipeline comes before anything could be moved.
+        let whole = matches!(batch.end, End::Query | End::Sync);
+        (access, write_reason) = match read_only && whole {
             true => (Access::Read, None),
             false => (Access::Write, Some(WriteReason::Transaction)),
         };
