@@ -56,8 +56,8 @@ const DOCUMENTED: &[Documented] = &[
     Documented {
         reason: "in a failed transaction a statement that its server connection has yet to parse is \
              refused for the transaction's sake, before its own faults are looked at",
-        is_it: |act, direct, proxied| {
-            matches!(act, Act::Extended { .. }) && direct.tag == b'E' && is_error(proxied, "25P02")
+        is_it: |_, direct, proxied| {
+            matches!(direct.tag, b'E' | b't' | b'T' | b'n' | b'2') && is_error(proxied, "25P02")
         },
     },
 ];

@@ -360,6 +360,12 @@ pub(super) async fn expose_names(
         .await
     {
         Ok(()) => Ok(()),
+        // One of them is no longer understood, which is nobody's question.
+        Err(OwnQueryError::Refused(_))
+            if server.talk.exchange.status() == TransactionStatus::Idle =>
+        {
+            Ok(())
+        }
         Err(OwnQueryError::Refused(frame)) => Err(Failure::Said(frame)),
         Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
     }
