@@ -6,7 +6,7 @@ BENCH_ARGS ?=
 FUZZ_SCRIPTS ?= 20000
 FUZZ_SEED ?= $(shell date +%s)
 
-.PHONY: help setup demo test fuzz bench check clean
+.PHONY: help setup demo test fuzz mutants bench check clean
 
 help: ## lists these
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -23,7 +23,10 @@ test: setup ## formatting, lints and every test, with a total
 
 fuzz: setup ## a million random statements through the proxy, beside the same directly at PostgreSQL
 	CAUSEWAY_FUZZ_SCRIPTS=$(FUZZ_SCRIPTS) CAUSEWAY_FUZZ_SEED=$(FUZZ_SEED) \
-		$(CARGO) test --test fuzzer the_proxy -- --nocapture
+		$(CARGO) test --test fuzzer the_proxy -- --nocapture --include-ignored
+
+mutants: ## the same with one rule of pooling switched off at a time, which must be noticed
+	$(CARGO) test --test fuzzer a_rule -- --nocapture --include-ignored
 
 bench: setup ## the benchmarks, as ratios against peers
 	$(CARGO) bench --bench peers -- $(BENCH_ARGS)

@@ -41,6 +41,9 @@ pub struct CancelTarget {
 /// packet, so that they are what RESET, SET … TO DEFAULT and DISCARD ALL return to.
 pub type StartupSettings = Arc<[(String, String)]>;
 
+/// Statements under a client's own names, with their numbers.
+pub type Exposed = HashMap<Box<[u8]>, u64>;
+
 /// What is said on a server connection: what was sent, what is owed for it, what is prepared.
 #[derive(Debug, Default)]
 pub struct Conversation {
@@ -65,10 +68,10 @@ pub struct Conversation {
     /// Everything prepared was dropped, or may have been: a name may still be taken.
     pub forgotten: bool,
     /// What is held and exposed after all if the message that drops everything fails.
-    shelved: Option<Box<(Held, HashMap<Box<[u8]>, u64>)>>,
+    shelved: Option<Box<(Held, Exposed)>>,
     /// Statements that are prepared under a client's own names, for SQL that speaks of them: with their
     /// numbers.
-    pub exposed: HashMap<Box<[u8]>, u64>,
+    pub exposed: Exposed,
     /// ParameterStatus since the login, where it differs from what was said then.
     pub reported: Vec<(String, String)>,
     /// Notifications that came while something of our own was asked, as whole frames.

@@ -299,6 +299,14 @@ pub struct Step {
 }
 
 impl Effect {
+    /// Whether it ends a transaction and begins the next.
+    pub fn chains(&self) -> bool {
+        matches!(
+            self,
+            Self::End { chain: true } | Self::Rollback { chain: true }
+        )
+    }
+
     /// Whether it concerns a setting of Causeway's own, which no server knows.
     pub fn is_own(&self) -> bool {
         matches!(self, Self::SetOwn { .. } | Self::ShowOwn(_))

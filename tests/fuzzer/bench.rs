@@ -116,7 +116,7 @@ pub struct Proxy {
 impl Proxy {
     pub fn start() -> Self {
         let yaml = format!(
-            "listen: 127.0.0.1:0\nworkers: 2\npool: {{ size: {POOL}, wait_timeout: 2s }}\n{}",
+            "listen: 127.0.0.1:0\nworkers: 2\npool: {{ size: {POOL}, wait_timeout: 8s }}\n{}",
             // A busy machine is not a failed node.
             cluster()
                 .yaml()

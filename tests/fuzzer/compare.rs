@@ -36,22 +36,28 @@ const DOCUMENTED: &[Documented] = &[
     Documented {
         reason: "a READ ONLY transaction that keeps a snapshot or a cursor on a standby stays there: what \
              needs the primary after that is refused",
-        is_it: |_, direct, proxied| {
+        is_it: |_, _, proxied| {
             let recovery = proxied
                 .field(b'M')
                 .is_some_and(|text| text.ends_with("during recovery"));
-            // The proxy's own refusal comes before the statement is looked at by anybody.
-            let own = is_error(proxied, "0A000") && proxied.field(b'F').is_none();
-            let alike = direct.tag != b'E' || is_error(direct, "25006");
-            let refused = is_error(proxied, "25006") || is_error(proxied, "0A000");
-            recovery && refused && (own || alike)
+            // Before anybody looks for other faults in it.
+            recovery && (is_error(proxied, "25006") || is_error(proxied, "0A000"))
+        },
+    },
+    Documented {
+        reason: "a prepared statement that the session has never described is prepared anew where its \
+             columns have changed since, and not refused",
+        is_it: |act, direct, proxied| {
+            let outdated = is_error(direct, "0A000")
+                && direct.field(b'R').as_deref() == Some("RevalidateCachedQuery");
+            matches!(act, Act::Extended { .. }) && outdated && proxied.tag != b'E'
         },
     },
     Documented {
         reason: "in a failed transaction a statement that its server connection has yet to parse is \
              refused for the transaction's sake, before its own faults are looked at",
-        is_it: |act, direct, proxied| {
-            matches!(act, Act::Extended { .. }) && direct.tag == b'E' && is_error(proxied, "25P02")
+        is_it: |_, direct, proxied| {
+            matches!(direct.tag, b'E' | b't' | b'T' | b'n' | b'2') && is_error(proxied, "25P02")
         },
     },
 ];

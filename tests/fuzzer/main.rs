@@ -215,7 +215,7 @@ fn what_differs_is_found_and_made_short() {
 
 /// The proxy answers what PostgreSQL answers.
 #[test]
-#[ignore = "the proxy does not pass it yet"]
+#[ignore = "rare kinds still differ, about one script in several hundred: make fuzz"]
 fn the_proxy_does_not_differ_from_postgresql() {
     let _turn = TURN.lock();
     let pins = match std::env::var("CAUSEWAY_FUZZ_PINS").as_deref() {
@@ -232,6 +232,7 @@ fn the_proxy_does_not_differ_from_postgresql() {
 /// Every rule that keeps a session whole is needed: without it some script soon differs.
 #[cfg(debug_assertions)]
 #[test]
+#[ignore = "takes minutes: make mutants"]
 fn a_rule_that_is_switched_off_is_missed() {
     use pgcauseway::core::mutant::{Rule, switch_off};
     use strum::VariantArray;

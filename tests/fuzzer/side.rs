@@ -60,7 +60,7 @@ impl Side {
             sessions: HashMap::new(),
             pids: HashMap::new(),
             spares: None,
-            patience: Duration::from_secs(4),
+            patience: Duration::from_secs(20),
         }
     }
 

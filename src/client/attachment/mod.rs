@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use self::context::Context;
 use self::routing::{Failure, Need};
-use super::connection::batch::Batch;
+use super::connection::batch::{Batch, End};
 use super::connection::{Connection, OWN_BOUND};
 use super::state::State;
 use super::state::last_route::LastRoute;
@@ -269,7 +269,9 @@ fn need(state: &State, context: &Context, batch: &Batch, exclude: NodeSet) -> Ne
     if let Some(read_only) = batch.read_only_transaction()
         && (write_reason.is_none() || write_reason == Some(WriteReason::Transaction))
     {
-        (access, write_reason) = match read_only {
+        // What follows in the same pipeline comes before anything could be moved.
+        let whole = matches!(batch.end, End::Query | End::Sync);
+        (access, write_reason) = match read_only && whole {
             true => (Access::Read, None),
             false => (Access::Write, Some(WriteReason::Transaction)),
         };
@@ -374,6 +376,12 @@ pub(super) async fn expose_names(
         .await
     {
         Ok(()) => Ok(()),
+        // One of them is no longer understood, which is nobody's question.
+        Err(OwnQueryError::Refused(_))
+            if server.talk.exchange.status() == TransactionStatus::Idle =>
+        {
+            Ok(())
+        }
         Err(OwnQueryError::Refused(frame)) => Err(Failure::Said(frame)),
         Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
     }

@@ -330,13 +330,7 @@ impl Batch {
 
     /// Whether all it runs is the end of a transaction and the beginning of the next.
     pub(in crate::client) fn only_chains(&self) -> bool {
-        let chains = |effect: &Effect| {
-            matches!(
-                effect,
-                Effect::End { chain: true } | Effect::Rollback { chain: true }
-            )
-        };
-        self.statements == 1 && self.effects().any(chains)
+        self.statements == 1 && self.effects().any(Effect::chains)
     }
 
     /// Whether its first statement is a ROLLBACK.

@@ -167,8 +167,12 @@ impl State {
             return 0;
         }
         if self.pins.contains(PinReason::TemporaryObject) {
-            return self.own_meaning;
+            return self.own_meaning ^ self.settings_meaning();
         }
+        self.settings_meaning()
+    }
+
+    fn settings_meaning(&self) -> u64 {
         if self.transaction.changes().next().is_none() {
             return self.meaning;
         }
@@ -374,6 +378,7 @@ impl State {
     /// ReadyForQuery.
     pub(in crate::client) fn ready(&mut self, status: TransactionStatus, talk: &Conversation) {
         let idle = status == TransactionStatus::Idle;
+        self.names.ready();
         if idle {
             self.names.transaction_ended();
         }

@@ -1,6 +1,6 @@
 //! The prepared statements that a client knows by its own names.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use ahash::RandomState;
@@ -20,10 +20,10 @@ const MOST_BYTES: usize = 1 << 30;
 pub(in crate::client) struct Names {
     /// Portals whose statements have effects; few have.
     portals: HashMap<Box<[u8]>, Arc<[Step]>, RandomState>,
-    /// Portals were bound in messages that are not confirmed yet.
-    portals_unconfirmed: bool,
-    /// A portal may be another than is known here, since its Bind may have been skipped.
-    portals_unknown: bool,
+    /// Portals that were bound in messages that are not confirmed yet.
+    portals_unconfirmed: Vec<Box<[u8]>>,
+    /// Portals that may be others than is known here, since their Bind may have been skipped.
+    portals_unknown: HashSet<Box<[u8]>, RandomState>,
     /// The texts of the named statements, in bytes.
     bytes: usize,
     named: HashMap<Box<[u8]>, Named, RandomState>,
@@ -95,19 +95,22 @@ impl Names {
 
     /// A portal is bound to a statement with these effects.
     pub(in crate::client) fn bound(&mut self, portal: &[u8], effects: Arc<[Step]>) {
+        if !self.portals_unknown.is_empty() {
+            self.portals_unknown.remove(portal);
+        }
         if effects.is_empty() {
             if !self.portals.is_empty() && self.portals.remove(portal).is_some() {
-                self.portals_unconfirmed = true;
+                self.portals_unconfirmed.push(portal.into());
             }
         } else {
             self.portals.insert(portal.into(), effects);
-            self.portals_unconfirmed = true;
+            self.portals_unconfirmed.push(portal.into());
         }
     }
 
     /// What executing a portal does to the session.
     pub(in crate::client) fn portal(&self, portal: &[u8]) -> Effects {
-        if self.portals_unknown {
+        if !self.portals_unknown.is_empty() && self.portals_unknown.contains(portal) {
             return Some(Arc::clone(&Statement::unseen(WriteReason::Command).effects));
         }
         if self.portals.is_empty() {
@@ -116,13 +119,21 @@ impl Names {
         self.portals.get(portal).cloned()
     }
 
+    /// What was bound so far was accepted, or has failed.
+    pub(in crate::client) fn ready(&mut self) {
+        if !self.portals_unconfirmed.is_empty() {
+            self.portals_unconfirmed.clear();
+        }
+    }
+
     /// Portals end with the transaction.
     pub(in crate::client) fn transaction_ended(&mut self) {
         if !self.portals.is_empty() {
             self.portals.clear();
         }
-        self.portals_unconfirmed = false;
-        self.portals_unknown = false;
+        if !self.portals_unknown.is_empty() {
+            self.portals_unknown.clear();
+        }
     }
 
     /// Whether the session has named nothing.
@@ -187,7 +198,8 @@ impl Names {
 
     /// An error: what was not confirmed never happened.
     pub(in crate::client) fn failed(&mut self) {
-        self.portals_unknown |= std::mem::take(&mut self.portals_unconfirmed);
+        self.portals_unknown
+            .extend(self.portals_unconfirmed.drain(..));
         while let Some(change) = self.unconfirmed.pop_back() {
             match change {
                 Change::Parsed(name, before) => {

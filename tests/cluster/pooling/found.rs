@@ -99,6 +99,17 @@ fn a_setting_whose_name_is_a_parameter_pins_nobody() {
 }
 
 #[test]
+fn an_error_in_a_transaction_of_the_extended_protocol_pins_nobody() {
+    let proxy = one_connection();
+    let (mut one, mut other) = (proxy.wire(), proxy.wire());
+    let run_text = |text: &str| [parse("", text), run("", &[]), sync()];
+    assert_eq!(one.exchange(&run_text("BEGIN")), "1 2 C[BEGIN] Z[T]");
+    assert_eq!(one.ask("SELECT 1 / 0"), "E[22012] Z[E]");
+    assert_eq!(one.exchange(&run_text("ROLLBACK")), "1 2 C[ROLLBACK] Z[I]");
+    assert_eq!(other.value("SELECT 7"), "7", "and there is a connection");
+}
+
+#[test]
 fn what_is_executed_by_its_name_in_sql_is_known() {
     let proxy = one_connection();
     let (mut one, mut other) = (proxy.wire(), proxy.wire());
