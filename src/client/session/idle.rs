@@ -126,7 +126,7 @@ pub(super) async fn listen(
             "terminating connection: causeway is shutting down",
         ))),
         Lost::Server => {
-            let Some(held) = held.take() else {
+            let Some(mut held) = held.take() else {
                 return Ok(());
             };
             if outlives {
@@ -134,7 +134,11 @@ pub(super) async fn listen(
                 return Ok(());
             }
             let node = held.node_name().clone();
+            let farewell = held.server().talk.farewell.take();
             held.discard(context);
+            if let Some(frame) = farewell {
+                return Err(Ending::Said(frame));
+            }
             Err(Ending::Problem(Problem::fatal(
                 Kind::ConnectionFailure,
                 format!("the server connection to node {node} that this session held was lost"),

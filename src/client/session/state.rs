@@ -291,6 +291,7 @@ impl State {
             | Effect::NamesStatements
             | Effect::DiscardPlans
             | Effect::Notify
+            | Effect::Terminates
             | Effect::Listen(_)
             | Effect::Unlisten(_)
             | Effect::SetOwn { .. }
