@@ -76,6 +76,8 @@ pub struct Conversation {
     pub reported: Vec<(String, String)>,
     /// Notifications that came while something of our own was asked, as whole frames.
     pub unasked: Vec<u8>,
+    /// The words with which it left in the middle of an answer, as a frame.
+    pub farewell: Option<Vec<u8>>,
 }
 
 impl Conversation {

@@ -132,7 +132,11 @@ impl Residue {
             let (Some(kind), Some(value)) = (field(0), field(2)) else {
                 continue;
             };
-            let name = || std::str::from_utf8(field(1).unwrap_or_default()).map(Box::from);
+            // The server shows some names with capitals (`DateStyle`); by what a SET says they are the same.
+            let name = || {
+                std::str::from_utf8(field(1).unwrap_or_default())
+                    .map(|name| Box::from(name.to_ascii_lowercase()))
+            };
             match kind {
                 b"setting" | b"fixed" | b"custom" => {
                     let Ok(name) = name() else { continue };
@@ -187,6 +191,7 @@ mod tests {
     fn an_answer_tells_settings_role_and_pins() {
         let rows = [
             row("setting", "work_mem", Some("7MB")),
+            row("setting", "DateStyle", Some("ISO, MDY")),
             row("fixed", "log_statement", Some("all")),
             row("custom", "app.tenant", Some("a")),
             row("custom", "app.none", None),
@@ -199,7 +204,10 @@ mod tests {
         ];
         let residue = Residue::read(&rows);
         let names: Vec<_> = residue.settings.iter().map(|(name, _)| &**name).collect();
-        assert_eq!(names, ["work_mem", "log_statement", "app.tenant"]);
+        assert_eq!(
+            names,
+            ["work_mem", "datestyle", "log_statement", "app.tenant"]
+        );
         assert_eq!(residue.role, None);
         let pins: Vec<_> = residue.pins.iter().collect();
         assert_eq!(pins, [PinReason::AdvisoryLock, PinReason::Settings]);

@@ -189,6 +189,8 @@ pub enum Effect {
     AsksNumber,
     /// Sends notifications (`NOTIFY`, `pg_notify`).
     Notify,
+    /// `pg_terminate_backend`: the server process that it ends may be the session's own.
+    Terminates,
     /// `LISTEN channel`, beside its pin.
     Listen(Box<str>),
     /// `UNLISTEN channel`, or all of them.

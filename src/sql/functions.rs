@@ -9,7 +9,7 @@ use crate::core::statement::{Effect, Opaque, PinReason, WriteReason};
 
 use super::catalog::Catalog;
 use super::settings::custom;
-use super::system::{asks_about_node, runs_any_text};
+use super::system::{asks_about_node, runs_any_text, tells_role};
 use super::verdict::Verdict;
 
 /// Adds what one call means for its statement. `once` if it runs once when the statement succeeds,
@@ -81,6 +81,11 @@ fn by_name(name: &str, call: &FuncCall, once: bool, verdict: &mut Verdict) {
             verdict.write(WriteReason::VolatileFunction);
             verdict.effect(Effect::Notify);
         }
+        "current_setting" => current_setting(call, verdict),
+        "pg_terminate_backend" => {
+            verdict.write(WriteReason::VolatileFunction);
+            verdict.effect(Effect::Terminates);
+        }
         _ if runs_any_text(name) => verdict.opaque(&Arc::default()),
         _ if asks_about_node(name) => verdict.write(WriteReason::SessionState),
         _ if always_writes(name) => verdict.write(WriteReason::VolatileFunction),
@@ -118,6 +123,21 @@ fn set_config(call: &FuncCall, verdict: &mut Verdict) {
         },
     };
     verdict.opaque(&Arc::new(opaque));
+}
+
+/// `current_setting(name)`: some settings say what the node is, and the session's is the primary.
+fn current_setting(call: &FuncCall, verdict: &mut Verdict) {
+    let [name, _] = arguments(call, ["setting_name", "missing_ok"]);
+    let of_node = match constant(name) {
+        Some(ConstValue::String(name)) => {
+            verdict.literal = true;
+            tells_role(&name.to_ascii_lowercase())
+        }
+        _ => true,
+    };
+    if of_node {
+        verdict.write(WriteReason::SessionState);
+    }
 }
 
 /// The arguments of a call by place, or by their names.

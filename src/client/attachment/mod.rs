@@ -352,11 +352,7 @@ pub(super) async fn expose_names(
     context: &Context,
     batch: &Batch,
 ) -> Result<(), Failure> {
-    if batch.has_no_effects()
-        || !batch
-            .effects()
-            .any(|effect| *effect == Effect::NamesStatements)
-    {
+    if !batch.names_statements() {
         return Ok(());
     }
     let server = held.server();

@@ -312,6 +312,20 @@ impl Batch {
         self.effects.is_empty()
     }
 
+    /// Whether a statement that it runs, parses or describes speaks of prepared statements by name: what
+    /// such a statement returns is settled when it is parsed.
+    pub(in crate::client) fn names_statements(&self) -> bool {
+        let speaks = |step: &Step| step.effect == Effect::NamesStatements;
+        let learns = |message: &&Message| matches!(message.tag, b'P' | b'D');
+        self.effects.iter().any(|steps| steps.iter().any(speaks))
+            || self
+                .messages
+                .iter()
+                .filter(learns)
+                .filter_map(|message| message.prepared.as_ref())
+                .any(|prepared| prepared.statement().effects.iter().any(speaks))
+    }
+
     /// Leaves nothing but the Sync that ends it; gives how many bytes stand before that.
     pub(in crate::client) fn reduce_to_sync(&mut self) -> usize {
         let before = self.length - HEADER;

@@ -79,7 +79,8 @@ impl ServerReply<'_> {
                     let told = self.forward(&chunk[run..before]);
                     return (chunk.len(), told);
                 }
-                // The connection is as good as lost, and so is this statement; the session is not.
+                // The connection is as good as lost, and so is this statement; the session need not be.
+                self.talk.farewell = Some(bytes.to_vec());
                 let told = self.forward(&chunk[run..before]);
                 return (chunk.len(), told.and(Err(Fault::Server)));
             }

@@ -169,8 +169,11 @@ pub(super) async fn listen(
                 Lost::Over => over(held, context),
                 _ => None,
             };
+            let farewell = held.as_mut();
+            let farewell = farewell.and_then(|held| held.server().talk.farewell.take());
             let problem = over.unwrap_or_else(|| kept::lost(&node.unwrap_or_default()));
-            Err(leave(held, context, problem))
+            let ending = leave(held, context, problem);
+            Err(farewell.map_or(ending, Ending::Said))
         }
     }
 }

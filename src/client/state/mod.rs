@@ -304,6 +304,7 @@ impl State {
             | Effect::PrimaryOnly
             | Effect::DiscardPlans
             | Effect::Notify
+            | Effect::Terminates
             | Effect::Listen(_)
             | Effect::Unlisten(_)
             | Effect::SetOwn { .. }

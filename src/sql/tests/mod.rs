@@ -30,6 +30,7 @@ const VOLATILE: &[&str] = &[
     "pg_is_in_recovery",
     "pg_notify",
     "pg_sleep",
+    "pg_terminate_backend",
     "pg_try_advisory_lock_shared",
     "pg_try_advisory_xact_lock",
     "random",
@@ -42,6 +43,7 @@ const VOLATILE: &[&str] = &[
 const HARMLESS: &[&str] = &[
     "btrim",
     "count",
+    "current_setting",
     "extract",
     "generate_series",
     "like_escape",
@@ -243,6 +245,7 @@ fn render_effect(effect: &Effect) -> String {
         Effect::DrawsNumber => "draws".into(),
         Effect::AsksNumber => "asks_number".into(),
         Effect::Notify => "notify".into(),
+        Effect::Terminates => "terminates".into(),
         Effect::Listen(channel) => format!("listen({channel})"),
         Effect::Unlisten(Some(channel)) => format!("unlisten({channel})"),
         Effect::Unlisten(None) => "unlisten_all".into(),

@@ -159,6 +159,28 @@ fn settings_made_by_functions_stay_with_the_session() {
     }
 }
 
+/// The server shows some names with capitals: `DateStyle`, `IntervalStyle`, `TimeZone`.
+#[test]
+fn a_setting_is_one_however_its_name_is_written() {
+    let busy = Busy::start();
+    let mut wire = busy.proxy.wire();
+    let default = wire.value("SHOW datestyle");
+    for round in 0..5 {
+        wire.run("SET datestyle = 'SQL, DMY'");
+        wire.run("DO $$ BEGIN PERFORM 1; END $$");
+        wire.run("SET DateStyle = 'German'");
+        for _ in 0..10 {
+            let shown = wire.value("SELECT current_setting('datestyle')");
+            assert_eq!(shown, "German, DMY", "round {round}");
+        }
+        wire.run("RESET datestyle");
+        for _ in 0..10 {
+            let shown = wire.value("SELECT current_setting('datestyle')");
+            assert_eq!(shown, default, "round {round}");
+        }
+    }
+}
+
 #[test]
 fn roles_stay_with_their_session() {
     let busy = Busy::start();
