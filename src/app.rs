@@ -26,6 +26,7 @@ use crate::control::store::OpenError;
 use crate::control::{catalogs, monitor::NodeMonitor};
 use crate::core::route::MAX_NODES;
 use crate::core::topology::NodeId;
+use crate::descriptors::{Descriptors, Shares};
 use crate::logging::Switch;
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
@@ -33,6 +34,7 @@ use crate::shared::maintenance::Maintenance;
 use crate::shared::operator::OperatorState;
 use crate::shared::pause::Pause;
 use crate::shared::registry::Connections;
+use crate::strangers::Strangers;
 use maintenance::Maintainer;
 
 /// Sessions in the middle of a transaction may take this long to end it at a shutdown.
@@ -58,6 +60,12 @@ pub enum AppError {
     /// A node's agent cannot be spoken to.
     #[error("prepare for the agent of node {node}: {reason}")]
     Agent { node: String, reason: String },
+    /// The limit of open files leaves no room for clients.
+    #[error(
+        "the limit of open files, {limit}, leaves no room for clients beside {servers} connections to \
+         servers: raise it (LimitNOFILE= of systemd, ulimit -n)"
+    )]
+    Descriptors { limit: usize, servers: usize },
     /// The rules of sessions cannot be derived.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -124,6 +132,7 @@ pub async fn run(
         return Err(AppError::TooManyNodes(config.nodes.len()));
     }
     let workers = config.workers.unwrap_or_else(default_workers).max(1);
+    let shares = shares(&config)?;
     let start = StartConfig::of(&config);
     let metrics = Arc::new(Metrics::new(&start.node_names, workers)?);
     metrics.pools.size.set(config.pool.size as i64);
@@ -175,6 +184,8 @@ pub async fn run(
         console: Arc::new(state.clone()),
         connections,
         cancels: Cancels::default(),
+        strangers: Strangers::new(shares.strangers),
+        most_clients: shares.clients,
         draining: CancellationToken::new(),
         grace: SHUTDOWN_GRACE,
         greetings: Default::default(),
@@ -244,6 +255,26 @@ pub async fn run(
     tracker.wait().await;
     tracing::info!("causeway has ended");
     Ok(())
+}
+
+/// What the limit of open files leaves to clients: less than is configured is said, nothing is an error.
+fn shares(config: &Config) -> Result<Shares, AppError> {
+    let descriptors = Descriptors::present();
+    let (limit, wanted) = (descriptors.limit(), config.max_clients);
+    // More users and databases need more: what then comes too late is refused one by one.
+    let servers = config.pool.size.saturating_mul(config.nodes.len());
+    let shares = descriptors.share(wanted, servers);
+    let shares = shares.ok_or(AppError::Descriptors { limit, servers })?;
+    if shares.clients < wanted {
+        tracing::warn!(
+            limit,
+            max_clients = wanted,
+            room = shares.clients,
+            "the limit of open files leaves room for fewer clients than max_clients: raise it \
+             (LimitNOFILE= of systemd, ulimit -n)"
+        );
+    }
+    Ok(shares)
 }
 
 /// One event loop for every two cores: the servers and the clients need some as well, and a second

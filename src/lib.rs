@@ -27,6 +27,7 @@ pub mod control;
 // For all.
 pub mod clock;
 pub mod config;
+mod descriptors;
 pub mod error;
 mod file;
 mod http;
@@ -34,6 +35,7 @@ pub mod logging;
 pub mod metrics;
 mod pg;
 pub mod process;
+mod strangers;
 pub mod tls;
 
 // Wiring and commands.

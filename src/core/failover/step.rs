@@ -114,9 +114,12 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Prolongs a node's lease when a quarter of it is gone, if its agent answers.
+    /// Prolongs a node's lease when a quarter of it is gone, if its agent answers, or its server does: a
+    /// status that comes late is no reason to let a healthy primary's lease run out.
     pub(super) fn renew(&mut self, node: NodeId) {
-        if self.agent(node).is_none() || !self.policy.has_agent(node) {
+        let server = self.answer(node);
+        let leads = server.is_some_and(|answer| answer.primary().is_some());
+        if !self.policy.has_agent(node) || self.agent(node).is_none() && !leads {
             return;
         }
         let facts = self.observation.node(node);

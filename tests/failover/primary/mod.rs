@@ -10,6 +10,7 @@ mod record;
 mod replication;
 mod resolve;
 mod resume;
+mod strangers;
 mod switchover;
 
 use std::ops::Range;
