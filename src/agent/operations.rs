@@ -60,7 +60,7 @@ impl Failure {
 impl From<Denied> for Failure {
     fn from(denied: Denied) -> Self {
         let code = match denied {
-            Denied::StaleEpoch { .. } => RefusalCode::StaleEpoch,
+            Denied::StaleEpoch { .. } | Denied::Stopped(_) => RefusalCode::StaleEpoch,
             Denied::OtherHolder { .. } => RefusalCode::OtherHolder,
             Denied::Expired => RefusalCode::Expired,
             Denied::Late => RefusalCode::Late,
@@ -188,8 +188,10 @@ impl Agent {
         self.jobs.cancel();
         let within = Duration::from_millis(asked.timeout_ms).min(LONGEST);
         let stopped = self.server.stop(asked.mode, within);
-        if stopped.is_ok() {
-            self.state.fence(asked.epoch)?;
+        match (&stopped, asked.mode) {
+            (Ok(_), StopMode::Fast) => self.state.stopped(asked.epoch)?,
+            (Ok(_), StopMode::Immediate) => self.state.fence(asked.epoch)?,
+            (Err(_), _) => {}
         }
         // What was promised is on disk before it is answered, whether or not the server obeyed.
         self.state.persist()?;

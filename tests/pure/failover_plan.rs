@@ -51,6 +51,7 @@ fn policy() -> FailoverPolicy {
         lease_us: 3 * SECOND,
         margin_us: SECOND / 2,
         settle_us: 0,
+        checkpoint_us: 300 * SECOND,
         drain_us: 5 * SECOND,
         stop_us: 30 * SECOND,
         routing_lease_us: 0,
@@ -160,6 +161,7 @@ impl Case {
             open_transactions: 0,
             holding: false,
             fence_command_done: None,
+            checkpoint_ended: None,
             heartbeat_us: Some(NOW - SECOND / 10),
         };
         Self {

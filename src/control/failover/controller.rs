@@ -353,7 +353,10 @@ impl Controller {
 
 /// The primary is alive for others and not for this proxy.
 fn is_cut_off(view: View<'_, '_>) -> bool {
-    let serving = matches!(view.record.phase, Phase::Steady | Phase::Following);
+    let serving = matches!(
+        view.record.phase,
+        Phase::Steady | Phase::Following | Phase::Checkpointing { .. }
+    );
     let Some(primary) = view.record.primary.filter(|_| serving) else {
         return false;
     };

@@ -72,8 +72,9 @@ impl Executor {
                 self.run(*node, &[HEARTBEAT]).await
             }
             Act::Checkpoint(node) => {
-                self.checkpoint(*node);
-                Ok(())
+                let ended = self.checkpoint(*node).await;
+                self.facts.checkpoint_ended(*node, epoch);
+                ended
             }
             Act::Fence(node) => self.fence(*node, epoch).await,
             Act::Stop { node, how } => {
@@ -154,22 +155,14 @@ impl Executor {
         bounded(async { Ok(client.batch_execute(promote).await?) }).await
     }
 
-    fn checkpoint(&self, node: NodeId) {
-        let Ok(server) = self.node(node) else { return };
-        let (server, monitor) = (server.clone(), self.config.monitor.clone());
-        tokio::spawn(async move {
-            let work = async {
-                let client = server_poller::connect(&server, &monitor, CONTROL).await?;
-                client.batch_execute("CHECKPOINT").await
-            };
-            match tokio::time::timeout(Duration::from_secs(60), work).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(node = server.name, reason = %CommandError::from(error), "checkpoint");
-                }
-                Err(_) => tracing::warn!(node = server.name, "checkpoint: not done in 60 s"),
-            }
-        });
+    async fn checkpoint(&self, node: NodeId) -> Result<(), CommandError> {
+        let client = self.connect(node).await?;
+        let bound = Duration::from_micros(self.policy.checkpoint_us);
+        let work = client.batch_execute("CHECKPOINT");
+        match tokio::time::timeout(bound, work).await {
+            Ok(ended) => Ok(ended?),
+            Err(_) => Err(CommandError(format!("not done in {bound:?}"))),
+        }
     }
 
     async fn fence(&self, node: NodeId, epoch: u64) -> Result<(), CommandError> {

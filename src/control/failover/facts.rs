@@ -30,6 +30,7 @@ pub(super) struct Facts {
 struct LatestFacts {
     nodes: Vec<NodeFacts>,
     fence_command_done: Option<(NodeId, u64)>,
+    checkpoint_ended: Option<(NodeId, u64)>,
     heartbeat_us: Option<u64>,
     open: Option<(NodeId, OpenTransactions)>,
 }
@@ -101,6 +102,7 @@ impl Facts {
             open_transactions: frame.open_transactions,
             holding: frame.holding,
             fence_command_done: known.fence_command_done,
+            checkpoint_ended: known.checkpoint_ended,
             heartbeat_us: known.heartbeat_us,
         }
     }
@@ -252,6 +254,11 @@ impl Facts {
 
     pub(super) fn fenced_by_command(&self, id: NodeId, epoch: u64) {
         self.known.lock().fence_command_done = Some((id, epoch));
+        self.changed.notify_one();
+    }
+
+    pub(super) fn checkpoint_ended(&self, id: NodeId, epoch: u64) {
+        self.known.lock().checkpoint_ended = Some((id, epoch));
         self.changed.notify_one();
     }
 

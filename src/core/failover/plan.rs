@@ -67,6 +67,7 @@ fn advance(step: &mut Step<'_>) {
             failover::promote(step, &failed, proof, candidate);
         }
         Phase::Restoring(failed) => failover::restore(step, &failed),
+        Phase::Checkpointing { to } => switchover::checkpoint(step, to),
         Phase::Draining { to } => switchover::drain(step, to),
         Phase::Stopping { to } => switchover::stop(step, to),
         Phase::CatchingUp { to, checkpoint } => switchover::catch_up(step, to, checkpoint),

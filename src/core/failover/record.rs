@@ -58,6 +58,12 @@ pub enum Phase {
     Following,
     /// Nobody can take over: the old primary is started again.
     Restoring(FailedPrimary),
+    /// Switchover 0: the primary writes what it has in memory to its disk, so that it stops quickly.
+    /// Clients notice nothing.
+    Checkpointing {
+        /// Who is to lead.
+        to: NodeId,
+    },
     /// Switchover 1: new transactions are held, running ones may end.
     Draining {
         /// Who is to lead.
@@ -205,7 +211,10 @@ impl Record {
     /// The node that clients may write to, if there is one at present.
     pub fn serving(&self) -> Option<NodeId> {
         match self.phase {
-            Phase::Steady | Phase::Following | Phase::Draining { .. } => self.primary,
+            Phase::Steady
+            | Phase::Following
+            | Phase::Checkpointing { .. }
+            | Phase::Draining { .. } => self.primary,
             _ => None,
         }
     }
@@ -214,7 +223,7 @@ impl Record {
     pub fn holds(&self) -> bool {
         !matches!(
             self.phase,
-            Phase::Looking | Phase::Steady | Phase::Following
+            Phase::Looking | Phase::Steady | Phase::Following | Phase::Checkpointing { .. }
         )
     }
 
@@ -277,7 +286,7 @@ impl Record {
 
 impl Phase {
     /// All short names.
-    pub const LABELS: [&'static str; 10] = [
+    pub const LABELS: [&'static str; 11] = [
         "looking",
         "steady",
         "fencing",
@@ -285,6 +294,7 @@ impl Phase {
         "promoting",
         "following",
         "restoring",
+        "checkpointing",
         "draining",
         "stopping",
         "catching_up",
@@ -300,6 +310,7 @@ impl Phase {
             Self::Promoting(..) => "promoting",
             Self::Following => "following",
             Self::Restoring(_) => "restoring",
+            Self::Checkpointing { .. } => "checkpointing",
             Self::Draining { .. } => "draining",
             Self::Stopping { .. } => "stopping",
             Self::CatchingUp { .. } => "catching_up",
@@ -323,6 +334,7 @@ impl Phase {
                 Self::Promoting(failed(f)?, *proof, Candidate { node, ..*candidate })
             }
             Self::Restoring(f) => Self::Restoring(failed(f)?),
+            Self::Checkpointing { to } => Self::Checkpointing { to: place(*to)? },
             Self::Draining { to } => Self::Draining { to: place(*to)? },
             Self::Stopping { to } => Self::Stopping { to: place(*to)? },
             Self::CatchingUp { to, checkpoint } => Self::CatchingUp {

@@ -130,6 +130,16 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// A primary that is well goes on: its lease is prolonged, and its standbys hear of it.
+    pub(super) fn keep(&mut self, primary: NodeId) {
+        self.renew(primary);
+        let due_us = self.policy.timeout_us / 4;
+        let sent = self.observation.heartbeat_us;
+        if sent.is_none_or(|sent_us| self.observation.since_us(sent_us) >= due_us) {
+            self.act(Act::Heartbeat(primary));
+        }
+    }
+
     /// Has a node's agent grant a lease before its server is to lead: also when one was asked for just
     /// now in an older epoch, in which it led or stood by, and which says nothing of this one.
     pub(super) fn grant(&mut self, node: NodeId) {

@@ -27,6 +27,8 @@ pub struct Observation {
     pub holding: bool,
     /// The node and epoch of the latest `fence_command` of this process that exited with 0.
     pub fence_command_done: Option<(NodeId, u64)>,
+    /// The node and epoch of this process's latest CHECKPOINT that has ended, well or not.
+    pub checkpoint_ended: Option<(NodeId, u64)>,
     /// When the latest heartbeat was sent.
     pub heartbeat_us: Option<u64>,
 }

@@ -5,7 +5,7 @@
 use super::following::{follow_all, settled};
 use super::{failover, quarantine, rejoin, switchover, synchronous};
 use crate::core::failover::candidate::replaceable;
-use crate::core::failover::command::{Act, Event};
+use crate::core::failover::command::Event;
 use crate::core::failover::facts::primary_health::{Health, judge};
 use crate::core::failover::policy::Mode;
 use crate::core::failover::record::{Cause, Phase, RequestKind};
@@ -84,7 +84,6 @@ fn take_request(step: &mut Step<'_>, primary: NodeId) -> bool {
 }
 
 fn well(step: &mut Step<'_>, primary: NodeId) {
-    let (observation, policy) = (step.observation, step.policy);
     let Some(answer) = step.answer(primary) else {
         return;
     };
@@ -96,12 +95,7 @@ fn well(step: &mut Step<'_>, primary: NodeId) {
         step.report(Event::Found { primary, timeline });
     }
     step.release();
-    step.renew(primary);
-    let due_us = policy.timeout_us / 4;
-    let sent = observation.heartbeat_us;
-    if sent.is_none_or(|sent_us| observation.since_us(sent_us) >= due_us) {
-        step.act(Act::Heartbeat(primary));
-    }
+    step.keep(primary);
     let name = step.name(primary);
     step.say(format!("{name} leads on timeline {}", answer.timeline));
     synchronous::maintain(step, primary, answer);

@@ -108,6 +108,8 @@ pub(super) enum Action {
     /// Another proxy is elected; the first does not know yet.
     Elect(usize),
     AskSwitchover,
+    /// A clean stop, or a crash's recovery, comes to its end.
+    Complete(usize),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -191,6 +193,9 @@ impl State {
             if world.clone().stream(node) && !(node == 2 && self.twins()) {
                 actions.push(Action::Stream(node));
             }
+            if world.is_busy(node) {
+                actions.push(Action::Complete(node));
+            }
             let server = &world.servers[node];
             if server.run == Run::Frozen || server.host != Host::Up {
                 actions.push(Action::Thaw(node));
@@ -216,7 +221,7 @@ impl State {
             if node == 2 && self.twins() {
                 continue;
             }
-            let lives = self.world.lives(node);
+            let lives = self.world.lives(node) || self.world.is_busy(node);
             for kind in &setup.kinds {
                 match kind {
                     Kind::Crash if lives => {
@@ -270,6 +275,7 @@ impl State {
                 | Action::Thaw(_)
                 | Action::Mend
                 | Action::AskSwitchover
+                | Action::Complete(_)
         )
     }
 
@@ -355,6 +361,7 @@ impl State {
                 self.check(setup, before);
             }
             Action::Write(node) => self.world.write(node),
+            Action::Complete(node) => self.world.complete(node),
             // As far as it gets, and acknowledged as soon as it may be.
             Action::Stream(node) => while self.world.stream(node) {},
             Action::Thaw(node) => {
@@ -454,6 +461,12 @@ impl State {
             for _ in 0..3 {
                 for index in 0..state.proxies.len() {
                     state.pump(setup, index);
+                }
+                for node in (0..NODES)
+                    .filter(|node| state.world.is_busy(*node))
+                    .collect::<Vec<_>>()
+                {
+                    state.act(setup, Action::Complete(node));
                 }
                 for node in 0..NODES {
                     while state.world.clone().stream(node) {

@@ -20,6 +20,10 @@ pub(super) enum Run {
     Up,
     /// SIGSTOP of the server; its agent lives.
     Frozen,
+    /// A clean stop that has begun: no client is served, standbys still receive.
+    Stopping,
+    /// A start that has begun: it recovers from a crash.
+    Starting,
     Down,
 }
 
@@ -130,7 +134,9 @@ impl World {
     }
 
     fn linked(&self, standby: usize, from: usize) -> bool {
-        self.lives(standby) && self.lives(from) && !self.peers_cut(standby, from)
+        let server = &self.servers[from];
+        let sends = server.host == Host::Up && matches!(server.run, Run::Up | Run::Stopping);
+        self.lives(standby) && sends && !self.peers_cut(standby, from)
     }
 
     /// A primary writes; with no rule it acknowledges at once.
@@ -283,7 +289,7 @@ impl World {
             }),
             Act::StartAsPrimary(node) => self.agent(*node, epoch, |server| {
                 if server.run == Run::Down {
-                    server.run = Run::Up;
+                    server.run = Run::Starting;
                 }
             }),
             Act::StartAsStandby { node, primary } => self.agent(*node, epoch, |server| {
@@ -368,20 +374,39 @@ impl World {
             return true;
         }
         if how == Stop::Fast {
-            if server.run == Run::Frozen {
-                return false;
+            // It ends when it does, and is told what is under way already.
+            match server.run {
+                Run::Frozen => return false,
+                Run::Up => self.servers[index].run = Run::Stopping,
+                _ => {}
             }
-            let place = server.wal.len();
-            self.servers[index].wal.push(Entry::Shutdown(self.reigns));
-            for standby in 0..NODES {
-                if self.servers[standby].receiver == Some(index) {
-                    while self.servers[standby].wal.len() <= place && self.stream(standby) {}
-                }
-            }
-            self.servers[index].checkpoint = Some(place);
+            return true;
         }
         self.servers[index].run = Run::Down;
         true
+    }
+
+    /// What takes its time is done: a clean stop, or a crash's recovery.
+    pub(super) fn complete(&mut self, index: usize) {
+        if self.servers[index].run == Run::Starting {
+            self.servers[index].run = Run::Up;
+            return;
+        }
+        let place = self.servers[index].wal.len();
+        self.servers[index].wal.push(Entry::Shutdown(self.reigns));
+        for standby in 0..NODES {
+            if self.servers[standby].receiver == Some(index) {
+                while self.servers[standby].wal.len() <= place && self.stream(standby) {}
+            }
+        }
+        self.servers[index].checkpoint = Some(place);
+        self.servers[index].run = Run::Down;
+    }
+
+    /// Whether something takes its time there.
+    pub(super) fn is_busy(&self, node: usize) -> bool {
+        let server = &self.servers[node];
+        server.host == Host::Up && matches!(server.run, Run::Stopping | Run::Starting)
     }
 
     fn rejoin(&mut self, node: NodeId, primary: NodeId, epoch: u64) -> bool {
