@@ -23,7 +23,7 @@ use crate::config::{Config, Live};
 use crate::control::agent_client::AgentClient;
 use crate::control::failover::{self, Controller};
 use crate::control::store::OpenError;
-use crate::control::{catalogs, monitor::NodeMonitor};
+use crate::control::{catalogs, leaving, monitor::NodeMonitor};
 use crate::core::route::MAX_NODES;
 use crate::core::topology::NodeId;
 use crate::descriptors::{Descriptors, Shares};
@@ -225,6 +225,11 @@ pub async fn run(
         };
         let controller = Controller::open(shared, settings, agents(&config)?).await?;
         tracker.spawn(controller.run(stop_control.clone()));
+    } else {
+        let names = config.nodes.iter().map(|node| node.name.clone());
+        let agents = names.zip(agents(&config)?);
+        let agents = agents.filter_map(|(node, agent)| Some((node, agent?)));
+        tracker.spawn(leaving::release_all(agents.collect(), stop_control.clone()));
     }
     tracker.spawn(reload(maintenance, signals.reload, stop_control.clone()));
     tracker.spawn(tidy(Arc::clone(&common), stop_control.clone()));

@@ -216,6 +216,16 @@ impl Ledger {
         })
     }
 
+    /// Ends the rule of leases.
+    pub fn release(&self, epoch: u64) -> Result<Self, Denied> {
+        self.check(epoch)?;
+        Ok(Self {
+            highest_epoch: epoch,
+            status: LeaseStatus::Ungoverned,
+            stopped_in: self.stopped_in,
+        })
+    }
+
     /// Notes an epoch under which something else is asked for.
     pub fn admit(&self, epoch: u64) -> Result<Self, Denied> {
         self.check(epoch)?;
@@ -350,6 +360,18 @@ mod tests {
         assert!(again.admit_primary(2, s(102)).is_ok());
         // Its own epoch repeated changes nothing.
         assert_eq!(fenced.fence(2), Ok(fenced));
+    }
+
+    #[test]
+    fn released_the_server_is_left_alone_and_an_older_renewal_changes_nothing() {
+        let released = leased(4, s(100)).release(5).unwrap();
+        assert!(!released.is_governed() && !released.forbids_primary(s(900)));
+        assert!(released.grant(ask(4, "a"), None, s(101), true).is_err());
+        let restored = Ledger::restored(released.to_remember(), s(500));
+        assert!(!restored.is_governed() && restored.highest_epoch() == 5);
+        let again = released.grant(ask(6, "a"), None, s(101), true).unwrap();
+        assert!(again.forbids_primary(s(105)));
+        assert!(leased(4, s(100)).release(3).is_err());
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 use super::api::{
-    Lease, LeaseAnswer, LeaseRequest, Postmaster, RefusalCode, Role, StartAnswer, StartRequest,
-    Status, StopAnswer, StopMode, StopRequest,
+    Lease, LeaseAnswer, LeaseRequest, Postmaster, RefusalCode, ReleaseAnswer, ReleaseRequest, Role,
+    StartAnswer, StartRequest, Status, StopAnswer, StopMode, StopRequest,
 };
 use super::enforcer::LatestLook;
 use super::fencing_lease::{Denied, Grant, Ledger};
@@ -171,6 +171,18 @@ impl Agent {
             lease: lease.ok_or(Denied::Late)?,
             clock_ms: clock::milliseconds(now),
         })
+    }
+
+    /// Leaves the server alone from now on.
+    pub(super) fn release(&self, asked: &ReleaseRequest) -> Result<ReleaseAnswer, Failure> {
+        let was_governed = self.state.ledger().is_governed();
+        self.state.change(|ledger, _| ledger.release(asked.epoch))?;
+        tracing::info!(
+            epoch = asked.epoch,
+            was_governed,
+            "the server is governed by no lease any more"
+        );
+        Ok(ReleaseAnswer { was_governed })
     }
 
     /// Fences and stops the server.

@@ -23,7 +23,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{
-    self, LeaseRequest, Refusal, RefusalCode, RejoinRequest, StartRequest, StopRequest,
+    self, LeaseRequest, Refusal, RefusalCode, RejoinRequest, ReleaseRequest, StartRequest,
+    StopRequest,
 };
 use super::operations::{Agent, Failure};
 use crate::descriptors::Descriptors;
@@ -161,6 +162,7 @@ fn pages(agent: Arc<Agent>) -> Router {
     Router::new()
         .route(api::STATUS, get(status))
         .route(api::LEASE, post(lease))
+        .route(api::RELEASE, post(release))
         .route(api::STOP, post(stop))
         .route(api::START, post(start))
         .route(api::REJOIN, post(rejoin))
@@ -211,6 +213,16 @@ async fn lease(State(agent): State<Arc<Agent>>, Body(asked): Body<LeaseRequest>)
         agent
             .clone()
             .blocking(move |agent| agent.lease(&asked))
+            .await,
+    )
+}
+
+async fn release(State(agent): State<Arc<Agent>>, Body(asked): Body<ReleaseRequest>) -> Response {
+    answer(
+        &agent,
+        agent
+            .clone()
+            .blocking(move |agent| agent.release(&asked))
             .await,
     )
 }

@@ -16,8 +16,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::agent::api::{
-    self, Job, LeaseAnswer, LeaseRequest, Refusal, RefusalCode, RejoinRequest, Source, StartAnswer,
-    StartRequest, Status, StopAnswer, StopMode, StopRequest,
+    self, Job, LeaseAnswer, LeaseRequest, Refusal, RefusalCode, RejoinRequest, ReleaseAnswer,
+    ReleaseRequest, Source, StartAnswer, StartRequest, Status, StopAnswer, StopMode, StopRequest,
 };
 use crate::config::{AgentUrl, Agents, Secret};
 use crate::http::{self, Asked, Carried, Sender};
@@ -160,6 +160,12 @@ impl AgentClient {
             Err(_) => *self.clock.lock() = None,
         }
         answer
+    }
+
+    /// Has the server left alone from now on, whatever it runs as.
+    pub async fn release(&self, epoch: u64, within: Duration) -> Result<ReleaseAnswer, AgentError> {
+        self.post(api::RELEASE, &ReleaseRequest { epoch }, within)
+            .await
     }
 
     /// Stops the server; returns once no process of it is left. The agent is given `within`.

@@ -3,6 +3,7 @@
 pub mod agent_client;
 pub mod catalogs;
 pub mod failover;
+pub mod leaving;
 pub mod monitor;
 mod pace;
 mod probe;

@@ -126,8 +126,10 @@ fn facts(answer: ServerAnswer, postmaster: Postmaster) -> NodeFacts {
             at_us: NOW - SECOND / 10,
             epoch: 4,
             postmaster,
+            governed: true,
         }),
         renewal_us: Some(NOW - SECOND / 10),
+        release_us: None,
         start_us: None,
         job: RejoinJob::None,
         drained: false,
@@ -144,6 +146,7 @@ impl Case {
         record.primary = Some(PG1);
         record.timeline = Timeline(1);
         record.phase = Phase::Steady;
+        record.governed = [PG1, PG2, PG3].into();
         let nodes = vec![
             facts(primary(1, 0x4000), Postmaster::Primary),
             facts(standby(1, PG1, 0x4000), Postmaster::Standby),
@@ -222,6 +225,7 @@ impl Case {
                 checkpoint,
                 crashed: false,
             },
+            governed: true,
         });
         self
     }
@@ -494,6 +498,13 @@ fn fencing() -> Vec<(&'static str, Case)> {
                 .detached()
                 .with(|case| case.node(PG1).renewal_us = Some(NOW - 4 * SECOND)),
         ),
+        (
+            "its agent does not answer, and was never known to keep a lease",
+            hung().detached().with(|case| {
+                case.node(PG1).renewal_us = Some(NOW - 4 * SECOND);
+                case.record.governed.clear();
+            }),
+        ),
         ("standbys are still attached", hung()),
         (
             "it answers again, and nothing was done to it",
@@ -684,6 +695,7 @@ fn serving() -> Vec<(&'static str, Case)> {
 }
 
 fn switching() -> Vec<(&'static str, Case)> {
+    let checkpointing = || Case::new().phase(Phase::Checkpointing { to: PG2 });
     let draining = || Case::new().phase(Phase::Draining { to: PG2 });
     let stopping = || Case::new().phase(Phase::Stopping { to: PG2 });
     let at = Lsn(0x4000);
@@ -732,6 +744,16 @@ fn switching() -> Vec<(&'static str, Case)> {
             "an operator asks for FAILOVER",
             Case::new().asked(RequestKind::Failover, None),
         ),
+        ("the checkpoint is under way", checkpointing()),
+        (
+            "the checkpoint has ended",
+            checkpointing().with(|case| case.seen.checkpoint_ended = Some((PG1, 4))),
+        ),
+        (
+            "the checkpoint has not ended, and the time is up",
+            checkpointing().with(late(300 * SECOND)),
+        ),
+        ("the primary dies", checkpointing().stopped(PG1, None)),
         (
             "transactions are open",
             draining().with(|case| case.seen.open_transactions = 3),

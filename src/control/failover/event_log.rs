@@ -174,6 +174,7 @@ impl EventLog {
             leads,
             leader,
             fences: fences.collect(),
+            governed: record.governed.iter().map(name).collect(),
             quarantine: quarantine.collect(),
             why: why.clone(),
         });

@@ -102,6 +102,7 @@ impl Executor {
                 primary,
                 copy,
             } => self.rejoin(*node, *primary, *copy, epoch).await,
+            Act::ReleaseLease(node) => self.release(*node, epoch).await,
             Act::RenewLease(node) => {
                 let agent = self.agent(*node)?;
                 asked(self.lease(*node, agent, epoch)).await
@@ -120,6 +121,13 @@ impl Executor {
         let lease = Duration::from_micros(self.policy.lease_us);
         let asked = agent.lease(epoch, &self.name, lease, LEASE_BOUND);
         asked.await
+    }
+
+    /// From now on its agent lets the server of a node alone.
+    pub(super) async fn release(&self, node: NodeId, epoch: u64) -> Result<(), CommandError> {
+        let agent = self.agent(node)?;
+        self.facts.releasing(node);
+        asked(agent.release(epoch, BOUND)).await
     }
 
     /// How long a stop or a start may take.

@@ -174,7 +174,9 @@ impl Facts {
                 |answer: &AgentAnswer| matches!(answer.postmaster, Postmaster::Stopped { .. });
             let news = node.job != job
                 || node.agent.as_ref().is_none_or(|before| {
-                    stopped(before) != stopped(&answer) || before.epoch != answer.epoch
+                    stopped(before) != stopped(&answer)
+                        || before.epoch != answer.epoch
+                        || before.governed != answer.governed
                 });
             node.agent = Some(answer);
             node.job = job;
@@ -231,6 +233,15 @@ impl Facts {
         let now = self.now_us();
         self.change(id, |node| {
             node.renewal_us = Some(now);
+            false
+        });
+    }
+
+    /// It may be without a lease from now on.
+    pub(super) fn releasing(&self, id: NodeId) {
+        let now = self.now_us();
+        self.change(id, |node| {
+            node.release_us = Some(now);
             false
         });
     }

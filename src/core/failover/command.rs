@@ -76,6 +76,8 @@ pub enum Act {
     /// which *the agent* gave the answer that this plan has read: a renewal that comes late
     /// prolongs nothing.
     RenewLease(NodeId),
+    /// Ask an agent to let its server run without a lease, whatever it runs as.
+    ReleaseLease(NodeId),
     /// Write something small on the primary, so that standbys receive something.
     Heartbeat(NodeId),
     /// `CHECKPOINT`: so that `pg_rewind` finds the timeline in the control file, or that a clean stop is
@@ -92,7 +94,7 @@ impl Act {
             // A shutdown checkpoint, a crash's recovery, and what an operator's command does, take as long
             // as they take.
             Self::Stop { how, .. } => *how == Stop::Fast,
-            Self::StartAsPrimary(_) | Self::Fence(_) => true,
+            Self::StartAsPrimary(_) | Self::Fence(_) | Self::ReleaseLease(_) => true,
             // A standby that comes back while others serve.
             Self::StartAsStandby { primary, .. } => primary.is_some(),
             _ => false,

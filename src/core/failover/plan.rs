@@ -37,6 +37,7 @@ pub fn plan(view: View<'_, '_>) -> Plan {
         return Plan::idle(view.record, "another proxy decides");
     }
     let mut step = Step::begin(view);
+    step.note_governed();
     // Phases that need no command are passed through at once.
     for _ in 0..MOST_STEPS {
         let before = step.next.phase.clone();

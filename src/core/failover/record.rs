@@ -3,7 +3,7 @@
 //! There are no clock readings in it: the next reader has another clock. Nodes are numbers into the
 //! record's own list of names, because another proxy may list them in another order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,10 @@ pub struct Record {
     /// `synchronous_standby_names` is, or was, managed here: without quorum it is reset.
     #[serde(default)]
     pub sync_managed: bool,
+    /// Nodes whose agents are known to stop a primary whose lease has run out. One whose agent was never
+    /// reached, or has been told that nobody decides any more, does not.
+    #[serde(default)]
+    pub governed: BTreeSet<NodeId>,
     /// Nodes that serve nothing and are not promoted until they have been rejoined.
     pub quarantine: BTreeMap<NodeId, Quarantined>,
     /// The operator's request that is being worked on.
@@ -202,6 +206,7 @@ impl Record {
             phase: Phase::Looking,
             sync: SyncState::default(),
             sync_managed: false,
+            governed: BTreeSet::new(),
             quarantine: BTreeMap::new(),
             request: None,
             answered_request: None,
@@ -277,6 +282,11 @@ impl Record {
             primary: self.primary.map(place).transpose()?,
             phase: self.phase.renumbered(&place)?,
             sync,
+            governed: self
+                .governed
+                .iter()
+                .filter_map(|node| place(*node).ok())
+                .collect(),
             quarantine: quarantine.collect(),
             request: self.request.map(request).transpose()?,
             ..self.clone()

@@ -140,6 +140,24 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// Notes whose agents keep leases, by their own word since they were last released.
+    pub(super) fn note_governed(&mut self) {
+        for node in self.policy.ids() {
+            let released = self
+                .observation
+                .node(node)
+                .and_then(|facts| facts.release_us);
+            let Some(agent) = self.agent(node) else {
+                continue;
+            };
+            if !agent.governed {
+                self.next.governed.remove(&node);
+            } else if released.is_none_or(|released_us| released_us < agent.at_us) {
+                self.next.governed.insert(node);
+            }
+        }
+    }
+
     /// Has a node's agent grant a lease before its server is to lead: also when one was asked for just
     /// now in an older epoch, in which it led or stood by, and which says nothing of this one.
     pub(super) fn grant(&mut self, node: NodeId) {

@@ -4,12 +4,14 @@
 mod clients;
 mod hung;
 mod killed;
+mod leaving;
 mod lost;
 mod observe;
 mod record;
 mod replication;
 mod resolve;
 mod resume;
+mod slow;
 mod strangers;
 mod switchover;
 

@@ -171,6 +171,7 @@ fn agent(world: &World, node: usize) -> AgentAnswer {
     AgentAnswer {
         at_us: us(world.now),
         epoch: server.agent_epoch,
+        governed: server.governed,
         postmaster: match server.run {
             Run::Down => Postmaster::Stopped {
                 checkpoint,

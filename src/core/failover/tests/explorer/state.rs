@@ -22,6 +22,8 @@ pub(super) struct Setup {
     pub(super) kinds: Vec<Kind>,
     pub(super) writes: u8,
     pub(super) ticks: u8,
+    /// No agent has been given a lease yet: the proxies have just come, or come back.
+    pub(super) fresh: bool,
     /// An operator asks for a switchover at some moment.
     pub(super) switchover: bool,
     pub(super) mutant: Mutant,
@@ -52,6 +54,8 @@ pub(super) enum Mutant {
     ForgetsRules,
     /// Takes a lease for run out before it has.
     CountsLeasesShort,
+    /// Reckons that a lease runs out where none was ever granted.
+    BelievesInLeases,
     /// Promotes with one standby seen, whoever may hold what was acknowledged.
     TrustsAnyone,
 }
@@ -65,6 +69,7 @@ impl Setup {
             kinds: vec![Kind::Crash, Kind::Freeze, Kind::Cut, Kind::Proxy],
             writes: 1,
             ticks: 3,
+            fresh: false,
             switchover: false,
             mutant: Mutant::None,
         }
@@ -151,6 +156,10 @@ impl State {
         record.primary = Some(NodeId(0));
         record.timeline = Timeline(1);
         record.phase = Phase::Steady;
+        match setup.fresh {
+            true => world.servers[0].governed = false,
+            false => record.governed = [NodeId(0)].into(),
+        }
         if setup.is_quorum() {
             let rule = Some(CommitRule {
                 needed: 1,
@@ -560,6 +569,9 @@ fn mutate(
                     };
                 }
             }
+        }
+        Mutant::BelievesInLeases => {
+            planned.next.governed.insert(NodeId(0));
         }
         Mutant::ForgetsRules => planned.next.sync.settle(),
         Mutant::TrustsAnyone => {

@@ -31,13 +31,17 @@ fn play_at(setup: &Setup, slow: bool, script: &[&[Action]]) -> String {
 
 /// A clean stop, or a recovery, ends as soon as it has begun, unless it is `slow`.
 fn settle(setup: &Setup, slow: bool, state: &mut State, text: &mut String) {
+    let mut asked = Vec::new();
     for _ in 0..20 {
         let before = (state.record.clone(), state.told.why.clone());
         state.act(setup, Think(0));
         let told = state.tell(Think(0));
         let news = (&state.record, &state.told.why) != (&before.0, &before.1);
         let busy = !state.proxies[0].queue.is_empty();
-        if news || busy {
+        // An errand is asked for until its end is seen.
+        let again = !news && state.told.commands == asked;
+        asked.clone_from(&state.told.commands);
+        if news || busy && !again {
             *text += &told;
         }
         while !state.proxies[0].queue.is_empty() {
@@ -50,7 +54,7 @@ fn settle(setup: &Setup, slow: bool, state: &mut State, text: &mut String) {
             *text += &state.tell(Complete(node));
             continue;
         }
-        if !news && !busy {
+        if !news && (!busy || again) {
             return;
         }
     }

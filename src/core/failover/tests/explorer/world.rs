@@ -58,6 +58,8 @@ pub(super) struct Server {
     pub(super) rule: Option<CommitRule>,
     /// The tick at which the agent stops a primary.
     pub(super) lease_until: u8,
+    /// And whether it does.
+    pub(super) governed: bool,
     pub(super) agent_epoch: u64,
     pub(super) control_epoch: u64,
     pub(super) checkpoint: Option<usize>,
@@ -95,6 +97,7 @@ impl World {
             heard: 0,
             rule: None,
             lease_until: LEASE,
+            governed: index == 0,
             agent_epoch: 0,
             control_epoch: 0,
             checkpoint: None,
@@ -261,7 +264,7 @@ impl World {
     pub(super) fn enforce(&mut self) {
         let (agents, now) = (self.agents, self.now);
         for server in &mut self.servers {
-            let due = server.primary && server.lease_until <= now;
+            let due = server.primary && server.governed && server.lease_until <= now;
             if agents && due && server.host == Host::Up && server.run != Run::Down {
                 server.run = Run::Down;
                 server.checkpoint = None;
@@ -285,6 +288,7 @@ impl World {
             Act::Promote(node) => self.promote(usize::from(node.0), epoch),
             Act::Stop { node, how } => self.stop(usize::from(node.0), *how, epoch),
             Act::RenewLease(node) => self.agent(*node, epoch, |server| {
+                server.governed = true;
                 server.lease_until = server.lease_until.max(answered + LEASE);
             }),
             Act::StartAsPrimary(node) => self.agent(*node, epoch, |server| {
