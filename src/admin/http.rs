@@ -41,6 +41,8 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
         .route("/api/events", get(events::stream))
         .route("/api/switchover", post(orders::switchover))
         .route("/api/failover", post(orders::failover))
+        .route("/api/failover/pause", post(orders::pause))
+        .route("/api/failover/resume", post(orders::resume))
         .route("/api/reload", post(requests::reload))
         .route("/api/drain", post(requests::drain))
         .route("/api/undrain", post(requests::undrain))

@@ -124,8 +124,13 @@ fn summary(status: &Value) -> String {
     } else {
         let _ = writeln!(
             out,
-            "\nfailover: {}, {}, epoch {}, primary {}",
+            "\nfailover: {}{}, {}, epoch {}, primary {}",
             text(&failover["mode"]),
+            if failover["paused"] == true {
+                " (paused)"
+            } else {
+                ""
+            },
             text(&failover["phase"]),
             failover["epoch"],
             text(&failover["primary"]),

@@ -791,6 +791,17 @@ fn other_modes() -> Vec<(&'static str, Case)> {
     };
     vec![
         (
+            "failover is paused: the primary is dead",
+            Case::new().stopped(PG1, None).with(|case| {
+                case.record.paused = true;
+                case.node(PG1).renewal_us = Some(NOW - SECOND);
+            }),
+        ),
+        (
+            "an operator asks for PAUSE FAILOVER",
+            Case::new().asked(RequestKind::Pause, None),
+        ),
+        (
             "mode manual: the primary is dead",
             mode(Mode::Manual, Case::new().stopped(PG1, None)),
         ),
@@ -882,12 +893,26 @@ fn the_printed_plan_is_up_to_date() {
 
 #[test]
 fn no_command_touches_a_server_in_observe_mode_or_without_leadership() {
+    let mut observed = Case::new();
+    observed.policy.mode = Mode::Observe;
+    let plan = observed.plan();
+    let released = |node| {
+        plan.commands
+            .iter()
+            .any(|c| c.act == Act::ReleaseLease(node))
+    };
+    assert!([PG1, PG2, PG3].into_iter().all(released) && plan.next.governed.is_empty());
     for (condition, mut case) in rows() {
         case.policy.mode = Mode::Observe;
         for command in case.plan().commands {
+            // An agent that is to let its server be does nothing to it.
             let own = matches!(
                 command.act,
-                Act::Hold | Act::Release | Act::CloseBackends(_) | Act::Report(_)
+                Act::Hold
+                    | Act::Release
+                    | Act::CloseBackends(_)
+                    | Act::Report(_)
+                    | Act::ReleaseLease(_)
             );
             assert!(own, "{condition}: {command:?}");
         }

@@ -82,10 +82,8 @@ impl CommandRunner {
             return;
         };
         self.kept = self.kept.take().filter(|kept| kept.epoch == first.epoch);
-        let renewals = commands
-            .iter()
-            .filter(|command| matches!(command.act, Act::RenewLease(_)));
-        if let Some(latest) = renewals.last() {
+        let renews = |command: &&Command| matches!(command.act, Act::RenewLease(_));
+        if let Some(latest) = commands.iter().rfind(renews) {
             self.kept = Some(latest.clone());
         }
     }

@@ -163,6 +163,7 @@ impl EventLog {
         });
         self.shared.operator.status.set(FailoverStatus {
             mode: self.mode.to_owned(),
+            paused: record.paused,
             phase: record.phase.label().to_owned(),
             epoch: record.epoch,
             primary: record.primary.as_ref().map(name),

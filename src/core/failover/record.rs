@@ -39,6 +39,9 @@ pub struct Record {
     pub governed: BTreeSet<NodeId>,
     /// Nodes that serve nothing and are not promoted until they have been rejoined.
     pub quarantine: BTreeMap<NodeId, Quarantined>,
+    /// Nobody is promoted, by an operator's word: leases are renewed, and what fails is reported.
+    #[serde(default)]
+    pub paused: bool,
     /// The operator's request that is being worked on.
     pub request: Option<Request>,
     /// The latest request that has been answered, so that it is not taken up again.
@@ -193,6 +196,9 @@ pub enum RequestKind {
     Switchover,
     /// Replace the primary now, and accept the loss that `plan` has spoken of.
     Failover,
+    /// Promote nobody until `Resume`, whatever fails.
+    Pause,
+    Resume,
 }
 
 impl Record {
@@ -208,6 +214,7 @@ impl Record {
             sync_managed: false,
             governed: BTreeSet::new(),
             quarantine: BTreeMap::new(),
+            paused: false,
             request: None,
             answered_request: None,
         }

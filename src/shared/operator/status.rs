@@ -9,6 +9,8 @@ use serde::Serialize;
 pub struct FailoverStatus {
     /// The mode in force; empty without a failover section.
     pub mode: String,
+    /// Nobody is promoted, by an operator's word.
+    pub paused: bool,
     /// What is being done.
     pub phase: String,
     /// Rises with every decision about who leads.

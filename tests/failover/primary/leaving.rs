@@ -4,12 +4,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pgcauseway::rig::{Cluster, Proxy};
+use pgcauseway::rig::{Cluster, Proxy, StopMode};
 
 use super::cluster;
 use crate::agent::support::{client, takes_writes};
-use crate::support::http::status;
-use crate::support::status::settled;
+use crate::support::http::{order, status};
+use crate::support::status::{another_leads, leader, settled};
 use crate::support::{BOUND, PROGRAM, block_on, eventually};
 
 /// Twice the lease, and the time in which an agent would stop its server.
@@ -60,6 +60,36 @@ fn a_proxy_that_is_stopped_leaves_its_primary_running() {
     settled(proxy.http());
     eventually("its agent waits for leases again", || governed(&cluster));
     assert_eq!(node.pid(), postmaster);
+}
+
+#[test]
+fn while_failover_is_paused_a_primary_may_be_restarted() {
+    let cluster = cluster("paused");
+    let node = cluster.primary();
+    block_on(node.execute("CREATE TABLE t (id int)")).unwrap();
+    let proxy = super::proxy(&cluster, "");
+    let (code, answer) = order(proxy.http, "/api/failover/pause");
+    assert_eq!(code, 200, "{answer}");
+    assert_eq!(status(proxy.http)["failover"]["paused"], true);
+    block_on(node.stop(StopMode::Fast)).unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < LONG {
+        assert_eq!(leader(proxy.http), "pg1");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    block_on(node.start()).unwrap();
+    let postmaster = node.pid();
+    assert!(postmaster.is_some());
+    let begun = Instant::now();
+    while begun.elapsed() < LONG {
+        assert_eq!(node.pid(), postmaster);
+        assert!(block_on(takes_writes(node)));
+    }
+    assert_eq!(proxy.wire().value("SELECT count(*) > 0 FROM t"), "t");
+    let (code, answer) = order(proxy.http, "/api/failover/resume");
+    assert_eq!(code, 200, "{answer}");
+    node.kill().unwrap();
+    another_leads(proxy.http, "pg1");
 }
 
 /// A proxy is killed, and the next one decides nothing.
