@@ -23,9 +23,10 @@ use crate::config::{Config, Live};
 use crate::control::agent_client::AgentClient;
 use crate::control::failover::{self, Controller};
 use crate::control::store::OpenError;
-use crate::control::{catalogs, logins::LoginWatch, monitor::NodeMonitor};
+use crate::control::{catalogs, leaving, logins::LoginWatch, monitor::NodeMonitor};
 use crate::core::route::MAX_NODES;
 use crate::core::topology::NodeId;
+use crate::descriptors::{Descriptors, Shares};
 use crate::logging::Switch;
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
@@ -33,6 +34,7 @@ use crate::shared::maintenance::Maintenance;
 use crate::shared::operator::OperatorState;
 use crate::shared::pause::Pause;
 use crate::shared::registry::Connections;
+use crate::strangers::Strangers;
 use maintenance::{Maintainer, show_limits};
 use workers::Workers;
 
@@ -53,6 +55,12 @@ pub enum AppError {
     /// More nodes than can be told apart.
     #[error("{0} nodes are configured; at most {MAX_NODES} are supported")]
     TooManyNodes(usize),
+    /// The limit of open files leaves no room for clients.
+    #[error(
+        "the limit of open files, {limit}, leaves no room for clients beside {servers} connections to \
+         servers: raise it (LimitNOFILE= of systemd, ulimit -n)"
+    )]
+    Descriptors { limit: usize, servers: usize },
     /// The failover record cannot be used.
     #[error("open the failover record: {0}")]
     Store(#[from] OpenError),
@@ -161,6 +169,7 @@ impl Proxy {
             return Err(AppError::TooManyNodes(config.nodes.len()));
         }
         let workers = config.workers.unwrap_or_else(workers::by_cores).max(1);
+        let shares = shares(&config)?;
         let start = StartConfig::of(&config);
         let metrics = Arc::new(Metrics::new(&start.node_names, workers)?);
         show_limits(&metrics, &config);
@@ -210,6 +219,8 @@ impl Proxy {
             grace: SHUTDOWN_GRACE,
             greetings: Default::default(),
             definitions: Default::default(),
+            strangers: Strangers::new(shares.strangers),
+            most_clients: shares.clients,
             token: rand::random(),
             workers,
             cluster,
@@ -263,6 +274,11 @@ impl Proxy {
             };
             let controller = Controller::open(shared, settings, agents(&self.config)?).await?;
             tasks.spawn(controller.run(stop.clone()));
+        } else {
+            let names = self.config.nodes.iter().map(|node| node.name.clone());
+            let agents = names.zip(agents(&self.config)?);
+            let agents = agents.filter_map(|(node, agent)| Some((node, agent?)));
+            tasks.spawn(leaving::release_all(agents.collect(), stop.clone()));
         }
         let (maintenance, asked) = (Arc::clone(&self.maintenance), Arc::clone(&signals.reload));
         tasks.spawn(reload(maintenance, asked, stop.clone()));
@@ -273,6 +289,26 @@ impl Proxy {
         }
         Ok(ControlPlane { tasks, stop })
     }
+}
+
+/// What the limit of open files leaves to clients: less than is configured is said, nothing is an error.
+fn shares(config: &Config) -> Result<Shares, AppError> {
+    let descriptors = Descriptors::present();
+    let (limit, wanted) = (descriptors.limit(), config.max_clients);
+    // More users and databases need more: what then comes too late is refused one by one.
+    let servers = config.pool.size.saturating_mul(config.nodes.len());
+    let shares = descriptors.share(wanted, servers);
+    let shares = shares.ok_or(AppError::Descriptors { limit, servers })?;
+    if shares.clients < wanted {
+        tracing::warn!(
+            limit,
+            max_clients = wanted,
+            room = shares.clients,
+            "the limit of open files leaves room for fewer clients than max_clients: raise it \
+             (LimitNOFILE= of systemd, ulimit -n)"
+        );
+    }
+    Ok(shares)
 }
 
 /// The tasks that serve the sessions as a whole.

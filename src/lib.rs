@@ -27,6 +27,7 @@ pub mod control;
 // For all.
 mod clock;
 pub mod config;
+mod descriptors;
 mod error;
 mod file;
 mod http;
@@ -34,6 +35,7 @@ pub mod logging;
 pub mod metrics;
 mod pg;
 pub mod process;
+mod strangers;
 mod tls;
 
 // Wiring and commands.

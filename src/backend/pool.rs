@@ -200,7 +200,9 @@ impl Pool {
         let mut state = self.state.lock();
         let topology = self.shared.cluster.topology();
         // While the node is silent nothing is begun, and nothing is closed: it may have run on.
-        topology.node(self.node).and_then(NodeView::usable)?;
+        if !self.is_usable() {
+            return None;
+        }
         // Rather than take the numbers of a session that is still there, open another connection.
         let is_last_resort = state.open >= self.size();
         loop {
@@ -232,6 +234,10 @@ impl Pool {
     ) -> Result<Lease, AcquireError> {
         if let Some(lease) = self.take_idle(worker, want) {
             return Ok(lease);
+        }
+        if !self.is_usable() {
+            let node = Arc::clone(&self.name);
+            return Err(AcquireError::Gone { node });
         }
         let waiter = {
             let mut state = self.state.lock();
@@ -437,6 +443,12 @@ impl Pool {
             waiting: state.waiting.len(),
             waiting_since: state.longest_waiting(),
         }
+    }
+
+    fn is_usable(&self) -> bool {
+        let topology = self.shared.cluster.topology();
+        let node = topology.node(self.node);
+        node.and_then(NodeView::usable).is_some()
     }
 
     fn size(&self) -> usize {

@@ -24,6 +24,7 @@ use crate::shared::pause::Pause;
 use crate::shared::registry::Connections;
 use crate::sql::catalog::Catalog;
 use crate::sql::{Classifier, Lexical, Skim};
+use crate::strangers::Strangers;
 use crate::wire::frame;
 
 /// Shapes and parameterised texts that are remembered per worker and database.
@@ -60,6 +61,10 @@ pub struct Common {
     pub token: u64,
     /// Number of workers.
     pub workers: usize,
+    /// Who has not logged in yet.
+    pub strangers: Arc<Strangers>,
+    /// How many may have logged in, whatever is configured.
+    pub most_clients: usize,
     /// Cancelled when idle sessions are to end.
     pub draining: CancellationToken,
     /// For so long after that, what is under way may go on.
@@ -86,6 +91,13 @@ pub struct Worker {
 }
 
 impl Common {
+    /// Whether everybody who may has logged in.
+    pub fn is_full(&self) -> bool {
+        let connected = usize::try_from(self.metrics.clients.connections.get()).unwrap_or(0);
+        let known = connected.saturating_sub(self.strangers.count());
+        known > self.rules.load().config.max_clients.min(self.most_clients)
+    }
+
     fn definitions_of(&self, database: &Arc<str>) -> Arc<AtomicU64> {
         if let Some(found) = self.definitions.read().get(database) {
             return Arc::clone(found);

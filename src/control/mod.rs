@@ -3,6 +3,7 @@
 pub mod agent_client;
 pub mod catalogs;
 pub mod failover;
+pub mod leaving;
 pub mod logins;
 pub mod monitor;
 mod pace;

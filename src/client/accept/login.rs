@@ -25,6 +25,7 @@ use crate::core::exchange::TransactionStatus;
 use crate::error::{Kind, Problem};
 use crate::shared::registry::Entry;
 use crate::sql::Lexical;
+use crate::strangers::Stranger;
 use crate::wire::auth::ScramExchange;
 use crate::wire::frame;
 use crate::wire::reply::Reply;
@@ -47,7 +48,7 @@ fn key_length(minor: u16) -> usize {
 }
 
 /// Serves one accepted connection to its end.
-pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
+pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, stranger: Stranger) {
     let Ok(socket) = Socket::new(stream) else {
         return;
     };
@@ -55,7 +56,7 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
         worker: &worker,
         socket,
     };
-    let session = match tokio::time::timeout(LOGIN_BOUND, login.run()).await {
+    let session = match tokio::time::timeout(LOGIN_BOUND, login.run(stranger)).await {
         Ok(Ok(Some(Welcome::Session(ready)))) => Ok(ready),
         Ok(Ok(Some(Welcome::Console { user }))) => {
             return console::serve(&worker, login.socket, &user).await;
@@ -108,17 +109,17 @@ struct Ready {
 }
 
 impl Login<'_> {
-    async fn run(&mut self) -> Result<Option<Welcome>, Refusal> {
-        let Some(hello) = self.startup().await? else {
+    async fn run(&mut self, stranger: Stranger) -> Result<Option<Welcome>, Refusal> {
+        let known = tokio::select! {
+            known = self.introduce() => known?,
+            () = stranger.turned_out().cancelled() => return Err(Refusal::Silent),
+        };
+        drop(stranger);
+        let Some((hello, newest, password)) = known else {
             return Ok(None);
         };
-        let newest = NEWEST_MINOR.min(hello.minor);
-        if hello.minor > NEWEST_MINOR || !hello.unknown_extensions.is_empty() {
-            let reply = Reply::new().negotiate(newest, &hello.unknown_extensions);
-            self.socket.write_all(reply.as_bytes()).await?;
-        }
-        let password = self.authenticate(&hello.user).await?;
         if let Some(kind) = &hello.replication {
+            self.find_room()?;
             let key = key_length(newest);
             let stream =
                 replication::open(self.worker, &mut self.socket, &hello, kind, key, password);
@@ -130,8 +131,35 @@ impl Login<'_> {
             console::admit(admins, &hello.user)?;
             return Ok(Some(Welcome::Console { user: hello.user }));
         }
+        self.find_room()?;
         let ready = self.open(&hello, newest, password).await?;
         Ok(Some(Welcome::Session(Box::new(ready))))
+    }
+
+    /// Who it is, proven; none after a cancel request.
+    async fn introduce(&mut self) -> Result<Option<(Hello, u16, Option<Secret>)>, Refusal> {
+        let Some(hello) = self.startup().await? else {
+            return Ok(None);
+        };
+        let newest = NEWEST_MINOR.min(hello.minor);
+        if hello.minor > NEWEST_MINOR || !hello.unknown_extensions.is_empty() {
+            let reply = Reply::new().negotiate(newest, &hello.unknown_extensions);
+            self.socket.write_all(reply.as_bytes()).await?;
+        }
+        let password = self.authenticate(&hello.user).await?;
+        Ok(Some((hello, newest, password)))
+    }
+
+    /// Cancel requests and the console are served however many clients there are.
+    fn find_room(&self) -> Result<(), Refusal> {
+        if self.worker.common.is_full() {
+            let what = "sorry, too many clients already";
+            let hint = "Raise max_clients in causeway's configuration.";
+            return Err(Problem::fatal(Kind::TooManyConnections, what)
+                .with_hint(hint)
+                .into());
+        }
+        Ok(())
     }
 
     /// Answers requests for encryption until the startup packet comes; none after a cancel request.

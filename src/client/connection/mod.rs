@@ -2,6 +2,7 @@
 //! anything is said to it.
 
 pub(super) mod batch;
+mod size;
 
 use std::io;
 use std::task::{Context, Poll};

@@ -4,6 +4,7 @@
 //! Changed by what servers answer, statement by statement; asked by whoever places or prepares.
 
 pub(super) mod aftermath;
+mod asked;
 pub(super) mod last_route;
 pub(super) mod lost;
 pub(super) mod names;
@@ -17,19 +18,17 @@ use self::last_route::LastRoute;
 use self::lost::Aborted;
 use self::names::Names;
 use crate::backend::server::Conversation;
-use crate::backend::settings::{ROLE, Settings, duration};
+use crate::backend::settings::Settings;
 use crate::core::exchange::{Finished, TransactionStatus};
 use crate::core::mutant::{Rule, holds};
-use crate::core::residue::{Pins, Residue};
+use crate::core::residue::Pins;
 use crate::core::session::{Level, Seen};
-use crate::core::statement::{Effect, Opaque, PinReason};
+use crate::core::statement::{Effect, PinReason};
 use crate::core::transaction::{Change, Transaction};
-use crate::sql::{Encoding, Lexical, Skimmed};
+use crate::sql::Lexical;
 
 const APPLICATION_NAME: &str = "application_name";
 const IDLE_TIMEOUT: &str = "idle_session_timeout";
-/// Custom settings with longer names are not asked for, in bytes.
-const LONGEST_NAME: usize = 256;
 
 /// A session's own state.
 #[derive(Debug)]
@@ -517,83 +516,6 @@ impl State {
         ] {
             self.touched.insert(name.into());
         }
-    }
-
-    fn doubt_of(&mut self, opaque: &Opaque) {
-        self.doubt(&opaque.names, opaque.sets_unknown_names());
-    }
-
-    fn doubt(&mut self, names: &[Box<str>], any_name: bool) {
-        let foreign = self.lexical.encoding != Encoding::Utf8;
-        // A question in another encoding can only be put in ASCII.
-        let (names, others): (Vec<_>, Vec<_>) = names
-            .iter()
-            .partition(|name| name.len() <= LONGEST_NAME && (name.is_ascii() || !foreign));
-        let doubt = self.doubt.get_or_insert_default();
-        doubt.names.extend(names.into_iter().cloned());
-        doubt.any_name |= any_name || !others.is_empty();
-    }
-
-    /// A long text has passed, and this was found in it.
-    pub(in crate::client) fn skimmed(&mut self, found: &Skimmed) {
-        let names: Vec<_> = found.names.iter().cloned().collect();
-        self.doubt(&names, found.any_name);
-        self.after.ddl |= found.defines;
-        // It may have, and asking whether costs more than to prefer this connection.
-        self.after.drew = true;
-    }
-
-    /// The question that is to be asked of the server; none when all is known.
-    pub(in crate::client) fn question(&self) -> Option<String> {
-        if self.is_settled() {
-            return None;
-        }
-        let mut names: BTreeSet<&str> = self
-            .settings
-            .names()
-            .filter(|name| name.contains('.'))
-            .collect();
-        names.extend(self.custom.iter().map(|name| &**name));
-        if let Some(doubt) = &self.doubt {
-            names.extend(doubt.names.iter().map(|name| &**name));
-        }
-        names.retain(|_| holds(Rule::CustomSettingsAreAsked));
-        Some(Residue::question(names))
-    }
-
-    /// Nobody can be asked any more. True if nothing speaks for anything being left: no pin, and no setting
-    /// that what ran was known to make.
-    pub(in crate::client) fn forget_doubt(&mut self) -> bool {
-        let doubt = self.doubt.take().unwrap_or_default();
-        self.may_be_free = false;
-        self.custom.clear();
-        self.pins.is_empty() && doubt.names.is_empty() && !doubt.any_name
-    }
-
-    /// What the server has answered. The settings are those that it shows.
-    pub(in crate::client) fn answered(&mut self, residue: &Residue) {
-        let doubt = self.doubt.take().unwrap_or_default();
-        self.may_be_free = false;
-        self.borne_silence = residue.silence.as_deref().and_then(duration);
-        self.pins = residue.pins_after(self.pins);
-        if doubt.any_name {
-            self.pins.insert(PinReason::Settings);
-        }
-        let mut settings = Settings::default();
-        for (name, value) in &residue.settings {
-            settings.set_value(name, value);
-        }
-        if let Some(role) = &residue.role {
-            let mut sql = b"SET ROLE \"".to_vec();
-            for byte in role.iter() {
-                sql.extend(std::iter::repeat_n(*byte, 1 + usize::from(*byte == b'"')));
-            }
-            sql.push(b'"');
-            settings.set(ROLE, &sql);
-        }
-        self.meaning = settings.meaning();
-        self.settings = Arc::new(settings);
-        self.restore_application_name();
     }
 
     /// Nothing is open on the server connection, and what it holds is known.

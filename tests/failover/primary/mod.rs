@@ -5,12 +5,15 @@ mod clients;
 mod hung;
 mod kept;
 mod killed;
+mod leaving;
 mod lost;
 mod observe;
 mod record;
 mod replication;
 mod resolve;
 mod resume;
+mod slow;
+mod strangers;
 mod switchover;
 
 use std::ops::Range;
