@@ -68,6 +68,13 @@ fn examine(text: &str, catalog: &Catalog) -> Option<(Verdict, usize)> {
         }
         .examine(raw.stmt(), count == 1);
     }
+    // Beside rows, it says where these came from.
+    if !verdict.reads_rows {
+        verdict.literal |= verdict.names_setting;
+        if verdict.asks_role {
+            verdict.write(WriteReason::SessionState);
+        }
+    }
     if verdict.is_write() && catalog.mentions_synchronous_commit() {
         // A trigger may run any function, whatever the statement looks like.
         verdict.may_commit_async = true;
@@ -327,6 +334,7 @@ impl<'c> Examiner<'c, '_> {
             return self.verdict.read();
         };
         self.verdict.read();
+        self.verdict.reads_rows = true;
         let name = relation.relname().unwrap_or_default();
         if name == "pg_prepared_statements" {
             self.verdict.effect(Effect::NamesStatements);

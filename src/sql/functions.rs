@@ -128,16 +128,13 @@ fn set_config(call: &FuncCall, verdict: &mut Verdict) {
 /// `current_setting(name)`: some settings say what the node is, and the session's is the primary.
 fn current_setting(call: &FuncCall, verdict: &mut Verdict) {
     let [name, _] = arguments(call, ["setting_name", "missing_ok"]);
-    let of_node = match constant(name) {
+    verdict.asks_role |= match constant(name) {
         Some(ConstValue::String(name)) => {
-            verdict.literal = true;
+            verdict.names_setting = true;
             tells_role(&name.to_ascii_lowercase())
         }
         _ => true,
     };
-    if of_node {
-        verdict.write(WriteReason::SessionState);
-    }
 }
 
 /// The arguments of a call by place, or by their names.

@@ -20,6 +20,12 @@ pub(super) struct Verdict {
     /// Other literals in the same shape would give another classification, or the shape is one
     /// that hardly comes back.
     pub(super) literal: bool,
+    /// A setting is asked for by a literal name.
+    pub(super) names_setting: bool,
+    /// What is asked for may be a setting in which nodes differ.
+    pub(super) asks_role: bool,
+    /// Rows of a relation are read.
+    pub(super) reads_rows: bool,
 }
 
 impl Verdict {
@@ -32,6 +38,9 @@ impl Verdict {
             statement: 0,
             may_commit_async: false,
             literal: false,
+            names_setting: false,
+            asks_role: false,
+            reads_rows: false,
         }
     }
 
