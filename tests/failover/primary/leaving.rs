@@ -44,9 +44,10 @@ fn a_proxy_that_is_stopped_leaves_its_primary_running() {
     block_on(node.execute("CREATE TABLE t (id int)")).unwrap();
     let proxy = process(&cluster, "first", &cluster.failover_yaml(""));
     settled(proxy.http());
-    assert!(governed(&cluster));
-    let told = status(proxy.http())["failover"]["governed"].clone();
-    assert_eq!(told, serde_json::json!(["pg1"]));
+    eventually("its agent waits for leases", || governed(&cluster));
+    eventually("status tells of it", || {
+        status(proxy.http())["failover"]["governed"] == serde_json::json!(["pg1"])
+    });
     let postmaster = node.pid();
     let terminated = std::process::Command::new("kill")
         .arg(proxy.pid().unwrap().to_string())
@@ -70,7 +71,9 @@ fn while_failover_is_paused_a_primary_may_be_restarted() {
     let proxy = super::proxy(&cluster, "");
     let (code, answer) = order(proxy.http, "/api/failover/pause");
     assert_eq!(code, 200, "{answer}");
-    assert_eq!(status(proxy.http)["failover"]["paused"], true);
+    eventually("status tells of it", || {
+        status(proxy.http)["failover"]["paused"] == true
+    });
     block_on(node.stop(StopMode::Fast)).unwrap();
     let begun = Instant::now();
     while begun.elapsed() < LONG {
@@ -100,7 +103,7 @@ fn turned_off(name: &str, off: impl FnOnce(&Cluster) -> String) {
     // Long enough for the next one to start.
     let proxy = process(&cluster, "first", &cluster.failover_yaml("lease: 30s"));
     settled(proxy.http());
-    assert!(governed(&cluster));
+    eventually("its agent waits for leases", || governed(&cluster));
     let postmaster = node.pid();
     proxy.kill().unwrap();
     let _next = process(&cluster, "next", &off(&cluster));
