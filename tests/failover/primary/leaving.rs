@@ -77,7 +77,8 @@ fn while_failover_is_paused_a_primary_may_be_restarted() {
     block_on(node.stop(StopMode::Fast)).unwrap();
     let begun = Instant::now();
     while begun.elapsed() < LONG {
-        assert_eq!(leader(proxy.http), "pg1");
+        let leads = leader(proxy.http);
+        assert!(["pg1", "nobody"].contains(&leads.as_str()), "{leads}");
         std::thread::sleep(Duration::from_millis(50));
     }
     block_on(node.start()).unwrap();
@@ -88,7 +89,7 @@ fn while_failover_is_paused_a_primary_may_be_restarted() {
         assert_eq!(node.pid(), postmaster);
         assert!(block_on(takes_writes(node)));
     }
-    assert_eq!(proxy.wire().value("SELECT count(*) > 0 FROM t"), "t");
+    assert_eq!(proxy.wire().value("SELECT pg_is_in_recovery()"), "f");
     let (code, answer) = order(proxy.http, "/api/failover/resume");
     assert_eq!(code, 200, "{answer}");
     node.kill().unwrap();
