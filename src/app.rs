@@ -30,6 +30,7 @@ use crate::logging::Switch;
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
 use crate::shared::maintenance::Maintenance;
+use crate::shared::memory::MemoryBudget;
 use crate::shared::operator::OperatorState;
 use crate::shared::pause::Pause;
 use crate::shared::registry::Connections;
@@ -137,6 +138,10 @@ pub async fn run(
         Arc::new(Connections::default()),
     );
     let pause = Arc::new(Pause::default());
+    let memory = Arc::new(MemoryBudget::new(
+        config.memory.total,
+        config.memory.session,
+    ));
     let live = Arc::new(Live::new(config.clone()));
     let rules = Arc::new(ArcSwap::from_pointee(Rules::derive(live.current(), None)?));
     let pools = Arc::new(Pools::new(
@@ -154,6 +159,7 @@ pub async fn run(
         cluster: Arc::clone(&cluster),
         metrics: Arc::clone(&metrics),
         operator: Arc::clone(&operator),
+        memory: Arc::clone(&memory),
         log: signals.log,
         one_at_a_time: Default::default(),
     });
@@ -166,12 +172,15 @@ pub async fn run(
         metrics: Arc::clone(&metrics),
         operator: Arc::clone(&operator),
         connections: Arc::clone(&connections),
+        memory: Arc::clone(&memory),
         shutdown: shutdown.clone(),
     });
     let common = Arc::new(Common {
         rules,
         pools,
         pause,
+        memory,
+        databases: Default::default(),
         console: Arc::new(state.clone()),
         connections,
         cancels: Cancels::default(),

@@ -41,6 +41,8 @@ pub mod app;
 pub mod cli;
 
 // Tools beside the proxy.
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod rig;
 pub mod top;
 pub mod verify;

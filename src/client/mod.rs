@@ -11,3 +11,6 @@ mod relay;
 pub mod rules;
 mod session;
 pub mod worker;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use connection::any_bytes::gather_any;

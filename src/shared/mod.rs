@@ -6,6 +6,7 @@ pub mod catalogs;
 pub mod cluster;
 pub mod load;
 pub mod maintenance;
+pub mod memory;
 pub mod operator;
 pub mod pause;
 pub mod registry;

@@ -7,7 +7,7 @@ use pg_raw_parse::nodes::DoStmt;
 
 use crate::core::statement::Opaque;
 
-use super::body::{Body, read};
+use super::body::{Body, read, read_unread};
 use super::catalog::Catalog;
 use super::conduct::Conduct;
 
@@ -39,7 +39,7 @@ pub(super) fn of_definition(source: &str, catalog: &Catalog) -> Conduct {
 
 /// What a text may do that cannot be parsed: by its words, it may name custom settings.
 pub(super) fn of_unread(text: &[u8], catalog: &Catalog) -> Opaque {
-    let body = read("sql", &String::from_utf8_lossy(text));
+    let body = read_unread(&String::from_utf8_lossy(text));
     let conduct = match catalog.is_loaded() {
         true => resolved(body, catalog),
         false => body.conduct,

@@ -48,6 +48,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("rig", &["core", "config", "file", "pg", "process"]),
     ("top", &[]),
     ("verify", &["pg"]),
+    ("fuzz", &["backend", "client", "core", "sql", "wire"]),
     (
         "app",
         &[

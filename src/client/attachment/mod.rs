@@ -6,6 +6,7 @@ pub(super) mod moving;
 pub(super) mod routing;
 pub(super) mod shapes;
 
+use std::io;
 use std::sync::Arc;
 
 use self::routing::{Failure, LastRoute, MAX_ATTEMPTS, Need};
@@ -191,6 +192,12 @@ pub(super) async fn attach(
                     Failure::Unfit(node)
                 });
             }
+            // It had died while nobody used it: nothing of the client's has been sent yet.
+            Err(OwnQueryError::Io(error))
+                if error.kind() != io::ErrorKind::TimedOut && attempts < MAX_ATTEMPTS =>
+            {
+                lease.discard();
+            }
             Err(OwnQueryError::Io(error)) => {
                 let node = lease.pool().node_name().clone();
                 lease.discard();
@@ -342,7 +349,8 @@ pub(super) async fn expose_names(
     let server = held.server();
     let usable = server.talk.exchange.is_quiet()
         && server.talk.exchange.status() != TransactionStatus::Failed;
-    if !usable || state.names.is_empty() && server.talk.exposed.is_empty() {
+    let has_any = !server.talk.held.is_empty() || !server.talk.exposed.is_empty();
+    if !usable || state.names.is_empty() && !has_any {
         return Ok(());
     }
     let names = state
@@ -356,6 +364,32 @@ pub(super) async fn expose_names(
         Ok(()) => Ok(()),
         Err(OwnQueryError::Refused(frame)) => Err(Failure::Said(frame)),
         Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
+    }
+}
+
+/// Lets the open transaction, if there is one, fail as by an error of the server's own.
+///
+/// # Errors
+///
+/// In the middle of a pipeline, where nothing of our own can be sent, or when the server is lost.
+pub(super) async fn fail_transaction(
+    held: &mut Attachment,
+    problem: &Problem,
+) -> Result<(), Failure> {
+    let server = held.server();
+    if !server.talk.exchange.is_quiet() {
+        return Err(Failure::Lost);
+    }
+    if server.talk.exchange.status() != TransactionStatus::InTransaction {
+        return Ok(());
+    }
+    let sql = format!(
+        "DO $$ BEGIN RAISE SQLSTATE '{}' USING MESSAGE = 'refused'; END $$",
+        problem.kind.sqlstate()
+    );
+    match server.run_own(sql.as_bytes(), OWN_BOUND).await {
+        Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
+        Ok(()) | Err(OwnQueryError::Refused(_)) => Ok(()),
     }
 }
 

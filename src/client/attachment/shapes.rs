@@ -4,17 +4,13 @@
 //! session's statement may be prepared anew on another connection after the change: that connection
 //! would answer in the new shape, which a driver that knows the old one cannot read.
 
-use super::Attachment;
 use super::routing::Failure;
+use super::{Attachment, fail_transaction};
 use crate::backend::own_query::OwnQueryError;
 use crate::client::connection::OWN_BOUND;
 use crate::client::connection::batch::Batch;
 use crate::core::exchange::TransactionStatus;
 use crate::error::{Kind, Problem};
-
-/// Lets the transaction fail as it would have on the server's own refusal.
-const FAIL: &str =
-    "DO $$ BEGIN RAISE feature_not_supported USING MESSAGE = 'a plan must not change'; END $$";
 
 /// Whether the held connection runs the batch's statements in the shapes that the client expects.
 /// Asks the server where it is not known: once for each statement and connection.
@@ -50,11 +46,9 @@ pub(in crate::client) async fn check(held: &mut Attachment, batch: &Batch) -> Re
     if !changed {
         return Ok(());
     }
-    if server.talk.exchange.status() == TransactionStatus::InTransaction
-        && let Err(OwnQueryError::Io(_)) = server.run_own(FAIL.as_bytes(), OWN_BOUND).await
-    {
-        return Err(Failure::Lost);
-    }
     let what = "cached plan must not change result type";
-    Err(Problem::error(Kind::FeatureNotSupported, what).into())
+    let problem = Problem::error(Kind::FeatureNotSupported, what);
+    // The transaction fails as it would have on the server's own refusal.
+    fail_transaction(held, &problem).await?;
+    Err(problem.into())
 }

@@ -6,63 +6,23 @@
 
 use std::sync::Arc;
 
-use crate::backend::prepared::{Prepared, Shape};
+use super::UNCOUNTED;
+use super::message::Message;
+use super::room::{check_size, may_stream, no_room, too_much};
 use crate::client::session::names::Names;
-use crate::client::worker::Database;
+use crate::client::worker::{Database, NoRoom};
 use crate::core::exchange::Effects;
 use crate::core::session::Level;
 use crate::core::statement::{Access, Effect, Isolation, Statement, Step, WriteReason};
 use crate::error::{Kind, Problem};
+use crate::shared::memory::Share;
 use crate::wire::frame::{self, HEADER, WHOLE};
 
 /// An extended batch that grows beyond this without a Sync is sent on in parts, in bytes.
 const MAX_BATCH: usize = 4 * WHOLE;
 
-/// A longer simple query is passed on as it comes, without a look at it, in bytes.
-const MAX_WHOLE_QUERY: usize = 16 * 1024 * 1024;
-/// A longer Bind is passed on as it comes, in bytes.
-const MAX_WHOLE_BIND: usize = 1024 * 1024;
 /// Room for this many messages is kept from batch to batch.
 const KEPT_MESSAGES: usize = 8;
-
-/// One message of a batch.
-#[derive(Debug)]
-pub(in crate::client) struct Message {
-    /// Its tag.
-    pub(in crate::client) tag: u8,
-    /// Where it begins in the inbox.
-    pub(in crate::client) start: usize,
-    /// Where it ends.
-    pub(in crate::client) end: usize,
-    /// The statement that it parses, binds, describes or closes, if it is a known one.
-    pub(in crate::client) prepared: Option<Arc<Prepared>>,
-    /// It speaks of a named statement.
-    pub(in crate::client) named: bool,
-    /// A Bind of a statement of which the client expects rows of this shape.
-    pub(in crate::client) shape: Option<Shape>,
-    /// A Parse whose name is in use: the server must be made to refuse it.
-    pub(in crate::client) taken: bool,
-    /// It speaks of the unnamed statement, and the session has none.
-    pub(in crate::client) unknown: bool,
-    /// What running it does to the session: of a simple query, or of an Execute.
-    pub(in crate::client) effects: Effects,
-}
-
-impl Message {
-    fn new(tag: u8, start: usize, end: usize) -> Self {
-        Self {
-            tag,
-            start,
-            end,
-            prepared: None,
-            named: false,
-            shape: None,
-            taken: false,
-            unknown: false,
-            effects: None,
-        }
-    }
-}
 
 /// What ends a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +64,8 @@ pub(in crate::client) struct Batch {
     pub(in crate::client) statements: usize,
     /// A statement in it drops everything that is prepared.
     forgets: bool,
+    /// There is no room for it; its last message is what went too far.
+    pub(in crate::client) refused: Option<Problem>,
 }
 
 impl Default for Batch {
@@ -120,6 +82,7 @@ impl Default for Batch {
             effects: Vec::new(),
             statements: 0,
             forgets: false,
+            refused: None,
         }
     }
 }
@@ -147,6 +110,8 @@ pub(in crate::client) struct Gatherer<'a> {
     pub(in crate::client) standard_strings: bool,
     /// The settings that decide what a text means, as a number.
     pub(in crate::client) meaning: u64,
+    /// Counts what the client has under way.
+    pub(in crate::client) share: &'a mut Share,
 }
 
 impl Batch {
@@ -176,11 +141,20 @@ impl Batch {
                 self.end = End::Part;
                 return Ok(Gathered::Batch);
             }
-            if rest.len() < size && (size <= WHOLE || !may_stream(tag, size, rest)) {
+            let there = rest.len().min(size);
+            let in_parts = size > WHOLE && may_stream(tag, size, rest);
+            if rest.len() < size && !in_parts {
                 check_size(tag, size, rest.len())?;
+            }
+            let whole = self.length + self.beside() + if in_parts { there } else { size };
+            if whole > UNCOUNTED
+                && let Err(problem) = gatherer.reserve(whole)
+            {
+                return Ok(self.refuse(tag, size, there, problem));
+            }
+            if rest.len() < size && !in_parts {
                 return Ok(Gathered::Incomplete);
             }
-            let there = rest.len().min(size);
             let body = &rest[HEADER..there];
             let (start, end) = (self.length, self.length + there);
             self.length = end;
@@ -193,7 +167,12 @@ impl Batch {
                     self.runs(&statement, false);
                     message.effects = shared(&statement);
                 }
-                b'P' => gatherer.parse(body, &mut message, self.forgets)?,
+                b'P' => {
+                    if let Some(problem) = gatherer.parse(body, &mut message, self.forgets)? {
+                        self.length = start;
+                        return Ok(self.refuse(tag, size, there, problem));
+                    }
+                }
                 b'Q' | b'F' => {
                     let statement = match tag {
                         b'Q' => Statement::unseen(WriteReason::TooLarge),
@@ -211,6 +190,12 @@ impl Batch {
                         let statement = prepared.statement();
                         self.runs(&statement, prepared.is_refused());
                         let effects = &statement.effects;
+                        if !effects.is_empty()
+                            && let Err(problem) = gatherer.room_for_name(portal, 0)
+                        {
+                            self.length = start;
+                            return Ok(self.refuse(tag, size, there, problem));
+                        }
                         gatherer.names.bound(portal, effects, effects);
                     }
                 }
@@ -261,6 +246,53 @@ impl Batch {
             };
             return Ok(Gathered::Batch);
         }
+    }
+
+    /// It goes no further than this message, for which there is no room.
+    fn refuse(&mut self, tag: u8, size: usize, there: usize, problem: Problem) -> Gathered {
+        let (start, end) = (self.length, self.length + there);
+        self.messages.push(Message::new(tag, start, end));
+        self.length = end;
+        self.end = End::Large(size - there);
+        self.refused = Some(problem);
+        Gathered::Batch
+    }
+
+    /// The batch that is refused in place of it; and how much of its last message is still to come.
+    pub(in crate::client) fn as_refused(&mut self) -> usize {
+        let missing = match self.end {
+            End::Large(missing) => missing,
+            _ => 0,
+        };
+        self.end = match self.messages.last() {
+            Some(Message {
+                tag: b'Q' | b'F', ..
+            }) => End::Query,
+            Some(Message { tag: b'S', .. }) => End::Sync,
+            _ => End::Part,
+        };
+        missing
+    }
+
+    /// What its messages take beside their bytes, here and among what is owed, in bytes.
+    pub(in crate::client) fn beside(&self) -> usize {
+        self.messages.len() * 2 * size_of::<Message>()
+    }
+
+    /// How much its texts say that the session is to keep, in bytes.
+    pub(in crate::client) fn bytes_to_keep(&self) -> usize {
+        let sets = |effect: &Effect| matches!(effect, Effect::Set { .. } | Effect::Savepoint(_));
+        usize::from(self.effects().any(sets)) * self.length
+    }
+
+    /// Whether it makes the session hold more.
+    pub(in crate::client) fn may_keep(&self) -> bool {
+        self.effects().any(|effect| {
+            matches!(
+                effect,
+                Effect::Set { sql: Some(_), .. } | Effect::Savepoint(_) | Effect::Opaque(_)
+            )
+        })
     }
 
     /// Whether it was gathered under the simple protocol.
@@ -400,6 +432,7 @@ impl Batch {
         messages.clear();
         effects.clear();
         messages.shrink_to(KEPT_MESSAGES);
+        effects.shrink_to(KEPT_MESSAGES);
         *self = Self {
             messages,
             effects,
@@ -466,26 +499,59 @@ impl Gatherer<'_> {
         body: &[u8],
         message: &mut Message,
         all_dropped: bool,
-    ) -> Result<(), Problem> {
+    ) -> Result<Option<Problem>, Problem> {
         let (name, rest) = frame::cstr(body).ok_or_else(|| malformed("Parse"))?;
         message.named = !name.is_empty();
         if message.named && !all_dropped && self.names.get(name).is_some() {
             message.prepared = self.names.get(name).cloned();
             message.taken = true;
             self.names.parse_in_vain(name);
-            return Ok(());
+            return Ok(None);
         }
-        if message.named && !self.names.has_room(rest.len()) {
-            let what = "a session cannot have more than 100000 prepared statements, or 1 GiB of their texts";
-            return Err(Problem::fatal(Kind::ProgramLimitExceeded, what));
+        if message.named {
+            if self.names.are_too_many() {
+                let what = "a session cannot have more than 100000 prepared statements";
+                return Ok(Some(Problem::error(Kind::ProgramLimitExceeded, what)));
+            }
+            if let Err(problem) = self.room_for_name(name, rest.len()) {
+                return Ok(Some(problem));
+            }
         }
-        let prepared = self
-            .database
-            .prepare(rest, message.named, self.standard_strings, self.meaning)
-            .ok_or_else(|| malformed("Parse"))?;
+        let prepared =
+            self.database
+                .prepare(rest, message.named, self.standard_strings, self.meaning);
+        let prepared = match prepared {
+            Ok(prepared) => prepared.ok_or_else(|| malformed("Parse"))?,
+            Err(NoRoom) => return Ok(Some(no_room(self.database.memory(), rest.len()))),
+        };
         self.names.parse(name, Arc::clone(&prepared));
         message.prepared = Some(prepared);
-        Ok(())
+        Ok(None)
+    }
+
+    /// Room for so many bytes of messages.
+    fn reserve(&mut self, bytes: usize) -> Result<(), Problem> {
+        let memory = self.database.memory();
+        if bytes > memory.session() {
+            return Err(too_much(memory));
+        }
+        match self.database.reserve(self.share, bytes) {
+            true => Ok(()),
+            false => Err(no_room(memory, bytes)),
+        }
+    }
+
+    /// Room for a name, and a text of so many bytes.
+    fn room_for_name(&self, name: &[u8], text: usize) -> Result<(), Problem> {
+        let memory = self.database.memory();
+        let bytes = Names::BESIDE + name.len();
+        if self.names.bytes() + bytes + text > memory.session() {
+            return Err(too_much(memory));
+        }
+        match memory.has_room(bytes) {
+            true => Ok(()),
+            false => Err(no_room(memory, bytes)),
+        }
     }
 
     fn refer(&mut self, name: &[u8], message: &mut Message) {
@@ -505,7 +571,7 @@ impl Gatherer<'_> {
             let renewed =
                 self.database
                     .prepare(known.body(), true, self.standard_strings, self.meaning);
-            if let Some(renewed) = renewed {
+            if let Ok(Some(renewed)) = renewed {
                 self.names.renew(name, Arc::clone(&renewed));
                 message.prepared = Some(renewed);
             }
@@ -528,37 +594,4 @@ fn is_known(tag: u8) -> bool {
         tag,
         b'B' | b'C' | b'd' | b'c' | b'f' | b'D' | b'E' | b'H' | b'F' | b'P' | b'Q' | b'S' | b'X'
     )
-}
-
-/// Whether a large message can be sent on before it has arrived whole.
-fn may_stream(tag: u8, size: usize, bytes: &[u8]) -> bool {
-    match tag {
-        // Looked at whole, so that what it leaves in the session is known by name.
-        b'Q' => size > MAX_WHOLE_QUERY && bytes.len() >= HEADER,
-        b'F' => bytes.len() >= HEADER,
-        b'B' if size <= MAX_WHOLE_BIND => false,
-        // Its names must be there, because the statement's is replaced.
-        b'B' => frame::cstr(&bytes[HEADER..]).is_some_and(|(_, rest)| frame::cstr(rest).is_some()),
-        _ => false,
-    }
-}
-
-fn check_size(tag: u8, size: usize, there: usize) -> Result<(), Problem> {
-    let limit = match tag {
-        // A statement's text is kept for other server connections; PostgreSQL's own bound is 1 GiB.
-        b'P' => return Ok(()),
-        b'Q' if size <= MAX_WHOLE_QUERY => return Ok(()),
-        b'B' if size <= MAX_WHOLE_BIND => return Ok(()),
-        // It streams as soon as its two names are there, and those are short.
-        b'Q' | b'F' | b'B' if there < WHOLE => return Ok(()),
-        _ => WHOLE,
-    };
-    if size <= limit {
-        return Ok(());
-    }
-    let what = format!(
-        "message \"{}\" of {size} bytes is too long",
-        char::from(tag)
-    );
-    Err(Problem::fatal(Kind::ProgramLimitExceeded, what))
 }

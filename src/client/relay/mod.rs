@@ -122,6 +122,8 @@ pub(super) struct Relay<'a> {
     pub(super) flush_after_large: bool,
     /// Bytes of the batch itself that stay in the inbox because it could be repeated.
     pub(super) kept: usize,
+    /// What the batch takes beside its bytes.
+    pub(super) beside: usize,
     pub(super) progress: Progress,
     /// Looks in a row that found a message unfinished and nothing new of it.
     pub(super) stalled: u32,
@@ -185,6 +187,7 @@ impl Relay<'_> {
                 if look && !self.server.is_current(&self.cluster.topology()) {
                     return Poll::Ready(self.lost());
                 }
+                self.client.count(self.to_server.len() + self.beside);
                 return Poll::Pending;
             }
         }

@@ -3,7 +3,8 @@
 
 use super::context::Context;
 use super::state::State;
-use crate::client::connection::batch::{Batch, End, Message};
+use crate::client::connection::batch::{Batch, End};
+use crate::client::connection::message::Message;
 use crate::client::connection::{Connection, Ending};
 use crate::core::exchange::TransactionStatus;
 use crate::core::session::Level;

@@ -13,6 +13,7 @@ use self::state::{Aborted, State};
 use super::attachment::routing::{Failure, LastRoute, MAX_ATTEMPTS};
 use super::attachment::{self, Attachment, ask, moving, shapes};
 use super::connection::batch::{Batch, End, Gathered, Gatherer};
+use super::connection::room::{no_room, too_much};
 use super::connection::{Connection, Ending, OWN_BOUND};
 use super::outcome::{self, aborted, resolve};
 use super::relay::render::{Rendered, render};
@@ -22,11 +23,15 @@ use crate::core::route::NodeSet;
 use crate::core::route::Replay;
 use crate::core::statement::{Access, Effect, Renew, WriteReason};
 use crate::error::{Kind, Problem};
+use crate::shared::memory::Share;
 use crate::wire::reply::Reply;
 
 /// A client that has sent statements without Sync or Flush, and then nothing for so long, waits for what
 /// a server would have said by now.
 const SILENCE: Duration = Duration::from_millis(50);
+
+/// What the state holds is counted in steps of so many bytes.
+const STEP: usize = 4096;
 
 /// A session that has logged in.
 #[derive(Debug)]
@@ -35,16 +40,20 @@ pub(super) struct Session {
     pub(super) state: State,
     pub(super) context: Context,
     held: Option<Attachment>,
+    /// Counts what the state holds.
+    share: Share,
     /// The last batch, for its memory.
     spare: Batch,
 }
 
 impl Session {
     pub(super) fn new(client: Connection, state: State, context: Context) -> Self {
+        let share = context.worker.common.memory.share();
         Self {
             client,
             state,
             context,
+            share,
             held: None,
             spare: Batch::default(),
         }
@@ -86,6 +95,10 @@ impl Session {
             if let Err(ending) = ran {
                 return ending;
             }
+            let bytes = self.state.bytes();
+            if bytes.abs_diff(self.share.bytes()) > STEP {
+                self.share.set(bytes);
+            }
             self.spare = batch;
         }
     }
@@ -96,6 +109,7 @@ impl Session {
             meaning: self.state.meaning(),
             names: &mut self.state.names,
             database: &self.context.database,
+            share: &mut self.client.share,
         };
         batch.gather(&self.client.inbox, gatherer)
     }
@@ -144,6 +158,14 @@ impl Session {
         {
             return self.skip_to_sync(batch).await;
         }
+        if let Some(problem) = batch.refused.take() {
+            return self.refuse_for_room(batch, problem).await;
+        }
+        if batch.may_keep()
+            && let Err(problem) = self.room_for(batch)
+        {
+            return self.refuse_for_room(batch, problem).await;
+        }
         if let Some(fault) = &batch.hint_fault {
             let warning = Problem::error(Kind::InvalidParameterValue, fault.to_string());
             let reply = Reply::new().warning(&warning);
@@ -176,6 +198,34 @@ impl Session {
             .await;
         }
         self.relay_timed(batch).await
+    }
+
+    /// Room for what a batch may make the session hold.
+    fn room_for(&self, batch: &Batch) -> Result<(), Problem> {
+        let memory = &self.context.worker.common.memory;
+        let bytes = batch.bytes_to_keep();
+        if self.state.bytes() + bytes > memory.session() {
+            return Err(too_much(memory));
+        }
+        match memory.has_room(bytes) {
+            true => Ok(()),
+            false => Err(no_room(memory, bytes)),
+        }
+    }
+
+    /// The session goes on without the batch. Its transaction fails, as it would by the server's own lack
+    /// of memory.
+    async fn refuse_for_room(&mut self, batch: &mut Batch, problem: Problem) -> Result<(), Ending> {
+        let missing = batch.as_refused();
+        if let Some(held) = &mut self.held
+            && attachment::fail_transaction(held, &problem).await.is_err()
+        {
+            // In the middle of a pipeline, or on a lost connection, nothing can be refused alone.
+            return Err(Ending::Problem(problem));
+        }
+        self.refuse(batch, problem.into()).await?;
+        self.client.drop_next(missing);
+        Ok(())
     }
 
     /// The server has met an error and ignores all but a Sync, so that nothing else is sent.
@@ -286,6 +336,8 @@ impl Session {
                             batch.access = Access::Write;
                             batch.write_reason = Some(WriteReason::RefusedByStandby);
                         }
+                        // There is no other; what the client has not seen may run on a new connection.
+                        Replay::NodeLost if held.is_primary() => {}
                         Replay::RecoveryConflict | Replay::NodeLost => {
                             exclude.insert(held.server().origin.node);
                         }
@@ -379,7 +431,7 @@ impl Session {
             batch.end == End::Flush && batch.runs_nothing() && idle && !session_pooled;
         let max_prepared = self.context.places.bounds().max_prepared;
         let inbox = &self.client.inbox;
-        let rendered = render(batch, inbox, server, max_prepared, frees_at_once);
+        let rendered = render(batch, inbox, &mut server.talk, max_prepared, frees_at_once);
         let bytes = match &rendered {
             Rendered::Verbatim => &inbox[..batch.length],
             Rendered::Rewritten(bytes) => bytes,
@@ -408,6 +460,7 @@ impl Session {
             large,
             flush_after_large: large > 0 && !batch.is_simple(),
             kept: batch.length,
+            beside: batch.beside(),
             progress: super::relay::begin(repeatable, processes),
             stalled: 0,
         };

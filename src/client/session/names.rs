@@ -1,6 +1,6 @@
 //! The prepared statements that a client knows by its own names.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use ahash::RandomState;
@@ -12,9 +12,6 @@ use crate::core::statement::{Statement, Step, WriteReason};
 /// A session may not name more statements than this.
 pub(in crate::client) const MAX_NAMES: usize = 100_000;
 
-/// Texts that one session may keep, in bytes.
-const MOST_BYTES: usize = 1 << 30;
-
 /// One session's names.
 #[derive(Debug, Default)]
 pub(in crate::client) struct Names {
@@ -25,7 +22,9 @@ pub(in crate::client) struct Names {
     /// A portal may be another than is known here, since its Bind may have been skipped.
     portals_unknown: bool,
     /// The texts of the named statements, in bytes.
-    bytes: usize,
+    texts: usize,
+    /// Names and what stands beside them, in bytes.
+    beside: usize,
     named: HashMap<Box<[u8]>, Named, RandomState>,
     /// The unnamed statement.
     unnamed: Option<Arc<Prepared>>,
@@ -86,9 +85,22 @@ impl Names {
         }
     }
 
-    /// Whether there is room for one more with a text of so many bytes.
-    pub(in crate::client) fn has_room(&self, bytes: usize) -> bool {
-        self.named.len() < MAX_NAMES && self.bytes + bytes <= MOST_BYTES
+    /// What a name takes beside itself, in bytes.
+    pub(in crate::client) const BESIDE: usize = 128;
+
+    /// Whether there may not be one more.
+    pub(in crate::client) fn are_too_many(&self) -> bool {
+        self.named.len() >= MAX_NAMES
+    }
+
+    /// What all of them take with the statements' texts, in bytes.
+    pub(in crate::client) fn bytes(&self) -> usize {
+        self.texts + self.beside
+    }
+
+    /// The same without the texts, which sessions share.
+    pub(in crate::client) fn own_bytes(&self) -> usize {
+        self.beside
     }
 
     /// A portal is bound to a statement with these effects.
@@ -100,10 +112,14 @@ impl Names {
     ) {
         if effects.is_empty() {
             if !self.portals.is_empty() && self.portals.remove(portal).is_some() {
+                self.beside -= Self::BESIDE + portal.len();
                 self.portals_unconfirmed = true;
             }
         } else {
-            self.portals.insert(portal.into(), Arc::clone(shared));
+            let before = self.portals.insert(portal.into(), Arc::clone(shared));
+            if before.is_none() {
+                self.beside += Self::BESIDE + portal.len();
+            }
             self.portals_unconfirmed = true;
         }
     }
@@ -122,6 +138,8 @@ impl Names {
     /// Portals end with the transaction.
     pub(in crate::client) fn transaction_ended(&mut self) {
         if !self.portals.is_empty() {
+            let names = self.portals.keys().map(|name| Self::BESIDE + name.len());
+            self.beside -= names.sum::<usize>();
             self.portals.clear();
         }
         self.portals_unconfirmed = false;
@@ -150,8 +168,7 @@ impl Names {
                 prepared,
                 shape: None,
             };
-            self.bytes += named.prepared.body().len();
-            self.named.insert(name.into(), named);
+            self.insert(name.into(), named);
             self.unconfirmed.push_back(Change::Parsed(name.into()));
         }
     }
@@ -178,8 +195,7 @@ impl Names {
             match change {
                 Change::Parsed(name) => drop(self.remove(&name)),
                 Change::Closed(name, Some(named)) => {
-                    self.bytes += named.prepared.body().len();
-                    self.named.insert(name, named);
+                    self.insert(name, named);
                 }
                 Change::Unnamed(before) => self.unnamed = before,
                 Change::Closed(_, None) | Change::InVain(_) => {}
@@ -205,13 +221,21 @@ impl Names {
 
     fn remove(&mut self, name: &[u8]) -> Option<Named> {
         let removed = self.named.remove(name)?;
-        self.bytes -= removed.prepared.body().len();
+        self.texts -= removed.prepared.body().len();
+        self.beside -= Self::BESIDE + name.len();
         Some(removed)
+    }
+
+    fn insert(&mut self, name: Box<[u8]>, named: Named) {
+        self.remove(&name);
+        self.texts += named.prepared.body().len();
+        self.beside += Self::BESIDE + name.len();
+        self.named.insert(name, named);
     }
 
     /// `DEALLOCATE ALL`, `DISCARD ALL`: what is parsed behind it in the same pipeline stays.
     pub(in crate::client) fn clear(&mut self) {
-        let later: Vec<Box<[u8]>> = self
+        let later: HashSet<Box<[u8]>, RandomState> = self
             .unconfirmed
             .iter()
             .filter_map(|change| match change {
@@ -221,7 +245,10 @@ impl Names {
             .collect();
         self.named.retain(|name, _| later.contains(name));
         let bodies = self.named.values().map(|named| named.prepared.body().len());
-        self.bytes = bodies.sum();
+        self.texts = bodies.sum();
+        let names = self.named.keys().map(|name| Self::BESIDE + name.len());
+        let portals = self.portals.keys().map(|name| Self::BESIDE + name.len());
+        self.beside = names.chain(portals).sum();
         if !self
             .unconfirmed
             .iter()
