@@ -4,7 +4,7 @@ CARGO ?= cargo
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help setup demo test bench check clean
+.PHONY: help setup demo test bench fuzz check clean
 
 help: ## lists these
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -21,6 +21,9 @@ test: setup ## formatting, lints and every test, with a total
 
 bench: setup ## the benchmarks, as ratios against peers
 	$(CARGO) bench --bench peers -- $(BENCH_ARGS)
+
+fuzz: ## the cargo-fuzz targets, each for FUZZ_SECONDS
+	@scripts/fuzz.sh $(FUZZ)
 
 check: ## formatting and lints only
 	$(CARGO) fmt --check
