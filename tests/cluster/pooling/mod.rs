@@ -6,4 +6,5 @@ mod pipelines;
 mod prepared;
 mod settings;
 mod statements;
+mod strangers;
 mod traffic;
