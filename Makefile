@@ -3,11 +3,13 @@
 CARGO ?= cargo
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+FUZZ_SCRIPTS ?= 20000
+FUZZ_SEED ?= $(shell date +%s)
 
-.PHONY: help setup demo test bench fuzz check clean
+.PHONY: help setup demo test fuzz mutants fuzz-targets bench check clean
 
 help: ## lists these
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: ## installs what is missing (Debian, Ubuntu), or says what to install
 	@scripts/setup.sh
@@ -19,10 +21,17 @@ demo: setup ## a primary, standbys and the proxy on this machine, until Ctrl-C
 test: setup ## formatting, lints and every test, with a total
 	@scripts/test.sh
 
+fuzz: setup ## a million random statements through the proxy, beside the same directly at PostgreSQL
+	CAUSEWAY_FUZZ_SCRIPTS=$(FUZZ_SCRIPTS) CAUSEWAY_FUZZ_SEED=$(FUZZ_SEED) \
+		$(CARGO) test --test fuzzer the_proxy -- --nocapture --include-ignored
+
+mutants: ## the same with one rule of pooling switched off at a time, which must be noticed
+	$(CARGO) test --test fuzzer a_rule -- --nocapture --include-ignored
+
 bench: setup ## the benchmarks, as ratios against peers
 	$(CARGO) bench --bench peers -- $(BENCH_ARGS)
 
-fuzz: ## the cargo-fuzz targets, each for FUZZ_SECONDS
+fuzz-targets: ## the cargo-fuzz targets, each for FUZZ_SECONDS
 	@scripts/fuzz.sh $(FUZZ)
 
 check: ## formatting and lints only

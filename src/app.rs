@@ -1,10 +1,10 @@
 //! Wiring: the only file that knows everyone. Starts the planes, and takes them down again.
 
 mod maintenance;
+mod workers;
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,17 +15,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Sources};
 use crate::backend::pools::Pools;
-use crate::client::accept::cancels::Cancels;
-use crate::client::accept::dispatcher::{self, Door};
+use crate::client::accept::dispatcher;
+use crate::client::cancels::Cancels;
 use crate::client::rules::{PasswordError, Rules, StartConfig};
-use crate::client::worker::{Common, Worker};
+use crate::client::worker::Common;
 use crate::config::{Config, Live};
 use crate::control::agent_client::AgentClient;
 use crate::control::failover::{self, Controller};
 use crate::control::store::OpenError;
-use crate::control::{catalogs, monitor::NodeMonitor};
+use crate::control::{catalogs, leaving, logins::LoginWatch, monitor::NodeMonitor};
 use crate::core::route::MAX_NODES;
 use crate::core::topology::NodeId;
+use crate::descriptors::{Descriptors, Shares};
 use crate::logging::Switch;
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
@@ -34,7 +35,9 @@ use crate::shared::memory::MemoryBudget;
 use crate::shared::operator::OperatorState;
 use crate::shared::pause::Pause;
 use crate::shared::registry::Connections;
-use maintenance::Maintainer;
+use crate::strangers::Strangers;
+use maintenance::{Maintainer, show_limits};
+use workers::Workers;
 
 /// Sessions in the middle of a transaction may take this long to end it at a shutdown.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -53,6 +56,12 @@ pub enum AppError {
     /// More nodes than can be told apart.
     #[error("{0} nodes are configured; at most {MAX_NODES} are supported")]
     TooManyNodes(usize),
+    /// The limit of open files leaves no room for clients.
+    #[error(
+        "the limit of open files, {limit}, leaves no room for clients beside {servers} connections to \
+         servers: raise it (LimitNOFILE= of systemd, ulimit -n)"
+    )]
+    Descriptors { limit: usize, servers: usize },
     /// The failover record cannot be used.
     #[error("open the failover record: {0}")]
     Store(#[from] OpenError),
@@ -120,176 +129,207 @@ pub async fn run(
     signals: impl Into<Signals>,
 ) -> Result<(), AppError> {
     let signals = signals.into();
-    let shutdown = signals.shutdown;
-    if config.nodes.len() > MAX_NODES {
-        return Err(AppError::TooManyNodes(config.nodes.len()));
-    }
-    let workers = config.workers.unwrap_or_else(default_workers).max(1);
-    let start = StartConfig::of(&config);
-    let metrics = Arc::new(Metrics::new(&start.node_names, workers)?);
-    metrics.pools.size.set(config.pool.size as i64);
-    metrics
-        .clients
-        .connections_max
-        .set(config.max_clients as i64);
-    let cluster = Arc::new(ClusterState::new(&config));
-    let (operator, connections) = (
-        Arc::new(OperatorState::default()),
-        Arc::new(Connections::default()),
+    let proxy = Proxy::assemble(config, &signals)?;
+    let control = proxy.start_control(&signals, listeners.http).await?;
+    let mut workers = Workers::start(&proxy.common).map_err(|source| AppError::Io {
+        what: "start a worker".to_owned(),
+        source,
+    })?;
+    tracing::info!(
+        address = %proxy.config.listen,
+        workers = proxy.common.workers,
+        nodes = proxy.config.nodes.len(),
+        "causeway is ready for clients"
     );
-    let pause = Arc::new(Pause::default());
-    let memory = Arc::new(MemoryBudget::new(
-        config.memory.total,
-        config.memory.session,
-    ));
-    let live = Arc::new(Live::new(config.clone()));
-    let rules = Arc::new(ArcSwap::from_pointee(Rules::derive(live.current(), None)?));
-    let pools = Arc::new(Pools::new(
-        &config,
-        workers,
-        Arc::clone(&cluster),
-        Arc::clone(&metrics),
-        Arc::clone(&connections),
-        Arc::clone(&pause),
-    ));
-    let maintenance: Arc<dyn Maintenance> = Arc::new(Maintainer {
-        live: Arc::clone(&live),
-        rules: Arc::clone(&rules),
-        pools: Arc::clone(&pools),
-        cluster: Arc::clone(&cluster),
-        metrics: Arc::clone(&metrics),
-        operator: Arc::clone(&operator),
-        memory: Arc::clone(&memory),
-        log: signals.log,
-        one_at_a_time: Default::default(),
-    });
-    metrics.process.config_was_read();
-    let state = admin::State::new(Sources {
-        live: Arc::clone(&live),
-        maintenance: Arc::clone(&maintenance),
-        pause: Arc::clone(&pause),
-        cluster: Arc::clone(&cluster),
-        metrics: Arc::clone(&metrics),
-        operator: Arc::clone(&operator),
-        connections: Arc::clone(&connections),
-        memory: Arc::clone(&memory),
-        shutdown: shutdown.clone(),
-    });
-    let common = Arc::new(Common {
-        rules,
-        pools,
-        pause,
-        memory,
-        databases: Default::default(),
-        console: Arc::new(state.clone()),
-        connections,
-        cancels: Cancels::default(),
-        draining: CancellationToken::new(),
-        grace: SHUTDOWN_GRACE,
-        greetings: Default::default(),
-        definitions: Default::default(),
-        token: rand::random(),
-        workers,
-        cluster: Arc::clone(&cluster),
-        metrics: Arc::clone(&metrics),
-        start,
-    });
+    let (clients, doors) = (listeners.clients, workers.take_doors());
+    dispatcher::accept(clients, doors, Arc::clone(&proxy.common), signals.shutdown).await;
 
-    // Everything but the acceptor and the workers lives until the last session has ended.
-    let stop_control = CancellationToken::new();
-    let tracker = TaskTracker::new();
-    for (index, node) in config.nodes.iter().enumerate() {
-        let monitor = NodeMonitor {
-            id: NodeId(index as u16),
-            node: node.clone(),
-            live: Arc::clone(&live),
-            cluster: Arc::clone(&cluster),
-            metrics: Arc::clone(&metrics),
-            operator: Arc::clone(&operator),
-        };
-        tracker.spawn(monitor.run(stop_control.clone()));
-    }
-    tracker.spawn(catalogs::run(
-        Arc::clone(&live),
-        Arc::clone(&cluster),
-        stop_control.clone(),
-    ));
-    if let Some(settings) = &config.failover {
-        let shared = failover::Shared {
-            live: Arc::clone(&live),
-            cluster: Arc::clone(&cluster),
-            operator: Arc::clone(&operator),
-            metrics: Arc::clone(&metrics),
-        };
-        let controller = Controller::open(shared, settings, agents(&config)?).await?;
-        tracker.spawn(controller.run(stop_control.clone()));
-    }
-    tracker.spawn(reload(maintenance, signals.reload, stop_control.clone()));
-    tracker.spawn(tidy(Arc::clone(&common), stop_control.clone()));
-    if let Some(http) = listeners.http {
-        tracker.spawn(admin::http::serve(http, state, stop_control.clone()));
-    }
-
-    let abort = CancellationToken::new();
-    let (doors, threads) = start_workers(&common, workers, &abort)?;
-    tracing::info!(address = %config.listen, workers, nodes = config.nodes.len(), "causeway is ready for clients");
-    dispatcher::accept(listeners.clients, doors, Arc::clone(&common), shutdown).await;
-
-    tracing::info!(clients = metrics.clients.connections.get(), "shutting down");
-    common.draining.cancel();
-    let ended = tokio::task::spawn_blocking(move || {
-        threads.into_iter().for_each(|thread| drop(thread.join()));
-    });
-    tokio::pin!(ended);
-    if tokio::time::timeout(SHUTDOWN_GRACE, &mut ended)
-        .await
-        .is_err()
-    {
-        abort.cancel();
-        let _ = ended.await;
-    }
-    stop_control.cancel();
-    tracker.close();
-    tracker.wait().await;
+    let clients = proxy.common.metrics.clients.connections.get();
+    tracing::info!(clients, "shutting down");
+    proxy.common.draining.cancel();
+    workers.end_within(SHUTDOWN_GRACE).await;
+    // It is needed until the last session has ended.
+    control.stop().await;
     tracing::info!("causeway has ended");
     Ok(())
 }
 
-/// One event loop for every two cores: the servers and the clients need some as well, and a second
-/// loop on a small machine costs more than it brings (docs/adr/0001-runtime-shape.md).
-fn default_workers() -> usize {
-    std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .div_ceil(2)
+/// What the planes share, made and not yet started.
+struct Proxy {
+    config: Config,
+    live: Arc<Live>,
+    operator: Arc<OperatorState>,
+    maintenance: Arc<dyn Maintenance>,
+    admin: admin::State,
+    common: Arc<Common>,
 }
 
-fn start_workers(
-    common: &Arc<Common>,
-    workers: usize,
-    abort: &CancellationToken,
-) -> Result<(Vec<Door>, Vec<JoinHandle<()>>), AppError> {
-    let io = |what: &str| {
-        let what = what.to_owned();
-        move |source| AppError::Io { what, source }
-    };
-    let mut doors = Vec::with_capacity(workers);
-    let mut threads = Vec::with_capacity(workers);
-    for index in 0..workers {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(io("start a worker's event loop"))?;
-        let worker = Arc::new(Worker::new(index, Arc::clone(common)));
-        let (door, floor) = dispatcher::door();
-        let abort = abort.clone();
-        let thread = std::thread::Builder::new()
-            .name(format!("causeway-{index}"))
-            .spawn(move || runtime.block_on(dispatcher::serve(floor, worker, abort)))
-            .map_err(io("start a worker"))?;
-        doors.push(door);
-        threads.push(thread);
+impl Proxy {
+    fn assemble(config: Config, signals: &Signals) -> Result<Self, AppError> {
+        if config.nodes.len() > MAX_NODES {
+            return Err(AppError::TooManyNodes(config.nodes.len()));
+        }
+        let workers = config.workers.unwrap_or_else(workers::by_cores).max(1);
+        let shares = shares(&config)?;
+        let start = StartConfig::of(&config);
+        let metrics = Arc::new(Metrics::new(&start.node_names, workers)?);
+        show_limits(&metrics, &config);
+        metrics.process.config_was_read();
+        let cluster = Arc::new(ClusterState::new(&config));
+        let operator = Arc::new(OperatorState::default());
+        let connections = Arc::new(Connections::default());
+        let pause = Arc::new(Pause::default());
+        let bounds = config.memory;
+        let memory = Arc::new(MemoryBudget::new(bounds.total, bounds.session));
+        let live = Arc::new(Live::new(config.clone()));
+        let rules = Arc::new(ArcSwap::from_pointee(Rules::derive(live.current(), None)?));
+        let pools = Arc::new(Pools::new(
+            &config,
+            workers,
+            Arc::clone(&cluster),
+            Arc::clone(&metrics),
+            Arc::clone(&connections),
+            Arc::clone(&pause),
+        ));
+        let maintenance: Arc<dyn Maintenance> = Arc::new(Maintainer {
+            live: Arc::clone(&live),
+            rules: Arc::clone(&rules),
+            pools: Arc::clone(&pools),
+            cluster: Arc::clone(&cluster),
+            metrics: Arc::clone(&metrics),
+            operator: Arc::clone(&operator),
+            memory: Arc::clone(&memory),
+            log: signals.log.clone(),
+            one_at_a_time: Default::default(),
+        });
+        let admin = admin::State::new(Sources {
+            live: Arc::clone(&live),
+            maintenance: Arc::clone(&maintenance),
+            pause: Arc::clone(&pause),
+            cluster: Arc::clone(&cluster),
+            metrics: Arc::clone(&metrics),
+            operator: Arc::clone(&operator),
+            connections: Arc::clone(&connections),
+            memory: Arc::clone(&memory),
+            shutdown: signals.shutdown.clone(),
+        });
+        let common = Arc::new(Common {
+            rules,
+            pools,
+            pause,
+            memory,
+            databases: Default::default(),
+            console: Arc::new(admin.clone()),
+            connections,
+            cancels: Cancels::default(),
+            draining: CancellationToken::new(),
+            grace: SHUTDOWN_GRACE,
+            greetings: Default::default(),
+            definitions: Default::default(),
+            strangers: Strangers::new(shares.strangers),
+            most_clients: shares.clients,
+            token: rand::random(),
+            workers,
+            cluster,
+            metrics,
+            start,
+        });
+        Ok(Self {
+            config,
+            live,
+            operator,
+            maintenance,
+            admin,
+            common,
+        })
     }
-    Ok((doors, threads))
+
+    /// Starts everything but the acceptor and the workers.
+    async fn start_control(
+        &self,
+        signals: &Signals,
+        http: Option<TcpListener>,
+    ) -> Result<ControlPlane, AppError> {
+        let (cluster, metrics) = (&self.common.cluster, &self.common.metrics);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        for (index, node) in self.config.nodes.iter().enumerate() {
+            let monitor = NodeMonitor {
+                id: NodeId(index as u16),
+                node: node.clone(),
+                live: Arc::clone(&self.live),
+                cluster: Arc::clone(cluster),
+                metrics: Arc::clone(metrics),
+                operator: Arc::clone(&self.operator),
+            };
+            tasks.spawn(monitor.run(stop.clone()));
+            let watch = LoginWatch::new(
+                NodeId(index as u16),
+                node.clone(),
+                Arc::clone(&self.live),
+                Arc::clone(cluster),
+            );
+            tasks.spawn(watch.run(stop.clone()));
+        }
+        let (live, known) = (Arc::clone(&self.live), Arc::clone(cluster));
+        tasks.spawn(catalogs::run(live, known, stop.clone()));
+        if let Some(settings) = &self.config.failover {
+            let shared = failover::Shared {
+                live: Arc::clone(&self.live),
+                cluster: Arc::clone(cluster),
+                operator: Arc::clone(&self.operator),
+                metrics: Arc::clone(metrics),
+            };
+            let controller = Controller::open(shared, settings, agents(&self.config)?).await?;
+            tasks.spawn(controller.run(stop.clone()));
+        } else {
+            let names = self.config.nodes.iter().map(|node| node.name.clone());
+            let agents = names.zip(agents(&self.config)?);
+            let agents = agents.filter_map(|(node, agent)| Some((node, agent?)));
+            tasks.spawn(leaving::release_all(agents.collect(), stop.clone()));
+        }
+        let (maintenance, asked) = (Arc::clone(&self.maintenance), Arc::clone(&signals.reload));
+        tasks.spawn(reload(maintenance, asked, stop.clone()));
+        tasks.spawn(tidy(Arc::clone(&self.common), stop.clone()));
+        tasks.spawn(renew(Arc::clone(&self.common), stop.clone()));
+        if let Some(http) = http {
+            tasks.spawn(admin::http::serve(http, self.admin.clone(), stop.clone()));
+        }
+        Ok(ControlPlane { tasks, stop })
+    }
+}
+
+/// What the limit of open files leaves to clients: less than is configured is said, nothing is an error.
+fn shares(config: &Config) -> Result<Shares, AppError> {
+    let descriptors = Descriptors::present();
+    let (limit, wanted) = (descriptors.limit(), config.max_clients);
+    // More users and databases need more: what then comes too late is refused one by one.
+    let servers = config.pool.size.saturating_mul(config.nodes.len());
+    let shares = descriptors.share(wanted, servers);
+    let shares = shares.ok_or(AppError::Descriptors { limit, servers })?;
+    if shares.clients < wanted {
+        tracing::warn!(
+            limit,
+            max_clients = wanted,
+            room = shares.clients,
+            "the limit of open files leaves room for fewer clients than max_clients: raise it \
+             (LimitNOFILE= of systemd, ulimit -n)"
+        );
+    }
+    Ok(shares)
+}
+
+/// The tasks that serve the sessions as a whole.
+struct ControlPlane {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl ControlPlane {
+    async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
 }
 
 /// Reloads whenever a signal asks for it.
@@ -303,6 +343,23 @@ async fn reload(
             asked.notified().await;
             // How it went is in the log.
             let _ = maintenance.reload("SIGHUP").await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Keeps connections of before a change of what logins find from being given to anybody.
+async fn renew(common: Arc<Common>, shutdown: CancellationToken) {
+    let work = async {
+        loop {
+            for changed in common.cluster.logins.changed().await {
+                let (database, role) = (changed.database.as_deref(), changed.role.as_deref());
+                common.pools.renew(Some(changed.node), database, role);
+            }
+            common.forget_greetings();
         }
     };
     tokio::select! {

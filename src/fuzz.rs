@@ -95,10 +95,12 @@ pub fn texts(data: &[u8]) {
     };
     let lexical = Lexical {
         standard_conforming_strings: how & 1 == 0,
-        encoding: match how >> 1 & 3 {
+        encoding: match how >> 1 & 7 {
             0 | 1 => Encoding::Utf8,
             2 => Encoding::AsciiSafe,
-            _ => Encoding::Unsafe,
+            3 => Encoding::ShiftJis,
+            4 => Encoding::TwoBytes,
+            _ => Encoding::Gb18030,
         },
     };
     let catalog = Catalog::empty();
@@ -108,7 +110,7 @@ pub fn texts(data: &[u8]) {
     assert_eq!(first.access, again.access);
     assert_eq!(first.count, again.count);
     assert_eq!(first.effects, again.effects);
-    classifier.refused_by_standby(text);
+    classifier.refused_by_standby(text, lexical);
     if let Ok(text) = std::str::from_utf8(text) {
         let _ = scan_any(text);
     }

@@ -10,31 +10,33 @@ pub mod core;
 
 // The protocol and the language.
 pub mod sql;
-pub mod wire;
+mod wire;
 
 // The data plane.
-pub mod backend;
-pub mod client;
+mod backend;
+mod client;
 
 // Between the planes.
-pub mod shared;
+mod shared;
 
 // The control plane.
-pub mod admin;
+mod admin;
 pub mod agent;
 pub mod control;
 
 // For all.
-pub mod clock;
+mod clock;
 pub mod config;
-pub mod error;
+mod descriptors;
+mod error;
 mod file;
 mod http;
 pub mod logging;
 pub mod metrics;
 mod pg;
 pub mod process;
-pub mod tls;
+mod strangers;
+mod tls;
 
 // Wiring and commands.
 pub mod app;
@@ -44,5 +46,5 @@ pub mod cli;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod rig;
-pub mod top;
+mod top;
 pub mod verify;

@@ -56,6 +56,24 @@ pub(super) async fn failover(
     order(state, peer, &headers, wanted, RequestKind::Failover).await
 }
 
+pub(super) async fn pause(
+    state: Held<State>,
+    peer: ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    wanted: Query<Wanted>,
+) -> Answered {
+    order(state, peer, &headers, wanted, RequestKind::Pause).await
+}
+
+pub(super) async fn resume(
+    state: Held<State>,
+    peer: ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    wanted: Query<Wanted>,
+) -> Answered {
+    order(state, peer, &headers, wanted, RequestKind::Resume).await
+}
+
 async fn order(
     Held(state): Held<State>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,

@@ -13,6 +13,8 @@ use crate::config::Secret;
 pub const STATUS: &str = "/v1/status";
 /// `POST` [`LeaseRequest`]: [`LeaseAnswer`].
 pub const LEASE: &str = "/v1/lease";
+/// `POST` [`ReleaseRequest`]: [`ReleaseAnswer`].
+pub const RELEASE: &str = "/v1/release";
 /// `POST` [`StopRequest`]: [`StopAnswer`].
 pub const STOP: &str = "/v1/stop";
 /// `POST` [`StartRequest`]: [`StartAnswer`].
@@ -62,7 +64,8 @@ pub struct Status {
     pub lease: Option<Lease>,
     /// The highest epoch ever seen.
     pub highest_epoch: u64,
-    /// Whether the server may run as a primary only under a lease: from the first lease or stop on.
+    /// Whether the server may run as a primary only under a lease: from the first lease or stop on, until
+    /// it is released.
     pub governed: bool,
     /// The rejoin under way, or the last one since the agent started.
     pub job: Option<Job>,
@@ -117,6 +120,21 @@ pub struct LeaseAnswer {
     pub lease: Lease,
     /// The agent's clock, for the next request.
     pub clock_ms: u64,
+}
+
+/// Ends the rule of leases: from now on, and until another is granted, the server is left alone whatever it
+/// runs as. For proxies that leave, or that no longer decide.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseRequest {
+    pub epoch: u64,
+}
+
+/// No lease is needed any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseAnswer {
+    /// Whether one was needed before.
+    pub was_governed: bool,
 }
 
 /// How a server is stopped.

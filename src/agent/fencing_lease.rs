@@ -11,6 +11,9 @@ use std::time::Duration;
 pub struct Ledger {
     highest_epoch: u64,
     status: LeaseStatus,
+    /// The epoch of the last stop in good order that has succeeded. Its lease was renewed meanwhile, and a
+    /// renewal that comes late must not let the server run again.
+    stopped_in: Option<u64>,
 }
 
 /// On which condition the server may run as a primary.
@@ -82,6 +85,9 @@ pub enum Denied {
     /// The lease that is asked for would be over already.
     #[error("the request was sent too long ago: the lease would be over")]
     Late,
+    /// The server was stopped in good order in this epoch.
+    #[error("the server was stopped in epoch {0}: it runs as a primary again only in a later one")]
+    Stopped(u64),
     /// Started as a primary it would be stopped at once.
     #[error("no lease is in force: the server starts as a primary only under one")]
     LeaseRequired,
@@ -107,6 +113,7 @@ impl Ledger {
         Self {
             highest_epoch: remembered.highest_epoch,
             status,
+            stopped_in: None,
         }
     }
 
@@ -158,6 +165,9 @@ impl Ledger {
         leads: bool,
     ) -> Result<Self, Denied> {
         self.check(asked.epoch)?;
+        if self.stopped_in == Some(asked.epoch) {
+            return Err(Denied::Stopped(asked.epoch));
+        }
         if leads && self.forbids_primary(now) {
             return Err(Denied::Expired);
         }
@@ -184,6 +194,15 @@ impl Ledger {
         Ok(Self {
             highest_epoch: asked.epoch,
             status: LeaseStatus::Leased { grant: asked, ends },
+            stopped_in: self.stopped_in,
+        })
+    }
+
+    /// A stop in good order has succeeded.
+    pub fn stopped(&self, epoch: u64) -> Result<Self, Denied> {
+        Ok(Self {
+            stopped_in: Some(epoch),
+            ..self.fence(epoch)?
         })
     }
 
@@ -193,6 +212,17 @@ impl Ledger {
         Ok(Self {
             highest_epoch: epoch,
             status: LeaseStatus::Fenced,
+            stopped_in: self.stopped_in,
+        })
+    }
+
+    /// Ends the rule of leases.
+    pub fn release(&self, epoch: u64) -> Result<Self, Denied> {
+        self.check(epoch)?;
+        Ok(Self {
+            highest_epoch: epoch,
+            status: LeaseStatus::Ungoverned,
+            stopped_in: self.stopped_in,
         })
     }
 
@@ -330,6 +360,30 @@ mod tests {
         assert!(again.admit_primary(2, s(102)).is_ok());
         // Its own epoch repeated changes nothing.
         assert_eq!(fenced.fence(2), Ok(fenced));
+    }
+
+    #[test]
+    fn released_the_server_is_left_alone_and_an_older_renewal_changes_nothing() {
+        let released = leased(4, s(100)).release(5).unwrap();
+        assert!(!released.is_governed() && !released.forbids_primary(s(900)));
+        assert!(released.grant(ask(4, "a"), None, s(101), true).is_err());
+        let restored = Ledger::restored(released.to_remember(), s(500));
+        assert!(!restored.is_governed() && restored.highest_epoch() == 5);
+        let again = released.grant(ask(6, "a"), None, s(101), true).unwrap();
+        assert!(again.forbids_primary(s(105)));
+        assert!(leased(4, s(100)).release(3).is_err());
+    }
+
+    #[test]
+    fn a_renewal_that_comes_after_a_clean_stop_is_refused() {
+        let stopping = leased(1, s(100)).admit(2).unwrap();
+        let renewed = stopping.grant(ask(2, "a"), None, s(101), true).unwrap();
+        let stopped = renewed.stopped(2).unwrap();
+        assert!(stopped.forbids_primary(s(101)));
+        let late = stopped.grant(ask(2, "a"), None, s(101), false);
+        assert_eq!(late, Err(Denied::Stopped(2)));
+        let next = stopped.grant(ask(3, "a"), None, s(101), false).unwrap();
+        assert!(next.admit_primary(3, s(102)).is_ok());
     }
 
     #[test]

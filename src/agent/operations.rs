@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 use super::api::{
-    Lease, LeaseAnswer, LeaseRequest, Postmaster, RefusalCode, Role, StartAnswer, StartRequest,
-    Status, StopAnswer, StopMode, StopRequest,
+    Lease, LeaseAnswer, LeaseRequest, Postmaster, RefusalCode, ReleaseAnswer, ReleaseRequest, Role,
+    StartAnswer, StartRequest, Status, StopAnswer, StopMode, StopRequest,
 };
 use super::enforcer::LatestLook;
 use super::fencing_lease::{Denied, Grant, Ledger};
@@ -60,7 +60,7 @@ impl Failure {
 impl From<Denied> for Failure {
     fn from(denied: Denied) -> Self {
         let code = match denied {
-            Denied::StaleEpoch { .. } => RefusalCode::StaleEpoch,
+            Denied::StaleEpoch { .. } | Denied::Stopped(_) => RefusalCode::StaleEpoch,
             Denied::OtherHolder { .. } => RefusalCode::OtherHolder,
             Denied::Expired => RefusalCode::Expired,
             Denied::Late => RefusalCode::Late,
@@ -173,6 +173,18 @@ impl Agent {
         })
     }
 
+    /// Leaves the server alone from now on.
+    pub(super) fn release(&self, asked: &ReleaseRequest) -> Result<ReleaseAnswer, Failure> {
+        let was_governed = self.state.ledger().is_governed();
+        self.state.change(|ledger, _| ledger.release(asked.epoch))?;
+        tracing::info!(
+            epoch = asked.epoch,
+            was_governed,
+            "the server is governed by no lease any more"
+        );
+        Ok(ReleaseAnswer { was_governed })
+    }
+
     /// Fences and stops the server.
     pub(super) fn stop(&self, asked: &StopRequest) -> Result<StopAnswer, Failure> {
         let begun = Instant::now();
@@ -188,8 +200,10 @@ impl Agent {
         self.jobs.cancel();
         let within = Duration::from_millis(asked.timeout_ms).min(LONGEST);
         let stopped = self.server.stop(asked.mode, within);
-        if stopped.is_ok() {
-            self.state.fence(asked.epoch)?;
+        match (&stopped, asked.mode) {
+            (Ok(_), StopMode::Fast) => self.state.stopped(asked.epoch)?,
+            (Ok(_), StopMode::Immediate) => self.state.fence(asked.epoch)?,
+            (Err(_), _) => {}
         }
         // What was promised is on disk before it is answered, whether or not the server obeyed.
         self.state.persist()?;

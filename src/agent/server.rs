@@ -1,4 +1,5 @@
-//! The agent's door: HTTPS, at most so many callers at once, each within bounds, each proven.
+//! The agent's door: HTTPS, each caller within bounds, each proven. Who has proven nothing yet takes
+//! nothing away from those who have: a lease is renewed however many strangers are at the door.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,26 +10,38 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use serde::Serialize;
 use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{
-    self, LeaseRequest, Refusal, RefusalCode, RejoinRequest, StartRequest, StopRequest,
+    self, LeaseRequest, Refusal, RefusalCode, RejoinRequest, ReleaseRequest, StartRequest,
+    StopRequest,
 };
 use super::operations::{Agent, Failure};
+use crate::descriptors::Descriptors;
+use crate::strangers::{Stranger, Strangers};
 
-/// Callers at once; more wait to be accepted.
+/// Callers at once that are known.
 const CALLERS: usize = 64;
-/// Bound on a handshake and on a request's head.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+/// And that are not.
+const STRANGERS: usize = 32;
+/// An own proxy takes a few milliseconds to say who it is.
+const STRANGERS_GRACE: Duration = Duration::from_millis(200);
+/// Bound on a handshake.
+const HANDSHAKE: Duration = Duration::from_secs(1);
+/// Bound on a stranger's whole first request.
+const INTRODUCTION: Duration = Duration::from_secs(2);
+/// Bound on a request's head, and on the pause before it.
+const HEAD: Duration = Duration::from_secs(5);
 /// Bytes of a request's body.
 const BODY_BYTES: usize = 64 * 1024;
 /// Pause after an accept that failed for want of something, such as file descriptors.
@@ -44,28 +57,85 @@ pub(super) async fn serve(
     shutdown: CancellationToken,
 ) {
     let pages = pages(agent);
-    let callers = Arc::new(Semaphore::new(CALLERS));
+    let known = Arc::new(Semaphore::new(CALLERS));
+    let strangers = Strangers::with_grace(STRANGERS, STRANGERS_GRACE);
+    let descriptors = Descriptors::present();
     loop {
-        let accept = async {
-            let permit = callers.clone().acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
-            accepted = accept => accepted,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
             () = shutdown.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let (tls, pages) = (tls.clone(), pages.clone());
+            // Its descriptor is closed at once.
+            Ok((stream, _)) if descriptors.is_of_reserve(&stream) => {}
+            Ok((stream, from)) => {
+                let stranger = strangers.admit(from.ip()).await;
+                let (tls, caller) = (tls.clone(), Caller::new(stranger, &known));
+                let pages = pages.clone().layer(Extension(caller.clone()));
                 tokio::spawn(async move {
-                    let _ = timeout(CONNECTION, converse(stream, tls, pages)).await;
-                    drop(permit);
+                    tokio::select! {
+                        _ = timeout(CONNECTION, converse(stream, tls, pages)) => {}
+                        () = caller.overstays() => {}
+                    }
                 });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+struct Caller {
+    known: Arc<Semaphore>,
+    standing: Arc<Mutex<Standing>>,
+    turned_out: CancellationToken,
+}
+
+enum Standing {
+    /// It has proven nothing yet.
+    Stranger {
+        _place: Stranger,
+    },
+    Known {
+        _permit: OwnedSemaphorePermit,
+    },
+}
+
+impl Caller {
+    fn new(stranger: Stranger, known: &Arc<Semaphore>) -> Self {
+        Self {
+            known: known.clone(),
+            turned_out: stranger.turned_out().clone(),
+            standing: Arc::new(Mutex::new(Standing::Stranger { _place: stranger })),
+        }
+    }
+
+    /// It has proven who it is; false if there are too many who have.
+    fn introduced(&self) -> bool {
+        let mut standing = self.standing.lock();
+        if let Standing::Stranger { .. } = &*standing {
+            let Ok(_permit) = self.known.clone().try_acquire_owned() else {
+                return false;
+            };
+            *standing = Standing::Known { _permit };
+        }
+        true
+    }
+
+    fn is_known(&self) -> bool {
+        matches!(*self.standing.lock(), Standing::Known { .. })
+    }
+
+    /// Resolves when a stranger must go: for another, or because it takes too long.
+    async fn overstays(self) {
+        let in_time = timeout(INTRODUCTION, self.turned_out.cancelled()).await;
+        // Once it is known it is in nobody's way.
+        if in_time.is_err() && self.is_known() {
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -80,7 +150,7 @@ async fn converse(stream: TcpStream, tls: TlsAcceptor, pages: Router) {
     };
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HANDSHAKE)
+        .header_read_timeout(HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages))
         .await;
     if let Err(error) = served {
@@ -92,6 +162,7 @@ fn pages(agent: Arc<Agent>) -> Router {
     Router::new()
         .route(api::STATUS, get(status))
         .route(api::LEASE, post(lease))
+        .route(api::RELEASE, post(release))
         .route(api::STOP, post(stop))
         .route(api::START, post(start))
         .route(api::REJOIN, post(rejoin))
@@ -102,16 +173,25 @@ fn pages(agent: Arc<Agent>) -> Router {
         .with_state(agent)
 }
 
-async fn authenticate(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
+async fn authenticate(
+    State(agent): State<Arc<Agent>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let proceed = async |request: Request| match caller.introduced() {
+        true => next.run(request).await,
+        false => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    };
     let Some(secret) = &agent.config.secret else {
         // The certificate has been checked by the handshake.
-        return next.run(request).await;
+        return proceed(request).await;
     };
     let shown = request.headers().get(header::AUTHORIZATION);
     let shown = shown.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     let right = shown.is_some_and(|shown| shown.ct_eq(secret.reveal().as_bytes()).into());
     if right {
-        return next.run(request).await;
+        return proceed(request).await;
     }
     let text = "the secret is missing or wrong";
     tracing::warn!(code = ?RefusalCode::Unauthorized, reason = text, "refused");
@@ -133,6 +213,16 @@ async fn lease(State(agent): State<Arc<Agent>>, Body(asked): Body<LeaseRequest>)
         agent
             .clone()
             .blocking(move |agent| agent.lease(&asked))
+            .await,
+    )
+}
+
+async fn release(State(agent): State<Arc<Agent>>, Body(asked): Body<ReleaseRequest>) -> Response {
+    answer(
+        &agent,
+        agent
+            .clone()
+            .blocking(move |agent| agent.release(&asked))
             .await,
     )
 }
@@ -207,7 +297,7 @@ where
     type Rejection = Response;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
-        let read = timeout(HANDSHAKE, Json::<T>::from_request(request, state)).await;
+        let read = timeout(HEAD, Json::<T>::from_request(request, state)).await;
         let text = match read {
             Ok(Ok(Json(value))) => return Ok(Self(value)),
             Ok(Err(JsonRejection::JsonDataError(error))) => error.body_text(),

@@ -133,6 +133,13 @@ impl AgentState {
         Ok(())
     }
 
+    /// The same after a stop in good order.
+    pub(super) fn stopped(&self, epoch: u64) -> Result<(), Denied> {
+        let mut ledger = self.ledger.lock();
+        *ledger = ledger.stopped(epoch)?;
+        Ok(())
+    }
+
     /// Writes the ledger as it stands. Blocks on the disk.
     pub(super) fn persist(&self) -> io::Result<()> {
         let mut written = self.written.lock();

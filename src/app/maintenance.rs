@@ -19,6 +19,13 @@ use crate::shared::operator::OperatorState;
 /// Bound on reading the file and what it names.
 const READ_BOUND: Duration = Duration::from_secs(30);
 
+/// Sets the gauges that say what the configuration allows.
+pub(super) fn show_limits(metrics: &Metrics, config: &Config) {
+    metrics.pools.size.set(config.pool.size as i64);
+    let max_clients = config.max_clients as i64;
+    metrics.clients.connections_max.set(max_clients);
+}
+
 /// Everything that a reload changes.
 pub(super) struct Maintainer {
     pub(super) live: Arc<Live>,
@@ -124,6 +131,7 @@ impl Maintainer {
         let bounds = config.memory;
         self.memory.set_bounds(bounds.total, bounds.session);
         self.cluster.reconfigure(&config);
+        show_limits(&self.metrics, &config);
         self.metrics.process.reloaded(ReloadOutcome::Applied);
         self.metrics.process.config_was_read();
         let reloaded = Reloaded {

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use super::server::{CancelTarget, Origin, Server, StartupSettings};
 use crate::config::Secret;
 use crate::core::tag::{backend, field};
+use crate::descriptors::Descriptors;
 use crate::shared::cluster::ClusterState;
 use crate::wire::frame;
 use crate::wire::reply::error_field;
@@ -159,6 +160,10 @@ async fn login(target: &Target, startup: &[(String, String)]) -> Result<Opened, 
     let stream = TcpStream::connect((target.host.as_str(), target.port))
         .await
         .map_err(io)?;
+    if Descriptors::present().is_of_reserve(&stream) {
+        let what = "the limit of open files leaves no room for it";
+        return Err(io(io::Error::other(what)));
+    }
     let address = stream.peer_addr().map_err(io)?;
     let mut socket = Socket::new(stream).map_err(io)?;
 

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::connect::{self, ConnectError, Target};
 use super::server::{Origin, Server, StartupSettings};
 use crate::config::{self, Secret};
+use crate::core::mutant::{Rule, holds};
 use crate::core::topology::{NodeId, NodeView, Topology};
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
@@ -67,7 +68,9 @@ pub struct Want<'a> {
 
 impl Want<'_> {
     fn fits(&self, server: &Server) -> bool {
-        Arc::ptr_eq(&server.startup, self.startup) || server.startup == *self.startup
+        Arc::ptr_eq(&server.startup, self.startup)
+            || server.startup == *self.startup
+            || !holds(Rule::StartupIsTheDefault)
     }
 
     /// The best of the idle connections: the one whose sequence numbers are the session's own, then one
@@ -196,6 +199,10 @@ impl Pool {
     pub fn take_idle(self: &Arc<Self>, worker: usize, want: Want<'_>) -> Option<Lease> {
         let mut state = self.state.lock();
         let topology = self.shared.cluster.topology();
+        // While the node is silent nothing is begun, and nothing is closed: it may have run on.
+        if !self.is_usable() {
+            return None;
+        }
         // Rather than take the numbers of a session that is still there, open another connection.
         let is_last_resort = state.open >= self.size();
         loop {
@@ -227,6 +234,10 @@ impl Pool {
     ) -> Result<Lease, AcquireError> {
         if let Some(lease) = self.take_idle(worker, want) {
             return Ok(lease);
+        }
+        if !self.is_usable() {
+            let node = Arc::clone(&self.name);
+            return Err(AcquireError::Gone { node });
         }
         let waiter = {
             let mut state = self.state.lock();
@@ -432,6 +443,12 @@ impl Pool {
             waiting: state.waiting.len(),
             waiting_since: state.longest_waiting(),
         }
+    }
+
+    fn is_usable(&self) -> bool {
+        let topology = self.shared.cluster.topology();
+        let node = topology.node(self.node);
+        node.and_then(NodeView::usable).is_some()
     }
 
     fn size(&self) -> usize {

@@ -112,13 +112,13 @@ impl Pools {
         }
     }
 
-    /// Lets no connection of before this moment be given to anybody again, of a role and a database, or
-    /// of all that are not named: what a new one would find at its login has changed.
-    pub fn renew(&self, database: Option<&str>, user: Option<&str>) {
+    /// Lets no connection of before this moment be given to anybody again, on a node, of a role and a
+    /// database, or of all that are not named: what a new one would find at its login has changed.
+    pub fn renew(&self, node: Option<NodeId>, database: Option<&str>, user: Option<&str>) {
         let pools = self.by_key.lock();
         let asked = |asked: Option<&str>, name: &str| asked.is_none_or(|asked| asked == name);
-        for ((_, of, by), pool) in pools.iter() {
-            if asked(database, of) && asked(user, by) {
+        for ((at, of, by), pool) in pools.iter() {
+            if node.is_none_or(|node| node == *at) && asked(database, of) && asked(user, by) {
                 pool.renew();
             }
         }

@@ -48,7 +48,7 @@ pub struct Sense {
 /// A statement as `Parse` described it.
 #[derive(Debug)]
 pub struct Prepared {
-    /// Unique within one worker.
+    /// Unique among the statements of one database.
     id: u64,
     token: u64,
     /// The Parse message's body behind the name: text, zero, parameter types.
@@ -96,6 +96,8 @@ impl Prepared {
             statement,
             catalog_version,
         }));
+        // A standby may have had a reason that is gone.
+        self.refused.store(false, Ordering::Relaxed);
     }
 
     /// The text, zero, and parameter types.
@@ -354,6 +356,13 @@ impl Held {
     /// Forgets one: it was not prepared after all, or was closed.
     pub fn remove(&mut self, id: u64) {
         self.ids.remove(&id);
+    }
+
+    /// Adds what another has.
+    pub fn merge(&mut self, other: Self) {
+        let known = other.ids.into_keys();
+        let new: Vec<_> = known.filter(|id| !self.ids.contains_key(id)).collect();
+        new.into_iter().for_each(|id| self.insert(id));
     }
 
     /// Forgets all, and gives their numbers.

@@ -10,7 +10,7 @@ use super::settings::Settings;
 use crate::core::exchange::Exchange;
 use crate::core::gauge::Gauge;
 use crate::core::session::LifeAt;
-use crate::core::topology::{Incarnation, NodeId, NodeView, Topology};
+use crate::core::topology::{Incarnation, NodeId, NodeView, PATIENCE_US, Topology};
 use crate::shared::cluster::ClusterState;
 use crate::wire::frame::{self, Walker};
 use crate::wire::socket::Socket;
@@ -41,6 +41,9 @@ pub struct CancelTarget {
 /// packet, so that they are what RESET, SET … TO DEFAULT and DISCARD ALL return to.
 pub type StartupSettings = Arc<[(String, String)]>;
 
+/// Statements under a client's own names, with their numbers.
+pub type Exposed = HashMap<Box<[u8]>, u64>;
+
 /// What is said on a server connection: what was sent, what is owed for it, what is prepared.
 #[derive(Debug, Default)]
 pub struct Conversation {
@@ -64,16 +67,54 @@ pub struct Conversation {
     pub forgetting: bool,
     /// Everything prepared was dropped, or may have been: a name may still be taken.
     pub forgotten: bool,
+    /// What is held and exposed after all if the message that drops everything fails.
+    shelved: Option<Box<(Held, Exposed)>>,
     /// Statements that are prepared under a client's own names, for SQL that speaks of them: with their
     /// numbers.
-    pub exposed: HashMap<Box<[u8]>, u64>,
+    pub exposed: Exposed,
     /// ParameterStatus since the login, where it differs from what was said then.
     pub reported: Vec<(String, String)>,
     /// Notifications that came while something of our own was asked, as whole frames.
     pub unasked: Vec<u8>,
+    /// The words with which it left in the middle of an answer, as a frame.
+    pub farewell: Option<Vec<u8>>,
 }
 
 impl Conversation {
+    /// Everything prepared was dropped, or may have been: each is closed before it is prepared again.
+    pub fn forget_prepared(&mut self) {
+        self.held.clear();
+        self.forgotten = true;
+    }
+
+    /// A message that drops everything prepared is about to be sent.
+    pub fn shelve(&mut self) {
+        let gone = (
+            std::mem::take(&mut self.held),
+            std::mem::take(&mut self.exposed),
+        );
+        self.shelved.get_or_insert_with(|| Box::new(gone));
+    }
+
+    /// A statement that is held is to be closed and parsed again when a client parses it.
+    pub fn parse_again(&mut self, id: u64) {
+        self.held.remove(id);
+        self.forgotten = true;
+    }
+
+    /// The message that drops everything prepared has succeeded.
+    pub fn dropped(&mut self) {
+        self.shelved = None;
+    }
+
+    /// That message has failed, or was never reached.
+    pub fn unshelve(&mut self) {
+        if let Some((held, exposed)) = self.shelved.take().map(|shelved| *shelved) {
+            self.held.merge(held);
+            self.exposed.extend(exposed);
+        }
+    }
+
     /// A ParameterStatus body: what the server shows now.
     pub fn note_parameter(&mut self, body: &[u8]) {
         let Some((name, value)) = frame::parameter(body) else {
@@ -194,12 +235,20 @@ impl Server {
             .is_some_and(|life| life.incarnation == self.origin.incarnation)
     }
 
-    /// Whether anybody may be given it: not on a node that is drained.
+    /// Whether what is under way on it may go on, although its node may not have answered its monitor
+    /// for as long as `patience_us`.
+    pub fn may_go_on(&self, topology: &Topology, patience_us: u64) -> bool {
+        let (incarnation, now_us) = (self.origin.incarnation, self.cluster.now_us());
+        let node = topology.node(self.origin.node);
+        node.is_some_and(|node| node.keeps(incarnation, now_us, patience_us))
+    }
+
+    /// Whether anybody may be given it, now or once its node answers again: not on a node that is drained.
     pub fn is_wanted(&self, topology: &Topology) -> bool {
         let drained = topology
             .node(self.origin.node)
             .is_some_and(NodeView::is_drained);
-        !drained && self.is_current(topology)
+        !drained && self.may_go_on(topology, PATIENCE_US)
     }
 
     /// Whether nothing is open on it: no transaction, nothing owed, half read or half sent.
@@ -207,14 +256,6 @@ impl Server {
         self.talk.exchange.is_free()
             && !self.talk.walker.is_inside()
             && !self.talk.upstream.is_inside()
-    }
-
-    /// A setting as the server last reported it, if it is one that it reports.
-    pub fn parameter(&self, name: &str) -> Option<&str> {
-        let now = self.talk.reported.iter();
-        let mut all = now.chain(self.parameters.iter());
-        let found = all.find(|(known, _)| known.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| &**value)
     }
 
     /// Whether it can be given to the next session.

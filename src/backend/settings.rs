@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use ahash::AHasher;
 
+use crate::core::mutant::{Rule, holds};
+
 /// The role, which is a setting by its syntax only: it decides what may be set, and RESET ALL keeps it.
 pub const ROLE: &str = "role";
 const ENCODING: &str = "client_encoding";
@@ -57,7 +59,8 @@ impl Settings {
 
     /// `RESET ALL`: the role stays.
     pub fn reset_all(&mut self) {
-        self.by_name.retain(|name, _| &**name == ROLE);
+        self.by_name
+            .retain(|name, _| &**name == ROLE && holds(Rule::ResetKeepsTheRole));
         let each = self.by_name.iter();
         self.bytes = each.map(|(name, sql)| name.len() + sql.len()).sum();
     }
@@ -85,26 +88,9 @@ impl Settings {
         Some(value.trim().trim_matches('\'').to_owned())
     }
 
-    /// A setting that is a time, in PostgreSQL's units and milliseconds without one (manual, "Parameter
-    /// Names and Values"); none when it was not chosen, makes no sense, or is zero.
+    /// A setting that is a time; none when it was not chosen.
     pub fn duration(&self, name: &str) -> Option<Duration> {
-        let value = self.value(name)?;
-        let digits = value
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(value.len());
-        let (number, unit) = value.split_at(digits);
-        let seconds = match unit.trim() {
-            "us" => 1e-6,
-            "" | "ms" => 1e-3,
-            "s" => 1.0,
-            "min" => 60.0,
-            "h" => 3600.0,
-            "d" => 86400.0,
-            _ => return None,
-        };
-        let time = number.parse::<f64>().ok()? * seconds;
-        let time = Duration::try_from_secs_f64(time).ok()?;
-        (!time.is_zero()).then_some(time)
+        duration(&self.value(name)?)
     }
 
     /// Their names.
@@ -190,6 +176,27 @@ impl Settings {
         }
         messages
     }
+}
+
+/// A time in PostgreSQL's units, and milliseconds without one (manual, "Parameter Names and Values"); none
+/// when it makes no sense, or is zero.
+pub fn duration(value: &str) -> Option<Duration> {
+    let digits = value
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(value.len());
+    let (number, unit) = value.split_at(digits);
+    let seconds = match unit.trim() {
+        "us" => 1e-6,
+        "" | "ms" => 1e-3,
+        "s" => 1.0,
+        "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return None,
+    };
+    let time = number.parse::<f64>().ok()? * seconds;
+    let time = Duration::try_from_secs_f64(time).ok()?;
+    (!time.is_zero()).then_some(time)
 }
 
 /// Whether two handles mean the same settings; nearly always answered by the pointers.

@@ -9,6 +9,7 @@ use super::serve::cancel_on_signal;
 use super::sysexits;
 use crate::agent;
 use crate::config::AgentConfig;
+use crate::descriptors::Descriptors;
 use crate::logging;
 
 /// Runs the agent of one PostgreSQL server.
@@ -36,6 +37,7 @@ pub fn run(args: &Args) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let log = logging::start(&config.log);
+    Descriptors::raised();
     let shutdown = CancellationToken::new();
     // Before there is a runtime: the change of user, and the threads that keep the lease.
     let prepared = match agent::prepare(config, shutdown.clone()) {

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use super::check_failover;
+use super::{check_agents, check_failover};
 use crate::config::{Config, Failover, Monitor, Node};
 use crate::control::store::{self, Examined};
 use crate::pg;
@@ -66,6 +66,9 @@ pub async fn run(args: Args) -> ExitCode {
         for note in report.iter().flat_map(|facts| &facts.notes) {
             println!("{}: note: {note}", node.name);
         }
+    }
+    for line in check_agents::lines(&config).await {
+        println!("{line}");
     }
     let code = verdict(&reports).max(coordination(&config).await);
     // With a node out of reach, the primary may be that one.

@@ -10,6 +10,7 @@ use super::serve::cancel_on_signal;
 use super::sysexits;
 use crate::app::{self, Listeners};
 use crate::config::Config;
+use crate::descriptors::Descriptors;
 use crate::logging;
 use crate::rig::{self, DemoCluster};
 
@@ -84,6 +85,7 @@ async fn demonstrate(args: Args, shutdown: CancellationToken) -> ExitCode {
         }
     };
     let _log = logging::start(&config.log).count();
+    Descriptors::raised();
     let listeners = match Listeners::bind(&config).await {
         Ok(listeners) => listeners,
         Err(error) => {

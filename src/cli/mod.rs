@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod admin_client;
 pub mod agent;
 pub mod check;
+mod check_agents;
 mod check_failover;
 pub mod demo;
 pub mod maintenance;

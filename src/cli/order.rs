@@ -124,8 +124,13 @@ fn summary(status: &Value) -> String {
     } else {
         let _ = writeln!(
             out,
-            "\nfailover: {}, {}, epoch {}, primary {}",
+            "\nfailover: {}{}, {}, epoch {}, primary {}",
             text(&failover["mode"]),
+            if failover["paused"] == true {
+                " (paused)"
+            } else {
+                ""
+            },
             text(&failover["phase"]),
             failover["epoch"],
             text(&failover["primary"]),
@@ -136,6 +141,15 @@ fn summary(status: &Value) -> String {
     }
     for entry in failover["fences"].as_array().into_iter().flatten() {
         let _ = writeln!(out, "  fence of {}: {}", text(&entry[0]), text(&entry[1]));
+    }
+    let governed = failover["governed"].as_array().into_iter().flatten();
+    let governed: Vec<_> = governed.map(text).collect();
+    if !governed.is_empty() {
+        let nodes = governed.join(", ");
+        let _ = writeln!(
+            out,
+            "  stopped by their agents if they lead without a lease: {nodes}"
+        );
     }
     for entry in failover["quarantine"].as_array().into_iter().flatten() {
         let _ = writeln!(

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::sysexits;
 use crate::app::{self, Listeners, Signals};
 use crate::config::Config;
+use crate::descriptors::Descriptors;
 use crate::logging;
 
 /// Runs the proxy.
@@ -33,6 +34,7 @@ pub fn run(args: &Args) -> ExitCode {
     let lines = logging::start(&config.log);
     let log = lines.switch();
     let _log = lines.count();
+    Descriptors::raised();
     config
         .advice()
         .iter()

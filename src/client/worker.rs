@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
-use super::accept::cancels::Cancels;
+use super::cancels::Cancels;
 use super::rules::{LiveRules, StartConfig};
 use crate::backend::pools::Pools;
 use crate::backend::prepared::{Prepared, Registry, Sense};
@@ -23,8 +23,9 @@ use crate::shared::cluster::ClusterState;
 use crate::shared::memory::{MemoryBudget, Share};
 use crate::shared::pause::Pause;
 use crate::shared::registry::Connections;
-use crate::sql::Classifier;
 use crate::sql::catalog::Catalog;
+use crate::sql::{Classifier, Lexical, Skim};
+use crate::strangers::Strangers;
 use crate::wire::frame;
 
 /// Shapes and parameterised texts that are remembered per worker and database.
@@ -65,6 +66,10 @@ pub struct Common {
     pub token: u64,
     /// Number of workers.
     pub workers: usize,
+    /// Who has not logged in yet.
+    pub strangers: Arc<Strangers>,
+    /// How many may have logged in, whatever is configured.
+    pub most_clients: usize,
     /// Cancelled when idle sessions are to end.
     pub draining: CancellationToken,
     /// For so long after that, what is under way may go on.
@@ -91,6 +96,13 @@ pub struct Worker {
 }
 
 impl Common {
+    /// Whether everybody who may has logged in.
+    pub fn is_full(&self) -> bool {
+        let connected = usize::try_from(self.metrics.clients.connections.get()).unwrap_or(0);
+        let known = connected.saturating_sub(self.strangers.count());
+        known > self.rules.load().config.max_clients.min(self.most_clients)
+    }
+
     fn definitions_of(&self, database: &Arc<str>) -> Arc<AtomicU64> {
         if let Some(found) = self.definitions.read().get(database) {
             return Arc::clone(found);
@@ -203,12 +215,17 @@ impl Database {
     }
 
     /// What a simple query needs and does.
-    pub fn classify(&self, text: &[u8], standard_strings: bool) -> Arc<Statement> {
+    pub fn classify(&self, text: &[u8], lexical: Lexical) -> Arc<Statement> {
         let catalog = self.catalog.load();
         self.known
             .lock()
             .classifier
-            .classify(text, &catalog, standard_strings)
+            .classify(text, &catalog, lexical)
+    }
+
+    /// A look at a long text as it passes.
+    pub fn skim(&self) -> Skim<Arc<Catalog>> {
+        Skim::new(self.catalog.load_full())
     }
 
     /// The statement that a Parse message describes: `body` is what follows its name, `meaning` stands for
@@ -218,7 +235,7 @@ impl Database {
         &self,
         body: &[u8],
         named: bool,
-        standard_strings: bool,
+        lexical: Lexical,
         meaning: u64,
     ) -> Result<Option<Arc<Prepared>>, NoRoom> {
         let Some((text, _types)) = frame::cstr(body) else {
@@ -226,18 +243,18 @@ impl Database {
         };
         let catalog = self.catalog.load();
         let sense = Sense {
-            settings: meaning,
+            settings: meaning ^ lexical.number() << 48,
             definitions: self.definitions.load(Ordering::Acquire),
         };
         let mut known = self.known.lock();
         if let Some(found) = known.registry.find(body, sense) {
             if found.catalog_version() != catalog.version() {
-                let statement = known.classifier.classify(text, &catalog, standard_strings);
+                let statement = known.classifier.classify(text, &catalog, lexical);
                 found.reclassify(statement, catalog.version());
             }
             return Ok(Some(found));
         }
-        let keep = standard_strings && (named || text.contains(&b'$'));
+        let keep = named || text.contains(&b'$');
         let mut share = self.memory.share();
         if keep || named || body.len() > COUNTED {
             drop(known);
@@ -246,7 +263,7 @@ impl Database {
             }
             known = self.known.lock();
         }
-        let statement = known.classifier.classify(text, &catalog, standard_strings);
+        let statement = known.classifier.classify(text, &catalog, lexical);
         let version = catalog.version();
         let add = &mut known.registry;
         Ok(Some(add.add(body, sense, statement, version, keep, share)))
@@ -270,14 +287,14 @@ impl Database {
     }
 
     /// A statement classified by an older catalogue may call what has changed since.
-    pub fn keep_up(&self, prepared: &Prepared, standard_strings: bool) {
+    pub fn keep_up(&self, prepared: &Prepared, lexical: Lexical) {
         let catalog = self.catalog.load();
         if prepared.catalog_version() == catalog.version() {
             return;
         }
         if let Some((text, _types)) = frame::cstr(prepared.body()) {
             let mut known = self.known.lock();
-            let statement = known.classifier.classify(text, &catalog, standard_strings);
+            let statement = known.classifier.classify(text, &catalog, lexical);
             prepared.reclassify(statement, catalog.version());
         }
     }
@@ -288,7 +305,8 @@ impl Database {
     }
 
     /// A standby refused this text: it goes to the primary from now on.
-    pub fn refused_by_standby(&self, text: &[u8]) {
-        self.known.lock().classifier.refused_by_standby(text);
+    pub fn refused_by_standby(&self, text: &[u8], lexical: Lexical) {
+        let mut known = self.known.lock();
+        known.classifier.refused_by_standby(text, lexical);
     }
 }

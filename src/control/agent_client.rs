@@ -1,5 +1,5 @@
-//! Asking an agent over HTTPS, proven, within a deadline. The status is asked for on a connection that
-//! is kept; every order has one of its own.
+//! Asking an agent over HTTPS, proven, within a deadline. The status is asked for, and leases are
+//! renewed, on a connection each that is kept; every other order has one of its own.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::agent::api::{
-    self, Job, LeaseAnswer, LeaseRequest, Refusal, RefusalCode, RejoinRequest, Source, StartAnswer,
-    StartRequest, Status, StopAnswer, StopMode, StopRequest,
+    self, Job, LeaseAnswer, LeaseRequest, Refusal, RefusalCode, RejoinRequest, ReleaseAnswer,
+    ReleaseRequest, Source, StartAnswer, StartRequest, Status, StopAnswer, StopMode, StopRequest,
 };
 use crate::config::{AgentUrl, Agents, Secret};
 use crate::http::{self, Asked, Carried, Sender};
@@ -38,8 +38,13 @@ pub struct AgentClient {
     /// The agent's clock in an answer, and when that answer arrived here.
     clock: Arc<Mutex<Option<(u64, Instant)>>>,
     /// The connection on which the status is asked for, many times a second.
-    kept: Arc<tokio::sync::Mutex<Option<Kept>>>,
+    kept: Line,
+    /// That on which leases are renewed: nothing else holds them up.
+    leases: Line,
 }
+
+/// A connection for one purpose, once it is open.
+type Line = Arc<tokio::sync::Mutex<Option<Kept>>>;
 
 /// An open connection, which ends with this.
 struct Kept {
@@ -107,6 +112,7 @@ impl AgentClient {
             secret: agents.secret.clone(),
             clock: Arc::default(),
             kept: Arc::default(),
+            leases: Arc::default(),
         })
     }
 
@@ -117,7 +123,8 @@ impl AgentClient {
 
     /// Everything the agent knows.
     pub async fn status(&self, within: Duration) -> Result<Status, AgentError> {
-        let status: Status = self.within(within, self.ask_on_kept()).await?;
+        let asked = self.ask_on(&self.kept, Method::GET, api::STATUS, Bytes::new());
+        let status: Status = self.within(within, asked).await?;
         self.note_clock(status.clock_ms);
         Ok(status)
     }
@@ -144,13 +151,21 @@ impl AgentClient {
             ttl_ms: milliseconds(ttl),
             clock_ms: Some(clock_ms),
         };
-        let answer: Result<LeaseAnswer, _> = self.post(api::LEASE, &request, within).await;
+        let body = serde_json::to_vec(&request).map_err(|error| self.bad(error))?;
+        let asked = self.ask_on(&self.leases, Method::POST, api::LEASE, body.into());
+        let answer: Result<LeaseAnswer, _> = self.within(within, asked).await;
         match &answer {
             Ok(answer) => self.note_clock(answer.clock_ms),
             // Its machine may have been restarted, with its clock.
             Err(_) => *self.clock.lock() = None,
         }
         answer
+    }
+
+    /// Has the server left alone from now on, whatever it runs as.
+    pub async fn release(&self, epoch: u64, within: Duration) -> Result<ReleaseAnswer, AgentError> {
+        self.post(api::RELEASE, &ReleaseRequest { epoch }, within)
+            .await
     }
 
     /// Stops the server; returns once no process of it is left. The agent is given `within`.
@@ -231,18 +246,20 @@ impl AgentClient {
         self.within(within, self.exchange(method, path, body)).await
     }
 
-    /// Asks for the status on the connection that is kept, or on a new one if that has broken.
-    async fn ask_on_kept(&self) -> Result<(StatusCode, Bytes), AgentError> {
-        let mut kept = self.kept.lock().await;
+    /// Asks on a connection that is kept, or on a new one if that has broken. What is asked may be
+    /// repeated.
+    async fn ask_on(
+        &self,
+        line: &Line,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), AgentError> {
+        let mut kept = line.lock().await;
         // Taken out: one that does not answer in time must not be asked again.
         if let Some(mut connection) = kept.take()
             && let Ok(answer) = self
-                .send(
-                    &mut connection.sender,
-                    Method::GET,
-                    api::STATUS,
-                    Bytes::new(),
-                )
+                .send(&mut connection.sender, method.clone(), path, body.clone())
                 .await
         {
             *kept = Some(connection);
@@ -252,9 +269,7 @@ impl AgentClient {
         let opened = http::open(stream).await;
         let (mut sender, carrier) = opened.map_err(|error| self.unreachable(error, false))?;
         let carried = http::carry(carrier);
-        let answer = self
-            .send(&mut sender, Method::GET, api::STATUS, Bytes::new())
-            .await?;
+        let answer = self.send(&mut sender, method, path, body).await?;
         *kept = Some(Kept {
             sender,
             _carried: carried,

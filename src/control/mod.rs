@@ -3,6 +3,8 @@
 pub mod agent_client;
 pub mod catalogs;
 pub mod failover;
+pub mod leaving;
+pub mod logins;
 pub mod monitor;
 mod pace;
 mod probe;

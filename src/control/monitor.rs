@@ -1,4 +1,5 @@
-//! Measuring one node, for ever: a life begins with a connection and ends with it.
+//! Measuring one node, for ever. A life begins with a connection; it goes on with the next one if that
+//! finds the same run of the server.
 //!
 //! At most one probe is under way. At rest probes keep the configured pace; while somebody waits
 //! for a measurement they follow each other with a short gap, and all who wait share the next.
@@ -56,11 +57,21 @@ impl NodeMonitor {
         let mut reported = String::new();
         self.metrics.nodes.up.with_label_values(&[name]).set(0);
         self.show_role(None);
+        // Of the server in the life that was measured last.
+        let mut run = None;
         loop {
+            let begun = Instant::now();
+            let mut lived = false;
             let error = match Probe::open(&self.node, &self.monitor()).await {
-                Ok(probe) => {
-                    let error = self.live(probe, &mut reported).await;
-                    self.end_life();
+                Ok(mut probe) => {
+                    let goes_on = self.silent_life();
+                    let goes_on = goes_on.filter(|life| probe.continues(run.as_ref(), life));
+                    let asked = probe.run().cloned();
+                    let error = self.live(probe, goes_on, &mut reported).await;
+                    lived = self.lose_life(&error);
+                    if lived {
+                        run = asked;
+                    }
                     error
                 }
                 Err(error) => error,
@@ -78,17 +89,36 @@ impl NodeMonitor {
                 tracing::warn!(node = name, %reason, "node is not available");
                 reported = reason;
             }
-            // A promoted standby is there already.
-            if !matches!(error, ProbeError::Changed(_)) {
+            // A promoted standby is there already, and so is a server that has only lost this connection.
+            let changed = matches!(error, ProbeError::Changed(_));
+            let at_once = changed || lived && begun.elapsed() > RETRY;
+            if !at_once {
                 tokio::time::sleep(RETRY).await;
             }
         }
     }
 
-    /// One life, from the first answer to the first failure.
-    async fn live(&self, mut probe: Probe, reported: &mut String) -> ProbeError {
-        let incarnation = Incarnation(NEXT_INCARNATION.fetch_add(1, Ordering::Relaxed));
-        let gauge = Arc::new(Gauge::default());
+    /// The life that may go on.
+    fn silent_life(&self) -> Option<Life> {
+        let topology = self.cluster.topology();
+        let silence = topology.node(self.id)?.silent.as_ref();
+        silence.map(|silence| silence.life.clone())
+    }
+
+    /// One life, or as much of it as one connection tells: from the first answer to the first failure.
+    async fn live(
+        &self,
+        mut probe: Probe,
+        goes_on: Option<Life>,
+        reported: &mut String,
+    ) -> ProbeError {
+        let (incarnation, gauge) = match goes_on {
+            Some(life) => (life.incarnation, life.gauge),
+            None => {
+                let number = NEXT_INCARNATION.fetch_add(1, Ordering::Relaxed);
+                (Incarnation(number), Arc::new(Gauge::default()))
+            }
+        };
         let mut pace = Pace::new();
         let mut began = false;
         let mut followed = Timeline::default();
@@ -145,7 +175,11 @@ impl NodeMonitor {
                 self.operator.problems.report(&self.node.name, "down", None);
                 self.report_begin(&life);
             }
-            self.cluster.publish(self.id, |view| view.life = Some(life));
+            self.cluster.publish(self.id, |view| {
+                if view.live(life) {
+                    self.count_end();
+                }
+            });
 
             self.rest(sent, &mut pace).await;
         }
@@ -200,18 +234,29 @@ impl NodeMonitor {
         }
     }
 
-    fn end_life(&self) {
-        let name = self.node.name.as_str();
+    /// The node does not answer any more, or is another than before; false when it never answered.
+    fn lose_life(&self, error: &ProbeError) -> bool {
+        let mut lived = false;
+        let now_us = self.cluster.now_us();
         self.cluster.publish(self.id, |view| {
-            if view.end_life() {
-                self.metrics
-                    .nodes
-                    .incarnations_ended
-                    .with_label_values(&[name])
-                    .inc();
+            lived = view.life.is_some();
+            match error {
+                ProbeError::Changed(_) => {
+                    if view.end_life() {
+                        self.count_end();
+                    }
+                }
+                _ => view.fall_silent(now_us),
             }
         });
+        let name = self.node.name.as_str();
         self.metrics.nodes.up.with_label_values(&[name]).set(0);
         self.show_role(None);
+        lived
+    }
+
+    fn count_end(&self) {
+        let ended = &self.metrics.nodes.incarnations_ended;
+        ended.with_label_values(&[&self.node.name]).inc();
     }
 }

@@ -10,7 +10,7 @@ use crate::config;
 use crate::core::gauge::Position;
 use crate::core::lsn::{Lsn, Timeline, WalGeometry};
 use crate::core::timeline::TimelineHistory;
-use crate::core::topology::Role;
+use crate::core::topology::{Life, Role, ServerRun};
 use crate::core::visibility::{FinishedIds, parse_snapshot};
 use crate::pg;
 use crate::pg::queries::{self, checkpoint_timeline, primary_timeline, received_timeline};
@@ -53,6 +53,13 @@ const STANDBY: &str = concat!(
                          THEN pg_xact_status(id::xid8) = 'in progress' END) AS running"
 );
 
+/// One run of the server.
+const RUN: &str = "\
+SELECT (SELECT system_identifier FROM pg_control_system()) AS system,
+       pg_postmaster_start_time()::text AS postmaster,
+       (SELECT pid || ' ' || backend_start FROM pg_stat_activity
+         WHERE backend_type = 'checkpointer') AS checkpointer";
+
 /// At most this many running transactions are asked about in one probe.
 const MAX_ASKED: usize = 500;
 
@@ -80,6 +87,8 @@ pub(super) struct Probe {
     timeline: Timeline,
     history: Option<Arc<TimelineHistory>>,
     standby: bool,
+    /// Of the server; none when it cannot be told from others.
+    run: Option<ServerRun>,
     wal: WalGeometry,
     /// The position that the latest answer gave.
     replayed: Lsn,
@@ -136,6 +145,7 @@ impl Probe {
         } else {
             history(&client, &node.name, timeline).await
         };
+        let run = run(&client).await?;
         let replayed = Lsn::default();
         Ok(Self {
             client,
@@ -143,9 +153,29 @@ impl Probe {
             timeline,
             history,
             standby,
+            run,
             wal,
             replayed,
         })
+    }
+
+    /// Whether it asks the very run of the server that a life was measured in, in the same part: what was
+    /// measured then goes on to hold.
+    pub(super) fn continues(&mut self, run: Option<&ServerRun>, life: &Life) -> bool {
+        let same_part = match life.role {
+            Role::Primary(_) => !self.standby && self.timeline == life.timeline,
+            Role::Standby(_) => self.standby,
+        };
+        let same = same_part && run.is_some() && run == self.run.as_ref();
+        if same {
+            // A standby that has followed a timeline does not go back while it runs.
+            self.timeline = self.timeline.max(life.timeline);
+        }
+        same
+    }
+
+    pub(super) fn run(&self) -> Option<&ServerRun> {
+        self.run.as_ref()
     }
 
     /// A primary's history.
@@ -229,6 +259,20 @@ impl Probe {
             role: Role::Standby(finished),
         })
     }
+}
+
+async fn run(client: &Client) -> Result<Option<ServerRun>, ProbeError> {
+    let row = client.query_one(RUN, &[]).await?;
+    let system: Option<i64> = row.try_get("system")?;
+    let checkpointer: Option<String> = row.try_get("checkpointer")?;
+    let postmaster = row.try_get("postmaster")?;
+    Ok(system
+        .zip(checkpointer)
+        .map(|(system, checkpointer)| ServerRun {
+            system,
+            postmaster,
+            checkpointer,
+        }))
 }
 
 fn timeline(row: &Row) -> Result<Timeline, ProbeError> {

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::mutant::{Rule, holds};
 use super::statement::Step;
 
 use super::tag::backend;
@@ -159,7 +160,8 @@ impl Exchange {
 
     /// True when every reply has arrived and no extended batch awaits its Sync.
     pub fn is_quiet(&self) -> bool {
-        self.owed.is_empty() && !self.unsynced && !self.skips && self.copy == Copy::No
+        let synced = !self.unsynced && !self.skips || !holds(Rule::SyncEndsAPipeline);
+        self.owed.is_empty() && synced && self.copy == Copy::No
     }
 
     /// What is still to come, in order.

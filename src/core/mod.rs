@@ -8,6 +8,7 @@ pub mod failover;
 pub mod gauge;
 pub mod leader_lease;
 pub mod lsn;
+pub mod mutant;
 pub mod replication;
 pub mod residue;
 pub mod route;

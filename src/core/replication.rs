@@ -2,7 +2,7 @@
 //! frames begin, and whether it is in the middle of something. Its bytes are passed on however they come.
 
 use super::tag::{backend, frontend};
-use super::topology::{Incarnation, NodeId, NodeView, Topology};
+use super::topology::{Incarnation, NodeId, PATIENCE_US, Topology};
 
 /// What ties a replication connection to its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,16 +28,21 @@ impl Bond {
     }
 
     /// Whether it still holds: a node that was named may be promoted or restarted, but the primary is to
-    /// be the primary all the time.
-    pub fn holds(&self, topology: &Topology) -> bool {
-        let Some(life) = topology.node(self.node).and_then(NodeView::usable) else {
+    /// be the primary all the time. Either may be silent for a while.
+    pub fn holds(&self, topology: &Topology, now_us: u64) -> bool {
+        let Some(node) = topology.node(self.node) else {
             return false;
         };
+        if self.named && node.usable().is_some() {
+            return true;
+        }
         let replaced = || {
             let primary = topology.primary();
             primary.is_some_and(|primary| primary.id != self.node)
         };
-        self.named || life.incarnation == self.incarnation && !replaced()
+        let silent = node.silent.as_ref().filter(|_| self.named);
+        let incarnation = silent.map_or(self.incarnation, |silence| silence.life.incarnation);
+        node.keeps(incarnation, now_us, PATIENCE_US) && (self.named || !replaced())
     }
 
     pub fn is_named(&self) -> bool {

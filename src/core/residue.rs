@@ -33,6 +33,11 @@ impl Pins {
         self.0 == 0
     }
 
+    /// Whether any of them can end without the session's doing, which the server can be asked for.
+    pub fn may_have_ended(self) -> bool {
+        ASKED.iter().any(|reason| self.contains(*reason))
+    }
+
     /// All of them.
     pub fn iter(self) -> impl Iterator<Item = PinReason> {
         PinReason::ALL
@@ -70,6 +75,8 @@ pub struct Residue {
     pub role: Option<Box<[u8]>>,
     /// What keeps the session on this connection.
     pub pins: Pins,
+    /// `idle_session_timeout` in force.
+    pub silence: Option<Box<str>>,
 }
 
 /// A row of the answer: what it tells, of what, and its value.
@@ -80,11 +87,15 @@ impl Residue {
     pub fn question<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         // Who logged in is told by the server's activity alone, once `session_user` was changed.
         let mut sql = String::from(
-            "SELECT CASE WHEN (context OPERATOR(pg_catalog.=) 'superuser') AND NOT pg_catalog.current_setting('is_superuser')::bool \
-             THEN 'fixed' ELSE 'setting' END, name, pg_catalog.current_setting(name) \
-             FROM pg_catalog.pg_settings WHERE (source OPERATOR(pg_catalog.=) 'session') AND NOT (name \
-             OPERATOR(pg_catalog.=) ANY ('{transaction_isolation,transaction_read_only,transaction_deferrable}'::text[])) \
+            "SELECT CASE WHEN pg_catalog.octet_length(v) OPERATOR(pg_catalog.>) 30000 THEN 'long' \
+             WHEN (context OPERATOR(pg_catalog.=) 'superuser') AND NOT pg_catalog.current_setting('is_superuser')::bool \
+             THEN 'fixed' ELSE 'setting' END, name, pg_catalog.left(v, 30000) \
+             FROM (SELECT name, context, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \
+             WHERE (source OPERATOR(pg_catalog.=) 'session') AND NOT (name \
+             OPERATOR(pg_catalog.=) ANY ('{transaction_isolation,transaction_read_only,transaction_deferrable}'::text[]))) \
+             s(name, context, v) \
              UNION ALL SELECT 'role', '', pg_catalog.current_setting('role') \
+             UNION ALL SELECT 'silence', '', pg_catalog.current_setting('idle_session_timeout', true) \
              UNION ALL SELECT 'authorization', '', '' WHERE session_user OPERATOR(pg_catalog.<>) (SELECT r.rolname \
              FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) a \
              JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) a.usesysid) \
@@ -101,11 +112,14 @@ impl Residue {
         );
         for name in names {
             let name = name.replace('\'', "''").replace('\\', "\\\\");
-            sql.push_str(" UNION ALL SELECT 'custom', E'");
+            sql.push_str(
+                " UNION ALL SELECT CASE WHEN pg_catalog.octet_length(v) OPERATOR(pg_catalog.>) 30000 \
+                 THEN 'long' ELSE 'custom' END, E'",
+            );
             sql.push_str(&name);
-            sql.push_str("', pg_catalog.current_setting(E'");
+            sql.push_str("', pg_catalog.left(v, 30000) FROM (SELECT pg_catalog.current_setting(E'");
             sql.push_str(&name);
-            sql.push_str("', true)");
+            sql.push_str("', true)) s(v)");
         }
         sql
     }
@@ -118,7 +132,11 @@ impl Residue {
             let (Some(kind), Some(value)) = (field(0), field(2)) else {
                 continue;
             };
-            let name = || std::str::from_utf8(field(1).unwrap_or_default()).map(Box::from);
+            // The server shows some names with capitals (`DateStyle`); by what a SET says they are the same.
+            let name = || {
+                std::str::from_utf8(field(1).unwrap_or_default())
+                    .map(|name| Box::from(name.to_ascii_lowercase()))
+            };
             match kind {
                 b"setting" | b"fixed" | b"custom" => {
                     let Ok(name) = name() else { continue };
@@ -131,6 +149,9 @@ impl Residue {
                     }
                 }
                 b"role" if value != b"none" => residue.role = Some(value.into()),
+                // What is longer than a message that is looked at whole stays where it is.
+                b"long" => residue.pins.insert(PinReason::Settings),
+                b"silence" => residue.silence = std::str::from_utf8(value).ok().map(Box::from),
                 b"authorization" => residue.pins.insert(PinReason::Authorization),
                 b"lock" => residue.pins.insert(PinReason::AdvisoryLock),
                 b"temporary" => residue.pins.insert(PinReason::TemporaryObject),
@@ -170,18 +191,23 @@ mod tests {
     fn an_answer_tells_settings_role_and_pins() {
         let rows = [
             row("setting", "work_mem", Some("7MB")),
+            row("setting", "DateStyle", Some("ISO, MDY")),
             row("fixed", "log_statement", Some("all")),
             row("custom", "app.tenant", Some("a")),
             row("custom", "app.none", None),
             row("custom", "app.reset", Some("")),
             row("role", "", Some("none")),
             row("lock", "", Some("")),
+            row("long", "app.long", Some("x")),
             row("nonsense", "", Some("")),
             Row::new(),
         ];
         let residue = Residue::read(&rows);
         let names: Vec<_> = residue.settings.iter().map(|(name, _)| &**name).collect();
-        assert_eq!(names, ["work_mem", "log_statement", "app.tenant"]);
+        assert_eq!(
+            names,
+            ["work_mem", "datestyle", "log_statement", "app.tenant"]
+        );
         assert_eq!(residue.role, None);
         let pins: Vec<_> = residue.pins.iter().collect();
         assert_eq!(pins, [PinReason::AdvisoryLock, PinReason::Settings]);
@@ -200,6 +226,6 @@ mod tests {
     #[test]
     fn names_cannot_break_out_of_the_question() {
         let sql = Residue::question(["a.b", "x'y\\"]);
-        assert!(sql.ends_with("E'x''y\\\\', pg_catalog.current_setting(E'x''y\\\\', true)"));
+        assert!(sql.ends_with("(SELECT pg_catalog.current_setting(E'x''y\\\\', true)) s(v)"));
     }
 }

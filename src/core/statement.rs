@@ -170,12 +170,27 @@ pub enum Effect {
     Unpin(PinReason),
     /// Runs what cannot be told from the text: the server has to be asked what is left of it.
     Opaque(Arc<Opaque>),
+    /// `PREPARE name`, beside its pin, of a statement that does this.
+    Prepare {
+        /// The name in SQL.
+        name: Box<str>,
+        /// What executing it does.
+        effects: Arc<[Self]>,
+    },
+    /// `EXECUTE name`: does what was prepared under this name.
+    Execute(Box<str>),
+    /// Declares a cursor, which stays where it is.
+    Declare,
+    /// Takes or reads what all sessions share on the primary alone: advisory locks, the state of sequences.
+    PrimaryOnly,
     /// Draws a number from a sequence: `lastval` and `currval` on this connection speak of it.
     DrawsNumber,
     /// Asks `lastval` or `currval`, which only the connection can answer that drew for this session.
     AsksNumber,
     /// Sends notifications (`NOTIFY`, `pg_notify`).
     Notify,
+    /// `pg_terminate_backend`: the server process that it ends may be the session's own.
+    Terminates,
     /// `LISTEN channel`, beside its pin.
     Listen(Box<str>),
     /// `UNLISTEN channel`, or all of them.
@@ -205,6 +220,63 @@ pub struct Opaque {
     pub names: Box<[Box<str>]>,
     /// It can make up a setting's name at run time.
     pub any_name: bool,
+    /// Its parameters that name settings, numbered from 1: they are known once they are bound.
+    pub parameters: Box<[u16]>,
+}
+
+impl Opaque {
+    /// Whether it may set what nobody can ask for by name.
+    pub fn sets_unknown_names(&self) -> bool {
+        self.any_name || !self.parameters.is_empty()
+    }
+
+    /// With the parameters' values, where they name settings that have to be asked for by name.
+    fn bound(&self, values: &[Option<Box<[u8]>>]) -> Self {
+        let mut bound = self.clone();
+        let mut names = self.names.to_vec();
+        for number in std::mem::take(&mut bound.parameters) {
+            match usize::from(number)
+                .checked_sub(1)
+                .and_then(|at| values.get(at))
+            {
+                // A setting without a name is refused.
+                Some(None) => {}
+                Some(Some(value)) => match std::str::from_utf8(value) {
+                    // Not a text, whatever it is.
+                    Ok(name) if name.contains('\0') => bound.any_name = true,
+                    Ok(name) if name.contains('.') => names.push(name.to_ascii_lowercase().into()),
+                    Ok(_) => {}
+                    Err(_) => bound.any_name = true,
+                },
+                None => bound.any_name = true,
+            }
+        }
+        bound.names = names.into();
+        bound
+    }
+}
+
+/// Effects of a statement whose parameters are bound to these values; `values` is asked only where that
+/// makes a difference.
+pub fn bound(
+    effects: &Arc<[Step]>,
+    values: impl FnOnce() -> Option<Vec<Option<Box<[u8]>>>>,
+) -> Arc<[Step]> {
+    let open = |step: &Step| matches!(&step.effect, Effect::Opaque(opaque) if !opaque.parameters.is_empty());
+    if !effects.iter().any(open) {
+        return Arc::clone(effects);
+    }
+    let Some(values) = values() else {
+        return Arc::clone(effects);
+    };
+    let bind = |step: &Step| match &step.effect {
+        Effect::Opaque(opaque) => Step {
+            statement: step.statement,
+            effect: Effect::Opaque(Arc::new(opaque.bound(&values))),
+        },
+        _ => step.clone(),
+    };
+    effects.iter().map(bind).collect()
 }
 
 /// Whose idle server connections no longer show what a new one would.
@@ -229,6 +301,14 @@ pub struct Step {
 }
 
 impl Effect {
+    /// Whether it ends a transaction and begins the next.
+    pub fn chains(&self) -> bool {
+        matches!(
+            self,
+            Self::End { chain: true } | Self::Rollback { chain: true }
+        )
+    }
+
     /// Whether it concerns a setting of Causeway's own, which no server knows.
     pub fn is_own(&self) -> bool {
         matches!(self, Self::SetOwn { .. } | Self::ShowOwn(_))
@@ -290,5 +370,45 @@ impl Statement {
             may_commit_async: true,
             hint: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_names_a_setting_once_it_is_bound() {
+        let opaque = Opaque {
+            parameters: [2].into(),
+            ..Opaque::default()
+        };
+        assert!(opaque.sets_unknown_names());
+        let effects: Arc<[Step]> = [Step {
+            statement: 0,
+            effect: Effect::Opaque(Arc::new(opaque)),
+        }]
+        .into();
+        let value = |text: &[u8]| Some(Box::from(text));
+        for (values, names, any_name) in [
+            (vec![None, value(b"App.Tenant")], "app.tenant", false),
+            (vec![None, value(b"work_mem")], "", false),
+            (vec![value(b"a.b"), None], "", false),
+            (vec![None, value(b"\0\0@.")], "", true),
+            (vec![None, value(b"\xff.a")], "", true),
+            (vec![value(b"a.b")], "", true),
+        ] {
+            let bound = bound(&effects, || Some(values.clone()));
+            let Effect::Opaque(opaque) = &bound[0].effect else {
+                panic!("{bound:?}");
+            };
+            assert_eq!(opaque.names.join(","), names, "{values:?}");
+            assert_eq!(opaque.sets_unknown_names(), any_name, "{values:?}");
+        }
+        assert_eq!(
+            bound(&effects, || None),
+            effects,
+            "values that cannot be read"
+        );
     }
 }

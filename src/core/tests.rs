@@ -38,6 +38,7 @@ impl Cluster {
                 barred: false,
                 drained: false,
                 previous: Arc::default(),
+                silent: None,
             });
         }
         cluster.life(0, 1, Role::Primary(Snapshot::default()));
@@ -509,8 +510,9 @@ fn a_replication_connection_stays_with_the_primary_or_with_the_node_that_was_nam
     let to_first = Bond::new(Some(NodeId(0)), &cluster.0).unwrap();
     let to_second = Bond::new(Some(NodeId(1)), &cluster.0).unwrap();
     assert_eq!(to_primary.node, NodeId(0));
-    let held =
-        |cluster: &Cluster| [to_primary, to_first, to_second].map(|bond| bond.holds(&cluster.0));
+    let held = |cluster: &Cluster| {
+        [to_primary, to_first, to_second].map(|bond| bond.holds(&cluster.0, NOW))
+    };
     assert_eq!(held(&cluster), [true; 3]);
 
     // A standby is promoted: the old primary may not have been stopped yet.
@@ -531,4 +533,55 @@ fn a_replication_connection_stays_with_the_primary_or_with_the_node_that_was_nam
     cluster.life(0, 5, Role::Primary(Snapshot::default()));
     assert_eq!(held(&cluster), [false, true, true]);
     assert_eq!(held(&Cluster::even().down(1)), [true, true, false]);
+}
+
+#[test]
+fn what_is_under_way_on_a_silent_node_goes_on_for_a_while() {
+    use super::topology::{HASTE_US, PATIENCE_US};
+    let mut cluster = Cluster::even();
+    let life = cluster.of(1).clone();
+    let mut node = cluster.0.nodes.remove(1);
+    let old = life.incarnation;
+    node.fall_silent(NOW);
+    // A second loss, before it has answered again, is none.
+    node.fall_silent(NOW + 5);
+    assert!(node.usable().is_none() && node.gauge_of(old).is_some());
+    assert!(node.keeps(old, NOW + HASTE_US - 1, HASTE_US));
+    assert!(!node.keeps(old, NOW + HASTE_US, HASTE_US));
+    assert!(node.keeps(old, NOW + HASTE_US, PATIENCE_US));
+    assert!(!node.keeps(old, NOW + PATIENCE_US, PATIENCE_US));
+    assert!(!node.keeps(Incarnation(77), NOW, PATIENCE_US));
+    node.barred = true;
+    assert!(!node.keeps(old, NOW, PATIENCE_US));
+    node.barred = false;
+
+    // The same run of the server: nothing has ended.
+    assert!(!node.live(life.clone()));
+    assert!(node.keeps(old, NOW + 2 * PATIENCE_US, 0) && node.previous.is_empty());
+
+    // Another one.
+    node.fall_silent(NOW);
+    let next = Life {
+        incarnation: Incarnation(9),
+        ..life
+    };
+    assert!(node.live(next));
+    assert!(!node.keeps(old, NOW, PATIENCE_US) && node.gauge_of(old).is_some());
+    assert_eq!(node.previous.len(), 1);
+}
+
+#[test]
+fn a_replication_connection_outlives_the_loss_of_a_monitoring_connection() {
+    use super::topology::PATIENCE_US;
+    let mut cluster = Cluster::even();
+    let bonds = [None, Some(NodeId(0)), Some(NodeId(1))];
+    let bonds = bonds.map(|named| Bond::new(named, &cluster.0).unwrap());
+    let held = |cluster: &Cluster, now| bonds.map(|bond| bond.holds(&cluster.0, now));
+    for node in &mut cluster.0.nodes {
+        node.fall_silent(NOW);
+    }
+    assert_eq!(held(&cluster, NOW + 1), [true; 3]);
+    assert_eq!(held(&cluster, NOW + PATIENCE_US), [false; 3]);
+    cluster.0.nodes[0].barred = true;
+    assert_eq!(held(&cluster, NOW + 1), [false, false, true]);
 }

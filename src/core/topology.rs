@@ -13,16 +13,34 @@ use super::visibility::{FinishedIds, Snapshot};
 /// otherwise have to be told that what it has seen may be lost.
 const LIVES: usize = 32;
 
+/// What is under way on a node that does not answer its monitor is left alone for so long, in
+/// microseconds: one slow probe, or one lost monitoring connection, says nothing of other connections.
+pub const PATIENCE_US: u64 = 10_000_000;
+/// The same for what another node can do as well, unseen by the client.
+pub const HASTE_US: u64 = 1_000_000;
+
 /// A node's place in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u16);
 
 /// One unbroken life of a node as seen by its monitor, unique over the process's life.
 ///
-/// A lost monitoring connection, a restart or a change of timeline ends it, because a restarted
-/// standby can serve an older state than before.
+/// A restart or a promotion ends it, because a restarted standby can serve an older state than before.
+/// A lost monitoring connection does not, where the next one finds the same run of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u64);
+
+/// One run of a server: from the moment at which its shared memory was made. Also a crash of one of its
+/// processes ends it, after which the same postmaster recovers from disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerRun {
+    /// The system identifier.
+    pub system: i64,
+    /// When the postmaster was started.
+    pub postmaster: String,
+    /// The checkpointer's process id and start: it lives as long as the shared memory.
+    pub checkpointer: String,
+}
 
 /// A node's part in replication, with what only that part can tell of visibility.
 #[derive(Clone, Debug)]
@@ -50,6 +68,15 @@ pub struct Life {
     pub gauge: Arc<Gauge>,
 }
 
+/// A life that goes on if the node answers again and has run on meanwhile.
+#[derive(Clone, Debug)]
+pub struct Silence {
+    /// As it was.
+    pub life: Life,
+    /// When its monitor lost it, in microseconds.
+    pub since_us: u64,
+}
+
 /// One configured node.
 #[derive(Clone, Debug)]
 pub struct NodeView {
@@ -61,8 +88,10 @@ pub struct NodeView {
     pub weight: u32,
     /// It stands in this proxy's zone, or zones are not in use.
     pub near: bool,
-    /// The present incarnation; none while it is not reachable.
+    /// The present incarnation; none while it does not answer.
     pub life: Option<Life>,
+    /// The incarnation that may go on, while there is none.
+    pub silent: Option<Silence>,
     /// The failover controller keeps clients away from it: it was fenced, or stands on another history.
     pub barred: bool,
     /// By an operator's word it takes no new reads.
@@ -86,6 +115,9 @@ impl NodeView {
     pub fn gauge_of(&self, incarnation: Incarnation) -> Option<&Arc<Gauge>> {
         match &self.life {
             Some(life) if life.incarnation == incarnation => Some(&life.gauge),
+            None if self.is_silent(incarnation) => {
+                self.silent.as_ref().map(|silence| &silence.life.gauge)
+            }
             _ => {
                 let mut ended = self.previous.iter();
                 let found = ended.find(|(ended, _)| *ended == incarnation);
@@ -94,9 +126,51 @@ impl NodeView {
         }
     }
 
+    /// The node does not answer its monitor. Nothing new is begun on it until it does.
+    pub fn fall_silent(&mut self, now_us: u64) {
+        if let Some(life) = self.life.take() {
+            let since_us = now_us;
+            self.silent = Some(Silence { life, since_us });
+        }
+    }
+
+    /// The life goes on, or the next one begins; true when one has ended.
+    pub fn live(&mut self, life: Life) -> bool {
+        let goes_on = |known: &Life| known.incarnation == life.incarnation;
+        let silent = self.silent.as_ref().map(|silence| &silence.life);
+        let known = self.life.as_ref().or(silent);
+        let ended = known.is_some_and(|known| !goes_on(known)) && self.end_life();
+        self.silent = None;
+        self.life = Some(life);
+        ended
+    }
+
+    /// Whether what is under way on a connection of this incarnation may go on: the node has not been
+    /// restarted or promoted since, as far as is known, and has not been silent for longer than
+    /// `patience_us`. What breaks a connection shows on its own socket.
+    pub fn keeps(&self, incarnation: Incarnation, now_us: u64, patience_us: u64) -> bool {
+        if self.barred {
+            return false;
+        }
+        match (&self.life, &self.silent) {
+            (Some(life), _) => life.incarnation == incarnation,
+            (None, Some(silence)) => {
+                let silent_us = now_us.saturating_sub(silence.since_us);
+                silence.life.incarnation == incarnation && silent_us < patience_us
+            }
+            (None, None) => false,
+        }
+    }
+
+    fn is_silent(&self, incarnation: Incarnation) -> bool {
+        let silent = self.silent.as_ref();
+        silent.is_some_and(|silence| silence.life.incarnation == incarnation)
+    }
+
     /// The present life is over.
     pub fn end_life(&mut self) -> bool {
-        let Some(life) = self.life.take() else {
+        let silent = self.silent.take().map(|silence| silence.life);
+        let Some(life) = self.life.take().or(silent) else {
             return false;
         };
         let ended = [(life.incarnation, life.gauge)];

@@ -6,6 +6,7 @@
 //! transaction unless they say otherwise, and so is a pipeline up to its Sync).
 
 use super::exchange::TransactionStatus;
+use super::mutant::{Rule, holds};
 use super::session::Level;
 use super::statement::{Effect, Isolation};
 
@@ -110,17 +111,21 @@ impl Transaction {
                 read_only,
                 isolation,
             } => {
-                self.open = true;
+                // Of one that is open already a BEGIN changes what it names.
+                let before = match std::mem::replace(&mut self.open, true) {
+                    true => self.declared,
+                    false => Declared::default(),
+                };
                 self.declared = Declared {
-                    read_only: *read_only,
-                    isolation: *isolation,
+                    read_only: read_only.or(before.read_only),
+                    isolation: isolation.or(before.isolation),
                 };
             }
             // A COMMIT of a failed transaction is answered ROLLBACK.
             Effect::End { chain } => {
                 if tag.starts_with(b"ROLLBACK") {
                     self.roll_back();
-                } else {
+                } else if !*chain || holds(Rule::ChainIsABoundary) {
                     self.commit(committed);
                 }
                 self.open = *chain;
@@ -140,7 +145,9 @@ impl Transaction {
                 }
             }
             Effect::RollbackTo(name) => {
-                if let Some(at) = self.find(name) {
+                if let Some(at) = self.find(name)
+                    && holds(Rule::RollbackToTakesBack)
+                {
                     self.pending.truncate(self.savepoints[at].1);
                     self.savepoints.truncate(at + 1);
                     self.weigh();
@@ -164,7 +171,7 @@ impl Transaction {
 
     /// The server has answered with an error.
     pub fn error(&mut self) {
-        if !self.open {
+        if !self.open && holds(Rule::ErrorTakesBack) {
             self.pending.clear();
             self.failed = true;
             self.weigh();
@@ -254,14 +261,17 @@ impl Transaction {
     fn commit(&mut self, committed: &mut Vec<Change>) {
         self.savepoints.clear();
         let pending = self.pending.drain(..);
-        committed.extend(pending.filter(|p| !p.local).map(|p| p.change));
+        let lasts = |p: &Pending| !p.local || !holds(Rule::LocalEnds);
+        committed.extend(pending.filter(lasts).map(|p| p.change));
         self.bytes = 0;
     }
 
     fn roll_back(&mut self) {
         self.savepoints.clear();
-        self.pending.clear();
-        self.bytes = 0;
+        if holds(Rule::RollbackTakesBack) {
+            self.pending.clear();
+        }
+        self.weigh();
     }
 
     fn weigh(&mut self) {
@@ -417,6 +427,10 @@ mod tests {
             ]
         );
         assert_eq!(transaction.replay(true), None, "its snapshot is promised");
+        // A warning, and nothing else.
+        run(&[(BEGIN, "BEGIN")], InTransaction, &mut transaction);
+        let again = transaction.replay(false).unwrap();
+        assert_eq!(again[0], "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::sync::futures::Notified;
 
 use super::catalogs::Catalogs;
 use super::load::{Demands, Load};
+use super::logins::Logins;
 use crate::config::{Config, Node};
 use crate::core::route::NodeSet;
 use crate::core::topology::{NodeId, NodeView, Topology, Writer};
@@ -21,6 +22,7 @@ pub struct ClusterState {
     pub demands: Demands,
     pub load: Load,
     pub catalogs: Catalogs,
+    pub logins: Logins,
     topology: ArcSwap<Topology>,
     publishing: Mutex<()>,
     /// Until when the ruling may be relied on, by this cluster's clock.
@@ -39,6 +41,7 @@ impl ClusterState {
             demands: Demands::new(nodes.len()),
             load: Load::new(nodes.len()),
             catalogs: Catalogs::default(),
+            logins: Logins::default(),
             publishing: Mutex::new(()),
             ruled_until_us: AtomicU64::new(u64::MAX),
             changed: Notify::new(),
@@ -178,6 +181,7 @@ fn node_views(config: &Config) -> Vec<NodeView> {
         weight: node.weight,
         near: is_near(config, node),
         life: None,
+        silent: None,
         barred: false,
         drained: false,
         previous: Arc::default(),

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod catalogs;
 pub mod cluster;
 pub mod load;
+pub mod logins;
 pub mod maintenance;
 pub mod memory;
 pub mod operator;

@@ -57,15 +57,6 @@ pub(super) fn read(language: &str, source: &str) -> Body {
     body
 }
 
-/// A text that cannot be parsed. What is quoted in it may be code: that of a DO, or because the quotes are
-/// not where they seem to be.
-pub(super) fn read_unread(source: &str) -> Body {
-    let mut body = Body::default();
-    body.read(source, 0);
-    body.read_texts(&tokens(source), 0);
-    body
-}
-
 impl Body {
     fn opaque(&mut self, any_name: bool) {
         self.conduct.merge_opaque(&Arc::new(Opaque {
@@ -83,6 +74,7 @@ impl Body {
                 .into_iter()
                 .collect(),
             any_name: name.is_none(),
+            ..Opaque::default()
         }));
     }
 

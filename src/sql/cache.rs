@@ -55,10 +55,6 @@ impl<V: Clone> Cache<V> {
         self.put(Box::from(key), value);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.young.is_empty() && self.old.is_empty()
-    }
-
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.young.clear();

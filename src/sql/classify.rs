@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use pg_raw_parse::Node;
-use pg_raw_parse::nodes::{CopyStmt, FuncCall, InsertStmt, RangeVar, SelectStmt};
+use pg_raw_parse::nodes::{CopyStmt, FuncCall, InsertStmt, PrepareStmt, RangeVar, SelectStmt};
 
 use crate::core::statement::{Effect, PinReason, Statement, WriteReason};
 
@@ -68,6 +68,13 @@ fn examine(text: &str, catalog: &Catalog) -> Option<(Verdict, usize)> {
         }
         .examine(raw.stmt(), count == 1);
     }
+    // Beside rows, it says where these came from.
+    if !verdict.reads_rows {
+        verdict.literal |= verdict.names_setting;
+        if verdict.asks_role {
+            verdict.write(WriteReason::SessionState);
+        }
+    }
     if verdict.is_write() && catalog.mentions_synchronous_commit() {
         // A trigger may run any function, whatever the statement looks like.
         verdict.may_commit_async = true;
@@ -118,6 +125,7 @@ impl<'c> Examiner<'c, '_> {
             Node::CopyStmt(statement) => self.copy(statement),
             Node::DeclareCursorStmt(statement) => {
                 self.verdict.literal = true;
+                self.verdict.effect(Effect::Declare);
                 if statement.options & CURSOR_WITH_HOLD != 0 {
                     self.verdict.write(WriteReason::SessionState);
                     self.verdict.effect(Effect::Pin(PinReason::HoldCursor));
@@ -138,8 +146,10 @@ impl<'c> Examiner<'c, '_> {
                 self.verdict.may_commit_async = true;
                 let params = statement.params();
                 params.iter().for_each(|node| self.query(node, None));
-                self.verdict.opaque(&Arc::default());
+                let name = statement.name().unwrap_or_default();
+                self.verdict.effect(Effect::Execute(name.into()));
             }
+            Node::PrepareStmt(statement) => self.prepare(statement),
             Node::DoStmt(statement) => {
                 self.verdict.write(WriteReason::Command);
                 self.verdict.may_commit_async = true;
@@ -195,6 +205,20 @@ impl<'c> Examiner<'c, '_> {
             Node::DeclareCursorStmt(statement) => self.query(statement.query(), None),
             _ => self.utility(node),
         }
+    }
+
+    /// What it prepares is judged as if it ran now, and what that does is kept for when it does.
+    fn prepare(&mut self, statement: &'c PrepareStmt) {
+        let outer = std::mem::replace(self.verdict, Verdict::new());
+        self.inner(statement.query());
+        let prepared = std::mem::replace(self.verdict, outer);
+        self.verdict.may_commit_async |= prepared.may_commit_async;
+        self.verdict.write(WriteReason::SessionState);
+        self.verdict.effect(Effect::Pin(PinReason::SqlPrepare));
+        self.verdict.effect(Effect::Prepare {
+            name: statement.name().unwrap_or_default().into(),
+            effects: prepared.into_effects(),
+        });
     }
 
     fn copy(&mut self, statement: &'c CopyStmt) {
@@ -310,6 +334,7 @@ impl<'c> Examiner<'c, '_> {
             return self.verdict.read();
         };
         self.verdict.read();
+        self.verdict.reads_rows = true;
         let name = relation.relname().unwrap_or_default();
         if name == "pg_prepared_statements" {
             self.verdict.effect(Effect::NamesStatements);

@@ -1,15 +1,14 @@
 //! Code that stands in the statement itself, and what it does with what it calls.
 
-use std::sync::Arc;
-
 use pg_raw_parse::Node;
 use pg_raw_parse::nodes::DoStmt;
 
 use crate::core::statement::Opaque;
 
-use super::body::{Body, read, read_unread};
+use super::body::{Body, read};
 use super::catalog::Catalog;
 use super::conduct::Conduct;
+use super::skim::Skim;
 
 /// What a DO statement does.
 pub(super) fn of_do(statement: &DoStmt, catalog: &Catalog) -> Conduct {
@@ -37,16 +36,11 @@ pub(super) fn of_definition(source: &str, catalog: &Catalog) -> Conduct {
     resolved(body, catalog)
 }
 
-/// What a text may do that cannot be parsed: by its words, it may name custom settings.
+/// What a text may do that is not parsed: by its words, it may name custom settings.
 pub(super) fn of_unread(text: &[u8], catalog: &Catalog) -> Opaque {
-    let body = read_unread(&String::from_utf8_lossy(text));
-    let conduct = match catalog.is_loaded() {
-        true => resolved(body, catalog),
-        false => body.conduct,
-    };
-    conduct
-        .opaque
-        .map_or_else(Opaque::default, Arc::unwrap_or_clone)
+    let mut skim = Skim::new(catalog);
+    skim.feed(text);
+    skim.finish().into_opaque()
 }
 
 fn resolved(body: Body, catalog: &Catalog) -> Conduct {

@@ -61,8 +61,13 @@ pub(super) fn merged(one: &Opaque, other: &Opaque) -> Opaque {
             names.push(name.clone());
         }
     }
+    let mut parameters = one.parameters.to_vec();
+    parameters.extend(&other.parameters);
+    parameters.sort_unstable();
+    parameters.dedup();
     Opaque {
         names: names.into(),
         any_name: one.any_name || other.any_name,
+        parameters: parameters.into(),
     }
 }

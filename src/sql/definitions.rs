@@ -38,7 +38,6 @@ pub(super) fn judge<'a>(node: Node<'a>, verdict: &mut Verdict) -> Created<'a> {
             verdict.effect(Effect::Deallocate(name.map(Box::from)));
             verdict.effect(Effect::Unpin(PinReason::SqlPrepare));
         }
-        Node::PrepareStmt(_) => pin(PinReason::SqlPrepare, verdict),
         Node::LoadStmt(_) => pin(PinReason::Library, verdict),
         Node::ListenStmt(statement) => {
             pin(PinReason::Listen, verdict);

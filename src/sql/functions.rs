@@ -9,7 +9,7 @@ use crate::core::statement::{Effect, Opaque, PinReason, WriteReason};
 
 use super::catalog::Catalog;
 use super::settings::custom;
-use super::system::{asks_about_node, runs_any_text};
+use super::system::{asks_about_node, runs_any_text, tells_role};
 use super::verdict::Verdict;
 
 /// Adds what one call means for its statement. `once` if it runs once when the statement succeeds,
@@ -22,6 +22,9 @@ pub(super) fn judge(call: &FuncCall, once: bool, catalog: &Catalog, verdict: &mu
         .and_then(Node::as_str)
         .unwrap_or_default();
     by_name(name, call, once, verdict);
+    if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") {
+        verdict.effect(Effect::PrimaryOnly);
+    }
     if !catalog.is_loaded() {
         verdict.write(WriteReason::NotReady);
         verdict.may_commit_async = true;
@@ -78,6 +81,11 @@ fn by_name(name: &str, call: &FuncCall, once: bool, verdict: &mut Verdict) {
             verdict.write(WriteReason::VolatileFunction);
             verdict.effect(Effect::Notify);
         }
+        "current_setting" => current_setting(call, verdict),
+        "pg_terminate_backend" => {
+            verdict.write(WriteReason::VolatileFunction);
+            verdict.effect(Effect::Terminates);
+        }
         _ if runs_any_text(name) => verdict.opaque(&Arc::default()),
         _ if asks_about_node(name) => verdict.write(WriteReason::SessionState),
         _ if always_writes(name) => verdict.write(WriteReason::VolatileFunction),
@@ -100,15 +108,33 @@ fn set_config(call: &FuncCall, verdict: &mut Verdict) {
             verdict.literal = true;
             Opaque {
                 names: custom(name).into_iter().collect(),
-                any_name: false,
+                ..Opaque::default()
             }
         }
-        _ => Opaque {
-            any_name: true,
-            ..Opaque::default()
+        _ => match parameter(name) {
+            Some(number) => Opaque {
+                parameters: [number].into(),
+                ..Opaque::default()
+            },
+            None => Opaque {
+                any_name: true,
+                ..Opaque::default()
+            },
         },
     };
     verdict.opaque(&Arc::new(opaque));
+}
+
+/// `current_setting(name)`: some settings say what the node is, and the session's is the primary.
+fn current_setting(call: &FuncCall, verdict: &mut Verdict) {
+    let [name, _] = arguments(call, ["setting_name", "missing_ok"]);
+    verdict.asks_role |= match constant(name) {
+        Some(ConstValue::String(name)) => {
+            verdict.names_setting = true;
+            tells_role(&name.to_ascii_lowercase())
+        }
+        _ => true,
+    };
 }
 
 /// The arguments of a call by place, or by their names.
@@ -127,6 +153,17 @@ fn arguments<'a, const N: usize>(call: &'a FuncCall, names: [&str; N]) -> [Node<
         }
     }
     found
+}
+
+/// A parameter's number, also behind a cast.
+fn parameter(mut node: Node<'_>) -> Option<u16> {
+    while let Node::TypeCast(cast) = node {
+        node = cast.arg();
+    }
+    match node {
+        Node::ParamRef(parameter) => u16::try_from(parameter.number).ok(),
+        _ => None,
+    }
 }
 
 /// A constant, also behind a cast. Casts of a constant to another type than its own are left alone:

@@ -10,11 +10,13 @@ mod classify;
 mod code;
 mod conduct;
 mod definitions;
+mod foreign;
 mod functions;
 mod hint;
 mod lexical;
 mod settings;
 mod shape;
+mod skim;
 mod system;
 mod tree;
 mod verdict;
@@ -23,12 +25,14 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::core::statement::{Access, Statement, WriteReason};
 
 pub use catalog::{Catalog, FunctionRow};
 pub use lexical::{Encoding, Lexical};
+pub use skim::{Skim, Skimmed};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use words::scan_any;
@@ -87,42 +91,52 @@ impl Classifier {
         if self.catalog_version != catalog.version() {
             self.catalog_version = catalog.version();
             self.known.clear();
-        }
-        if text.len() > LONGEST_TEXT {
-            return Arc::new(unexamined(text, WriteReason::TooLarge, catalog));
+            // A standby may have had a reason that is gone.
+            self.refused.clear();
         }
         let lexical = lexical.into();
-        if !lexical.can_read(text) {
-            return Arc::new(unexamined(text, WriteReason::NotReady, catalog));
+        let foreign = lexical.encoding != Encoding::Utf8;
+        if text.len() > LONGEST_TEXT {
+            let statement = unexamined(text, WriteReason::TooLarge, catalog);
+            return Arc::new(foreign::settled(statement, foreign));
         }
-        let has_shape = self.key(text, lexical);
+        // The hot path looks at ASCII and UTF-8 once, in the scanner.
+        let translated = foreign && !text.is_ascii();
+        let text = match translated.then(|| lexical.read(text)) {
+            Some(Some(readable)) => Cow::from(readable.into_owned().into_bytes()),
+            None if lexical.standard_conforming_strings || !text.contains(&b'\\') => text.into(),
+            _ => {
+                let statement = unexamined(text, WriteReason::NotReady, catalog);
+                return Arc::new(foreign::settled(statement, foreign));
+            }
+        };
+        let has_shape = self.key(&text, translated);
         if has_shape && let Some(known) = self.known.get(self.scanner.shape()) {
             return known;
         }
-        let found = match lexical.read(text) {
-            Some(_) if has_long_run(text) => {
-                Arc::new(unexamined(text, WriteReason::TooLarge, catalog))
+        let found = match std::str::from_utf8(&text) {
+            Ok(_) if has_long_run(&text) => {
+                Arc::new(unexamined(&text, WriteReason::TooLarge, catalog))
             }
-            Some(readable) => self.examine(&readable, text, has_shape, catalog),
-            None => Arc::new(unexamined(text, WriteReason::NotReady, catalog)),
+            Ok(readable) => self.examine(readable, has_shape, translated, catalog),
+            Err(_) => Arc::new(unexamined(&text, WriteReason::NotReady, catalog)),
         };
         self.scanner.shrink(KEPT);
         found
     }
 
-    /// Forgets what standbys have refused: the reason may be gone.
-    pub fn forgive(&mut self) {
-        if !self.refused.is_empty() {
-            self.refused.clear();
-            self.known.clear();
-        }
-    }
-
-    /// A standby refused this text: from now on its shape goes to the primary.
-    pub fn refused_by_standby(&mut self, text: &[u8]) {
-        let has_shape = text.len() <= LONGEST_TEXT && self.key(text, Lexical::default());
+    /// A standby refused this text: until the catalogue changes, its shape goes to the primary.
+    pub fn refused_by_standby(&mut self, text: &[u8], lexical: impl Into<Lexical>) {
+        let lexical = lexical.into();
+        let translated = lexical.encoding != Encoding::Utf8 && !text.is_ascii();
+        let text = match translated.then(|| lexical.read(text)) {
+            None => Cow::from(text),
+            Some(Some(readable)) => Cow::from(readable.into_owned().into_bytes()),
+            Some(None) => return,
+        };
+        let has_shape = text.len() <= LONGEST_TEXT && self.key(&text, translated);
         if !has_shape {
-            self.text_key(text);
+            self.text_key(&text);
         }
         self.refused.insert(self.scanner.shape(), ());
         if let Some(known) = self.known.get(self.scanner.shape()) {
@@ -133,12 +147,13 @@ impl Classifier {
 
     fn examine(
         &mut self,
-        readable: &str,
-        text: &[u8],
+        text: &str,
         has_shape: bool,
+        translated: bool,
         catalog: &Catalog,
     ) -> Arc<Statement> {
-        let mut classified = classify::classify(readable, catalog);
+        let mut classified = classify::classify(text, catalog);
+        let text = text.as_bytes();
         if !has_shape {
             self.text_key(text);
         }
@@ -146,7 +161,7 @@ impl Classifier {
             classified.statement = refused(&classified.statement);
         }
         classified.statement.hint = hint::find(text).map(hint::parse);
-        let statement = Arc::new(classified.statement);
+        let statement = Arc::new(foreign::settled(classified.statement, translated));
         if has_shape && classified.by_shape {
             self.known
                 .insert(self.scanner.shape(), Arc::clone(&statement));
@@ -155,9 +170,9 @@ impl Classifier {
     }
 
     /// Puts the text's cache key into the scanner's buffer; false if it has none.
-    fn key(&mut self, text: &[u8], lexical: Lexical) -> bool {
+    fn key(&mut self, text: &[u8], translated: bool) -> bool {
         self.prefix.clear();
-        if lexical.encoding != Encoding::Utf8 && !text.is_ascii() {
+        if translated {
             self.prefix.push(ENCODING_MARK);
         }
         if let Some(hint) = hint::find(text) {

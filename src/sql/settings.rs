@@ -45,7 +45,7 @@ pub(super) fn set(statement: &VariableSetStmt, source: &str, verdict: &mut Verdi
     match name.as_str() {
         // Settings by name, but of the transaction: to repeat them elsewhere later would be wrong.
         "transaction_isolation" | "transaction_read_only" => {
-            return verdict.write(WriteReason::Transaction);
+            return verdict.write(WriteReason::SessionState);
         }
         "transaction_deferrable" => return,
         "session_authorization" => return authorization(sets, local, verdict),
@@ -60,7 +60,7 @@ pub(super) fn set(statement: &VariableSetStmt, source: &str, verdict: &mut Verdi
     if statement.kind == VariableSetKind::VAR_SET_CURRENT {
         return verdict.opaque(&Arc::new(Opaque {
             names: custom(&name).into_iter().collect(),
-            any_name: false,
+            ..Opaque::default()
         }));
     }
     verdict.effect(Effect::Set {
@@ -157,7 +157,8 @@ fn of_transaction(statement: &VariableSetStmt, verdict: &mut Verdict) {
             _ => true,
         };
         if !movable {
-            verdict.write(WriteReason::Transaction);
+            // Whatever its BEGIN said.
+            verdict.write(WriteReason::SessionState);
         }
     }
 }

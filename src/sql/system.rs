@@ -55,3 +55,8 @@ pub(super) fn is_of_node(name: &str) -> bool {
                 | "pg_wait_events"
         )
 }
+
+/// Settings that differ between the primary and a standby.
+pub(super) fn tells_role(setting: &str) -> bool {
+    matches!(setting, "in_hot_standby" | "transaction_read_only")
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::core::mutant::{Rule, holds};
 use crate::core::statement::{Access, Effect, Opaque, Statement, Step, WriteReason};
 
 use super::conduct::{Conduct, merged};
@@ -19,6 +20,12 @@ pub(super) struct Verdict {
     /// Other literals in the same shape would give another classification, or the shape is one
     /// that hardly comes back.
     pub(super) literal: bool,
+    /// A setting is asked for by a literal name.
+    pub(super) names_setting: bool,
+    /// What is asked for may be a setting in which nodes differ.
+    pub(super) asks_role: bool,
+    /// Rows of a relation are read.
+    pub(super) reads_rows: bool,
 }
 
 impl Verdict {
@@ -31,6 +38,9 @@ impl Verdict {
             statement: 0,
             may_commit_async: false,
             literal: false,
+            names_setting: false,
+            asks_role: false,
+            reads_rows: false,
         }
     }
 
@@ -39,10 +49,12 @@ impl Verdict {
         self.access = self.access.max(Access::Read);
     }
 
-    /// A write. The first reason is kept.
+    /// A write. The first reason is kept, but for that of a transaction, which may be declared READ ONLY.
     pub(super) fn write(&mut self, reason: WriteReason) {
         self.access = Access::Write;
-        self.write_reason.get_or_insert(reason);
+        if matches!(self.write_reason, None | Some(WriteReason::Transaction)) {
+            self.write_reason = Some(reason);
+        }
     }
 
     /// Whether it has come out as a write already.
@@ -59,6 +71,8 @@ impl Verdict {
                 | Effect::RollbackTo(_)
                 | Effect::Set { .. }
                 | Effect::Deallocate(Some(_))
+                | Effect::Prepare { .. }
+                | Effect::Execute(_)
                 | Effect::Listen(_)
                 | Effect::Unlisten(_)
                 | Effect::Renew(_)
@@ -95,8 +109,9 @@ impl Verdict {
 
     /// Runs code of which the catalogue tells this much.
     pub(super) fn conduct(&mut self, conduct: &Conduct) {
-        if conduct.of_node {
+        if conduct.of_node && holds(Rule::NodeStateIsThePrimarys) {
             self.write(WriteReason::SessionState);
+            self.effect(Effect::PrimaryOnly);
         }
         if let Some(opaque) = &conduct.opaque {
             self.opaque(opaque);
@@ -112,6 +127,11 @@ impl Verdict {
                 self.effect(effect);
             }
         }
+    }
+
+    /// The effects alone, of a single statement.
+    pub(super) fn into_effects(self) -> Arc<[Effect]> {
+        self.effects.into_iter().map(|step| step.effect).collect()
     }
 
     /// The finished classification of `count` statements.

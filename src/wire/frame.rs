@@ -127,6 +127,12 @@ pub fn row(body: &[u8]) -> Option<Vec<Option<String>>> {
     Some(values.map(|value| value.map(text)).collect())
 }
 
+/// The values of a Bind's parameters, of what follows its two names; none for NULL.
+pub fn bound(body: &[u8]) -> Option<Vec<Option<Box<[u8]>>>> {
+    let (formats, rest) = body.split_first_chunk::<2>()?;
+    raw_row(rest.get(2 * usize::from(u16::from_be_bytes(*formats))..)?)
+}
+
 /// The values of a DataRow's body as they are; none for NULL.
 pub fn raw_row(body: &[u8]) -> Option<Vec<Option<Box<[u8]>>>> {
     let (count, mut rest) = body.split_first_chunk::<2>()?;

@@ -18,6 +18,7 @@ mod pooling;
 mod protocol;
 mod replication;
 mod rig;
+mod silence;
 mod top;
 mod verify;
 

@@ -204,8 +204,10 @@ fn they_count_among_the_clients_and_in_no_pool() {
     let mut wires: Vec<_> = (0..3).map(|_| log_in(&[DATABASE])).collect();
     assert_eq!(log_in(&[]).value("SELECT 1"), "1");
     wires.push(log_in(&[DATABASE]));
-    let refused = Wire::open(proxy.port).until_closed();
-    assert_eq!(summary(&refused), "E[53300]");
+    let login = CLUSTER.application();
+    let refused = Wire::try_login(proxy.port, login, &[DATABASE]);
+    let refused = refused.err().unwrap().to_string();
+    assert!(refused.contains("53300"), "{refused}");
     wires.clear();
     log_in(&[]);
 }

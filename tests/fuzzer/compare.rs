@@ -22,25 +22,6 @@ struct Documented {
 /// Each of these is in the README; there must be few.
 const DOCUMENTED: &[Documented] = &[
     Documented {
-        reason: "a setting of an application's own making (`app.tenant`) that some session has used \
-                 on a server connection is empty there for the next one, not unknown: PostgreSQL \
-                 forgets a name only with the connection",
-        is_it: |_, direct, proxied| {
-            let unknown = direct
-                .field(b'M')
-                .is_some_and(|text| text.contains("\"app."));
-            is_error(direct, "42704") && unknown && !is_error(proxied, "42704")
-                || direct.tag == b'D'
-                    && proxied.tag == b'D'
-                    && direct.columns().len() == proxied.columns().len()
-                    && direct.columns().into_iter().zip(proxied.columns()).all(
-                        |(direct, proxied)| {
-                            direct == proxied || direct.is_none() && proxied.as_deref() == Some("")
-                        },
-                    )
-        },
-    },
-    Documented {
         reason: "lastval() and currval() may say that this session has called no nextval() yet, once \
              its transaction has ended: what they answer lives on a server connection. A wrong \
              value is never documented",
@@ -50,6 +31,33 @@ const DOCUMENTED: &[Documented] = &[
             direct.tag == b'D'
                 && is_error(proxied, "55000")
                 && (may_be_prepared || act.texts().iter().any(asks))
+        },
+    },
+    Documented {
+        reason: "a READ ONLY transaction that keeps a snapshot or a cursor on a standby stays there: what \
+             needs the primary after that is refused",
+        is_it: |_, _, proxied| {
+            let recovery = proxied
+                .field(b'M')
+                .is_some_and(|text| text.ends_with("during recovery"));
+            // Before anybody looks for other faults in it.
+            recovery && (is_error(proxied, "25006") || is_error(proxied, "0A000"))
+        },
+    },
+    Documented {
+        reason: "a prepared statement that the session has never described is prepared anew where its \
+             columns have changed since, and not refused",
+        is_it: |act, direct, proxied| {
+            let outdated = is_error(direct, "0A000")
+                && direct.field(b'R').as_deref() == Some("RevalidateCachedQuery");
+            matches!(act, Act::Extended { .. }) && outdated && proxied.tag != b'E'
+        },
+    },
+    Documented {
+        reason: "in a failed transaction a statement that its server connection has yet to parse is \
+             refused for the transaction's sake, before its own faults are looked at",
+        is_it: |_, direct, proxied| {
+            matches!(direct.tag, b'E' | b't' | b'T' | b'n' | b'2') && is_error(proxied, "25P02")
         },
     },
 ];
@@ -124,12 +132,21 @@ fn mask(frame: &Frame) -> Frame {
     let body = match frame.tag {
         b'T' => row_description(&frame.body).unwrap_or_else(|| frame.body.clone()),
         b't' => parameters(&frame.body).unwrap_or_else(|| frame.body.clone()),
+        b'E' if is_error(frame, "25P02") => without_location(&frame.body),
         _ => frame.body.clone(),
     };
     Frame {
         tag: frame.tag,
         body,
     }
+}
+
+/// A failed transaction refuses every message alike, and which of them was the first is told only by the
+/// place in PostgreSQL's source: a statement may have to be parsed anew before it is bound.
+fn without_location(body: &[u8]) -> Vec<u8> {
+    let fields = body.split(|byte| *byte == 0);
+    let kept = fields.filter(|field| !matches!(field.first(), Some(b'F' | b'L' | b'R')));
+    kept.collect::<Vec<_>>().join(&0)
 }
 
 fn own_oid(oid: [u8; 4]) -> [u8; 4] {

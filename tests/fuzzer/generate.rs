@@ -83,8 +83,10 @@ impl Maker {
                 self.push(session, Act::Leave { politely });
                 self.connect(session);
             }
-            3..12 => self.settle(session),
-            12..52 => {
+            3..11 => self.settle(session),
+            11..16 => self.transaction(session),
+            16..20 => self.idiom(session),
+            20..52 => {
                 let one = self.statements(session).any();
                 self.simple(session, vec![one]);
             }
@@ -121,6 +123,71 @@ impl Maker {
         for text in texts {
             self.simple(session, vec![(*text).to_owned()]);
         }
+    }
+
+    /// Settings in a transaction, parts of it or all of it taken back, and a look at what is left.
+    fn transaction(&mut self, session: usize) {
+        let mut maker = self.statements(session);
+        let mut texts = vec!["BEGIN".to_owned(), maker.setting()];
+        if maker.chance(50) {
+            let name = maker.pick(&["a", "b"]);
+            texts.extend([format!("SAVEPOINT {name}"), maker.setting()]);
+            let end = maker.pick(&["ROLLBACK TO", "ROLLBACK TO", "RELEASE"]);
+            texts.extend([format!("{end} {name}"), maker.setting()]);
+        }
+        if maker.chance(30) {
+            let chain = maker.pick(&["COMMIT AND CHAIN", "ROLLBACK AND CHAIN"]);
+            texts.extend([chain.to_owned(), maker.setting()]);
+        }
+        texts.push(maker.end(&["COMMIT", "ROLLBACK", "ROLLBACK"]));
+        match maker.chance(40) {
+            true => self.simple(session, texts),
+            false => texts
+                .into_iter()
+                .for_each(|text| self.simple(session, vec![text])),
+        }
+        self.simple(session, vec![LOOK.to_owned()]);
+    }
+
+    /// Statements that chance would not often bring together, each of which needs the others.
+    fn idiom(&mut self, session: usize) {
+        let mut maker = self.statements(session);
+        let texts = match maker.random.random_range(0..3) {
+            0 => [
+                format!("SET ROLE {}", maker.pick(&["fuzz_a", "fuzz_b"])),
+                maker.pick(&["RESET ALL", "RESET ROLE"]).to_owned(),
+                LOOK.to_owned(),
+            ],
+            1 => {
+                let channel = maker.pick(&["ch0", "ch1"]);
+                [
+                    format!("LISTEN {channel}"),
+                    format!("NOTIFY {channel}, 'to itself'"),
+                    format!("SELECT pg_notify('{channel}', 'again')"),
+                ]
+            }
+            _ => return self.another_path(session),
+        };
+        for text in texts {
+            self.simple(session, vec![text]);
+        }
+    }
+
+    /// The same text means what `search_path` makes of it.
+    fn another_path(&mut self, session: usize) {
+        let mut maker = self.statements(session);
+        let path = maker.pick(&["alt, public", "\"a, b\"", "public"]);
+        let name = maker.pick(NAMES);
+        maker.belief.named.insert(name, 0);
+        self.simple(session, vec![format!("SET search_path = {path}")]);
+        let mut messages = vec![Message::Close {
+            kind: b'S',
+            name: name.to_owned(),
+        }];
+        messages.extend(unit("", name, "SELECT * FROM whose", &[]));
+        messages.push(Message::Sync);
+        let copy = CopyIn::default();
+        self.push(session, Act::Extended { messages, copy });
     }
 
     fn copy(&mut self, session: usize) {

@@ -23,8 +23,10 @@ const LOCKS: u8 = 2;
 const TEMPORARY: u8 = 4;
 const CURSOR: u8 = 8;
 const PREPARED: u8 = 16;
+/// A setting whose name was made up at run time.
+const MADE_UP: u8 = 32;
 /// What ends with its statement or transaction, but not for a proxy whose pins stay.
-const OPAQUE: u8 = 32;
+const OPAQUE: u8 = 64;
 
 /// What each session may have left on a connection.
 pub struct Holds {
@@ -112,6 +114,7 @@ fn kept(text: &str, pins: Pins) -> u8 {
     keep(LOCKS, &["advisory_lock", "f_lock"]);
     keep(TEMPORARY, &["temp", "tmp"]);
     keep(CURSOR, &["with hold"]);
+    keep(MADE_UP, &["f_set(", "p_commit("]);
     if text.starts_with("listen") {
         kept |= LISTENS;
     }
@@ -138,6 +141,7 @@ fn ended(text: &str, pins: Pins) -> u8 {
     match text {
         "DISCARD ALL" => u8::MAX,
         _ if pins == Pins::Stay => 0,
+        "RESET ALL" => MADE_UP,
         "UNLISTEN *" => LISTENS,
         "SELECT pg_advisory_unlock_all()" => LOCKS,
         "CLOSE ALL" => CURSOR,

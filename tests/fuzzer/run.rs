@@ -46,7 +46,7 @@ pub struct Difference {
 }
 
 /// How long another session's traces may stay after it has left.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(10);
 
 impl Pair {
     pub fn new(direct: Side, proxied: Side, standby: Option<Wire>, pins: Pins) -> Self {

@@ -37,8 +37,6 @@ struct Session {
     unsynchronised: bool,
     status: u8,
     notes: Vec<Note>,
-    /// Whether it has named a setting of its own making, which its connection never forgets.
-    names_settings: bool,
 }
 
 /// What an answer is awaited to.
@@ -62,7 +60,7 @@ impl Side {
             sessions: HashMap::new(),
             pids: HashMap::new(),
             spares: None,
-            patience: Duration::from_secs(4),
+            patience: Duration::from_secs(20),
         }
     }
 
@@ -194,9 +192,10 @@ impl Side {
             }
             Some(count) => while session.notes.len() < count && session.note(self.patience) {},
         }
+        // Another session's bears the process id of whichever server connection it had (see the README).
         let sender = |pid| match self.pids.get(pid) {
-            Some(number) => format!("s{number}"),
-            None => "nobody".to_owned(),
+            Some(known) if *known == number => "itself",
+            _ => "another",
         };
         let notes = session.notes.iter();
         let shown = notes
@@ -233,7 +232,6 @@ impl Session {
             unsynchronised: false,
             status: b'I',
             notes: Vec::new(),
-            names_settings: false,
         }
     }
 
@@ -242,7 +240,7 @@ impl Session {
         // A Sync would commit what the session leaves unfinished, and DISCARD ALL forgets that a role
         // was asked for at the start.
         let role = |(_, value): &(String, String)| value.contains("role=");
-        if self.unsynchronised || self.names_settings || self.options.iter().any(role) {
+        if self.unsynchronised || self.options.iter().any(role) {
             return false;
         }
         let copy = CopyIn::default();
@@ -259,7 +257,6 @@ impl Session {
 
     fn exchange(&mut self, act: &Act, copy: &CopyIn, patience: Duration) -> Vec<Frame> {
         self.wire.send(&act.bytes());
-        self.names_settings |= act.to_string().contains("app.");
         // An answer is certain to have been sent only up to here.
         let mut flushed = 0;
         match act {

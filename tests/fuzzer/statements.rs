@@ -169,18 +169,18 @@ impl Statements<'_> {
     /// A statement of any kind.
     pub fn any(&mut self) -> String {
         match self.random.random_range(0..100) {
-            0..20 => self.read(),
-            20..30 => self.write(),
-            30..48 => self.setting(),
-            48..62 => self.transaction(),
-            62..67 => self.error(),
-            67..74 => self.opaque(),
-            74..79 => self.lock(),
-            79..84 => self.temporary(),
-            84..88 => self.cursor(),
-            88..92 => self.prepare(),
-            92..95 => self.notification(),
-            95..97 => self.sequence(),
+            0..19 => self.read(),
+            19..28 => self.write(),
+            28..45 => self.setting(),
+            45..59 => self.transaction(),
+            59..64 => self.error(),
+            64..71 => self.opaque(),
+            71..76 => self.lock(),
+            76..81 => self.temporary(),
+            81..85 => self.cursor(),
+            85..89 => self.prepare(),
+            89..92 => self.notification(),
+            92..97 => self.sequence(),
             _ => self.role_or_discard(),
         }
     }
@@ -226,7 +226,7 @@ impl Statements<'_> {
         }
     }
 
-    fn setting(&mut self) -> String {
+    pub fn setting(&mut self) -> String {
         let (name, values) = self.pick(SETTINGS);
         // A value that is refused is the last of three or more.
         let valid = if values.len() > 2 {

@@ -283,6 +283,7 @@ fn the_histories_put_the_rules_to_the_test() {
     let mut runner = TestRunner::deterministic();
     let histories = prop::collection::vec(event(), 600);
     let mut total = Tried::default();
+    let mut resumed = 0;
     for _ in 0..100 {
         let mut world = World::new();
         for event in histories.new_tree(&mut runner).unwrap().current() {
@@ -295,9 +296,11 @@ fn the_histories_put_the_rules_to_the_test() {
         total.standby_to_primary += tried.standby_to_primary;
         total.waits += tried.waits;
         total.stale_standby_avoided += tried.stale_standby_avoided;
+        resumed += world.monitor.resumed;
     }
-    println!("{total:?}");
+    println!("{total:?}, {resumed} lives went on");
     for count in [
+        resumed,
         total.same_standby,
         total.caught_up,
         total.behind,

@@ -51,6 +51,7 @@ fn policy() -> FailoverPolicy {
         lease_us: 3 * SECOND,
         margin_us: SECOND / 2,
         settle_us: 0,
+        checkpoint_us: 300 * SECOND,
         drain_us: 5 * SECOND,
         stop_us: 30 * SECOND,
         routing_lease_us: 0,
@@ -125,8 +126,10 @@ fn facts(answer: ServerAnswer, postmaster: Postmaster) -> NodeFacts {
             at_us: NOW - SECOND / 10,
             epoch: 4,
             postmaster,
+            governed: true,
         }),
         renewal_us: Some(NOW - SECOND / 10),
+        release_us: None,
         start_us: None,
         job: RejoinJob::None,
         drained: false,
@@ -143,6 +146,7 @@ impl Case {
         record.primary = Some(PG1);
         record.timeline = Timeline(1);
         record.phase = Phase::Steady;
+        record.governed = [PG1, PG2, PG3].into();
         let nodes = vec![
             facts(primary(1, 0x4000), Postmaster::Primary),
             facts(standby(1, PG1, 0x4000), Postmaster::Standby),
@@ -160,6 +164,7 @@ impl Case {
             open_transactions: 0,
             holding: false,
             fence_command_done: None,
+            checkpoint_ended: None,
             heartbeat_us: Some(NOW - SECOND / 10),
         };
         Self {
@@ -220,6 +225,7 @@ impl Case {
                 checkpoint,
                 crashed: false,
             },
+            governed: true,
         });
         self
     }
@@ -492,6 +498,13 @@ fn fencing() -> Vec<(&'static str, Case)> {
                 .detached()
                 .with(|case| case.node(PG1).renewal_us = Some(NOW - 4 * SECOND)),
         ),
+        (
+            "its agent does not answer, and was never known to keep a lease",
+            hung().detached().with(|case| {
+                case.node(PG1).renewal_us = Some(NOW - 4 * SECOND);
+                case.record.governed.clear();
+            }),
+        ),
         ("standbys are still attached", hung()),
         (
             "it answers again, and nothing was done to it",
@@ -682,6 +695,7 @@ fn serving() -> Vec<(&'static str, Case)> {
 }
 
 fn switching() -> Vec<(&'static str, Case)> {
+    let checkpointing = || Case::new().phase(Phase::Checkpointing { to: PG2 });
     let draining = || Case::new().phase(Phase::Draining { to: PG2 });
     let stopping = || Case::new().phase(Phase::Stopping { to: PG2 });
     let at = Lsn(0x4000);
@@ -730,6 +744,16 @@ fn switching() -> Vec<(&'static str, Case)> {
             "an operator asks for FAILOVER",
             Case::new().asked(RequestKind::Failover, None),
         ),
+        ("the checkpoint is under way", checkpointing()),
+        (
+            "the checkpoint has ended",
+            checkpointing().with(|case| case.seen.checkpoint_ended = Some((PG1, 4))),
+        ),
+        (
+            "the checkpoint has not ended, and the time is up",
+            checkpointing().with(late(300 * SECOND)),
+        ),
+        ("the primary dies", checkpointing().stopped(PG1, None)),
         (
             "transactions are open",
             draining().with(|case| case.seen.open_transactions = 3),
@@ -766,6 +790,17 @@ fn other_modes() -> Vec<(&'static str, Case)> {
         case
     };
     vec![
+        (
+            "failover is paused: the primary is dead",
+            Case::new().stopped(PG1, None).with(|case| {
+                case.record.paused = true;
+                case.node(PG1).renewal_us = Some(NOW - SECOND);
+            }),
+        ),
+        (
+            "an operator asks for PAUSE FAILOVER",
+            Case::new().asked(RequestKind::Pause, None),
+        ),
         (
             "mode manual: the primary is dead",
             mode(Mode::Manual, Case::new().stopped(PG1, None)),
@@ -858,12 +893,26 @@ fn the_printed_plan_is_up_to_date() {
 
 #[test]
 fn no_command_touches_a_server_in_observe_mode_or_without_leadership() {
+    let mut observed = Case::new();
+    observed.policy.mode = Mode::Observe;
+    let plan = observed.plan();
+    let released = |node| {
+        plan.commands
+            .iter()
+            .any(|c| c.act == Act::ReleaseLease(node))
+    };
+    assert!([PG1, PG2, PG3].into_iter().all(released) && plan.next.governed.is_empty());
     for (condition, mut case) in rows() {
         case.policy.mode = Mode::Observe;
         for command in case.plan().commands {
+            // An agent that is to let its server be does nothing to it.
             let own = matches!(
                 command.act,
-                Act::Hold | Act::Release | Act::CloseBackends(_) | Act::Report(_)
+                Act::Hold
+                    | Act::Release
+                    | Act::CloseBackends(_)
+                    | Act::Report(_)
+                    | Act::ReleaseLease(_)
             );
             assert!(own, "{condition}: {command:?}");
         }

@@ -5,7 +5,7 @@
 //! `CARGO_BIN_EXE_causeway` is known to them alone.
 
 // Each test binary uses its own part of this.
-#![allow(dead_code, unused_imports, unreachable_pub)]
+#![allow(dead_code, unused_imports)]
 
 pub mod check;
 pub mod console;

@@ -35,7 +35,7 @@ const SHOWN: [(&str, Show); 15] = [
 ];
 
 /// What can be ordered.
-const ORDERS: [(&str, &str); 8] = [
+const ORDERS: [(&str, &str); 10] = [
     (
         "RELOAD",
         "read the configuration again; a file with faults changes nothing",
@@ -50,6 +50,11 @@ const ORDERS: [(&str, &str); 8] = [
         "keep new reads from a standby, and close its idle connections",
     ),
     ("UNDRAIN node", "let it have reads again"),
+    (
+        "PAUSE FAILOVER",
+        "promote nobody whatever fails; leases go on being renewed",
+    ),
+    ("RESUME FAILOVER", "promote again when a primary fails"),
     (
         "SWITCHOVER [TO node]",
         "hand the primary's role over, without loss",
@@ -188,6 +193,8 @@ fn tag(kind: RequestKind) -> &'static str {
     match kind {
         RequestKind::Switchover => "SWITCHOVER",
         RequestKind::Failover => "FAILOVER",
+        RequestKind::Pause => "PAUSE",
+        RequestKind::Resume => "RESUME",
     }
 }
 
@@ -213,6 +220,8 @@ fn parse(text: &str) -> Result<Command, Problem> {
         ["SWITCHOVER", rest @ ..] => order(RequestKind::Switchover, rest),
         ["FAILOVER", rest @ ..] => order(RequestKind::Failover, rest),
         ["RELOAD"] => Ok(Command::Reload),
+        ["PAUSE", "FAILOVER"] => Ok(Command::Order(RequestKind::Pause, None)),
+        ["RESUME", "FAILOVER"] => Ok(Command::Order(RequestKind::Resume, None)),
         ["PAUSE"] => Ok(Command::Pause(None)),
         ["PAUSE", _] => Ok(Command::Pause(Some(name(1)))),
         ["RESUME"] => Ok(Command::Resume(None)),

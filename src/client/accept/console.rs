@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgwire::messages::startup::Authentication;
 
-use super::cancels::Slot;
+use crate::client::cancels::Slot;
 use crate::client::worker::Worker;
 use crate::core::exchange::TransactionStatus;
 use crate::error::{Kind, Problem};
@@ -20,8 +20,6 @@ const LONGEST: usize = 16_384;
 const WRITE_BOUND: Duration = Duration::from_secs(10);
 /// Bytes in a cancel key.
 const KEY: usize = 4;
-/// EmptyQueryResponse.
-const EMPTY: &[u8] = &[b'I', 0, 0, 0, 4];
 
 /// Only those who are configured.
 pub(super) fn admit(admins: &[String], user: &str) -> Result<(), Problem> {
@@ -157,7 +155,7 @@ async fn answer(console: &dyn Console, user: &str, text: &str) -> Reply {
     let mut reply = Reply::new();
     let mut commands = text.split(';').map(str::trim).filter(|c| !c.is_empty());
     let Some(mut command) = commands.next() else {
-        return reply.raw(EMPTY).ready(TransactionStatus::Idle);
+        return reply.raw(frame::EMPTY_QUERY).ready(TransactionStatus::Idle);
     };
     loop {
         match console.run(user, command).await {

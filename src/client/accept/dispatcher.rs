@@ -11,24 +11,29 @@ use tokio_util::sync::CancellationToken;
 use super::login;
 use crate::client::outcome::told::{Fate, told};
 use crate::client::worker::{Common, Worker};
+use crate::descriptors::Descriptors;
 use crate::error::{Kind, Problem};
+use crate::strangers::Stranger;
 use crate::wire::reply::Reply;
 use crate::wire::socket::Socket;
 
 /// Connections on their way to a worker.
 const QUEUE: usize = 256;
 
+/// A connection that has just been accepted.
+type Comer = (std::net::TcpStream, Stranger);
+
 /// The acceptor's handle on one worker.
 #[derive(Debug)]
 pub struct Door {
-    queue: mpsc::Sender<std::net::TcpStream>,
+    queue: mpsc::Sender<Comer>,
     clients: Arc<AtomicUsize>,
 }
 
 /// A worker's end: serves what comes in until the door is closed.
 #[derive(Debug)]
 pub struct Floor {
-    queue: mpsc::Receiver<std::net::TcpStream>,
+    queue: mpsc::Receiver<Comer>,
     clients: Arc<AtomicUsize>,
 }
 
@@ -55,13 +60,14 @@ pub async fn accept(
     common: Arc<Common>,
     shutdown: CancellationToken,
 ) {
+    let descriptors = Descriptors::present();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shutdown.cancelled() => return,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match accepted {
+            Ok((stream, from)) => (stream, from.ip()),
             Err(error) => {
                 // Out of file descriptors, most likely: accepting goes on when some are free again.
                 tracing::warn!(%error, "accept a client");
@@ -69,15 +75,16 @@ pub async fn accept(
                 continue;
             }
         };
-        let total: usize = doors
-            .iter()
-            .map(|door| door.clients.load(Ordering::Relaxed))
-            .sum();
-        if total >= common.rules.load().config.max_clients {
+        if descriptors.is_of_reserve(&stream) {
+            // Leases, probes and the store need what is left.
             common.metrics.clients.refused.inc();
-            tokio::spawn(turn_away(stream, Arc::clone(&common)));
+            turn_away(stream, &common);
             continue;
         }
+        let stranger = tokio::select! {
+            stranger = common.strangers.admit(from) => stranger,
+            () = shutdown.cancelled() => return,
+        };
         let fewest = doors
             .iter()
             .min_by_key(|door| door.clients.load(Ordering::Relaxed));
@@ -86,22 +93,23 @@ pub async fn accept(
             continue;
         };
         door.clients.fetch_add(1, Ordering::Relaxed);
-        if door.queue.send(stream).await.is_err() {
+        if door.queue.send((stream, stranger)).await.is_err() {
             return;
         }
     }
 }
 
-async fn turn_away(stream: TcpStream, common: Arc<Common>) {
+/// Says why, and closes the connection at once.
+fn turn_away(stream: TcpStream, common: &Common) {
     let Ok(mut socket) = Socket::new(stream) else {
         return;
     };
     let problem = Problem::fatal(Kind::TooManyConnections, "sorry, too many clients already")
-        .with_hint("Raise max_clients in causeway's configuration.");
-    told(&common, Fate::Refused, &problem, &socket);
+        .with_hint("Raise the limit of open files of causeway's process.");
+    told(common, Fate::Refused, &problem, &socket);
     let reply = Reply::new().error(&problem);
     // A client that asked for encryption first reads the E as a refusal, too.
-    let _ = tokio::time::timeout(Duration::from_secs(1), socket.write_all(reply.as_bytes())).await;
+    let _ = socket.write_now(reply.as_bytes());
 }
 
 /// Serves one worker's clients until its door is closed and the last of them has left, or until
@@ -110,12 +118,14 @@ pub async fn serve(mut floor: Floor, worker: Arc<Worker>, abort: CancellationTok
     let mut sessions = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
-            stream = floor.queue.recv() => match stream.map(TcpStream::from_std) {
-                Some(Ok(stream)) => {
+            comer = floor.queue.recv() => match comer.map(|(stream, stranger)| {
+                TcpStream::from_std(stream).map(|stream| (stream, stranger))
+            }) {
+                Some(Ok((stream, stranger))) => {
                     let guard = Counted::new(&worker, &floor.clients);
                     let worker = Arc::clone(&worker);
                     sessions.spawn(async move {
-                        login::serve(worker, stream).await;
+                        login::serve(worker, stream, stranger).await;
                         drop(guard);
                     });
                 }

@@ -8,22 +8,24 @@ use std::time::Duration;
 use pgwire::messages::startup::Authentication;
 use tokio::net::TcpStream;
 
-use super::cancels::Slot;
 use super::refusal::Refusal;
 use super::{console, greeting, replication};
+use crate::client::attachment::context::Context;
 use crate::client::attachment::routing::Places;
+use crate::client::cancels::Slot;
 use crate::client::connection::{Connection, OWN_BOUND};
 use crate::client::outcome::told::{Fate, told};
 use crate::client::relay::LookAfter;
 use crate::client::session::Session;
-use crate::client::session::context::Context;
 use crate::client::session::local;
-use crate::client::session::state::State;
+use crate::client::state::State;
 use crate::client::worker::Worker;
 use crate::config::{AuthMethod, Secret};
 use crate::core::exchange::TransactionStatus;
 use crate::error::{Kind, Problem};
 use crate::shared::registry::Entry;
+use crate::sql::Lexical;
+use crate::strangers::Stranger;
 use crate::wire::auth::ScramExchange;
 use crate::wire::frame;
 use crate::wire::reply::Reply;
@@ -46,7 +48,7 @@ fn key_length(minor: u16) -> usize {
 }
 
 /// Serves one accepted connection to its end.
-pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
+pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, stranger: Stranger) {
     let Ok(socket) = Socket::new(stream) else {
         return;
     };
@@ -54,7 +56,7 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream) {
         worker: &worker,
         socket,
     };
-    let session = match tokio::time::timeout(LOGIN_BOUND, login.run()).await {
+    let session = match tokio::time::timeout(LOGIN_BOUND, login.run(stranger)).await {
         Ok(Ok(Some(Welcome::Session(ready)))) => Ok(ready),
         Ok(Ok(Some(Welcome::Console { user }))) => {
             return console::serve(&worker, login.socket, &user).await;
@@ -107,17 +109,17 @@ struct Ready {
 }
 
 impl Login<'_> {
-    async fn run(&mut self) -> Result<Option<Welcome>, Refusal> {
-        let Some(hello) = self.startup().await? else {
+    async fn run(&mut self, stranger: Stranger) -> Result<Option<Welcome>, Refusal> {
+        let known = tokio::select! {
+            known = self.introduce() => known?,
+            () = stranger.turned_out().cancelled() => return Err(Refusal::Silent),
+        };
+        drop(stranger);
+        let Some((hello, newest, password)) = known else {
             return Ok(None);
         };
-        let newest = NEWEST_MINOR.min(hello.minor);
-        if hello.minor > NEWEST_MINOR || !hello.unknown_extensions.is_empty() {
-            let reply = Reply::new().negotiate(newest, &hello.unknown_extensions);
-            self.socket.write_all(reply.as_bytes()).await?;
-        }
-        let password = self.authenticate(&hello.user).await?;
         if let Some(kind) = &hello.replication {
+            self.find_room()?;
             let key = key_length(newest);
             let stream =
                 replication::open(self.worker, &mut self.socket, &hello, kind, key, password);
@@ -129,8 +131,35 @@ impl Login<'_> {
             console::admit(admins, &hello.user)?;
             return Ok(Some(Welcome::Console { user: hello.user }));
         }
+        self.find_room()?;
         let ready = self.open(&hello, newest, password).await?;
         Ok(Some(Welcome::Session(Box::new(ready))))
+    }
+
+    /// Who it is, proven; none after a cancel request.
+    async fn introduce(&mut self) -> Result<Option<(Hello, u16, Option<Secret>)>, Refusal> {
+        let Some(hello) = self.startup().await? else {
+            return Ok(None);
+        };
+        let newest = NEWEST_MINOR.min(hello.minor);
+        if hello.minor > NEWEST_MINOR || !hello.unknown_extensions.is_empty() {
+            let reply = Reply::new().negotiate(newest, &hello.unknown_extensions);
+            self.socket.write_all(reply.as_bytes()).await?;
+        }
+        let password = self.authenticate(&hello.user).await?;
+        Ok(Some((hello, newest, password)))
+    }
+
+    /// Cancel requests and the console are served however many clients there are.
+    fn find_room(&self) -> Result<(), Refusal> {
+        if self.worker.common.is_full() {
+            let what = "sorry, too many clients already";
+            let hint = "Raise max_clients in causeway's configuration.";
+            return Err(Problem::fatal(Kind::TooManyConnections, what)
+                .with_hint(hint)
+                .into());
+        }
+        Ok(())
     }
 
     /// Answers requests for encryption until the startup packet comes; none after a cancel request.
@@ -325,11 +354,12 @@ impl Login<'_> {
             common.cancels.unregister(&slot);
             return Err(error.into());
         }
-        let standard_strings = parameters
-            .iter()
-            .all(|(name, value)| name != "standard_conforming_strings" || value == "on");
+        let mut lexical = Lexical::default();
+        for (name, value) in &parameters {
+            lexical.reported(name, value);
+        }
         let own_meaning = u64::from(slot.process().unsigned_abs()) << 1 | 1 << 63;
-        let state = State::new(level, own_meaning, standard_strings, application_name);
+        let state = State::new(level, own_meaning, lexical, application_name);
         let entry = common
             .connections
             .enter(&user, &database, self.socket.peer().ok());

@@ -2,7 +2,6 @@
 //! authentication, the greeting; and the console, replication connections and cancel
 //! requests, which come through the same door.
 
-pub mod cancels;
 mod console;
 pub mod dispatcher;
 mod greeting;

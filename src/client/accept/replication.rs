@@ -10,11 +10,11 @@ use pgwire::messages::startup::Authentication;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::cancels::Slot;
 use super::greeting;
 use super::refusal::Refusal;
 use crate::backend::connect;
 use crate::backend::pool::AcquireError;
+use crate::client::cancels::Slot;
 use crate::client::connection::OWN_BOUND;
 use crate::client::outcome::told::{Fate, told};
 use crate::client::relay::LookAfter;
@@ -285,7 +285,8 @@ impl Relay {
     fn lost(&self) -> Option<Problem> {
         let common = &self.stream.worker.common;
         let bond = self.stream.bond;
-        if bond.holds(&common.cluster.topology()) {
+        let cluster = &common.cluster;
+        if bond.holds(&cluster.topology(), cluster.now_us()) {
             return None;
         }
         let name = name_of(common, bond.node);

@@ -3,7 +3,7 @@
 use super::Attachment;
 use crate::backend::own_query::OwnQueryError;
 use crate::client::connection::OWN_BOUND;
-use crate::client::session::state::State;
+use crate::client::state::State;
 use crate::core::residue::Residue;
 use crate::wire::reply::error_field;
 

@@ -2,6 +2,7 @@
 //! asked what is left on it, and given back.
 
 pub(super) mod ask;
+pub(super) mod context;
 pub(super) mod moving;
 pub(super) mod routing;
 pub(super) mod shapes;
@@ -9,18 +10,20 @@ pub(super) mod shapes;
 use std::io;
 use std::sync::Arc;
 
-use self::routing::{Failure, LastRoute, MAX_ATTEMPTS, Need};
-use super::connection::batch::Batch;
+use self::context::Context;
+use self::routing::{Failure, MAX_ATTEMPTS, Need};
+use super::connection::batch::{Batch, End};
 use super::connection::{Connection, OWN_BOUND};
-use super::session::context::Context;
-use super::session::state::State;
+use super::state::State;
+use super::state::last_route::LastRoute;
 use crate::backend::own_query::OwnQueryError;
 use crate::backend::pool::Lease;
 use crate::backend::server::Server;
-use crate::backend::settings;
+use crate::backend::settings::{self, Settings};
 use crate::config::PoolMode;
 use crate::core::commit::Pending;
 use crate::core::exchange::TransactionStatus;
+use crate::core::mutant::{Rule, holds};
 use crate::core::route::NodeSet;
 use crate::core::session::{Cover, Level};
 use crate::core::statement::{Access, Effect, WriteReason};
@@ -44,6 +47,8 @@ pub(super) struct Unit {
     pub(super) level: Level,
     /// A statement has read: a snapshot has been taken.
     pub(super) has_read: bool,
+    /// A cursor or a portal may be open.
+    pub(super) has_portals: bool,
     /// The transaction whose COMMIT is on its way, if it is known.
     pub(super) pending: Option<Pending>,
     /// The connection was placed for the batch at hand, which is counted already.
@@ -115,7 +120,7 @@ impl Attachment {
             return self.lease.discard();
         }
         let clean = state.pins().is_empty() && state.is_settled() && !context.is_session_pooled();
-        if !clean {
+        if !clean && holds(Rule::LeaversTakeAll) {
             if server.run_own(b"DISCARD ALL", OWN_BOUND).await.is_err() {
                 return self.lease.discard();
             }
@@ -176,17 +181,12 @@ pub(super) async fn attach(
         }
         let server = lease.server();
         let node = server.origin.node;
-        // What another session has set there may not be for this one to take back.
-        let has_leftovers = server.applied.as_ref().is_none_or(|was| !was.is_empty());
-        match sync(server, state).await {
+        match settle(server, state, batch).await {
             Ok(()) => break (lease, last),
-            Err(OwnQueryError::Refused(_)) if has_leftovers && attempts < MAX_ATTEMPTS => {
-                lease.discard();
-            }
+            // Whoever has the connection next resets it first.
             Err(OwnQueryError::Refused(frame)) => {
-                lease.discard();
                 return Err(if last.route.primary {
-                    Failure::Refused(frame)
+                    Failure::Said(frame)
                 } else {
                     // It may not have replayed yet what they name, such as a new role.
                     Failure::Unfit(node)
@@ -226,27 +226,49 @@ pub(super) async fn attach(
     Ok(Attachment { lease, unit, last })
 }
 
-/// Makes the session's settings those of a connection on which no transaction is open.
-async fn sync(server: &mut Server, state: &State) -> Result<(), OwnQueryError> {
+/// The same, if need be in other ways: what another session has set may not be for this one to take back
+/// one by one; and what the batch sets anew need not be accepted before.
+async fn settle(server: &mut Server, state: &State, batch: &Batch) -> Result<(), OwnQueryError> {
+    let leftovers = server.applied.as_ref().is_some_and(|was| !was.is_empty());
+    let mut done = sync(server, state.settings()).await;
+    if leftovers && matches!(done, Err(OwnQueryError::Refused(_))) {
+        done = sync(server, state.settings()).await;
+    }
+    if matches!(done, Err(OwnQueryError::Refused(_)))
+        && let Some(others) = state.settings_beside(batch.effects())
+    {
+        done = sync(server, &others).await;
+    }
+    done
+}
+
+/// Makes the session's settings those of a connection on which no transaction is open. Refused, it is
+/// reset as a whole before it has other settings.
+async fn sync(server: &mut Server, settings: &Arc<Settings>) -> Result<(), OwnQueryError> {
     let applied = server.applied.as_ref();
-    if applied.is_some_and(|applied| settings::same(applied, state.settings())) {
+    let same = applied.is_some_and(|applied| settings::same(applied, settings));
+    if same || !holds(Rule::SettingsFollow) {
         return Ok(());
     }
     let applied = server.applied.take();
-    for sql in state.settings().sync(applied.as_deref()) {
+    for sql in settings.sync(applied.as_deref()) {
         server.run_own(&sql, OWN_BOUND).await?;
     }
-    server.applied = Some(Arc::clone(state.settings()));
+    server.applied = Some(Arc::clone(settings));
     Ok(())
 }
 
 /// A connection that the session has kept may have gone back to defaults that are not the session's.
-pub(super) async fn sync_held(held: &mut Attachment, state: &State) -> Result<(), Failure> {
+pub(super) async fn sync_held(
+    held: &mut Attachment,
+    state: &State,
+    batch: &Batch,
+) -> Result<(), Failure> {
     let server = held.server();
     if !server.is_free() {
         return Ok(());
     }
-    match sync(server, state).await {
+    match settle(server, state, batch).await {
         Ok(()) => Ok(()),
         Err(OwnQueryError::Refused(frame)) => Err(Failure::Said(frame)),
         Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
@@ -258,7 +280,9 @@ fn need(state: &State, context: &Context, batch: &Batch, exclude: NodeSet) -> Ne
     if let Some(read_only) = batch.read_only_transaction()
         && (write_reason.is_none() || write_reason == Some(WriteReason::Transaction))
     {
-        (access, write_reason) = match read_only {
+        // What follows in the same pipeline comes before anything could be moved.
+        let whole = matches!(batch.end, End::Query | End::Sync);
+        (access, write_reason) = match read_only && whole {
             true => (Access::Read, None),
             false => (Access::Write, Some(WriteReason::Transaction)),
         };
@@ -325,7 +349,7 @@ async fn place(
     placed
 }
 
-fn canceled() -> Problem {
+pub(super) fn canceled() -> Problem {
     Problem::error(
         Kind::QueryCanceled,
         "canceling statement due to user request",
@@ -339,18 +363,15 @@ pub(super) async fn expose_names(
     context: &Context,
     batch: &Batch,
 ) -> Result<(), Failure> {
-    if batch.has_no_effects()
-        || !batch
-            .effects()
-            .any(|effect| *effect == Effect::NamesStatements)
-    {
+    if !batch.names_statements() {
         return Ok(());
     }
     let server = held.server();
     let usable = server.talk.exchange.is_quiet()
         && server.talk.exchange.status() != TransactionStatus::Failed;
-    let has_any = !server.talk.held.is_empty() || !server.talk.exposed.is_empty();
-    if !usable || state.names.is_empty() && !has_any {
+    let nothing = state.names.is_empty() && server.talk.exposed.is_empty();
+    // Statements of others are not for SQL to see, or to drop.
+    if !usable || nothing && server.talk.held.is_empty() {
         return Ok(());
     }
     let names = state
@@ -362,6 +383,12 @@ pub(super) async fn expose_names(
         .await
     {
         Ok(()) => Ok(()),
+        // One of them is no longer understood, which is nobody's question.
+        Err(OwnQueryError::Refused(_))
+            if server.talk.exchange.status() == TransactionStatus::Idle =>
+        {
+            Ok(())
+        }
         Err(OwnQueryError::Refused(frame)) => Err(Failure::Said(frame)),
         Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
     }
@@ -372,10 +399,7 @@ pub(super) async fn expose_names(
 /// # Errors
 ///
 /// In the middle of a pipeline, where nothing of our own can be sent, or when the server is lost.
-pub(super) async fn fail_transaction(
-    held: &mut Attachment,
-    problem: &Problem,
-) -> Result<(), Failure> {
+pub(super) async fn fail_transaction(held: &mut Attachment, kind: Kind) -> Result<(), Failure> {
     let server = held.server();
     if !server.talk.exchange.is_quiet() {
         return Err(Failure::Lost);
@@ -384,8 +408,8 @@ pub(super) async fn fail_transaction(
         return Ok(());
     }
     let sql = format!(
-        "DO $$ BEGIN RAISE SQLSTATE '{}' USING MESSAGE = 'refused'; END $$",
-        problem.kind.sqlstate()
+        "DO $$ BEGIN RAISE SQLSTATE '{}' USING MESSAGE = 'refused by causeway'; END $$",
+        kind.sqlstate()
     );
     match server.run_own(sql.as_bytes(), OWN_BOUND).await {
         Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
@@ -393,18 +417,67 @@ pub(super) async fn fail_transaction(
     }
 }
 
+/// A transaction that chooses its isolation may not have parsed anything before: neither for a client that
+/// had done so on another connection, nor without a word for one that does so now.
+pub(super) async fn prepare_before_begin(
+    held: &mut Attachment,
+    batch: &Batch,
+) -> Result<(), Failure> {
+    let chooses = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::Begin {
+                isolation: Some(_),
+                ..
+            }
+        )
+    };
+    if batch.has_no_effects() || !held.server().is_free() || !batch.effects().any(chooses) {
+        return Ok(());
+    }
+    let server = held.server();
+    let mut parsed = Vec::new();
+    for message in &batch.messages {
+        let Some(prepared) = message.prepared.as_ref().filter(|_| message.named) else {
+            continue;
+        };
+        match message.tag {
+            b'P' => {
+                parsed.push(prepared.id());
+                server.talk.parse_again(prepared.id());
+            }
+            b'B' | b'D' if !parsed.contains(&prepared.id()) => {
+                if let Err(OwnQueryError::Io(_)) = server.describe_own(prepared, OWN_BOUND).await {
+                    return Err(Failure::Lost);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// `lastval` and `currval` answer for this session, or say that nothing was drawn yet.
 pub(super) async fn disown_numbers(
     attachment: &mut Attachment,
+    state: &State,
     context: &Context,
     batch: &Batch,
 ) -> Result<(), Failure> {
-    if batch.has_no_effects() || !batch.effects().any(|effect| *effect == Effect::AsksNumber) {
+    let asks = |effect: &Effect| match effect {
+        Effect::Execute(name) => {
+            let effects = state.names.executed(name);
+            effects.is_some_and(|effects| effects.contains(&Effect::AsksNumber))
+        }
+        effect => *effect == Effect::AsksNumber,
+    };
+    if batch.has_no_effects() || !batch.effects().any(asks) {
         return Ok(());
     }
     let server = attachment.server();
     let own = server.numbers_of.as_ptr() == Arc::as_ptr(context.places.token());
     if own
+        || !holds(Rule::NumbersAreOwn)
         || !server.has_numbers
         || !server.talk.exchange.is_quiet()
         || server.talk.exchange.status() == TransactionStatus::Failed

@@ -9,14 +9,13 @@ use arc_swap::Cache;
 use crate::backend::pool::{AcquireError, Lease, Pool, Want};
 use crate::backend::server::StartupSettings;
 use crate::client::rules::{Bounds, LiveRules, Rules};
+use crate::client::state::last_route::LastRoute;
 use crate::client::worker::{Common, Worker};
 use crate::config::Secret;
-use crate::core::gauge::Position;
-use crate::core::lsn::Lsn;
-use crate::core::route::{self, Decision, NodeSet, Question, Reason, Route};
-use crate::core::session::{Broken, Level, Seen, Upper};
+use crate::core::route::{self, Decision, NodeSet, Question};
+use crate::core::session::{Broken, Level, Seen};
 use crate::core::statement::{Access, WriteReason};
-use crate::core::topology::{NodeId, NodeView, Topology};
+use crate::core::topology::{NodeId, NodeView};
 use crate::error::{Kind, Problem};
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
@@ -50,15 +49,6 @@ pub(in crate::client) struct Need {
     pub(in crate::client) write_reason: Option<WriteReason>,
     pub(in crate::client) level: Level,
     pub(in crate::client) exclude: NodeSet,
-}
-
-/// Where the last batch went, for `SHOW causeway.last_route`.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::client) struct LastRoute {
-    pub(in crate::client) route: Route,
-    served: Option<Lsn>,
-    primary: Option<Position>,
-    upper: Option<Upper>,
 }
 
 impl Places {
@@ -226,7 +216,7 @@ impl Places {
                 };
                 let decision = route::decide(&question, seen, &topology, &bounds.policy);
                 let last = match &decision {
-                    Decision::Go(route) => Some(last_route(*route, seen, &topology)),
+                    Decision::Go(route) => Some(LastRoute::placed(*route, seen, &topology)),
                     _ => None,
                 };
                 (decision, last)
@@ -412,7 +402,7 @@ fn unavailable(error: &AcquireError) -> Problem {
     Problem::error(Kind::CannotConnectNow, error.to_string())
 }
 
-fn no_primary(waited: Duration, why: &str) -> Problem {
+pub(in crate::client) fn no_primary(waited: Duration, why: &str) -> Problem {
     let problem = Problem::error(
         Kind::CannotConnectNow,
         format!(
@@ -424,96 +414,5 @@ fn no_primary(waited: Duration, why: &str) -> Problem {
     match why {
         "" => problem,
         _ => problem.with_detail(why),
-    }
-}
-
-fn last_route(route: Route, seen: &mut Seen, topology: &Topology) -> LastRoute {
-    let position = |id: NodeId| Some(topology.node(id)?.life.as_ref()?.latest.position);
-    LastRoute {
-        route,
-        served: position(route.node).map(|position| position.flush),
-        primary: topology.primary().and_then(|node| position(node.id)),
-        upper: if route.reason == Reason::CaughtUp {
-            seen.upper(topology)
-        } else {
-            None
-        },
-    }
-}
-
-impl LastRoute {
-    /// A batch that went where its session already was.
-    pub(in crate::client) fn held(route: Route) -> Self {
-        Self {
-            route: Route {
-                reason: Reason::Held,
-                ..route
-            },
-            served: None,
-            primary: None,
-            upper: None,
-        }
-    }
-
-    /// One line for the user: where, how far behind, why.
-    pub(in crate::client) fn describe(&self, node: &str) -> String {
-        let role = if self.route.primary {
-            "primary"
-        } else {
-            "standby"
-        };
-        let mut parts = vec![format!("{role} {node}")];
-        if let (Some(served), false) = (self.served, self.route.primary) {
-            if let Some(upper) = self.upper {
-                parts.push(format!(
-                    "{} bytes behind the session",
-                    upper.lsn.bytes_since(served)
-                ));
-            }
-            if let Some(primary) = self.primary {
-                parts.push(format!(
-                    "{} bytes behind the primary",
-                    primary.flush.bytes_since(served)
-                ));
-            }
-        }
-        parts.push(self.why());
-        parts.join(", ")
-    }
-
-    fn why(&self) -> String {
-        let waited = self.route.waited_us as f64 / 1000.0;
-        match self.route.reason {
-            Reason::Write(why) => format!("a write: {}", write_reason(why)),
-            Reason::Neutral => "touches no data".to_owned(),
-            Reason::LevelPrimary => "consistency is primary".to_owned(),
-            Reason::Eventual => "consistency is eventual".to_owned(),
-            Reason::NothingSeen => "the session had seen nothing yet".to_owned(),
-            Reason::SameStandby => "the standby that served the session before".to_owned(),
-            Reason::CaughtUp if waited > 0.0 => format!("caught up after {waited:.1} ms"),
-            Reason::CaughtUp => "caught up".to_owned(),
-            Reason::NoStandby => "no standby was fit to serve reads".to_owned(),
-            Reason::StandbysBehind => {
-                format!("no standby had caught up after {waited:.1} ms")
-            }
-            Reason::Held => "the session held this connection".to_owned(),
-        }
-    }
-}
-
-fn write_reason(reason: WriteReason) -> &'static str {
-    match reason {
-        WriteReason::Command => "changes data or definitions",
-        WriteReason::Locks => "locks rows",
-        WriteReason::ModifyingCte => "WITH changes data",
-        WriteReason::SelectInto => "SELECT INTO",
-        WriteReason::VolatileFunction => "calls a volatile function",
-        WriteReason::UnknownFunction => "calls a function that is not known yet",
-        WriteReason::Transaction => "opens a transaction that may write",
-        WriteReason::SessionState => "touches session state",
-        WriteReason::DoesNotParse => "does not parse",
-        WriteReason::TooLarge => "too large to be looked at",
-        WriteReason::NotReady => "the function catalogue has not been read yet",
-        WriteReason::RefusedByStandby => "a standby refused it before",
     }
 }

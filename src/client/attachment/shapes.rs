@@ -49,6 +49,6 @@ pub(in crate::client) async fn check(held: &mut Attachment, batch: &Batch) -> Re
     let what = "cached plan must not change result type";
     let problem = Problem::error(Kind::FeatureNotSupported, what);
     // The transaction fails as it would have on the server's own refusal.
-    fail_transaction(held, &problem).await?;
+    fail_transaction(held, problem.kind).await?;
     Err(problem.into())
 }

@@ -7,15 +7,14 @@
 use std::sync::Arc;
 
 use super::UNCOUNTED;
-use super::message::Message;
-use super::room::{check_size, may_stream, no_room, too_much};
-use crate::client::session::names::Names;
-use crate::client::worker::{Database, NoRoom};
+use super::gatherer::Gatherer;
+use super::message::{Message, is_known, malformed};
+use super::room::{check_size, may_stream};
+use crate::client::state::names::{Names, portal_bytes};
 use crate::core::exchange::Effects;
 use crate::core::session::Level;
-use crate::core::statement::{Access, Effect, Isolation, Statement, Step, WriteReason};
+use crate::core::statement::{Access, Effect, Isolation, Statement, Step, WriteReason, bound};
 use crate::error::{Kind, Problem};
-use crate::shared::memory::Share;
 use crate::wire::frame::{self, HEADER, WHOLE};
 
 /// An extended batch that grows beyond this without a Sync is sent on in parts, in bytes.
@@ -66,6 +65,8 @@ pub(in crate::client) struct Batch {
     forgets: bool,
     /// There is no room for it; its last message is what went too far.
     pub(in crate::client) refused: Option<Problem>,
+    /// It binds a portal that stays until it is closed or the transaction ends.
+    names_portals: bool,
 }
 
 impl Default for Batch {
@@ -83,6 +84,7 @@ impl Default for Batch {
             statements: 0,
             forgets: false,
             refused: None,
+            names_portals: false,
         }
     }
 }
@@ -98,20 +100,6 @@ pub(in crate::client) enum Gathered {
     Drop(usize),
     /// The client says goodbye.
     Terminate,
-}
-
-/// What gathering needs of the session.
-pub(in crate::client) struct Gatherer<'a> {
-    /// The session's names.
-    pub(in crate::client) names: &'a mut Names,
-    /// The database's statements.
-    pub(in crate::client) database: &'a Database,
-    /// The session's `standard_conforming_strings`.
-    pub(in crate::client) standard_strings: bool,
-    /// The settings that decide what a text means, as a number.
-    pub(in crate::client) meaning: u64,
-    /// Counts what the client has under way.
-    pub(in crate::client) share: &'a mut Share,
 }
 
 impl Batch {
@@ -163,7 +151,7 @@ impl Batch {
                 b'X' => return Ok(Gathered::Terminate),
                 b'Q' if size == there => {
                     let (text, _) = frame::cstr(body).ok_or_else(|| malformed("Query"))?;
-                    let statement = gatherer.database.classify(text, gatherer.standard_strings);
+                    let statement = gatherer.database.classify(text, gatherer.lexical);
                     self.runs(&statement, false);
                     message.effects = shared(&statement);
                 }
@@ -174,29 +162,28 @@ impl Batch {
                     }
                 }
                 b'Q' | b'F' => {
-                    let statement = match tag {
-                        b'Q' => Statement::unseen(WriteReason::TooLarge),
-                        _ => Statement::unexamined(WriteReason::TooLarge),
-                    };
+                    let statement = Statement::unexamined(WriteReason::TooLarge);
                     self.runs(&statement, false);
                     message.effects = shared(&statement);
                 }
                 b'B' => {
                     let (portal, names) = frame::cstr(body).ok_or_else(|| malformed("Bind"))?;
-                    let (name, _) = frame::cstr(names).ok_or_else(|| malformed("Bind"))?;
+                    let (name, values) = frame::cstr(names).ok_or_else(|| malformed("Bind"))?;
                     gatherer.refer(name, &mut message);
+                    self.names_portals |= !portal.is_empty();
                     // The server refuses a statement that it does not know.
                     if let Some(prepared) = &message.prepared {
                         let statement = prepared.statement();
                         self.runs(&statement, prepared.is_refused());
-                        let effects = &statement.effects;
+                        let effects = bound(&statement.effects, || frame::bound(values));
                         if !effects.is_empty()
-                            && let Err(problem) = gatherer.room_for_name(portal, 0)
+                            && let Err(problem) =
+                                gatherer.room_for(portal_bytes(portal, &effects), 0)
                         {
                             self.length = start;
                             return Ok(self.refuse(tag, size, there, problem));
                         }
-                        gatherer.names.bound(portal, effects, effects);
+                        gatherer.names.bound(portal, effects);
                     }
                 }
                 b'E' => {
@@ -281,7 +268,12 @@ impl Batch {
 
     /// How much its texts say that the session is to keep, in bytes.
     pub(in crate::client) fn bytes_to_keep(&self) -> usize {
-        let sets = |effect: &Effect| matches!(effect, Effect::Set { .. } | Effect::Savepoint(_));
+        let sets = |effect: &Effect| {
+            matches!(
+                effect,
+                Effect::Set { .. } | Effect::Savepoint(_) | Effect::Prepare { .. }
+            )
+        };
         usize::from(self.effects().any(sets)) * self.length
     }
 
@@ -290,7 +282,10 @@ impl Batch {
         self.effects().any(|effect| {
             matches!(
                 effect,
-                Effect::Set { sql: Some(_), .. } | Effect::Savepoint(_) | Effect::Opaque(_)
+                Effect::Set { sql: Some(_), .. }
+                    | Effect::Savepoint(_)
+                    | Effect::Prepare { .. }
+                    | Effect::Opaque(_)
             )
         })
     }
@@ -341,6 +336,20 @@ impl Batch {
         self.effects.is_empty()
     }
 
+    /// Whether a statement that it runs, parses or describes speaks of prepared statements by name: what
+    /// such a statement returns is settled when it is parsed.
+    pub(in crate::client) fn names_statements(&self) -> bool {
+        let speaks = |step: &Step| step.effect == Effect::NamesStatements;
+        let learns = |message: &&Message| matches!(message.tag, b'P' | b'D');
+        self.effects.iter().any(|steps| steps.iter().any(speaks))
+            || self
+                .messages
+                .iter()
+                .filter(learns)
+                .filter_map(|message| message.prepared.as_ref())
+                .any(|prepared| prepared.statement().effects.iter().any(speaks))
+    }
+
     /// Leaves nothing but the Sync that ends it; gives how many bytes stand before that.
     pub(in crate::client) fn reduce_to_sync(&mut self) -> usize {
         let before = self.length - HEADER;
@@ -352,12 +361,38 @@ impl Batch {
         before
     }
 
+    /// Whether it leaves a cursor or a portal open that the transaction goes on with.
+    pub(in crate::client) fn opens_portals(&self) -> bool {
+        self.names_portals || self.effects().any(|effect| *effect == Effect::Declare)
+    }
+
+    /// Whether all it runs is the end of a transaction and the beginning of the next.
+    pub(in crate::client) fn only_chains(&self) -> bool {
+        self.statements == 1 && self.effects().any(Effect::chains)
+    }
+
     /// Whether its first statement is a ROLLBACK.
     pub(in crate::client) fn begins_with_rollback(&self) -> bool {
         let first = self.effects.first().and_then(|steps| steps.first());
         first.is_some_and(|step| {
             step.statement == 0 && matches!(step.effect, Effect::Rollback { .. })
         })
+    }
+
+    /// Whether its first statement ends a transaction, so that nothing that was read in it matters any more.
+    pub(in crate::client) fn begins_with_end(&self) -> bool {
+        let ends = |steps: &[Step]| {
+            steps.first().is_some_and(|step| {
+                step.statement == 0
+                    && matches!(step.effect, Effect::End { .. } | Effect::Rollback { .. })
+            })
+        };
+        if self.is_simple() {
+            return self.effects.first().is_some_and(|steps| ends(steps));
+        }
+        let mut bound = self.messages.iter().filter(|message| message.tag == b'B');
+        let first = bound.next().and_then(|message| message.prepared.as_ref());
+        first.is_some_and(|prepared| ends(&prepared.statement().effects))
     }
 
     /// Whether it is a call by the fast path.
@@ -376,15 +411,16 @@ impl Batch {
         matches!(self.messages.as_slice(), [Message { tag: b'S', .. }])
     }
 
-    /// Whether it opens a transaction, and if so, whether that may run on a standby.
+    /// Whether it opens transactions, and if so, whether all of them may run on a standby.
     pub(in crate::client) fn read_only_transaction(&self) -> Option<bool> {
-        self.effects().find_map(|effect| match effect {
+        let opened = self.effects().filter_map(|effect| match effect {
             Effect::Begin {
                 read_only,
                 isolation,
             } => Some(*read_only == Some(true) && *isolation != Some(Isolation::Serializable)),
             _ => None,
-        })
+        });
+        opened.reduce(|one, other| one && other)
     }
 
     /// Whether everything in it speaks of Causeway's own settings, which no server knows.
@@ -457,7 +493,9 @@ impl Batch {
     }
 
     fn strictest(&mut self, access: Access, reason: Option<WriteReason>) {
-        if access > self.access {
+        // A transaction may be declared READ ONLY; other reasons stand.
+        let weak = access == self.access && self.write_reason == Some(WriteReason::Transaction);
+        if access > self.access || weak && reason.is_some() {
             self.access = access;
             self.write_reason = reason;
         }
@@ -466,7 +504,10 @@ impl Batch {
 
 /// Whether an effect is what its statement is for, and not something beside it.
 fn counts(effect: &Effect) -> bool {
-    !matches!(effect, Effect::Unpin(_) | Effect::NamesStatements)
+    !matches!(
+        effect,
+        Effect::Unpin(_) | Effect::NamesStatements | Effect::Declare | Effect::PrimaryOnly
+    )
 }
 
 fn forgets(effects: &Effects) -> bool {
@@ -491,107 +532,4 @@ impl Stricter for Option<Level> {
         let rank = |level: &Level| Level::ALL.iter().position(|known| known == level);
         [self, other].into_iter().flatten().max_by_key(rank)
     }
-}
-
-impl Gatherer<'_> {
-    fn parse(
-        &mut self,
-        body: &[u8],
-        message: &mut Message,
-        all_dropped: bool,
-    ) -> Result<Option<Problem>, Problem> {
-        let (name, rest) = frame::cstr(body).ok_or_else(|| malformed("Parse"))?;
-        message.named = !name.is_empty();
-        if message.named && !all_dropped && self.names.get(name).is_some() {
-            message.prepared = self.names.get(name).cloned();
-            message.taken = true;
-            self.names.parse_in_vain(name);
-            return Ok(None);
-        }
-        if message.named {
-            if self.names.are_too_many() {
-                let what = "a session cannot have more than 100000 prepared statements";
-                return Ok(Some(Problem::error(Kind::ProgramLimitExceeded, what)));
-            }
-            if let Err(problem) = self.room_for_name(name, rest.len()) {
-                return Ok(Some(problem));
-            }
-        }
-        let prepared =
-            self.database
-                .prepare(rest, message.named, self.standard_strings, self.meaning);
-        let prepared = match prepared {
-            Ok(prepared) => prepared.ok_or_else(|| malformed("Parse"))?,
-            Err(NoRoom) => return Ok(Some(no_room(self.database.memory(), rest.len()))),
-        };
-        self.names.parse(name, Arc::clone(&prepared));
-        message.prepared = Some(prepared);
-        Ok(None)
-    }
-
-    /// Room for so many bytes of messages.
-    fn reserve(&mut self, bytes: usize) -> Result<(), Problem> {
-        let memory = self.database.memory();
-        if bytes > memory.session() {
-            return Err(too_much(memory));
-        }
-        match self.database.reserve(self.share, bytes) {
-            true => Ok(()),
-            false => Err(no_room(memory, bytes)),
-        }
-    }
-
-    /// Room for a name, and a text of so many bytes.
-    fn room_for_name(&self, name: &[u8], text: usize) -> Result<(), Problem> {
-        let memory = self.database.memory();
-        let bytes = Names::BESIDE + name.len();
-        if self.names.bytes() + bytes + text > memory.session() {
-            return Err(too_much(memory));
-        }
-        match memory.has_room(bytes) {
-            true => Ok(()),
-            false => Err(no_room(memory, bytes)),
-        }
-    }
-
-    fn refer(&mut self, name: &[u8], message: &mut Message) {
-        message.named = !name.is_empty();
-        let Some(known) = self.names.get(name).cloned() else {
-            message.unknown = name.is_empty();
-            return;
-        };
-        message.prepared = Some(Arc::clone(&known));
-        if !message.named {
-            return;
-        }
-        let shape = self.names.shape(name);
-        message.shape = shape.filter(|_| message.tag == b'B');
-        // A client that knows the shape of its rows is told when it has changed; it must ask anew.
-        if known.is_outdated() && shape.is_none() {
-            let renewed =
-                self.database
-                    .prepare(known.body(), true, self.standard_strings, self.meaning);
-            if let Ok(Some(renewed)) = renewed {
-                self.names.renew(name, Arc::clone(&renewed));
-                message.prepared = Some(renewed);
-            }
-        } else {
-            self.database.keep_up(&known, self.standard_strings);
-        }
-    }
-}
-
-fn malformed(what: &str) -> Problem {
-    Problem::fatal(
-        Kind::ProtocolViolation,
-        format!("invalid message format: {what}"),
-    )
-}
-
-/// Messages that a frontend may send after startup (manual, "Message Formats").
-fn is_known(tag: u8) -> bool {
-    matches!(
-        tag,
-        b'B' | b'C' | b'd' | b'c' | b'f' | b'D' | b'E' | b'H' | b'F' | b'P' | b'Q' | b'S' | b'X'
-    )
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::backend::prepared::{Prepared, Shape};
 use crate::core::exchange::Effects;
+use crate::error::{Kind, Problem};
 
 /// One message of a batch.
 #[derive(Debug)]
@@ -42,4 +43,20 @@ impl Message {
             effects: None,
         }
     }
+}
+
+/// A message that cannot be made sense of.
+pub(super) fn malformed(what: &str) -> Problem {
+    Problem::fatal(
+        Kind::ProtocolViolation,
+        format!("invalid message format: {what}"),
+    )
+}
+
+/// Messages that a frontend may send after startup (manual, "Message Formats").
+pub(super) fn is_known(tag: u8) -> bool {
+    matches!(
+        tag,
+        b'B' | b'C' | b'd' | b'c' | b'f' | b'D' | b'E' | b'H' | b'F' | b'P' | b'Q' | b'S' | b'X'
+    )
 }

@@ -1,9 +1,8 @@
 //! The client's side of a session: what it has sent, what it is owed, and the only door through which
 //! anything is said to it.
 
-#[cfg(any(test, fuzzing))]
-pub(super) mod any_bytes;
 pub(super) mod batch;
+pub(super) mod gatherer;
 pub(super) mod message;
 pub(super) mod room;
 

@@ -3,10 +3,12 @@
 
 use crate::error::{Kind, Problem};
 use crate::shared::memory::MemoryBudget;
+use crate::sql::LONGEST_TEXT;
 use crate::wire::frame::{self, HEADER, WHOLE};
 
-/// A longer simple query is passed on as it comes, without a look at it, in bytes.
-const MAX_WHOLE_QUERY: usize = 16 * 1024 * 1024;
+/// A longer simple query would not be parsed: it is passed on as it comes, and looked at on the way, in
+/// bytes.
+const MAX_WHOLE_QUERY: usize = LONGEST_TEXT + HEADER + 1;
 /// A longer Bind is passed on as it comes, in bytes.
 const MAX_WHOLE_BIND: usize = 1024 * 1024;
 
@@ -35,7 +37,6 @@ pub(in crate::client) fn no_room(memory: &MemoryBudget, bytes: usize) -> Problem
 /// Whether a large message can be sent on before it has arrived whole.
 pub(super) fn may_stream(tag: u8, size: usize, bytes: &[u8]) -> bool {
     match tag {
-        // Looked at whole, so that what it leaves in the session is known by name.
         b'Q' => size > MAX_WHOLE_QUERY && bytes.len() >= HEADER,
         b'F' => bytes.len() >= HEADER,
         b'B' if size <= MAX_WHOLE_BIND => false,

@@ -6,11 +6,12 @@
 
 use super::refuse;
 use crate::client::attachment::Attachment;
+use crate::client::attachment::context::Context;
 use crate::client::attachment::routing::Failure;
 use crate::client::connection::batch::Batch;
 use crate::client::connection::{Connection, Ending};
-use crate::client::session::context::Context;
-use crate::client::session::state::{Aborted, State};
+use crate::client::state::State;
+use crate::client::state::lost::Aborted;
 use crate::core::exchange::TransactionStatus;
 use crate::core::session::Cover;
 use crate::core::statement::Effect;

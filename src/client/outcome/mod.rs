@@ -7,11 +7,12 @@ pub(super) mod told;
 
 use self::told::{Fate, told};
 use super::attachment::Attachment;
+use super::attachment::context::Context;
 use super::attachment::routing::Failure;
 use super::connection::batch::{Batch, End};
 use super::connection::{Connection, Ending};
-use super::session::context::Context;
-use super::session::state::{Aborted, State};
+use super::state::State;
+use super::state::lost::Aborted;
 use crate::core::commit::Verdict;
 use crate::core::exchange::{Finished, TransactionStatus};
 use crate::core::session::{Cover, Level};
@@ -58,6 +59,7 @@ pub(super) async fn server_lost(
             .read_on_standby(server.origin.node, server.life());
     }
     let cut = server.talk.walker.is_inside();
+    let farewell = server.talk.farewell.take();
     held.discard(context);
     let lost_pin = !state.pins().is_empty();
     let verdict = match (may_have_committed, pending) {
@@ -76,9 +78,13 @@ pub(super) async fn server_lost(
         );
         return Err(Ending::Quiet);
     }
-    if lost_pin || context.is_session_pooled() {
-        // The client has lost more than a transaction.
-        return Err(Ending::Problem(problem));
+    let own_doing = farewell.is_some() && batch.effects().any(|e| *e == Effect::Terminates);
+    if lost_pin || context.is_session_pooled() || own_doing {
+        // The client has lost more than a transaction, or has asked for it: the server's own words say why.
+        return Err(match farewell {
+            Some(frame) if verdict != Verdict::Committed => Ending::Said(frame),
+            _ => Ending::Problem(problem),
+        });
     }
     if verdict == Verdict::Committed {
         client.consume(batch.length);

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use crate::backend::own_query::OwnQueryError;
 use crate::client::attachment::Attachment;
+use crate::client::attachment::context::Context;
 use crate::client::attachment::routing::{Failure, Need};
 use crate::client::connection::batch::{Batch, End};
 use crate::client::connection::{Connection, Ending, OWN_BOUND};
-use crate::client::session::context::Context;
-use crate::client::session::local::{BIND_COMPLETE, CLOSE_COMPLETE, NO_DATA, PARSE_COMPLETE};
-use crate::client::session::state::State;
+use crate::client::state::State;
 use crate::core::commit::{Credit, Pending, Verdict, Witness, XidStatus};
 use crate::core::exchange::{Owed, TransactionStatus};
 use crate::core::route::NodeSet;
 use crate::core::session::{Cover, Level, Seen};
 use crate::core::statement::{Access, Effect};
+use crate::wire::frame;
 use crate::wire::reply::{Reply, error_field};
 
 /// Between two looks at a transaction that still runs.
@@ -170,11 +170,11 @@ pub(super) async fn answer_committed(
     let ready = TransactionStatus::Idle;
     let reply = owed.iter().fold(Reply::new(), |reply, owed| match owed {
         Owed::Query(_) => reply.complete("COMMIT").ready(ready),
-        Owed::Parse | Owed::FakeParse => reply.raw(PARSE_COMPLETE),
-        Owed::Bind => reply.raw(BIND_COMPLETE),
-        Owed::Describe | Owed::DescribeNamed => reply.raw(NO_DATA),
+        Owed::Parse | Owed::FakeParse => reply.raw(frame::PARSE_COMPLETE),
+        Owed::Bind => reply.raw(frame::BIND_COMPLETE),
+        Owed::Describe | Owed::DescribeNamed => reply.raw(frame::NO_DATA),
         Owed::Execute(_) => reply.complete("COMMIT"),
-        Owed::Close | Owed::FakeClose => reply.raw(CLOSE_COMPLETE),
+        Owed::Close | Owed::FakeClose => reply.raw(frame::CLOSE_COMPLETE),
         Owed::Sync => reply.ready(ready),
         Owed::OwnQuery | Owed::OwnParse | Owed::OwnClose | Owed::OwnSync => reply,
     });

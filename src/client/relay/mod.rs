@@ -3,10 +3,13 @@
 //! Frames are walked, not decoded. What a standby says before its first row or error is held back
 //! for as long as it could still be repeated on another node.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod any_bytes;
 pub(super) mod render;
 mod server_reply;
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,13 +20,16 @@ pub(super) use self::server_reply::{
     in_own_name, is_farewell, is_fatal, is_hot_standby, own_notification,
 };
 use super::connection::Connection;
-use super::session::state::State;
+use super::state::State;
 use crate::backend::server::Server;
 use crate::core::exchange::Copy;
 use crate::core::route::Replay;
+use crate::core::topology::{HASTE_US, PATIENCE_US};
 use crate::error::{Kind, Problem};
 use crate::shared::cluster::ClusterState;
-use crate::wire::frame::Piece;
+use crate::sql::catalog::Catalog;
+use crate::sql::{Skim, Skimmed};
+use crate::wire::frame::{self, Piece};
 
 /// A client may send ahead this much while its last batch is still being answered, in bytes.
 const SEND_AHEAD: usize = 64 * 1024;
@@ -31,8 +37,6 @@ const SEND_AHEAD: usize = 64 * 1024;
 const LOOK_AFTER: Duration = Duration::from_millis(250);
 /// A client may pause for about 30 s in the middle of a message.
 const MOST_STALLED: u32 = 120;
-
-const FLUSH: &[u8] = &[b'H', 0, 0, 0, 4];
 
 /// How a batch ended.
 #[derive(Debug)]
@@ -76,9 +80,10 @@ impl LookAfter {
 }
 
 /// A batch's answer is about to begin; `hold` if the batch could be repeated elsewhere.
-pub(super) fn begin(hold: bool, processes: (i32, i32)) -> Progress {
+pub(super) fn begin(hold: bool, on_standby: bool, processes: (i32, i32)) -> Progress {
     Progress {
         hold,
+        on_standby,
         processes,
         ..Progress::default()
     }
@@ -118,6 +123,8 @@ pub(super) struct Relay<'a> {
     pub(super) to_server: Vec<u8>,
     /// Bytes of a large message that are still to be passed through.
     pub(super) large: usize,
+    /// The look at a large text that passes.
+    pub(super) skim: Option<Skim<Arc<Catalog>>>,
     /// A Flush must follow the large message, or its answer would wait for the Sync.
     pub(super) flush_after_large: bool,
     /// Bytes of the batch itself that stay in the inbox because it could be repeated.
@@ -184,13 +191,23 @@ impl Relay<'_> {
                         return Poll::Ready(Outcome::Broken(problem));
                     }
                 }
-                if look && !self.server.is_current(&self.cluster.topology()) {
+                if look && self.is_given_up() {
                     return Poll::Ready(self.lost());
                 }
                 self.client.count(self.to_server.len() + self.beside);
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Another node may do what can be repeated; everything else waits for as long as there is hope.
+    fn is_given_up(&self) -> bool {
+        let patience_us = match self.progress.hold {
+            true => HASTE_US,
+            false => PATIENCE_US,
+        };
+        let topology = self.cluster.topology();
+        !self.server.may_go_on(&topology, patience_us)
     }
 
     /// The rest of a message that has been begun holds the server connection.
@@ -314,12 +331,27 @@ impl Relay<'_> {
     /// Passes on more of a large message; true when anything was.
     fn pass_large(&mut self) -> bool {
         let part = self.large.min(self.client.inbox.len());
+        if let Some(skim) = &mut self.skim {
+            skim.feed(&self.client.inbox[..part]);
+        }
         self.send(part);
         self.large -= part;
+        if self.large == 0
+            && let Some(skim) = self.skim.take()
+        {
+            self.skimmed(&skim.finish());
+        }
         if self.large == 0 && self.flush_after_large {
-            self.to_server.extend_from_slice(FLUSH);
+            self.to_server.extend_from_slice(frame::FLUSH);
         }
         part > 0
+    }
+
+    fn skimmed(&mut self, found: &Skimmed) {
+        self.state.skimmed(found);
+        if found.forgets {
+            self.server.talk.forget_prepared();
+        }
     }
 
     /// Passes on COPY data; true when anything was.

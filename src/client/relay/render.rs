@@ -6,6 +6,7 @@ use crate::backend::server::Conversation;
 use crate::client::connection::batch::{Batch, End};
 use crate::client::connection::message::Message;
 use crate::core::exchange::{Effects, Owed, TransactionStatus};
+use crate::core::mutant::{Rule, holds};
 use crate::core::statement::Effect;
 use crate::wire::frame::{self, HEADER};
 
@@ -118,9 +119,10 @@ fn write(message: &Message, inbox: &[u8], talk: &mut Conversation, out: &mut Vec
     match (&message.prepared, message.tag) {
         (Some(prepared), b'P') if message.named => {
             if message.taken {
-                // The server refuses a second statement of this name in its own words.
+                // The server refuses a second statement of this name in its own words, once it has
+                // understood it.
                 ensure_named(prepared, talk, out);
-                prepared.write_parse(&prepared.server_name(), out);
+                write_parse_as(bytes, &prepared.server_name(), out);
                 talk.parsing.push_back(None);
                 talk.exchange.sent(Owed::Parse);
             } else if talk.held.touch(prepared.id()) {
@@ -188,9 +190,8 @@ fn write(message: &Message, inbox: &[u8], talk: &mut Conversation, out: &mut Vec
 fn forget_statements(effects: &Effects, talk: &mut Conversation) {
     let mut steps = effects.iter().flat_map(|steps| steps.iter());
     let forgets = |effect: &Effect| matches!(effect, Effect::Deallocate(None) | Effect::DiscardAll);
-    if steps.any(|step| forgets(&step.effect)) {
-        talk.held.clear();
-        talk.exposed.clear();
+    if steps.any(|step| forgets(&step.effect)) && holds(Rule::DeallocateDropsAll) {
+        talk.shelve();
         talk.forgotten = true;
         talk.forgetting = true;
     }
@@ -232,6 +233,17 @@ fn parse_named(prepared: &Prepared, talk: &mut Conversation, owed: Owed, out: &m
     prepared.write_parse(&prepared.server_name(), out);
     talk.parsing.push_back(Some(prepared.id()));
     talk.exchange.sent(owed);
+}
+
+/// A Parse with another statement name.
+fn write_parse_as(bytes: &[u8], name: &str, out: &mut Vec<u8>) {
+    if let Some((_, rest)) = frame::cstr(&bytes[HEADER..]) {
+        frame::write(out, b'P', |body| {
+            body.extend_from_slice(name.as_bytes());
+            body.push(0);
+            body.extend_from_slice(rest);
+        });
+    }
 }
 
 /// A Bind with another statement name; the rest of a large one follows by itself.

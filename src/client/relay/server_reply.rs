@@ -4,9 +4,10 @@
 use crate::backend::prepared::{NAME_PREFIX, Shape};
 use crate::backend::server::Conversation;
 use crate::client::connection::Connection;
-use crate::client::session::names::Names;
-use crate::client::session::state::State;
+use crate::client::state::State;
+use crate::client::state::names::Names;
 use crate::core::exchange::{Exchange, Fate, Owed, TransactionStatus};
+use crate::core::mutant::{Rule, holds};
 use crate::core::route::Replay;
 use crate::wire::frame::{self, HEADER, Piece};
 use crate::wire::reply::{Reply, error_field};
@@ -16,9 +17,6 @@ const TOKEN: usize = 16;
 
 /// An answer is held back, to be repeated elsewhere if need be, up to so many bytes.
 const MOST_HELD: usize = 256 * 1024;
-
-const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
-const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];
 
 /// Which side has broken.
 pub(super) enum Fault {
@@ -31,6 +29,8 @@ pub(super) enum Fault {
 pub(in crate::client) struct Progress {
     /// Nothing decisive has come yet, and the batch could be repeated.
     pub(in crate::client) hold: bool,
+    /// A standby answers.
+    pub(in crate::client) on_standby: bool,
     /// Why it is to be repeated.
     pub(in crate::client) repeat: Option<Replay>,
     /// The client was told of an error.
@@ -82,7 +82,8 @@ impl ServerReply<'_> {
                     let told = self.forward(&chunk[run..before]);
                     return (chunk.len(), told);
                 }
-                // The connection is as good as lost, and so is this statement; the session is not.
+                // The connection is as good as lost, and so is this statement; the session need not be.
+                self.talk.farewell = Some(bytes.to_vec());
                 let told = self.forward(&chunk[run..before]);
                 return (chunk.len(), told.and(Err(Fault::Server)));
             }
@@ -222,12 +223,16 @@ impl ServerReply<'_> {
             self.talk.held.remove(id);
         }
         self.talk.unnamed = None;
+        self.talk.unshelve();
         let field = |code| error_field(bytes, code).unwrap_or_default();
         let sqlstate = field(b'C');
         if sqlstate == b"0A000" && field(b'R') == b"RevalidateCachedQuery" {
             self.progress.plan_outdated = true;
         } else if self.progress.hold {
-            self.progress.repeat = Replay::after(sqlstate);
+            // What the primary refuses is refused, though it might be asked again.
+            let standby = self.progress.on_standby;
+            let why = Replay::after(sqlstate);
+            self.progress.repeat = why.filter(|why| standby || *why == Replay::NodeLost);
         }
         if self.progress.repeat.is_some() {
             return None;
@@ -259,7 +264,7 @@ impl ServerReply<'_> {
 pub(in crate::client) fn own_notification(frame: &[u8], processes: (i32, i32)) -> Option<Vec<u8>> {
     let (own, server) = processes;
     let process = frame.get(HEADER..)?.first_chunk::<4>()?;
-    if i32::from_be_bytes(*process) != server {
+    if i32::from_be_bytes(*process) != server || !holds(Rule::OwnProcessId) {
         return None;
     }
     let mut renamed = frame.to_vec();
@@ -343,11 +348,11 @@ pub(super) fn put_fakes(exchange: &mut Exchange, names: &mut Names, out: &mut Ve
         match fake {
             Owed::FakeParse => {
                 names.confirmed();
-                out.extend_from_slice(PARSE_COMPLETE);
+                out.extend_from_slice(frame::PARSE_COMPLETE);
             }
             _ => {
                 names.confirmed();
-                out.extend_from_slice(CLOSE_COMPLETE);
+                out.extend_from_slice(frame::CLOSE_COMPLETE);
             }
         }
     }

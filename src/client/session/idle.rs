@@ -3,12 +3,16 @@
 
 use std::task::Poll;
 
-use super::context::Context;
-use super::state::State;
+use tokio::time::Instant;
+
+use super::kept::{self, Vigil};
 use crate::client::attachment::Attachment;
+use crate::client::attachment::context::Context;
 use crate::client::connection::{Connection, Ending};
 use crate::client::outcome::aborted;
 use crate::client::relay::{self, is_farewell, is_fatal, is_hot_standby, own_notification};
+use crate::client::state::State;
+use crate::core::topology::PATIENCE_US;
 use crate::error::{Kind, Problem};
 use crate::wire::frame::{HEADER, Piece, Walker};
 
@@ -24,34 +28,54 @@ struct Heard {
     gone: bool,
 }
 
+/// What ended the waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listened {
+    /// Something was heard, if only from the server.
+    Something,
+    /// It is time to ask whether the held connection is still needed.
+    Look,
+}
+
 /// Waits for more from the client; what a held server says meanwhile is passed on.
 pub(super) async fn listen(
     client: &mut Connection,
     state: &mut State,
     context: &mut Context,
     held: &mut Option<Attachment>,
-) -> Result<(), Ending> {
+    vigil: &Vigil,
+) -> Result<Listened, Ending> {
     let outlives = held
         .as_mut()
         .is_some_and(|held| aborted::may_outlive(held, state, context));
+    let kept = held.as_mut().is_some_and(|held| held.server().is_free());
+    if kept && let Some(problem) = over(held, context) {
+        return Err(leave(held, context, problem));
+    }
     let process = context.slot.process();
     let Context {
         look_after,
         draining,
         worker,
+        database,
         ..
     } = context;
-    let mut server = held.as_mut().map(Attachment::server);
     // PostgreSQL counts the silence of a session outside of a transaction (`idle_session_timeout`).
-    let mut silence = match (&server, state.idle_timeout()) {
+    let mut silence = match (&held, state.idle_timeout()) {
         (None, Some(bound)) => Some(Box::pin(tokio::time::sleep(bound))),
+        (Some(_), _) if kept => {
+            let ends = vigil.ends(state.borne_silence());
+            ends.map(|ends| Box::pin(tokio::time::sleep_until(ends)))
+        }
         _ => None,
     };
+    let asks = kept && state.pins().may_have_ended();
+    let mut server = held.as_mut().map(Attachment::server);
     let ended = std::future::poll_fn(|cx| {
         if let Some(server) = &mut server
             && !server.talk.exchange.owes_nothing()
         {
-            let mut progress = relay::begin(false, (process, server.cancel.process));
+            let mut progress = relay::begin(false, false, (process, server.cancel.process));
             match relay::poll_overdue(cx, client, state, server, &mut progress) {
                 Poll::Ready(Some(())) => return Poll::Ready(Ok(Some(Heard::default()))),
                 Poll::Ready(None) => return Poll::Ready(Err(Lost::Server)),
@@ -70,11 +94,18 @@ pub(super) async fn listen(
         }
         if let Some(server) = &mut server
             && look_after.poll(cx)
-            && !server.is_current(&worker.common.cluster.topology())
         {
-            return Poll::Ready(Err(Lost::Server));
+            if kept && !worker.common.pause.is_open(&database.name) {
+                return Poll::Ready(Err(Lost::Over));
+            }
+            if !server.may_go_on(&worker.common.cluster.topology(), PATIENCE_US) {
+                return Poll::Ready(Err(if kept { Lost::Over } else { Lost::Server }));
+            }
+            if asks && vigil.is_due(Instant::now()) {
+                return Poll::Ready(Err(Lost::Nothing));
+            }
         }
-        if server.is_none() && draining.as_mut().poll(cx).is_ready() {
+        if (kept || server.is_none()) && draining.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Lost::Us));
         }
         if silence
@@ -92,7 +123,7 @@ pub(super) async fn listen(
     })
     .await;
     let lost = match ended {
-        Ok(None) => return Ok(()),
+        Ok(None) => return Ok(Listened::Something),
         Ok(Some(heard)) => {
             if let Some(server) = &mut server {
                 for body in &heard.parameters {
@@ -109,13 +140,14 @@ pub(super) async fn listen(
                     }
                     return Err(Ending::Said(frame));
                 }
-                (None, false) => return Ok(()),
+                (None, false) => return Ok(Listened::Something),
                 (None, true) => Lost::Server,
             }
         }
         Err(lost) => lost,
     };
     match lost {
+        Lost::Nothing => Ok(Listened::Look),
         Lost::Client => Err(Ending::Quiet),
         Lost::Patience => Err(Ending::Problem(Problem::fatal(
             Kind::IdleSessionTimeout,
@@ -125,22 +157,42 @@ pub(super) async fn listen(
             Kind::AdminShutdown,
             "terminating connection: causeway is shutting down",
         ))),
-        Lost::Server => {
-            let Some(held) = held.take() else {
-                return Ok(());
-            };
-            if outlives {
+        Lost::Server if outlives => {
+            if let Some(held) = held.take() {
                 aborted::transaction_lost(held, state, context);
-                return Ok(());
             }
-            let node = held.node_name().clone();
-            held.discard(context);
-            Err(Ending::Problem(Problem::fatal(
-                Kind::ConnectionFailure,
-                format!("the server connection to node {node} that this session held was lost"),
-            )))
+            Ok(Listened::Something)
+        }
+        Lost::Server | Lost::Over => {
+            let node = held.as_ref().map(|held| held.node_name().clone());
+            let over = match lost {
+                Lost::Over => over(held, context),
+                _ => None,
+            };
+            let farewell = held.as_mut();
+            let farewell = farewell.and_then(|held| held.server().talk.farewell.take());
+            let problem = over.unwrap_or_else(|| kept::lost(&node.unwrap_or_default()));
+            let ending = leave(held, context, problem);
+            Err(farewell.map_or(ending, Ending::Said))
         }
     }
+}
+
+/// Why the session that keeps this idle connection is over, if it is.
+fn over(held: &mut Option<Attachment>, context: &Context) -> Option<Problem> {
+    let common = &context.worker.common;
+    let database = &context.database.name;
+    if !common.pause.is_open(database) {
+        return Some(kept::paused(database));
+    }
+    kept::is_over(held.as_mut()?, &common.cluster.topology())
+}
+
+fn leave(held: &mut Option<Attachment>, context: &Context, problem: Problem) -> Ending {
+    if let Some(held) = held.take() {
+        held.discard(context);
+    }
+    Ending::Problem(problem)
 }
 
 /// Takes whole frames only, so that the next batch's answer begins with a frame. What differs between
@@ -171,6 +223,10 @@ fn whole_frames(bytes: &[u8], outlives: bool, processes: (i32, i32)) -> (usize, 
 }
 
 enum Lost {
+    /// Nothing is lost; the held connection is worth a question.
+    Nothing,
+    /// A connection that was kept is to be given up.
+    Over,
     /// The session has been silent for as long as it had asked for.
     Patience,
     Client,

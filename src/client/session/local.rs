@@ -1,31 +1,25 @@
 //! Statements that are answered here: `SET`, `RESET` and `SHOW` of `causeway.…`, and `DEALLOCATE` of
 //! what the client has prepared by the protocol.
 
-use super::context::Context;
-use super::state::State;
-use crate::client::connection::batch::{Batch, End};
+use crate::client::attachment::context::Context;
+use crate::client::connection::batch::Batch;
 use crate::client::connection::message::Message;
-use crate::client::connection::{Connection, Ending};
+use crate::client::state::State;
 use crate::core::exchange::TransactionStatus;
 use crate::core::session::Level;
 use crate::core::statement::Effect;
 use crate::error::{Kind, Problem};
+use crate::wire::frame;
 use crate::wire::reply::Reply;
 
-pub(in crate::client) const PARSE_COMPLETE: &[u8] = &[b'1', 0, 0, 0, 4];
-pub(in crate::client) const BIND_COMPLETE: &[u8] = &[b'2', 0, 0, 0, 4];
-pub(in crate::client) const CLOSE_COMPLETE: &[u8] = &[b'3', 0, 0, 0, 4];
-pub(in crate::client) const NO_DATA: &[u8] = &[b'n', 0, 0, 0, 4];
-const NO_PARAMETERS: &[u8] = &[b't', 0, 0, 0, 6, 0, 0];
-
-/// Answers a batch of which everything is answered here.
-pub(super) async fn answer(
-    client: &mut Connection,
+/// The answer to a batch of which everything is answered here, and whether it is an error, which breaks the
+/// transaction that is open.
+pub(super) fn answer(
     state: &mut State,
     context: &Context,
     batch: &Batch,
     status: TransactionStatus,
-) -> Result<(), Ending> {
+) -> (Reply, bool) {
     let last_route = match &state.last_route {
         Some(last) => last.describe(&context.node_name(last.route.node.0)),
         None => "nothing has been routed yet".to_owned(),
@@ -36,12 +30,8 @@ pub(super) async fn answer(
         status,
     };
     let (reply, failed) = local.answer(batch);
-    if failed && matches!(batch.end, End::Flush | End::Part) {
-        client.skipping = true;
-    }
-    client.consume(batch.length);
     state.names.confirm_all();
-    client.tell(reply.as_bytes()).await
+    (reply, failed)
 }
 
 /// What answering needs of the session.
@@ -49,7 +39,6 @@ struct Local<'a> {
     state: &'a mut State,
     /// What `SHOW causeway.last_route` says.
     last_route: &'a str,
-    /// An error here does not abort a transaction: the server knows nothing of it.
     status: TransactionStatus,
 }
 
@@ -69,20 +58,23 @@ impl Local<'_> {
                 b'Q' => self
                     .run(&batch.effects().cloned().collect::<Vec<_>>(), true)
                     .map(|rows| rows.ready(self.status)),
-                b'P' => Ok(Reply::new().raw(PARSE_COMPLETE)),
+                b'P' => Ok(Reply::new().raw(frame::PARSE_COMPLETE)),
                 b'B' => {
                     bound = effects.unwrap_or_default();
-                    Ok(Reply::new().raw(BIND_COMPLETE))
+                    Ok(Reply::new().raw(frame::BIND_COMPLETE))
                 }
                 b'D' => Ok(describe(message, effects.as_ref().unwrap_or(&bound))),
                 b'E' => self.run(&bound, false),
-                b'C' => Ok(Reply::new().raw(CLOSE_COMPLETE)),
+                b'C' => Ok(Reply::new().raw(frame::CLOSE_COMPLETE)),
                 b'S' => Ok(Reply::new().ready(self.status)),
                 _ => Ok(Reply::new()),
             };
             match step {
                 Ok(step) => reply = reply.raw(step.as_bytes()),
                 Err(problem) => {
+                    if self.status == TransactionStatus::InTransaction {
+                        self.status = TransactionStatus::Failed;
+                    }
                     let reply = reply.error(&problem);
                     let synced = matches!(
                         batch.messages.last(),
@@ -150,13 +142,13 @@ impl Local<'_> {
 fn describe(message: &Message, effects: &[Effect]) -> Reply {
     let reply = Reply::new();
     let reply = if message.prepared.is_some() {
-        reply.raw(NO_PARAMETERS)
+        reply.raw(frame::NO_PARAMETERS)
     } else {
         reply
     };
     match effects {
         [Effect::ShowOwn(name)] => reply.columns(&[&format!("causeway.{name}")]),
-        _ => reply.raw(NO_DATA),
+        _ => reply.raw(frame::NO_DATA),
     }
 }
 

@@ -1,29 +1,36 @@
 //! One client's session from its login to its end: gather a batch, place it, relay it, again.
 
-pub(super) mod context;
 mod idle;
+mod kept;
 pub(super) mod local;
-pub(super) mod names;
-pub(super) mod state;
+mod unsent;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use self::context::Context;
-use self::state::{Aborted, State};
-use super::attachment::routing::{Failure, LastRoute, MAX_ATTEMPTS};
+use tokio::time::Instant;
+
+use self::idle::Listened;
+use self::kept::{Stop, Vigil};
+use super::attachment::context::Context;
+use super::attachment::routing::{Failure, MAX_ATTEMPTS};
 use super::attachment::{self, Attachment, ask, moving, shapes};
-use super::connection::batch::{Batch, End, Gathered, Gatherer};
-use super::connection::room::{no_room, too_much};
+use super::connection::batch::{Batch, End, Gathered};
+use super::connection::gatherer::Gatherer;
 use super::connection::{Connection, Ending, OWN_BOUND};
 use super::outcome::{self, aborted, resolve};
 use super::relay::render::{Rendered, render};
 use super::relay::{Outcome, Relay, in_own_name};
+use super::state::State;
+use super::state::last_route::LastRoute;
+use super::state::lost::Aborted;
 use crate::core::exchange::TransactionStatus;
+use crate::core::mutant::{Rule, holds};
 use crate::core::route::NodeSet;
 use crate::core::route::Replay;
-use crate::core::statement::{Access, Effect, Renew, WriteReason};
+use crate::core::statement::{Access, WriteReason};
 use crate::error::{Kind, Problem};
 use crate::shared::memory::Share;
+use crate::wire::frame::HEADER;
 use crate::wire::reply::Reply;
 
 /// A client that has sent statements without Sync or Flush, and then nothing for so long, waits for what
@@ -42,6 +49,8 @@ pub(super) struct Session {
     held: Option<Attachment>,
     /// Counts what the state holds.
     share: Share,
+    /// Since the last batch.
+    vigil: Vigil,
     /// The last batch, for its memory.
     spare: Batch,
 }
@@ -55,6 +64,7 @@ impl Session {
             context,
             share,
             held: None,
+            vigil: Vigil::new(Instant::now()),
             spare: Batch::default(),
         }
     }
@@ -81,10 +91,15 @@ impl Session {
                     Ok(Gathered::Incomplete) if silent && batch.close_early() => break,
                     Ok(Gathered::Incomplete) => {
                         let waiting = batch.runs_something() && !silent;
-                        match self.listen(waiting).await {
-                            Ok(heard) => silent = !heard,
+                        silent = match self.listen(waiting).await {
+                            Ok(None) => true,
+                            Ok(Some(Listened::Something)) => false,
+                            Ok(Some(Listened::Look)) => match self.look().await {
+                                Ok(()) => false,
+                                Err(ending) => return ending,
+                            },
                             Err(ending) => return ending,
-                        }
+                        };
                     }
                     Err(problem) => return Ending::Problem(problem),
                 }
@@ -94,6 +109,9 @@ impl Session {
             self.context.slot.end();
             if let Err(ending) = ran {
                 return ending;
+            }
+            if self.held.is_some() {
+                self.vigil = Vigil::new(Instant::now());
             }
             let bytes = self.state.bytes();
             if bytes.abs_diff(self.share.bytes()) > STEP {
@@ -105,7 +123,7 @@ impl Session {
 
     fn gather(&mut self, batch: &mut Batch) -> Result<Gathered, Problem> {
         let gatherer = Gatherer {
-            standard_strings: self.state.standard_strings(),
+            lexical: self.state.lexical(),
             meaning: self.state.meaning(),
             names: &mut self.state.names,
             database: &self.context.database,
@@ -114,23 +132,31 @@ impl Session {
         batch.gather(&self.client.inbox, gatherer)
     }
 
-    /// Waits for the client; false when it said nothing for a while and `briefly` was asked for.
-    async fn listen(&mut self, briefly: bool) -> Result<bool, Ending> {
+    /// Waits for the client; none when it said nothing for a while and `briefly` was asked for.
+    async fn listen(&mut self, briefly: bool) -> Result<Option<Listened>, Ending> {
         let Self {
             client,
             state,
             context,
             held,
+            vigil,
             ..
         } = self;
-        let listening = idle::listen(client, state, context, held);
+        let listening = idle::listen(client, state, context, held, vigil);
         match briefly {
-            false => listening.await.map(|()| true),
+            false => listening.await.map(Some),
             true => match tokio::time::timeout(SILENCE, listening).await {
-                Ok(heard) => heard.map(|()| true),
-                Err(_) => Ok(false),
+                Ok(heard) => heard.map(Some),
+                Err(_) => Ok(None),
             },
         }
+    }
+
+    /// What keeps the session on its server connection may have ended without its doing.
+    async fn look(&mut self) -> Result<(), Ending> {
+        self.vigil.look(Instant::now());
+        self.state.may_be_free();
+        self.finish().await
     }
 
     async fn run_batch(&mut self, batch: &mut Batch) -> Result<(), Ending> {
@@ -188,59 +214,9 @@ impl Session {
             .as_mut()
             .is_none_or(|held| held.server().talk.exchange.is_quiet());
         if quiet && batch.is_own(&self.state.names) {
-            return local::answer(
-                &mut self.client,
-                &mut self.state,
-                &self.context,
-                batch,
-                status,
-            )
-            .await;
+            return self.answer_here(batch, status).await;
         }
         self.relay_timed(batch).await
-    }
-
-    /// Room for what a batch may make the session hold.
-    fn room_for(&self, batch: &Batch) -> Result<(), Problem> {
-        let memory = &self.context.worker.common.memory;
-        let bytes = batch.bytes_to_keep();
-        if self.state.bytes() + bytes > memory.session() {
-            return Err(too_much(memory));
-        }
-        match memory.has_room(bytes) {
-            true => Ok(()),
-            false => Err(no_room(memory, bytes)),
-        }
-    }
-
-    /// The session goes on without the batch. Its transaction fails, as it would by the server's own lack
-    /// of memory.
-    async fn refuse_for_room(&mut self, batch: &mut Batch, problem: Problem) -> Result<(), Ending> {
-        let missing = batch.as_refused();
-        if let Some(held) = &mut self.held
-            && attachment::fail_transaction(held, &problem).await.is_err()
-        {
-            // In the middle of a pipeline, or on a lost connection, nothing can be refused alone.
-            return Err(Ending::Problem(problem));
-        }
-        self.refuse(batch, problem.into()).await?;
-        self.client.drop_next(missing);
-        Ok(())
-    }
-
-    /// The server has met an error and ignores all but a Sync, so that nothing else is sent.
-    async fn skip_to_sync(&mut self, batch: &mut Batch) -> Result<(), Ending> {
-        self.state.names.failed();
-        if batch.end == End::Sync {
-            let before = batch.reduce_to_sync();
-            self.client.consume(before);
-            return self.relay(batch).await;
-        }
-        self.client.consume(batch.length);
-        if let End::Large(missing) = batch.end {
-            self.client.drop_next(missing);
-        }
-        Ok(())
     }
 
     /// Relays a batch, and counts the time from its arrival to the end of its answer. What the client
@@ -268,19 +244,36 @@ impl Session {
     async fn relay(&mut self, batch: &mut Batch) -> Result<(), Ending> {
         let mut exclude = NodeSet::default();
         let mut attempts = 0;
-        self.renew_before(batch);
+        self.context.renew_before(batch);
         loop {
             attempts += 1;
             let moves = self
                 .held
                 .as_mut()
                 .is_some_and(|held| moving::is_needed(held, batch));
+            let was_kept = self
+                .held
+                .as_mut()
+                .is_some_and(|held| held.server().is_free());
             let mut held = match self.held.take() {
                 Some(held) if moves => {
                     let (client, state) = (&mut self.client, &mut self.state);
                     match moving::to_primary(client, state, &mut self.context, held, batch).await {
                         Ok(held) => held,
                         Err(failure) => return self.transaction_lost(batch, failure).await,
+                    }
+                }
+                Some(mut held) if was_kept => {
+                    match kept::begin(&self.client, &mut self.context, &mut held).await {
+                        Ok(()) => held,
+                        Err(Stop::Refused(failure)) => {
+                            self.held = Some(held);
+                            return self.refuse(batch, failure).await;
+                        }
+                        Err(Stop::Over(problem)) => {
+                            held.discard(&self.context);
+                            return Err(Ending::Problem(problem));
+                        }
                     }
                 }
                 Some(held) => held,
@@ -366,24 +359,14 @@ impl Session {
         }
     }
 
-    /// Databases that are to be dropped, renamed or copied may have nobody connected to them.
-    fn renew_before(&self, batch: &Batch) {
-        if batch.has_no_effects() {
-            return;
-        }
-        for effect in batch.effects() {
-            if let Effect::Renew(renew @ Renew::Close(_)) = effect {
-                self.context.renew(renew);
-            }
-        }
-    }
-
     /// What has to be known before the batch is sent.
     async fn make_ready(&mut self, held: &mut Attachment, batch: &Batch) -> Result<(), Failure> {
-        attachment::sync_held(held, &self.state).await?;
+        attachment::sync_held(held, &self.state, batch).await?;
         attachment::expose_names(held, &self.state, &self.context, batch).await?;
         shapes::check(held, batch).await?;
-        attachment::disown_numbers(held, &self.context, batch).await?;
+        attachment::prepare_before_begin(held, batch).await?;
+        moving::refuse_stuck(held, batch).await?;
+        attachment::disown_numbers(held, &self.state, &self.context, batch).await?;
         let resolves = self.context.places.bounds().resolves_commits;
         resolve::identify(held, batch, resolves).await
     }
@@ -399,6 +382,10 @@ impl Session {
         held.unit.access = Some(access);
         held.unit.may_commit_async |= batch.may_commit_async;
         held.unit.has_read |= batch.access != Access::Neutral;
+        held.unit.has_portals |= batch.opens_portals();
+        if batch.only_chains() {
+            (held.unit.has_read, held.unit.has_portals) = (false, false);
+        }
         let asynchronous = held.unit.may_commit_async || self.state.may_commit_async();
         if !std::mem::take(&mut held.unit.just_placed) {
             held.last = LastRoute::held(held.last.route);
@@ -443,6 +430,11 @@ impl Session {
             End::Large(missing) => missing,
             _ => 0,
         };
+        let skim = (large > 0 && batch.is_simple() && !batch.calls_function()).then(|| {
+            let mut skim = self.context.database.skim();
+            skim.feed(inbox.get(HEADER..batch.length).unwrap_or_default());
+            skim
+        });
         // Its beginning is not needed again, and its end must not be taken for a new batch.
         if !repeatable {
             self.client.consume(batch.length);
@@ -458,10 +450,11 @@ impl Session {
             look_after: &mut self.context.look_after,
             to_server,
             large,
+            skim,
             flush_after_large: large > 0 && !batch.is_simple(),
             kept: batch.length,
             beside: batch.beside(),
-            progress: super::relay::begin(repeatable, processes),
+            progress: super::relay::begin(repeatable, on_standby, processes),
             stalled: 0,
         };
         let outcome = relay.run().await;
@@ -503,9 +496,12 @@ impl Session {
         let server = held.server();
         let processes = (self.context.slot.process(), server.cancel.process);
         let heard = in_own_name(&std::mem::take(&mut server.talk.unasked), processes);
-        let keep = !self.state.pins().is_empty() || self.context.is_session_pooled();
+        let pinned = !self.state.pins().is_empty() && holds(Rule::PinsHold);
+        let keep = pinned || self.context.is_session_pooled();
         self.context.entry.pinned(self.state.pins());
         if keep {
+            // Until it begins something, it is nobody's work.
+            held.server().set_busy(false);
             self.held = Some(held);
         } else if held.server().conceal(OWN_BOUND).await.is_ok() {
             held.release(&self.context);
@@ -572,7 +568,8 @@ impl Session {
             } else if message.tag == b'Q'
                 && let Some(text) = self.client.inbox.get(message.start + 5..message.end - 1)
             {
-                self.context.database.refused_by_standby(text);
+                let lexical = self.state.lexical();
+                self.context.database.refused_by_standby(text, lexical);
             }
         }
     }

@@ -19,7 +19,7 @@ pub struct Monitor {
     pub database: String,
     /// Pause between probes while nobody waits for one.
     pub interval: Duration,
-    /// A probe unanswered for this long ends the node's incarnation.
+    /// A node whose probe is unanswered for this long gets nothing new until it answers again.
     pub timeout: Duration,
     /// Pause between probes while somebody waits for one.
     pub busy_interval: Duration,

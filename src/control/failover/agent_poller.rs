@@ -79,6 +79,7 @@ impl AgentPoller {
             at_us,
             epoch: status.highest_epoch,
             postmaster,
+            governed: status.governed,
         };
         self.facts.agent_answered(self.id, answer, job);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::background::{self, Background};
+use super::background::Background;
 use super::event_log::EventLog;
 use super::executor::Executor;
 use crate::control::store::Claim;
@@ -14,6 +14,8 @@ use crate::core::failover::command::{Act, Command};
 pub(super) struct CommandRunner {
     pub(super) executor: Arc<Executor>,
     background: Background,
+    /// Whose lease the plans of this epoch have had renewed: it is, also while commands are waited for.
+    kept: Option<Command>,
 }
 
 impl CommandRunner {
@@ -21,6 +23,7 @@ impl CommandRunner {
         Self {
             executor: Arc::new(executor),
             background: Background::default(),
+            kept: None,
         }
     }
 
@@ -40,6 +43,7 @@ impl CommandRunner {
         log: &mut EventLog,
         stall: Duration,
     ) {
+        self.note_leases(commands);
         let kind = |command: &Command| std::mem::discriminant(&command.act);
         for group in commands.chunk_by(|a, b| kind(a) == kind(b)) {
             if !claim.holds() {
@@ -52,7 +56,7 @@ impl CommandRunner {
                     continue;
                 }
                 let (executor, command) = (Arc::clone(&self.executor), command.clone());
-                if background::takes(&command.act) {
+                if command.act.is_errand() {
                     let doing = command.act.describe(&executor.policy);
                     self.background.send(executor, command, doing);
                 } else {
@@ -60,15 +64,45 @@ impl CommandRunner {
                 }
             }
             let mut failed = false;
-            while let Some(ended) = all.join_next().await {
+            while let Some(ended) = self.next_end(&mut all, claim).await {
                 if let Ok((Err(error), command)) = ended {
-                    failed = true;
+                    failed |= !command.act.may_fail();
                     let doing = command.act.describe(&self.executor.policy);
                     log.fail(&doing, &error.to_string());
                 }
             }
             if failed {
                 return;
+            }
+        }
+    }
+
+    fn note_leases(&mut self, commands: &[Command]) {
+        let Some(first) = commands.first() else {
+            return;
+        };
+        self.kept = self.kept.take().filter(|kept| kept.epoch == first.epoch);
+        let renews = |command: &&Command| matches!(command.act, Act::RenewLease(_));
+        if let Some(latest) = commands.iter().rfind(renews) {
+            self.kept = Some(latest.clone());
+        }
+    }
+
+    /// The next command that ends. A server that hangs holds up the plan, and no lease.
+    async fn next_end<T: 'static>(
+        &mut self,
+        all: &mut JoinSet<T>,
+        claim: &Claim,
+    ) -> Option<Result<T, tokio::task::JoinError>> {
+        let pause = Duration::from_micros(self.executor.policy.lease_us / 4);
+        loop {
+            if let Ok(ended) = tokio::time::timeout(pause, all.join_next()).await {
+                return ended;
+            }
+            if let Some(renewal) = self.kept.clone().filter(|_| claim.holds()) {
+                let executor = Arc::clone(&self.executor);
+                self.background
+                    .send(executor, renewal, "renew a lease".to_owned());
             }
         }
     }

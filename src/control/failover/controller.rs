@@ -117,7 +117,52 @@ impl Controller {
                 () = shutdown.cancelled() => break,
             }
         }
+        self.hand_back().await;
         self.keeper.store().resign().await;
+    }
+
+    /// Leaves: no agent is to stop its server because nobody is there to renew a lease. With several proxies
+    /// another one goes on, and in the middle of a change of primary it is for whoever comes next to say who
+    /// may run.
+    async fn hand_back(&mut self) {
+        let claim = self.keeper.store().claim();
+        if self.term.is_none() || !claim.holds() || self.keeper.store().is_shared() {
+            return;
+        }
+        let Some(known) = self.keeper.known() else {
+            return;
+        };
+        let mut record = known.record.clone();
+        if !matches!(
+            record.phase,
+            Phase::Steady | Phase::Following | Phase::Checkpointing { .. } | Phase::Draining { .. }
+        ) {
+            return;
+        }
+        let in_service = |node: &NodeId| !record.quarantine.contains_key(node);
+        let nodes: Vec<NodeId> = record.governed.iter().copied().filter(in_service).collect();
+        // Renewals that are still on their way are of an older epoch. Stored before it is done: from then
+        // on nobody reckons that a lease runs out.
+        record.epoch += 1;
+        record.governed.retain(|node| !nodes.contains(node));
+        let epoch = record.epoch;
+        if nodes.is_empty() || !self.keeper.save(record, &mut self.log).await {
+            return;
+        }
+        let mut released = JoinSet::new();
+        for node in nodes {
+            let (executor, name) = (Arc::clone(&self.runner.executor), self.policy.name(node));
+            released.spawn(async move { (executor.release(node, epoch).await, name) });
+        }
+        while let Some(ended) = released.join_next().await {
+            match ended {
+                Ok((Ok(()), node)) => tracing::info!(node, "its server needs no lease any more"),
+                Ok((Err(error), node)) => {
+                    tracing::error!(node, %error, "its agent stops the server when its lease runs out");
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     fn start_pollers(&self, tasks: &mut JoinSet<()>) {
@@ -353,7 +398,10 @@ impl Controller {
 
 /// The primary is alive for others and not for this proxy.
 fn is_cut_off(view: View<'_, '_>) -> bool {
-    let serving = matches!(view.record.phase, Phase::Steady | Phase::Following);
+    let serving = matches!(
+        view.record.phase,
+        Phase::Steady | Phase::Following | Phase::Checkpointing { .. }
+    );
     let Some(primary) = view.record.primary.filter(|_| serving) else {
         return false;
     };

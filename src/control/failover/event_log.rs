@@ -163,6 +163,7 @@ impl EventLog {
         });
         self.shared.operator.status.set(FailoverStatus {
             mode: self.mode.to_owned(),
+            paused: record.paused,
             phase: record.phase.label().to_owned(),
             epoch: record.epoch,
             primary: record.primary.as_ref().map(name),
@@ -174,6 +175,7 @@ impl EventLog {
             leads,
             leader,
             fences: fences.collect(),
+            governed: record.governed.iter().map(name).collect(),
             quarantine: quarantine.collect(),
             why: why.clone(),
         });

@@ -72,8 +72,9 @@ impl Executor {
                 self.run(*node, &[HEARTBEAT]).await
             }
             Act::Checkpoint(node) => {
-                self.checkpoint(*node);
-                Ok(())
+                let ended = self.checkpoint(*node).await;
+                self.facts.checkpoint_ended(*node, epoch);
+                ended
             }
             Act::Fence(node) => self.fence(*node, epoch).await,
             Act::Stop { node, how } => {
@@ -101,6 +102,7 @@ impl Executor {
                 primary,
                 copy,
             } => self.rejoin(*node, *primary, *copy, epoch).await,
+            Act::ReleaseLease(node) => self.release(*node, epoch).await,
             Act::RenewLease(node) => {
                 let agent = self.agent(*node)?;
                 asked(self.lease(*node, agent, epoch)).await
@@ -119,6 +121,13 @@ impl Executor {
         let lease = Duration::from_micros(self.policy.lease_us);
         let asked = agent.lease(epoch, &self.name, lease, LEASE_BOUND);
         asked.await
+    }
+
+    /// From now on its agent lets the server of a node alone.
+    pub(super) async fn release(&self, node: NodeId, epoch: u64) -> Result<(), CommandError> {
+        let agent = self.agent(node)?;
+        self.facts.releasing(node);
+        asked(agent.release(epoch, BOUND)).await
     }
 
     /// How long a stop or a start may take.
@@ -154,22 +163,14 @@ impl Executor {
         bounded(async { Ok(client.batch_execute(promote).await?) }).await
     }
 
-    fn checkpoint(&self, node: NodeId) {
-        let Ok(server) = self.node(node) else { return };
-        let (server, monitor) = (server.clone(), self.config.monitor.clone());
-        tokio::spawn(async move {
-            let work = async {
-                let client = server_poller::connect(&server, &monitor, CONTROL).await?;
-                client.batch_execute("CHECKPOINT").await
-            };
-            match tokio::time::timeout(Duration::from_secs(60), work).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(node = server.name, reason = %CommandError::from(error), "checkpoint");
-                }
-                Err(_) => tracing::warn!(node = server.name, "checkpoint: not done in 60 s"),
-            }
-        });
+    async fn checkpoint(&self, node: NodeId) -> Result<(), CommandError> {
+        let client = self.connect(node).await?;
+        let bound = Duration::from_micros(self.policy.checkpoint_us);
+        let work = client.batch_execute("CHECKPOINT");
+        match tokio::time::timeout(bound, work).await {
+            Ok(ended) => Ok(ended?),
+            Err(_) => Err(CommandError(format!("not done in {bound:?}"))),
+        }
     }
 
     async fn fence(&self, node: NodeId, epoch: u64) -> Result<(), CommandError> {

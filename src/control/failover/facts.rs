@@ -30,6 +30,7 @@ pub(super) struct Facts {
 struct LatestFacts {
     nodes: Vec<NodeFacts>,
     fence_command_done: Option<(NodeId, u64)>,
+    checkpoint_ended: Option<(NodeId, u64)>,
     heartbeat_us: Option<u64>,
     open: Option<(NodeId, OpenTransactions)>,
 }
@@ -101,6 +102,7 @@ impl Facts {
             open_transactions: frame.open_transactions,
             holding: frame.holding,
             fence_command_done: known.fence_command_done,
+            checkpoint_ended: known.checkpoint_ended,
             heartbeat_us: known.heartbeat_us,
         }
     }
@@ -172,7 +174,9 @@ impl Facts {
                 |answer: &AgentAnswer| matches!(answer.postmaster, Postmaster::Stopped { .. });
             let news = node.job != job
                 || node.agent.as_ref().is_none_or(|before| {
-                    stopped(before) != stopped(&answer) || before.epoch != answer.epoch
+                    stopped(before) != stopped(&answer)
+                        || before.epoch != answer.epoch
+                        || before.governed != answer.governed
                 });
             node.agent = Some(answer);
             node.job = job;
@@ -233,6 +237,15 @@ impl Facts {
         });
     }
 
+    /// It may be without a lease from now on.
+    pub(super) fn releasing(&self, id: NodeId) {
+        let now = self.now_us();
+        self.change(id, |node| {
+            node.release_us = Some(now);
+            false
+        });
+    }
+
     /// It is asked to start as a standby from now on.
     pub(super) fn starting(&self, id: NodeId) {
         let now = self.now_us();
@@ -252,6 +265,11 @@ impl Facts {
 
     pub(super) fn fenced_by_command(&self, id: NodeId, epoch: u64) {
         self.known.lock().fence_command_done = Some((id, epoch));
+        self.changed.notify_one();
+    }
+
+    pub(super) fn checkpoint_ended(&self, id: NodeId, epoch: u64) {
+        self.known.lock().checkpoint_ended = Some((id, epoch));
         self.changed.notify_one();
     }
 

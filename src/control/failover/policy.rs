@@ -9,6 +9,8 @@ use crate::core::failover::FailoverPolicy;
 use crate::core::failover::policy::{Durability, Mode, NodePolicy};
 use crate::core::leader_lease::micros;
 
+/// How long a switchover waits for the checkpoint that is made before it.
+const CHECKPOINT: Duration = Duration::from_secs(300);
 /// How long a switchover waits for running transactions.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Bound on a clean stop, on a start, and on the candidate's catching up, each.
@@ -41,6 +43,7 @@ pub fn policy(config: &Config, failover: &Failover) -> FailoverPolicy {
         // The agent's own bound for stopping its server, and two clocks that drift apart.
         margin_us: FENCE_WITHIN_MS * 1000 + micros(LEASE_BOUND) + micros(failover.lease) / 50,
         settle_us: micros(SETTLE),
+        checkpoint_us: micros(CHECKPOINT),
         drain_us: micros(DRAIN),
         stop_us: micros(STOP),
         routing_lease_us: match &failover.coordination {

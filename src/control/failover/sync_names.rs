@@ -85,6 +85,7 @@ mod tests {
             lease_us: 0,
             margin_us: 0,
             settle_us: 0,
+            checkpoint_us: 0,
             drain_us: 0,
             stop_us: 0,
             routing_lease_us: 0,

@@ -64,6 +64,10 @@ fn replaced(record: &Record) -> Option<NodeId> {
         | Phase::Promoting(failed, _, _)
         | Phase::Restoring(failed) => Some(failed.node),
         Phase::Stopping { .. } | Phase::CatchingUp { .. } => record.primary,
-        Phase::Looking | Phase::Steady | Phase::Following | Phase::Draining { .. } => None,
+        Phase::Looking
+        | Phase::Steady
+        | Phase::Following
+        | Phase::Checkpointing { .. }
+        | Phase::Draining { .. } => None,
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The executor stores the record, then runs the commands in order and stops at the first that
 //! fails. Neighbours of one kind speak to different nodes and may run at the same time. Before each
-//! it checks that it still leads, for longer than the command's own deadline.
+//! it checks that it still leads, for longer than the command's own deadline. What may take long is an
+//! errand (`Act::is_errand`): it is set going, and its end is a fact of a later plan.
 
 use super::quorum::CommitRule;
 use super::record::{Cause, FenceProof, QuarantineReason, Quarantined};
@@ -75,12 +76,35 @@ pub enum Act {
     /// which *the agent* gave the answer that this plan has read: a renewal that comes late
     /// prolongs nothing.
     RenewLease(NodeId),
+    /// Ask an agent to let its server run without a lease, whatever it runs as.
+    ReleaseLease(NodeId),
     /// Write something small on the primary, so that standbys receive something.
     Heartbeat(NodeId),
-    /// `CHECKPOINT`, so that `pg_rewind` finds the timeline in the control file. It must not keep
-    /// the executor waiting.
+    /// `CHECKPOINT`: so that `pg_rewind` finds the timeline in the control file, or that a clean stop is
+    /// short.
     Checkpoint(NodeId),
     Report(Event),
+}
+
+impl Act {
+    /// Nobody waits for it: the plans that follow see what became of it, and leases are renewed meanwhile.
+    pub fn is_errand(&self) -> bool {
+        match self {
+            Self::RenewLease(_) | Self::Heartbeat(_) | Self::Checkpoint(_) => true,
+            // A shutdown checkpoint, a crash's recovery, and what an operator's command does, take as long
+            // as they take.
+            Self::Stop { how, .. } => *how == Stop::Fast,
+            Self::StartAsPrimary(_) | Self::Fence(_) | Self::ReleaseLease(_) => true,
+            // A standby that comes back while others serve.
+            Self::StartAsStandby { primary, .. } => primary.is_some(),
+            _ => false,
+        }
+    }
+
+    /// What comes behind it does not depend on it.
+    pub fn may_fail(&self) -> bool {
+        matches!(self, Self::Follow { .. })
+    }
 }
 
 /// How to stop a server.

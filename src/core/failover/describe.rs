@@ -44,6 +44,7 @@ impl Act {
                 format!("let {} wait for {}", name(*node), rule.describe(policy))
             }
             Self::RenewLease(node) => format!("renew the lease of {}", name(*node)),
+            Self::ReleaseLease(node) => format!("let {} run without a lease", name(*node)),
             Self::Heartbeat(node) => format!("heartbeat on {}", name(*node)),
             Self::Checkpoint(node) => format!("checkpoint on {}", name(*node)),
             Self::Report(event) => format!("report: {}", event.describe(policy)),

@@ -43,7 +43,11 @@ pub(super) fn proof(view: View<'_, '_>, old: NodeId) -> Result<FenceProof, Strin
         }
         missing.push("for enough standbys to detach".to_owned());
     }
-    if policy.has_agent(old) {
+    if policy.has_agent(old) && !record.governed.contains(&old) {
+        missing.push(format!(
+            "for the agent of {name}, which was never known to stop its server when a lease runs out"
+        ));
+    } else if policy.has_agent(old) {
         let left_us = lease_end_us(view, old).saturating_sub(observation.now_us);
         if left_us == 0 {
             return Ok(FenceProof::LeaseRanOut);

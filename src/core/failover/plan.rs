@@ -37,6 +37,7 @@ pub fn plan(view: View<'_, '_>) -> Plan {
         return Plan::idle(view.record, "another proxy decides");
     }
     let mut step = Step::begin(view);
+    step.note_governed();
     // Phases that need no command are passed through at once.
     for _ in 0..MOST_STEPS {
         let before = step.next.phase.clone();
@@ -67,6 +68,7 @@ fn advance(step: &mut Step<'_>) {
             failover::promote(step, &failed, proof, candidate);
         }
         Phase::Restoring(failed) => failover::restore(step, &failed),
+        Phase::Checkpointing { to } => switchover::checkpoint(step, to),
         Phase::Draining { to } => switchover::drain(step, to),
         Phase::Stopping { to } => switchover::stop(step, to),
         Phase::CatchingUp { to, checkpoint } => switchover::catch_up(step, to, checkpoint),

@@ -19,6 +19,8 @@ pub struct FailoverPolicy {
     /// How long a changed setting must have been seen before every process of that server is
     /// taken to have read it, in microseconds.
     pub settle_us: u64,
+    /// Longest wait for a checkpoint before a switchover is called off, in microseconds.
+    pub checkpoint_us: u64,
     /// Longest wait for running transactions before a switchover is called off, in microseconds.
     pub drain_us: u64,
     /// Longest wait for a clean stop, for the candidate's catching up, and for a start, each, in

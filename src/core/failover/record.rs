@@ -3,7 +3,7 @@
 //! There are no clock readings in it: the next reader has another clock. Nodes are numbers into the
 //! record's own list of names, because another proxy may list them in another order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,8 +33,15 @@ pub struct Record {
     /// `synchronous_standby_names` is, or was, managed here: without quorum it is reset.
     #[serde(default)]
     pub sync_managed: bool,
+    /// Nodes whose agents are known to stop a primary whose lease has run out. One whose agent was never
+    /// reached, or has been told that nobody decides any more, does not.
+    #[serde(default)]
+    pub governed: BTreeSet<NodeId>,
     /// Nodes that serve nothing and are not promoted until they have been rejoined.
     pub quarantine: BTreeMap<NodeId, Quarantined>,
+    /// Nobody is promoted, by an operator's word: leases are renewed, and what fails is reported.
+    #[serde(default)]
+    pub paused: bool,
     /// The operator's request that is being worked on.
     pub request: Option<Request>,
     /// The latest request that has been answered, so that it is not taken up again.
@@ -58,6 +65,12 @@ pub enum Phase {
     Following,
     /// Nobody can take over: the old primary is started again.
     Restoring(FailedPrimary),
+    /// Switchover 0: the primary writes what it has in memory to its disk, so that it stops quickly.
+    /// Clients notice nothing.
+    Checkpointing {
+        /// Who is to lead.
+        to: NodeId,
+    },
     /// Switchover 1: new transactions are held, running ones may end.
     Draining {
         /// Who is to lead.
@@ -183,6 +196,9 @@ pub enum RequestKind {
     Switchover,
     /// Replace the primary now, and accept the loss that `plan` has spoken of.
     Failover,
+    /// Promote nobody until `Resume`, whatever fails.
+    Pause,
+    Resume,
 }
 
 impl Record {
@@ -196,7 +212,9 @@ impl Record {
             phase: Phase::Looking,
             sync: SyncState::default(),
             sync_managed: false,
+            governed: BTreeSet::new(),
             quarantine: BTreeMap::new(),
+            paused: false,
             request: None,
             answered_request: None,
         }
@@ -205,7 +223,10 @@ impl Record {
     /// The node that clients may write to, if there is one at present.
     pub fn serving(&self) -> Option<NodeId> {
         match self.phase {
-            Phase::Steady | Phase::Following | Phase::Draining { .. } => self.primary,
+            Phase::Steady
+            | Phase::Following
+            | Phase::Checkpointing { .. }
+            | Phase::Draining { .. } => self.primary,
             _ => None,
         }
     }
@@ -214,7 +235,7 @@ impl Record {
     pub fn holds(&self) -> bool {
         !matches!(
             self.phase,
-            Phase::Looking | Phase::Steady | Phase::Following
+            Phase::Looking | Phase::Steady | Phase::Following | Phase::Checkpointing { .. }
         )
     }
 
@@ -268,6 +289,11 @@ impl Record {
             primary: self.primary.map(place).transpose()?,
             phase: self.phase.renumbered(&place)?,
             sync,
+            governed: self
+                .governed
+                .iter()
+                .filter_map(|node| place(*node).ok())
+                .collect(),
             quarantine: quarantine.collect(),
             request: self.request.map(request).transpose()?,
             ..self.clone()
@@ -277,7 +303,7 @@ impl Record {
 
 impl Phase {
     /// All short names.
-    pub const LABELS: [&'static str; 10] = [
+    pub const LABELS: [&'static str; 11] = [
         "looking",
         "steady",
         "fencing",
@@ -285,6 +311,7 @@ impl Phase {
         "promoting",
         "following",
         "restoring",
+        "checkpointing",
         "draining",
         "stopping",
         "catching_up",
@@ -300,6 +327,7 @@ impl Phase {
             Self::Promoting(..) => "promoting",
             Self::Following => "following",
             Self::Restoring(_) => "restoring",
+            Self::Checkpointing { .. } => "checkpointing",
             Self::Draining { .. } => "draining",
             Self::Stopping { .. } => "stopping",
             Self::CatchingUp { .. } => "catching_up",
@@ -323,6 +351,7 @@ impl Phase {
                 Self::Promoting(failed(f)?, *proof, Candidate { node, ..*candidate })
             }
             Self::Restoring(f) => Self::Restoring(failed(f)?),
+            Self::Checkpointing { to } => Self::Checkpointing { to: place(*to)? },
             Self::Draining { to } => Self::Draining { to: place(*to)? },
             Self::Stopping { to } => Self::Stopping { to: place(*to)? },
             Self::CatchingUp { to, checkpoint } => Self::CatchingUp {

@@ -114,9 +114,12 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Prolongs a node's lease when a quarter of it is gone, if its agent answers.
+    /// Prolongs a node's lease when a quarter of it is gone, if its agent answers, or its server does: a
+    /// status that comes late is no reason to let a healthy primary's lease run out.
     pub(super) fn renew(&mut self, node: NodeId) {
-        if self.agent(node).is_none() || !self.policy.has_agent(node) {
+        let server = self.answer(node);
+        let leads = server.is_some_and(|answer| answer.primary().is_some());
+        if !self.policy.has_agent(node) || self.agent(node).is_none() && !leads {
             return;
         }
         let facts = self.observation.node(node);
@@ -124,6 +127,34 @@ impl<'a> Step<'a> {
         let age_us = asked.map(|asked_us| self.observation.since_us(asked_us));
         if age_us.is_none_or(|age_us| age_us >= self.policy.lease_us / 4) {
             self.act(Act::RenewLease(node));
+        }
+    }
+
+    /// A primary that is well goes on: its lease is prolonged, and its standbys hear of it.
+    pub(super) fn keep(&mut self, primary: NodeId) {
+        self.renew(primary);
+        let due_us = self.policy.timeout_us / 4;
+        let sent = self.observation.heartbeat_us;
+        if sent.is_none_or(|sent_us| self.observation.since_us(sent_us) >= due_us) {
+            self.act(Act::Heartbeat(primary));
+        }
+    }
+
+    /// Notes whose agents keep leases, by their own word since they were last released.
+    pub(super) fn note_governed(&mut self) {
+        for node in self.policy.ids() {
+            let released = self
+                .observation
+                .node(node)
+                .and_then(|facts| facts.release_us);
+            let Some(agent) = self.agent(node) else {
+                continue;
+            };
+            if !agent.governed {
+                self.next.governed.remove(&node);
+            } else if released.is_none_or(|released_us| released_us < agent.at_us) {
+                self.next.governed.insert(node);
+            }
         }
     }
 

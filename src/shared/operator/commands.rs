@@ -48,12 +48,21 @@ impl Default for Commands {
 }
 
 impl Commands {
-    /// Submits a request.
+    /// Submits a request. A failover takes the place of a switchover that is being worked on.
     ///
     /// # Errors
     ///
     /// The one that is being worked on.
     pub fn submit(&self, kind: RequestKind, to: Option<NodeId>) -> Result<Request, Request> {
+        if let Some(pending) = self.pending() {
+            let gives_way =
+                pending.kind == RequestKind::Switchover && kind == RequestKind::Failover;
+            if !gives_way {
+                return Err(pending);
+            }
+            let why = "a failover was ordered instead".to_owned();
+            self.finish(pending.id, Outcome::Refused(why));
+        }
         let mut state = self.state.lock();
         if let Some(pending) = state.pending {
             return Err(pending);
@@ -124,10 +133,19 @@ mod tests {
     async fn one_request_at_a_time_and_each_with_its_outcome() {
         let commands = Commands::default();
         let first = commands.submit(RequestKind::Switchover, None).unwrap();
-        assert_eq!(commands.submit(RequestKind::Failover, None), Err(first));
+        assert_eq!(commands.submit(RequestKind::Switchover, None), Err(first));
         let refused = Outcome::Refused("no".to_owned());
         commands.finish(first.id, refused.clone());
         assert_eq!(commands.outcome(first.id).await, refused);
+
+        // A failover does not wait for a switchover.
+        let slow = commands.submit(RequestKind::Switchover, None);
+        let urgent = commands.submit(RequestKind::Failover, None).unwrap();
+        assert_eq!(commands.pending(), Some(urgent));
+        let given_up = slow.map(|slow| commands.outcome(slow.id)).unwrap().await;
+        assert!(matches!(given_up, Outcome::Refused(_)));
+        assert_eq!(commands.submit(RequestKind::Failover, None), Err(urgent));
+        commands.finish(urgent.id, refused.clone());
 
         commands.number_beyond(u64::MAX - 1);
         let second = commands

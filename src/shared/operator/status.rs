@@ -9,6 +9,8 @@ use serde::Serialize;
 pub struct FailoverStatus {
     /// The mode in force; empty without a failover section.
     pub mode: String,
+    /// Nobody is promoted, by an operator's word.
+    pub paused: bool,
     /// What is being done.
     pub phase: String,
     /// Rises with every decision about who leads.
@@ -26,6 +28,8 @@ pub struct FailoverStatus {
     pub leader: Option<String>,
     /// By node: what would keep it from taking writes, should it be replaced as a primary.
     pub fences: Vec<(String, String)>,
+    /// Nodes whose agents stop them if they lead without a lease.
+    pub governed: Vec<String>,
     /// Nodes that serve nothing, and why.
     pub quarantine: Vec<(String, String)>,
 }

@@ -317,6 +317,7 @@ fn of_system(name: &str) -> Conduct {
             Arc::new(Opaque {
                 names: Box::default(),
                 any_name: name == "set_config",
+                ..Opaque::default()
             })
         }),
         of_node: asks_about_node(name) || name == "pg_is_in_recovery",

@@ -30,6 +30,7 @@ const VOLATILE: &[&str] = &[
     "pg_is_in_recovery",
     "pg_notify",
     "pg_sleep",
+    "pg_terminate_backend",
     "pg_try_advisory_lock_shared",
     "pg_try_advisory_xact_lock",
     "random",
@@ -42,6 +43,7 @@ const VOLATILE: &[&str] = &[
 const HARMLESS: &[&str] = &[
     "btrim",
     "count",
+    "current_setting",
     "extract",
     "generate_series",
     "like_escape",
@@ -228,12 +230,22 @@ fn render_effect(effect: &Effect) -> String {
         Effect::Unpin(reason) => format!("unpin({reason:?})"),
         Effect::Opaque(opaque) => {
             let any = if opaque.any_name { "*" } else { "" };
-            format!("opaque({}{any})", opaque.names.join(","))
+            let parameters = opaque.parameters.iter();
+            let parameters: String = parameters.map(|number| format!("${number}")).collect();
+            format!("opaque({}{any}{parameters})", opaque.names.join(","))
         }
+        Effect::Prepare { name, effects } => {
+            let effects: Vec<_> = effects.iter().map(render_effect).collect();
+            format!("prepare({name}: {})", effects.join(" "))
+        }
+        Effect::Execute(name) => format!("execute({name})"),
+        Effect::Declare => "declare".into(),
+        Effect::PrimaryOnly => "primary_only".into(),
         Effect::NamesStatements => "names".into(),
         Effect::DrawsNumber => "draws".into(),
         Effect::AsksNumber => "asks_number".into(),
         Effect::Notify => "notify".into(),
+        Effect::Terminates => "terminates".into(),
         Effect::Listen(channel) => format!("listen({channel})"),
         Effect::Unlisten(Some(channel)) => format!("unlisten({channel})"),
         Effect::Unlisten(None) => "unlisten_all".into(),

@@ -40,15 +40,61 @@ fn encodings_that_keep_ascii_are_read() {
             "read"
         );
     }
-    let sjis = Encoding::named("SHIFT_JIS_2004");
-    assert_eq!(sjis, Encoding::Unsafe);
-    assert_eq!(found(b"SELECT 1", sjis), "read");
-    assert_eq!(
-        found("SELECT 'é'".as_bytes(), sjis),
-        "write:NotReady async opaque()"
-    );
     assert_eq!(Encoding::named("UTF-8"), Encoding::Utf8);
     assert_eq!(Encoding::named("EUC_JP"), Encoding::AsciiSafe);
+}
+
+#[test]
+fn bytes_that_only_look_like_ascii_are_part_of_their_characters() {
+    let catalog = catalog();
+    let mut classifier = Classifier::new(16);
+    let mut found = |text: &[u8], encoding: &str| {
+        let lexical = Lexical {
+            standard_conforming_strings: true,
+            encoding: Encoding::named(encoding),
+        };
+        render(&classifier.classify(text, &catalog, lexical))
+    };
+    // A backslash as second byte, which would escape the quote.
+    let texts: [(&[u8], &str); 4] = [
+        (b"SELECT E'\x95\x5c', nextval('s') FROM t", "SJIS"),
+        (
+            b"SELECT E'\xb1\x95\x5c', nextval('s') FROM t",
+            "SHIFT_JIS_2004",
+        ),
+        (b"SELECT E'\xa5\x5c', nextval('s') FROM t", "BIG5"),
+        (
+            b"SELECT E'\x81\x30\x81\x30\x81\x5c', nextval('s') FROM t",
+            "GB18030",
+        ),
+    ];
+    for (text, encoding) in texts {
+        for _ in 0..2 {
+            let expected = "write:VolatileFunction draws";
+            assert_eq!(found(text, encoding), expected, "{encoding}");
+        }
+    }
+    for (text, expected) in [
+        (&b"SELECT '\x95\x5c' FROM t"[..], "read"),
+        (b"SELECT '\xb1' FROM t", "read"),
+        (b"SELECT n FROM \x95\x5c", "write:NotReady"),
+        (b"SELECT '\x95' FROM t", "write:NotReady async opaque()"),
+        (b"SELECT '\x95", "write:NotReady async opaque()"),
+        // What was translated is not repeated elsewhere.
+        (
+            b"SET search_path = '\x95\x5c'",
+            "write:SessionState opaque()",
+        ),
+        (b"SET a.b = '\x95\x5c'", "write:SessionState opaque(a.b)"),
+        (b"SET a.\x95\x5c = '1'", "write:SessionState opaque(*)"),
+        (
+            b"LISTEN \x95\x5c",
+            "write:SessionState pin(Listen) pin(Listen)",
+        ),
+    ] {
+        assert_eq!(found(text, "SJIS"), expected, "{}", text.escape_ascii());
+    }
+    assert_eq!(found(b"SELECT '\x95\x5c' FROM t", "latin1"), "read");
 }
 
 #[test]

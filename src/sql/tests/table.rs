@@ -68,7 +68,7 @@ fn what_a_standby_refused_stays_a_write() {
     let mut classifier = Classifier::new(16);
     let mut reason = |text: &str, refuse: bool| {
         if refuse {
-            classifier.refused_by_standby(text.as_bytes());
+            classifier.refused_by_standby(text.as_bytes(), true);
         }
         classifier
             .classify(text.as_bytes(), &catalog, true)
@@ -93,9 +93,10 @@ fn what_a_standby_refused_is_forgiven() {
     let catalog = catalog();
     let mut classifier = Classifier::new(16);
     let text = b"SELECT a FROM v";
-    classifier.refused_by_standby(text);
+    assert_eq!(render(&classifier.classify(text, &catalog, true)), "read");
+    classifier.refused_by_standby(text, true);
     let refused = classifier.classify(text, &catalog, true);
     assert_eq!(refused.write_reason, Some(WriteReason::RefusedByStandby));
-    classifier.forgive();
-    assert_eq!(render(&classifier.classify(text, &catalog, true)), "read");
+    let changed = Catalog::from_rows(2, &super::rows());
+    assert_eq!(render(&classifier.classify(text, &changed, true)), "read");
 }

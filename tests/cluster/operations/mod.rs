@@ -1,6 +1,7 @@
 //! What operators do to a running proxy: reload, pause, drain. Clients work meanwhile and notice nothing.
 
 mod drain;
+mod kept;
 mod mode;
 mod pause;
 mod reload;

@@ -14,11 +14,16 @@ fn detail(error: &tokio_postgres::Error) -> String {
     error.detail().unwrap_or_default().to_owned()
 }
 
-fn counted(proxy: &Proxy, outcome: &str) -> u64 {
+fn metric(proxy: &Proxy, name: &str) -> u64 {
     let metrics = http::get(proxy.http, "/metrics").unwrap();
-    let name = format!("causeway_config_reloads_total{{outcome=\"{outcome}\"}} ");
+    let name = format!("{name} ");
     let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
     line.map_or(0, |count| count.parse().unwrap())
+}
+
+fn counted(proxy: &Proxy, outcome: &str) -> u64 {
+    let name = format!("causeway_config_reloads_total{{outcome=\"{outcome}\"}}");
+    metric(proxy, &name)
 }
 
 #[test]
@@ -45,6 +50,7 @@ fn reloads_under_load_fail_nothing() {
         );
         assert!(told.iter().any(|row| row["key"] == "pool.size"), "{told:?}");
         assert_eq!(console.config("pool.size"), size.to_string());
+        assert_eq!(metric(&proxy, "causeway_pool_size"), size);
         load.goes_on(50);
     }
     assert_eq!(counted(&proxy, "applied"), 20);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::traffic::Busy;
-use crate::support::{block_on, connect, summary};
+use crate::support::frames::query;
+use crate::support::{Proxy, block_on, connect, eventually, summary};
+use crate::{cluster, from_primary, on_primary};
 
 #[test]
 fn temporary_tables() {
@@ -76,7 +78,7 @@ fn notifications() {
         let mut wire = busy.proxy.wire();
         mouth.run("NOTIFY news, 'for nobody'");
         assert_eq!(
-            summary(&wire.exchange_frames(&[crate::support::frames::query("SELECT 1")], 1)),
+            summary(&wire.exchange_frames(&[query("SELECT 1")], 1)),
             "T D[1] C[SELECT 1] Z[I]"
         );
     }
@@ -153,5 +155,49 @@ fn savepoints() {
         assert_eq!(wire.value("SELECT sum(n) FROM saved"), "3");
         assert_eq!(wire.ask("ROLLBACK"), "C[ROLLBACK] Z[I]");
         assert_eq!(wire.value("SELECT count(*) FROM saved"), "0");
+    }
+}
+
+#[test]
+fn a_session_that_ends_its_own_server_process_ends_with_it() {
+    let busy = Busy::start();
+    for prelude in ["SELECT 1", "BEGIN"] {
+        let mut wire = busy.proxy.wire();
+        wire.run(prelude);
+        wire.send(&query("SELECT pg_terminate_backend(pg_backend_pid())"));
+        // The server may have answered before it looks at what it was told.
+        let told = summary(&wire.until_closed());
+        assert!(told.ends_with("E[57P01]"), "{prelude}: {told}");
+    }
+}
+
+/// Nothing of such a session can be saved: it hears why from its server, and not that it was lost.
+#[test]
+fn a_session_that_is_ended_with_its_server_connection_hears_the_servers_words() {
+    for (number, mode) in ["transaction", "session"].into_iter().enumerate() {
+        let proxy = Proxy::start(cluster(), &format!("pool: {{ mode: {mode}, size: 3 }}\n"));
+        let mut wire = proxy.wire();
+        wire.run(&format!("SELECT pg_advisory_lock(5701, {number})"));
+        let process = wire.value("SELECT pg_backend_pid()");
+        wire.send(&query("SELECT pg_sleep(60)"));
+        eventually("it sleeps", || {
+            from_primary::<bool>(
+                cluster(),
+                &format!(
+                    "SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = {process}"
+                ),
+            )
+        });
+        on_primary(
+            cluster(),
+            &format!("SELECT pg_terminate_backend({process})"),
+        );
+        let told = wire.until_closed();
+        let error = told.iter().find(|frame| frame.tag == b'E').unwrap();
+        assert_eq!(
+            (error.field(b'V').as_deref(), error.field(b'C').as_deref()),
+            (Some("FATAL"), Some("57P01")),
+            "{mode}: {told:?}"
+        );
     }
 }

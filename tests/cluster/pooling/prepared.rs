@@ -239,3 +239,39 @@ fn deallocate_in_sql_and_prepare_in_sql() {
     wire.run("DEALLOCATE q");
     assert_eq!(wire.ask("EXECUTE q"), "E[26000] Z[I]");
 }
+
+/// A server shows a session its own statements, and lets it drop no other's.
+#[test]
+fn statements_of_others_are_neither_seen_nor_dropped() {
+    let busy = Busy::start();
+    let mut wire = busy.proxy.wire();
+    for _ in 0..20 {
+        let seen = "SELECT count(*) FROM pg_prepared_statements";
+        assert_eq!(wire.value(seen), "0");
+        wire.run("DISCARD ALL");
+    }
+}
+
+/// What EXECUTE returns is settled when it is parsed, and by the statement that the client means.
+#[test]
+fn an_execute_that_is_itself_prepared_finds_the_clients_name() {
+    let busy = Busy::start();
+    let mut other = busy.proxy.wire();
+    other.exchange(&[parse("q", "SELECT 'another', 2"), sync()]);
+    let mut wire = busy.proxy.wire();
+    wire.exchange(&[parse("q", "SELECT 1 + 2"), sync()]);
+    for mut each in [wire, other] {
+        let expected = match each.value("EXECUTE q") {
+            one if one == "3" => "2 D[3] C[SELECT 1] Z[I]",
+            _ => "2 D[another,2] C[SELECT 1] Z[I]",
+        };
+        for round in 0..5 {
+            let name = format!("e{round}");
+            let told = each.exchange(&[parse(&name, "EXECUTE q"), describe(b'S', &name), sync()]);
+            assert_eq!(told, "1 t T Z[I]");
+            for _ in 0..3 {
+                assert_eq!(each.exchange(&[run(&name, &[]), sync()]), expected);
+            }
+        }
+    }
+}

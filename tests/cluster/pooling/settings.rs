@@ -3,7 +3,7 @@
 use super::traffic::Busy;
 use crate::cluster;
 use crate::support::frames::query;
-use crate::support::{Proxy, block_on, eventually};
+use crate::support::{Proxy, block_on, eventually, http};
 use pgcauseway::rig::Cluster;
 
 #[test]
@@ -159,6 +159,28 @@ fn settings_made_by_functions_stay_with_the_session() {
     }
 }
 
+/// The server shows some names with capitals: `DateStyle`, `IntervalStyle`, `TimeZone`.
+#[test]
+fn a_setting_is_one_however_its_name_is_written() {
+    let busy = Busy::start();
+    let mut wire = busy.proxy.wire();
+    let default = wire.value("SHOW datestyle");
+    for round in 0..5 {
+        wire.run("SET datestyle = 'SQL, DMY'");
+        wire.run("DO $$ BEGIN PERFORM 1; END $$");
+        wire.run("SET DateStyle = 'German'");
+        for _ in 0..10 {
+            let shown = wire.value("SELECT current_setting('datestyle')");
+            assert_eq!(shown, "German, DMY", "round {round}");
+        }
+        wire.run("RESET datestyle");
+        for _ in 0..10 {
+            let shown = wire.value("SELECT current_setting('datestyle')");
+            assert_eq!(shown, default, "round {round}");
+        }
+    }
+}
+
 #[test]
 fn roles_stay_with_their_session() {
     let busy = Busy::start();
@@ -198,4 +220,113 @@ fn a_role_that_standbys_do_not_know_yet_is_no_reason_to_lose_the_session() {
         wire.value("SHOW causeway.last_route")
             .starts_with("standby")
     });
+}
+
+/// A server lets a session keep a role that is revoked meanwhile; another connection cannot be given it.
+#[test]
+fn a_role_that_is_revoked_is_an_error_until_it_is_given_up() {
+    let busy = Busy::start();
+    crate::on_primary(
+        cluster(),
+        "CREATE ROLE revoked_role; GRANT revoked_role TO demo",
+    );
+    block_on(cluster().wait_caught_up()).unwrap();
+    for (give_up, role) in [
+        ("RESET ROLE", "demo"),
+        ("SET ROLE NONE", "demo"),
+        ("DISCARD ALL", "demo"),
+        ("SET ROLE demo", "demo"),
+    ] {
+        crate::on_primary(cluster(), "GRANT revoked_role TO demo");
+        block_on(cluster().wait_caught_up()).unwrap();
+        let mut wire = busy.proxy.wire();
+        wire.run("SET ROLE revoked_role; SET app.kept = 'kept'");
+        crate::on_primary(cluster(), "REVOKE revoked_role FROM demo");
+        block_on(cluster().wait_caught_up()).unwrap();
+        eventually("another connection refuses it", || {
+            wire.ask("SELECT txid_current()") == "E[42501] Z[I]"
+        });
+        for _ in 0..10 {
+            let answer = wire.ask("SELECT current_user");
+            let known = ["D[revoked_role] C[SELECT 1] Z[I]", "E[42501] Z[I]"];
+            assert!(known.contains(&&*answer), "{answer}");
+        }
+        assert_eq!(wire.ask(give_up).split(' ').next_back(), Some("Z[I]"));
+        for _ in 0..10 {
+            assert_eq!(wire.value("SELECT current_user"), role, "{give_up}");
+        }
+        let kept = wire.value("SELECT current_setting('app.kept', true)");
+        assert_eq!(kept, if give_up == "DISCARD ALL" { "" } else { "kept" });
+    }
+    busy.proxy.assert_well();
+}
+
+#[test]
+fn settings_that_are_refused_cost_no_connection() {
+    let proxy = Proxy::start(cluster(), "pool: { size: 1 }\n");
+    crate::on_primary(cluster(), "CREATE ROLE gone_role; GRANT gone_role TO demo");
+    block_on(cluster().wait_caught_up()).unwrap();
+    let process = "/* causeway: consistency=primary */ SELECT pg_backend_pid()";
+    let (mut first, mut second) = (proxy.wire(), proxy.wire());
+    first.run("SET ROLE gone_role");
+    second.run("SET work_mem = '7MB'");
+    let before = second.value(process);
+    crate::on_primary(cluster(), "REVOKE gone_role FROM demo");
+    block_on(cluster().wait_caught_up()).unwrap();
+    for _ in 0..5 {
+        assert_eq!(first.ask(process), "E[42501] Z[I]");
+        assert_eq!(second.value(process), before);
+        assert_eq!(second.value("SHOW work_mem"), "7MB");
+    }
+    first.run("RESET ROLE");
+    assert_eq!(first.value(process), before);
+    assert_eq!(first.value("SHOW work_mem"), "4MB");
+}
+
+#[test]
+fn a_setting_of_the_proxys_own_that_fails_breaks_the_transaction() {
+    let busy = Busy::start();
+    let mut wire = busy.proxy.wire();
+    for begin in ["BEGIN", "BEGIN READ ONLY"] {
+        wire.run(begin);
+        wire.run("SELECT 1");
+        wire.run("SAVEPOINT s");
+        assert_eq!(
+            wire.ask("SET causeway.consistency = 'none'"),
+            "E[22023] Z[E]"
+        );
+        assert_eq!(wire.ask("SELECT 1"), "E[25P02] Z[E]");
+        assert_eq!(
+            wire.ask("SET causeway.consistency = 'primary'"),
+            "E[25P02] Z[E]"
+        );
+        wire.run("ROLLBACK TO s");
+        wire.run("SELECT 1");
+        assert_eq!(wire.ask("SHOW causeway.nothing"), "E[42704] Z[E]");
+        assert_eq!(wire.ask("COMMIT"), "C[ROLLBACK] Z[I]");
+        assert_eq!(
+            wire.ask("SET causeway.consistency = 'none'"),
+            "E[22023] Z[I]"
+        );
+    }
+}
+
+#[test]
+fn a_setting_longer_than_a_message_stays_where_it_was_made() {
+    let busy = Busy::start();
+    let mut wire = busy.proxy.wire();
+    wire.run("SELECT set_config('app.big', repeat('x', 200000), false)");
+    let pinned = || http::status(busy.proxy.http)["pinned"]["sessions"].clone();
+    eventually("it is pinned", || pinned() == 1);
+    for _ in 0..5 {
+        let length = "SELECT length(current_setting('app.big'))";
+        assert_eq!(wire.value(length), "200000");
+        wire.run("SELECT set_config('app.small', 'x', false)");
+    }
+    wire.run("DISCARD ALL");
+    eventually("it is free", || pinned() == 0);
+    assert_eq!(
+        wire.value("SELECT coalesce(current_setting('app.big', true), '')"),
+        ""
+    );
 }

@@ -3,7 +3,7 @@
 
 use super::traffic::Busy;
 use crate::support::frames::{close, parse, query, run, sync};
-use crate::support::summary;
+use crate::support::{eventually, summary};
 
 #[test]
 fn several_statements_in_one_text_are_atomic() {
@@ -118,4 +118,42 @@ fn a_standbys_refusal_stays_unseen() {
     // Under a view it is evaluated more than once a row.
     let written: u32 = wire.value("SELECT count(*) FROM refused").parse().unwrap();
     assert!(written >= 60, "{written}");
+}
+
+/// Where a text begins several transactions, the strictest decides.
+#[test]
+fn a_text_that_goes_on_to_write() {
+    let busy = Busy::start();
+    let mut wire = busy.proxy.wire();
+    wire.run("CREATE TABLE goes_on (n int)");
+    for text in [
+        "BEGIN READ ONLY; SELECT 1; COMMIT; BEGIN; INSERT INTO goes_on VALUES (1); COMMIT",
+        "BEGIN READ ONLY; COMMIT; BEGIN",
+        "BEGIN READ ONLY; SET TRANSACTION READ WRITE",
+        "BEGIN READ ONLY; SET transaction_read_only = off",
+    ] {
+        wire.run(text);
+        wire.run("INSERT INTO goes_on VALUES (1)");
+        wire.ask("COMMIT");
+    }
+    assert_eq!(wire.value("SELECT count(*) FROM goes_on"), "5");
+    eventually("all of it may run on a standby", || {
+        wire.run("BEGIN READ ONLY; SELECT 1; COMMIT; BEGIN READ ONLY; SELECT 2; COMMIT");
+        let route = wire.value("SHOW causeway.last_route");
+        route.starts_with("standby")
+    });
+    let steps = [
+        "BEGIN READ ONLY",
+        "COMMIT",
+        "BEGIN",
+        "INSERT INTO goes_on VALUES (1)",
+        "COMMIT",
+    ];
+    let mut messages: Vec<_> = steps
+        .iter()
+        .flat_map(|sql| [parse("", sql), run("", &[])])
+        .collect();
+    messages.push(sync());
+    let answer = wire.exchange(&messages);
+    assert!(answer.ends_with("C[COMMIT] Z[I]"), "{answer}");
 }

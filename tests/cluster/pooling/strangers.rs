@@ -121,7 +121,7 @@ fn long_values_stay_with_their_session() {
     assert_eq!(wire.value(length), "300000");
     strangers_see_nothing(&proxy, "app.value");
     let _blocker = blocker(&proxy);
-    assert_eq!(wire.value(length), "300000", "on another server connection");
+    assert_eq!(wire.value(length), "300000", "whoever else is served");
 }
 
 #[test]

@@ -182,7 +182,7 @@ fn a_number_is_told_while_the_proxy_lives() {
             http::status(proxy.http())["nodes"][0]["state"] == "up"
         });
         let _: i64 = block_on(cluster.primary().query(ends)).unwrap();
-        let ended = format!("causeway_incarnations_ended_total{{node=\"pg1\"}} {lives}\n");
+        let ended = format!("causeway_probe_failures_total{{node=\"pg1\"}} {lives}\n");
         eventually("it ends", || {
             http::get(proxy.http(), "/metrics")
                 .unwrap()

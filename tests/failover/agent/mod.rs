@@ -5,4 +5,4 @@ mod lease;
 mod rejoin;
 mod stop;
 mod supervise;
-mod support;
+pub(crate) mod support;

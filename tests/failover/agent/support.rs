@@ -1,8 +1,5 @@
 //! A cluster with agents, and how the proxy reaches them.
 
-// The other rooms of this binary use it.
-#![allow(unreachable_pub)]
-
 use std::time::{Duration, Instant};
 
 use pgcauseway::agent::api::{Job, JobState, Source, Status};

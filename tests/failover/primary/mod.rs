@@ -3,13 +3,17 @@
 
 mod clients;
 mod hung;
+mod kept;
 mod killed;
+mod leaving;
 mod lost;
 mod observe;
 mod record;
 mod replication;
 mod resolve;
 mod resume;
+mod slow;
+mod strangers;
 mod switchover;
 
 use std::ops::Range;
@@ -25,6 +29,9 @@ use crate::support::{PROGRAM, Proxy, block_on, connect};
 
 /// Between the writes of one session.
 const PACE: Duration = Duration::from_millis(5);
+
+/// A busy machine is not a failed node: nothing fails here.
+const CALM: &str = "timeout: 4s\nlease: 4s";
 
 /// A cluster with an agent beside each server.
 fn cluster(name: &str) -> Cluster {

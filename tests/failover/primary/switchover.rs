@@ -7,14 +7,11 @@ use nix::unistd::Pid;
 use pgcauseway::verify;
 use tokio::sync::oneshot;
 
-use super::{assert_whole, cluster, leading, named, proxy, rounds, writers};
+use super::{CALM, assert_whole, cluster, leading, named, proxy, rounds, writers};
 use crate::support::http::order;
 use crate::support::need::pgbench;
 use crate::support::status::{another_leads, leader, promotable, settled};
 use crate::support::{Proxy, RUNTIME, block_on, eventually, need, turn};
-
-/// A busy machine is not a failed node: nothing fails here.
-const CALM: &str = "timeout: 4s\nlease: 4s";
 
 /// pgbench's tpcb-like transactions by 16 clients through a proxy.
 struct Pgbench(Child);

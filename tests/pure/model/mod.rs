@@ -125,6 +125,8 @@ pub(crate) struct Monitor {
     connections: [Option<Connection>; NODES],
     /// Gauge and server's life of every incarnation there ever was.
     pub(crate) known: HashMap<Incarnation, (Arc<Gauge>, u64)>,
+    /// How often a life has gone on after a silence.
+    pub(crate) resumed: usize,
 }
 
 impl Monitor {
@@ -135,6 +137,7 @@ impl Monitor {
             weight: 1,
             near: true,
             life: None,
+            silent: None,
             barred: false,
             drained: false,
             previous: Arc::default(),
@@ -146,6 +149,7 @@ impl Monitor {
             },
             connections: Default::default(),
             known: HashMap::new(),
+            resumed: 0,
         }
     }
 
@@ -162,13 +166,18 @@ impl Monitor {
             None => Arc::from([]),
         };
         let next = Incarnation(self.known.len() as u64 + 1);
+        let silent = self.topology.nodes[node].silent.as_ref();
+        let silent = silent.map(|silence| silence.life.incarnation);
+        let server_life = servers.lives[node];
+        let goes_on = silent.filter(|life| self.known[life].1 == server_life);
         let connection = self.connections[node].get_or_insert_with(|| {
-            let gauge = Arc::new(Gauge::default());
-            let server_life = servers.lives[node];
-            self.known.insert(next, (Arc::clone(&gauge), server_life));
+            let incarnation = goes_on.unwrap_or(next);
+            let new = || (Arc::default(), server_life);
+            let (gauge, _) = self.known.entry(incarnation).or_insert_with(new);
+            self.resumed += usize::from(goes_on.is_some());
             Connection {
-                incarnation: next,
-                gauge,
+                incarnation,
+                gauge: Arc::clone(gauge),
                 server_life,
                 replayed: Lsn(0),
                 flight: None,
@@ -219,22 +228,20 @@ impl Monitor {
             }),
         };
         connection.flight = None;
-        self.topology.nodes[node].life = Some(Life {
+        let life = Life {
             incarnation: connection.incarnation,
             role,
             timeline: Timeline(1),
             history: None,
             latest,
             gauge: Arc::clone(&connection.gauge),
-        });
+        };
+        self.topology.nodes[node].live(life);
     }
 
     /// The monitoring connection breaks; the server may live on.
     pub(crate) fn lose(&mut self, node: usize) {
         self.connections[node] = None;
-        let view = &mut self.topology.nodes[node];
-        if let Some(life) = view.life.take() {
-            view.previous = Arc::from([(life.incarnation, life.gauge)]);
-        }
+        self.topology.nodes[node].fall_silent(0);
     }
 }

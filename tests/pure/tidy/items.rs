@@ -50,7 +50,12 @@ fn word(text: &str) -> &str {
 }
 
 /// What makes an item public, within its room or beyond it.
-const PUBLIC: &[&str] = &["pub ", "pub(crate) ", "pub(super) "];
+const PUBLIC: &[&str] = &[
+    "pub ",
+    "pub(crate) ",
+    "pub(super) ",
+    "pub(in crate::client) ",
+];
 
 /// The declarations of a file: the keyword and the name of what is public.
 fn declared<'a>(code: &'a str, public: &'a [&str]) -> Vec<(&'a str, &'a str)> {

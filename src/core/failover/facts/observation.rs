@@ -27,6 +27,8 @@ pub struct Observation {
     pub holding: bool,
     /// The node and epoch of the latest `fence_command` of this process that exited with 0.
     pub fence_command_done: Option<(NodeId, u64)>,
+    /// The node and epoch of this process's latest CHECKPOINT that has ended, well or not.
+    pub checkpoint_ended: Option<(NodeId, u64)>,
     /// When the latest heartbeat was sent.
     pub heartbeat_us: Option<u64>,
 }
@@ -51,6 +53,8 @@ pub struct NodeFacts {
     pub agent: Option<AgentAnswer>,
     /// When a lease was last asked for that may have reached its agent.
     pub renewal_us: Option<u64>,
+    /// When its agent was last asked to let it run without a lease.
+    pub release_us: Option<u64>,
     /// When it was last asked to start as a standby.
     pub start_us: Option<u64>,
     /// The state of a rejoin, by its agent or by `rejoin_command`.
@@ -169,6 +173,8 @@ pub struct AgentAnswer {
     pub epoch: u64,
     /// What its server does.
     pub postmaster: Postmaster,
+    /// It lets its server run as a primary only under a lease.
+    pub governed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

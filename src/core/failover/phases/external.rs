@@ -2,6 +2,7 @@
 //! stopped or repointed.
 
 use super::looking::{adopt, claimant};
+use crate::core::failover::command::Act;
 use crate::core::failover::quorum::SyncState;
 use crate::core::failover::record::Phase;
 use crate::core::failover::step::Step;
@@ -11,6 +12,7 @@ pub(in crate::core::failover) fn follow(step: &mut Step<'_>) {
     step.answer_request(Err(
         "mode is observe: something else promotes here".to_owned()
     ));
+    release_all(step);
     let Some((primary, answer)) = claimant(step) else {
         step.hold();
         return step.say("no node leads on the latest timeline; waiting for whoever promotes");
@@ -30,4 +32,16 @@ pub(in crate::core::failover) fn follow(step: &mut Step<'_>) {
     step.release();
     let name = step.name(primary);
     step.say(format!("{name} leads on timeline {}", answer.timeline));
+}
+
+/// Whoever else promotes knows nothing of leases: no agent is to stop what it has promoted.
+fn release_all(step: &mut Step<'_>) {
+    for node in step.policy.ids() {
+        let Some(agent) = step.agent(node).filter(|agent| agent.governed) else {
+            continue;
+        };
+        step.next.epoch = step.next.epoch.max(agent.epoch);
+        step.next.governed.remove(&node);
+        step.act(Act::ReleaseLease(node));
+    }
 }

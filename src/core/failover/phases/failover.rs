@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::following::follow_all;
 use crate::core::failover::candidate::{Election, elect};
 use crate::core::failover::command::{Act, Event, Stop};
+use crate::core::failover::describe::seconds;
 use crate::core::failover::facts::observation::{Postmaster, ServerAnswer};
 use crate::core::failover::fence;
 use crate::core::failover::policy::Durability;
@@ -167,18 +168,33 @@ pub(in crate::core::failover) fn restore(step: &mut Step<'_>, failed: &FailedPri
         return step.say(format!("{name} serves again"));
     }
     step.say(format!("starting {name} again: nobody can take over"));
+    let mut recovers = false;
     match step.agent(node) {
         Some(agent) if agent.epoch <= step.next.epoch => {
             step.grant(node);
-            if let Postmaster::Stopped { .. } = agent.postmaster {
-                step.act(Act::StartAsPrimary(node));
+            match agent.postmaster {
+                Postmaster::Stopped { .. } => step.act(Act::StartAsPrimary(node)),
+                Postmaster::Primary | Postmaster::Standby => recovers = true,
             }
         }
         _ => {}
     }
-    if step.phase_us() >= step.policy.stop_us {
+    if recovers {
+        // After a crash that takes as long as it takes, and from the beginning if it is cut short.
+        let passed = seconds(step.phase_us());
+        step.say(format!("{name} is starting again, for {passed} so far"));
+    }
+    let gives_up = step.phase_us() >= step.policy.stop_us && !recovers;
+    if gives_up || new_failover(step) {
         begin(step, node, failed.cause);
     }
+}
+
+/// An operator asks for a `FAILOVER` that has not been taken up.
+fn new_failover(step: &mut Step<'_>) -> bool {
+    let before = step.next.request.map(|request| request.id);
+    take_request(step);
+    step.next.accepts_loss() && step.next.request.map(|request| request.id) != before
 }
 
 /// The candidate leads: the record says so, and clients go there.

@@ -5,7 +5,7 @@
 use super::following::{follow_all, settled};
 use super::{failover, quarantine, rejoin, switchover, synchronous};
 use crate::core::failover::candidate::replaceable;
-use crate::core::failover::command::{Act, Event};
+use crate::core::failover::command::Event;
 use crate::core::failover::facts::primary_health::{Health, judge};
 use crate::core::failover::policy::Mode;
 use crate::core::failover::record::{Cause, Phase, RequestKind};
@@ -35,19 +35,23 @@ pub(in crate::core::failover) fn serve(step: &mut Step<'_>) {
                  not dead, and nothing is promoted"
             ));
         }
-        Health::Failed { cause, why } => match step.policy.mode {
-            Mode::Automatic => {
-                failover::begin(step, primary, cause);
-                let doing = std::mem::take(&mut step.why);
-                step.say(format!("{why}: {doing}"));
-            }
-            Mode::Manual | Mode::Observe => {
-                step.hold();
-                step.say(format!(
-                    "{why}; mode is manual, waiting for an operator: FAILOVER"
-                ));
-            }
-        },
+        Health::Failed { cause, why } => {
+            let waits = match step.policy.mode {
+                _ if step.next.paused => {
+                    "failover is paused, waiting for RESUME FAILOVER, or FAILOVER"
+                }
+                Mode::Automatic => {
+                    failover::begin(step, primary, cause);
+                    let doing = std::mem::take(&mut step.why);
+                    return step.say(format!("{why}: {doing}"));
+                }
+                Mode::Manual | Mode::Observe => "mode is manual, waiting for an operator: FAILOVER",
+            };
+            step.hold();
+            // It may come back by itself, and is not to be stopped then.
+            step.renew(primary);
+            step.say(format!("{why}; {waits}"));
+        }
     }
 }
 
@@ -73,6 +77,11 @@ fn take_request(step: &mut Step<'_>, primary: NodeId) -> bool {
         RequestKind::Failover => replaceable(step.view(), primary, request.to)
             .map(|()| failover::begin(step, primary, Cause::Operator)),
         RequestKind::Switchover => switchover::begin(step, primary, request.to),
+        RequestKind::Pause | RequestKind::Resume => {
+            step.next.paused = request.kind == RequestKind::Pause;
+            step.answer_request(Ok(()));
+            return false;
+        }
     };
     match begun {
         Ok(()) => true,
@@ -84,7 +93,6 @@ fn take_request(step: &mut Step<'_>, primary: NodeId) -> bool {
 }
 
 fn well(step: &mut Step<'_>, primary: NodeId) {
-    let (observation, policy) = (step.observation, step.policy);
     let Some(answer) = step.answer(primary) else {
         return;
     };
@@ -96,18 +104,15 @@ fn well(step: &mut Step<'_>, primary: NodeId) {
         step.report(Event::Found { primary, timeline });
     }
     step.release();
-    step.renew(primary);
-    let due_us = policy.timeout_us / 4;
-    let sent = observation.heartbeat_us;
-    if sent.is_none_or(|sent_us| observation.since_us(sent_us) >= due_us) {
-        step.act(Act::Heartbeat(primary));
-    }
+    step.keep(primary);
     let name = step.name(primary);
     step.say(format!("{name} leads on timeline {}", answer.timeline));
     synchronous::maintain(step, primary, answer);
     quarantine::stray_primaries(step, primary, answer);
     quarantine::diverged_standbys(step, primary, answer);
-    quarantine::crashed_standbys(step, primary);
+    if !step.next.paused {
+        quarantine::crashed_standbys(step, primary);
+    }
     follow_all(step, primary);
     rejoin::rejoin_all(step, primary);
     if step.next.phase == Phase::Following && settled(step, primary) {

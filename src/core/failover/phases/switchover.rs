@@ -40,14 +40,56 @@ pub(super) fn begin(
         None => best(step, primary)?,
     };
     step.new_epoch();
-    step.enter(Phase::Draining { to });
-    step.hold();
-    step.renew(primary);
+    step.enter(Phase::Checkpointing { to });
+    step.keep(primary);
+    step.act(Act::Checkpoint(primary));
     let target = step.name(to);
-    step.say(format!(
-        "switching over to {target}: letting transactions end"
-    ));
+    step.say(format!("switching over to {target}: a checkpoint first"));
     Ok(())
+}
+
+/// The primary writes down what it has in memory, so that the clean stop is short: clients wait for that
+/// one, and not for this.
+pub(in crate::core::failover) fn checkpoint(step: &mut Step<'_>, to: NodeId) {
+    let Some(primary) = step.next.primary else {
+        return step.enter(Phase::Looking);
+    };
+    let name = step.name(primary);
+    if let Health::Failed { cause, .. } = judge(step.view(), primary) {
+        return failover::begin(step, primary, cause);
+    }
+    if let Err(why) = able(step, primary, to) {
+        return call_off(step, primary, why);
+    }
+    if is_overtaken(step) {
+        return call_off(step, primary, "another order came".to_owned());
+    }
+    step.release();
+    step.keep(primary);
+    let asked = (primary, step.next.epoch);
+    if step.observation.checkpoint_ended == Some(asked) {
+        step.enter(Phase::Draining { to });
+        step.hold();
+        let target = step.name(to);
+        return step.say(format!(
+            "switching over to {target}: letting transactions end"
+        ));
+    }
+    if step.phase_us() >= step.policy.checkpoint_us {
+        let most = seconds(step.policy.checkpoint_us);
+        let why = format!("{name} has not ended its checkpoint after {most}");
+        return call_off(step, primary, why);
+    }
+    step.act(Act::Checkpoint(primary));
+    let elapsed = step.elapsed(step.policy.checkpoint_us);
+    step.say(format!("waiting for a checkpoint of {name}, {elapsed}"));
+}
+
+/// An operator asks for something else than what is being done.
+fn is_overtaken(step: &Step<'_>) -> bool {
+    let asked = step.next.pending(step.observation.request);
+    let under_way = step.next.request;
+    asked.is_some_and(|asked| under_way.is_none_or(|request| request.id < asked.id))
 }
 
 /// Running transactions may end, within bounds.
@@ -99,6 +141,8 @@ pub(in crate::core::failover) fn stop(step: &mut Step<'_>, to: NodeId) {
     };
     let name = step.name(primary);
     step.hold();
+    // It runs as a primary until it has stopped, however long that takes.
+    step.renew(primary);
     let Some(agent) = step.agent(primary) else {
         step.say(format!(
             "stopping {name} cleanly; its agent does not answer"

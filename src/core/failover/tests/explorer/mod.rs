@@ -109,6 +109,21 @@ fn two_proxies_do_not_quarrel() {
 }
 
 #[test]
+fn agents_that_have_heard_of_no_lease_are_not_relied_on() {
+    let mut setup = only(Setup::asynchronous(), &[Kind::Freeze, Kind::Cut]);
+    setup.fresh = true;
+    safe(&setup);
+}
+
+#[test]
+fn believing_in_leases_that_nobody_gave_is_found_out() {
+    let mut setup = Setup::asynchronous();
+    setup.fresh = true;
+    let sign = "pg1 acknowledged";
+    found_out(setup, Mutant::BelievesInLeases, &[Kind::Cut], sign);
+}
+
+#[test]
 fn a_switchover_may_fail_anywhere() {
     let mut setup = Setup::asynchronous();
     setup.switchover = true;

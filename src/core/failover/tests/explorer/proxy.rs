@@ -34,6 +34,7 @@ pub(super) struct Proxy {
     pub(super) seen: Option<(u64, &'static str, u8)>,
     pub(super) holding: bool,
     pub(super) heartbeat: Option<u8>,
+    pub(super) checkpoint: Option<(NodeId, u64)>,
 }
 
 impl Proxy {
@@ -47,6 +48,7 @@ impl Proxy {
             seen: None,
             holding: false,
             heartbeat: None,
+            checkpoint: None,
         }
     }
 
@@ -97,6 +99,7 @@ impl Proxy {
             open_transactions: 0,
             holding: self.holding,
             fence_command_done: None,
+            checkpoint_ended: self.checkpoint,
             heartbeat_us: self.heartbeat.map(us),
         }
     }
@@ -117,7 +120,8 @@ impl Proxy {
                 }
                 Act::Hold => self.holding = true,
                 Act::Release => self.holding = false,
-                Act::CloseBackends(_) | Act::Report(_) | Act::Checkpoint(_) => {}
+                Act::Checkpoint(node) => self.checkpoint = Some((node, command.epoch)),
+                Act::CloseBackends(_) | Act::Report(_) => {}
                 _ => self.queue.push_back(command),
             }
         }
@@ -129,7 +133,7 @@ impl Proxy {
             return;
         };
         let answered = self.note(&command, world);
-        if !world.run(&command, answered) {
+        if !world.run(&command, answered) && !command.act.may_fail() {
             self.queue.clear();
         }
     }
@@ -167,6 +171,7 @@ fn agent(world: &World, node: usize) -> AgentAnswer {
     AgentAnswer {
         at_us: us(world.now),
         epoch: server.agent_epoch,
+        governed: server.governed,
         postmaster: match server.run {
             Run::Down => Postmaster::Stopped {
                 checkpoint,
@@ -247,6 +252,7 @@ pub(super) fn policy(agents: bool) -> FailoverPolicy {
         lease_us: u64::from(super::world::LEASE) * TICK_US,
         margin_us: 0,
         settle_us: 0,
+        checkpoint_us: 2 * TICK_US,
         drain_us: TICK_US,
         stop_us: 2 * TICK_US,
         routing_lease_us: 0,

@@ -22,6 +22,8 @@ pub(super) struct Setup {
     pub(super) kinds: Vec<Kind>,
     pub(super) writes: u8,
     pub(super) ticks: u8,
+    /// No agent has been given a lease yet: the proxies have just come, or come back.
+    pub(super) fresh: bool,
     /// An operator asks for a switchover at some moment.
     pub(super) switchover: bool,
     pub(super) mutant: Mutant,
@@ -52,6 +54,8 @@ pub(super) enum Mutant {
     ForgetsRules,
     /// Takes a lease for run out before it has.
     CountsLeasesShort,
+    /// Reckons that a lease runs out where none was ever granted.
+    BelievesInLeases,
     /// Promotes with one standby seen, whoever may hold what was acknowledged.
     TrustsAnyone,
 }
@@ -65,6 +69,7 @@ impl Setup {
             kinds: vec![Kind::Crash, Kind::Freeze, Kind::Cut, Kind::Proxy],
             writes: 1,
             ticks: 3,
+            fresh: false,
             switchover: false,
             mutant: Mutant::None,
         }
@@ -108,6 +113,8 @@ pub(super) enum Action {
     /// Another proxy is elected; the first does not know yet.
     Elect(usize),
     AskSwitchover,
+    /// A clean stop, or a crash's recovery, comes to its end.
+    Complete(usize),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -149,6 +156,10 @@ impl State {
         record.primary = Some(NodeId(0));
         record.timeline = Timeline(1);
         record.phase = Phase::Steady;
+        match setup.fresh {
+            true => world.servers[0].governed = false,
+            false => record.governed = [NodeId(0)].into(),
+        }
         if setup.is_quorum() {
             let rule = Some(CommitRule {
                 needed: 1,
@@ -191,6 +202,9 @@ impl State {
             if world.clone().stream(node) && !(node == 2 && self.twins()) {
                 actions.push(Action::Stream(node));
             }
+            if world.is_busy(node) {
+                actions.push(Action::Complete(node));
+            }
             let server = &world.servers[node];
             if server.run == Run::Frozen || server.host != Host::Up {
                 actions.push(Action::Thaw(node));
@@ -216,7 +230,7 @@ impl State {
             if node == 2 && self.twins() {
                 continue;
             }
-            let lives = self.world.lives(node);
+            let lives = self.world.lives(node) || self.world.is_busy(node);
             for kind in &setup.kinds {
                 match kind {
                     Kind::Crash if lives => {
@@ -270,6 +284,7 @@ impl State {
                 | Action::Thaw(_)
                 | Action::Mend
                 | Action::AskSwitchover
+                | Action::Complete(_)
         )
     }
 
@@ -355,6 +370,7 @@ impl State {
                 self.check(setup, before);
             }
             Action::Write(node) => self.world.write(node),
+            Action::Complete(node) => self.world.complete(node),
             // As far as it gets, and acknowledged as soon as it may be.
             Action::Stream(node) => while self.world.stream(node) {},
             Action::Thaw(node) => {
@@ -455,6 +471,12 @@ impl State {
                 for index in 0..state.proxies.len() {
                     state.pump(setup, index);
                 }
+                for node in (0..NODES)
+                    .filter(|node| state.world.is_busy(*node))
+                    .collect::<Vec<_>>()
+                {
+                    state.act(setup, Action::Complete(node));
+                }
                 for node in 0..NODES {
                     while state.world.clone().stream(node) {
                         state.act(setup, Action::Stream(node));
@@ -547,6 +569,9 @@ fn mutate(
                     };
                 }
             }
+        }
+        Mutant::BelievesInLeases => {
+            planned.next.governed.insert(NodeId(0));
         }
         Mutant::ForgetsRules => planned.next.sync.settle(),
         Mutant::TrustsAnyone => {

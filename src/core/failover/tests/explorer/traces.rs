@@ -6,12 +6,16 @@ use super::state::{Action, Setup, State};
 use super::world::NODES;
 
 use Action::{
-    AskSwitchover, CrashHost, CutFromProxies, Freeze, FreezeHost, Isolate, Kill, Mend,
+    AskSwitchover, Complete, CrashHost, CutFromProxies, Freeze, FreezeHost, Isolate, Kill, Mend,
     RestartProxy, Thaw, Think, Tick, Write,
 };
 
 /// Plays a script; after each group of actions the proxy plans and runs commands until it only waits.
 fn play(setup: &Setup, script: &[&[Action]]) -> String {
+    play_at(setup, false, script)
+}
+
+fn play_at(setup: &Setup, slow: bool, script: &[&[Action]]) -> String {
     let mut state = State::new(setup);
     let mut text = String::new();
     for group in script {
@@ -19,27 +23,38 @@ fn play(setup: &Setup, script: &[&[Action]]) -> String {
             state.act(setup, *action);
             text += &state.tell(*action);
         }
-        settle(setup, &mut state, &mut text);
+        settle(setup, slow, &mut state, &mut text);
     }
     assert_eq!(state.world.broken, None, "{text}");
     text
 }
 
-fn settle(setup: &Setup, state: &mut State, text: &mut String) {
+/// A clean stop, or a recovery, ends as soon as it has begun, unless it is `slow`.
+fn settle(setup: &Setup, slow: bool, state: &mut State, text: &mut String) {
+    let mut asked = Vec::new();
     for _ in 0..20 {
         let before = (state.record.clone(), state.told.why.clone());
         state.act(setup, Think(0));
         let told = state.tell(Think(0));
         let news = (&state.record, &state.told.why) != (&before.0, &before.1);
         let busy = !state.proxies[0].queue.is_empty();
-        if news || busy {
+        // An errand is asked for until its end is seen.
+        let again = !news && state.told.commands == asked;
+        asked.clone_from(&state.told.commands);
+        if news || busy && !again {
             *text += &told;
         }
         while !state.proxies[0].queue.is_empty() {
             state.act(setup, Action::Run(0));
         }
         (0..NODES).for_each(|node| state.act(setup, Action::Stream(node)));
-        if !news && !busy {
+        let busy_server = (0..NODES).find(|node| state.world.is_busy(*node) && !slow);
+        if let Some(node) = busy_server {
+            state.act(setup, Complete(node));
+            *text += &state.tell(Complete(node));
+            continue;
+        }
+        if !news && (!busy || again) {
             return;
         }
     }
@@ -182,6 +197,47 @@ fn a_switchover() {
     agrees(
         "switchover.txt",
         include_str!("traces/switchover.txt"),
+        &text,
+    );
+}
+
+#[test]
+fn a_switchover_whose_clean_stop_outlasts_the_lease() {
+    let mut setup = Setup::quorum(true);
+    setup.switchover = true;
+    setup.policy.stop_us *= 4;
+    let script: [&[Action]; 8] = [
+        &[Write(0)],
+        &[AskSwitchover],
+        &[Tick],
+        &[Tick],
+        &[Tick],
+        &[Tick],
+        &[Complete(0)],
+        &[Write(1)],
+    ];
+    let text = play_at(&setup, true, &script);
+    agrees("slow-stop.txt", include_str!("traces/slow-stop.txt"), &text);
+}
+
+#[test]
+fn a_recovery_that_outlasts_the_lease() {
+    let setup = Setup::quorum(true);
+    let script: [&[Action]; 9] = [
+        &[Write(0)],
+        &[CrashHost(1), CrashHost(2)],
+        &[Kill(0)],
+        &[Tick],
+        &[Tick],
+        &[Tick],
+        &[Tick],
+        &[Complete(0)],
+        &[Thaw(1), Thaw(2)],
+    ];
+    let text = play_at(&setup, true, &script);
+    agrees(
+        "slow-recovery.txt",
+        include_str!("traces/slow-recovery.txt"),
         &text,
     );
 }

@@ -20,6 +20,10 @@ pub(super) enum Run {
     Up,
     /// SIGSTOP of the server; its agent lives.
     Frozen,
+    /// A clean stop that has begun: no client is served, standbys still receive.
+    Stopping,
+    /// A start that has begun: it recovers from a crash.
+    Starting,
     Down,
 }
 
@@ -54,6 +58,8 @@ pub(super) struct Server {
     pub(super) rule: Option<CommitRule>,
     /// The tick at which the agent stops a primary.
     pub(super) lease_until: u8,
+    /// And whether it does.
+    pub(super) governed: bool,
     pub(super) agent_epoch: u64,
     pub(super) control_epoch: u64,
     pub(super) checkpoint: Option<usize>,
@@ -91,6 +97,7 @@ impl World {
             heard: 0,
             rule: None,
             lease_until: LEASE,
+            governed: index == 0,
             agent_epoch: 0,
             control_epoch: 0,
             checkpoint: None,
@@ -130,7 +137,9 @@ impl World {
     }
 
     fn linked(&self, standby: usize, from: usize) -> bool {
-        self.lives(standby) && self.lives(from) && !self.peers_cut(standby, from)
+        let server = &self.servers[from];
+        let sends = server.host == Host::Up && matches!(server.run, Run::Up | Run::Stopping);
+        self.lives(standby) && sends && !self.peers_cut(standby, from)
     }
 
     /// A primary writes; with no rule it acknowledges at once.
@@ -255,7 +264,7 @@ impl World {
     pub(super) fn enforce(&mut self) {
         let (agents, now) = (self.agents, self.now);
         for server in &mut self.servers {
-            let due = server.primary && server.lease_until <= now;
+            let due = server.primary && server.governed && server.lease_until <= now;
             if agents && due && server.host == Host::Up && server.run != Run::Down {
                 server.run = Run::Down;
                 server.checkpoint = None;
@@ -279,11 +288,12 @@ impl World {
             Act::Promote(node) => self.promote(usize::from(node.0), epoch),
             Act::Stop { node, how } => self.stop(usize::from(node.0), *how, epoch),
             Act::RenewLease(node) => self.agent(*node, epoch, |server| {
+                server.governed = true;
                 server.lease_until = server.lease_until.max(answered + LEASE);
             }),
             Act::StartAsPrimary(node) => self.agent(*node, epoch, |server| {
                 if server.run == Run::Down {
-                    server.run = Run::Up;
+                    server.run = Run::Starting;
                 }
             }),
             Act::StartAsStandby { node, primary } => self.agent(*node, epoch, |server| {
@@ -368,20 +378,39 @@ impl World {
             return true;
         }
         if how == Stop::Fast {
-            if server.run == Run::Frozen {
-                return false;
+            // It ends when it does, and is told what is under way already.
+            match server.run {
+                Run::Frozen => return false,
+                Run::Up => self.servers[index].run = Run::Stopping,
+                _ => {}
             }
-            let place = server.wal.len();
-            self.servers[index].wal.push(Entry::Shutdown(self.reigns));
-            for standby in 0..NODES {
-                if self.servers[standby].receiver == Some(index) {
-                    while self.servers[standby].wal.len() <= place && self.stream(standby) {}
-                }
-            }
-            self.servers[index].checkpoint = Some(place);
+            return true;
         }
         self.servers[index].run = Run::Down;
         true
+    }
+
+    /// What takes its time is done: a clean stop, or a crash's recovery.
+    pub(super) fn complete(&mut self, index: usize) {
+        if self.servers[index].run == Run::Starting {
+            self.servers[index].run = Run::Up;
+            return;
+        }
+        let place = self.servers[index].wal.len();
+        self.servers[index].wal.push(Entry::Shutdown(self.reigns));
+        for standby in 0..NODES {
+            if self.servers[standby].receiver == Some(index) {
+                while self.servers[standby].wal.len() <= place && self.stream(standby) {}
+            }
+        }
+        self.servers[index].checkpoint = Some(place);
+        self.servers[index].run = Run::Down;
+    }
+
+    /// Whether something takes its time there.
+    pub(super) fn is_busy(&self, node: usize) -> bool {
+        let server = &self.servers[node];
+        server.host == Host::Up && matches!(server.run, Run::Stopping | Run::Starting)
     }
 
     fn rejoin(&mut self, node: NodeId, primary: NodeId, epoch: u64) -> bool {

@@ -7,7 +7,7 @@ use ahash::RandomState;
 
 use crate::backend::prepared::{Prepared, Shape};
 use crate::core::exchange::Effects;
-use crate::core::statement::{Statement, Step, WriteReason};
+use crate::core::statement::{Effect, Statement, Step, WriteReason};
 
 /// A session may not name more statements than this.
 pub(in crate::client) const MAX_NAMES: usize = 100_000;
@@ -17,15 +17,17 @@ pub(in crate::client) const MAX_NAMES: usize = 100_000;
 pub(in crate::client) struct Names {
     /// Portals whose statements have effects; few have.
     portals: HashMap<Box<[u8]>, Arc<[Step]>, RandomState>,
-    /// Portals were bound in messages that are not confirmed yet.
-    portals_unconfirmed: bool,
-    /// A portal may be another than is known here, since its Bind may have been skipped.
-    portals_unknown: bool,
+    /// Portals that were bound in messages that are not confirmed yet.
+    portals_unconfirmed: HashSet<Box<[u8]>, RandomState>,
+    /// Portals that may be others than is known here, since their Bind may have been skipped.
+    portals_unknown: HashSet<Box<[u8]>, RandomState>,
     /// The texts of the named statements, in bytes.
     texts: usize,
     /// Names and what stands beside them, in bytes.
     beside: usize,
     named: HashMap<Box<[u8]>, Named, RandomState>,
+    /// What executing an SQL-prepared statement does, by name.
+    in_sql: HashMap<Box<[u8]>, Arc<[Effect]>, RandomState>,
     /// The unnamed statement.
     unnamed: Option<Arc<Prepared>>,
     /// What the client has asked for and is not confirmed yet, in order.
@@ -47,10 +49,31 @@ enum Change {
     Unnamed(Option<Arc<Prepared>>),
     /// A Parse of this name, which was taken.
     InVain(Box<[u8]>),
-    /// A Parse under this name.
-    Parsed(Box<[u8]>),
+    /// A Parse under this name, and what it meant before, if a statement in front of it drops that.
+    Parsed(Box<[u8]>, Option<Named>),
     /// A Close of this name, and what it meant.
     Closed(Box<[u8]>, Option<Named>),
+}
+
+/// What remembering an effect takes, in bytes.
+fn bytes_of(effect: &Effect) -> usize {
+    size_of::<Effect>()
+        + match effect {
+            Effect::Set { name, sql, .. } => name.len() + sql.as_ref().map_or(0, |sql| sql.len()),
+            Effect::Opaque(opaque) => opaque.names.iter().map(|name| name.len()).sum(),
+            _ => 0,
+        }
+}
+
+/// What a portal takes, in bytes.
+pub(in crate::client) fn portal_bytes(name: &[u8], effects: &[Step]) -> usize {
+    let each = effects.iter().map(|step| bytes_of(&step.effect));
+    Names::BESIDE + name.len() + each.sum::<usize>()
+}
+
+/// What a statement that was prepared as SQL takes, in bytes.
+fn sql_bytes(name: &[u8], effects: &[Effect]) -> usize {
+    Names::BESIDE + name.len() + effects.iter().map(bytes_of).sum::<usize>()
 }
 
 impl Names {
@@ -104,29 +127,35 @@ impl Names {
     }
 
     /// A portal is bound to a statement with these effects.
-    pub(in crate::client) fn bound(
-        &mut self,
-        portal: &[u8],
-        effects: &[Step],
-        shared: &Arc<[Step]>,
-    ) {
+    pub(in crate::client) fn bound(&mut self, portal: &[u8], effects: Arc<[Step]>) {
+        if !self.portals_unknown.is_empty() {
+            self.portals_unknown.remove(portal);
+        }
         if effects.is_empty() {
-            if !self.portals.is_empty() && self.portals.remove(portal).is_some() {
-                self.beside -= Self::BESIDE + portal.len();
-                self.portals_unconfirmed = true;
+            if !self.portals.is_empty()
+                && let Some(before) = self.portals.remove(portal)
+            {
+                self.beside -= portal_bytes(portal, &before);
+                self.is_unconfirmed(portal);
             }
         } else {
-            let before = self.portals.insert(portal.into(), Arc::clone(shared));
-            if before.is_none() {
-                self.beside += Self::BESIDE + portal.len();
+            self.beside += portal_bytes(portal, &effects);
+            if let Some(before) = self.portals.insert(portal.into(), effects) {
+                self.beside -= portal_bytes(portal, &before);
             }
-            self.portals_unconfirmed = true;
+            self.is_unconfirmed(portal);
+        }
+    }
+
+    fn is_unconfirmed(&mut self, portal: &[u8]) {
+        if !self.portals_unconfirmed.contains(portal) {
+            self.portals_unconfirmed.insert(portal.into());
         }
     }
 
     /// What executing a portal does to the session.
     pub(in crate::client) fn portal(&self, portal: &[u8]) -> Effects {
-        if self.portals_unknown {
+        if !self.portals_unknown.is_empty() && self.portals_unknown.contains(portal) {
             return Some(Arc::clone(&Statement::unseen(WriteReason::Command).effects));
         }
         if self.portals.is_empty() {
@@ -135,15 +164,23 @@ impl Names {
         self.portals.get(portal).cloned()
     }
 
+    /// What was bound so far was accepted, or has failed.
+    pub(in crate::client) fn ready(&mut self) {
+        if !self.portals_unconfirmed.is_empty() {
+            self.portals_unconfirmed.clear();
+        }
+    }
+
     /// Portals end with the transaction.
     pub(in crate::client) fn transaction_ended(&mut self) {
         if !self.portals.is_empty() {
-            let names = self.portals.keys().map(|name| Self::BESIDE + name.len());
-            self.beside -= names.sum::<usize>();
+            let each = self.portals.iter().map(|(name, of)| portal_bytes(name, of));
+            self.beside -= each.sum::<usize>();
             self.portals.clear();
         }
-        self.portals_unconfirmed = false;
-        self.portals_unknown = false;
+        if !self.portals_unknown.is_empty() {
+            self.portals_unknown.clear();
+        }
     }
 
     /// Whether the session has named nothing.
@@ -151,11 +188,26 @@ impl Names {
         self.named.is_empty()
     }
 
-    /// All names, each with its statement.
+    /// All names that the server has confirmed, each with its statement.
     pub(in crate::client) fn all(&self) -> impl Iterator<Item = (&[u8], &Arc<Prepared>)> {
-        self.named
-            .iter()
-            .map(|(name, named)| (&**name, &named.prepared))
+        let parsing = self.unconfirmed.iter().filter_map(|change| match change {
+            Change::Parsed(name, _) => Some(name),
+            _ => None,
+        });
+        let parsing: Vec<_> = parsing.collect();
+        let named = self.named.iter();
+        let confirmed = named.filter(move |(name, _)| !parsing.contains(name));
+        confirmed.map(|(name, named)| (&**name, &named.prepared))
+    }
+
+    /// What was closed, or parsed anew, by messages that the server has not come to yet.
+    fn before(&self) -> impl Iterator<Item = (&Box<[u8]>, &Named)> {
+        self.unconfirmed.iter().filter_map(|change| match change {
+            Change::Closed(name, Some(before)) | Change::Parsed(name, Some(before)) => {
+                Some((name, before))
+            }
+            _ => None,
+        })
     }
 
     /// The client parses a statement; if the server refuses, the name is taken back.
@@ -168,8 +220,10 @@ impl Names {
                 prepared,
                 shape: None,
             };
+            let before = self.remove(name);
             self.insert(name.into(), named);
-            self.unconfirmed.push_back(Change::Parsed(name.into()));
+            self.unconfirmed
+                .push_back(Change::Parsed(name.into(), before));
         }
     }
 
@@ -190,13 +244,17 @@ impl Names {
 
     /// An error: what was not confirmed never happened.
     pub(in crate::client) fn failed(&mut self) {
-        self.portals_unknown |= std::mem::take(&mut self.portals_unconfirmed);
+        self.portals_unknown
+            .extend(self.portals_unconfirmed.drain());
         while let Some(change) = self.unconfirmed.pop_back() {
             match change {
-                Change::Parsed(name) => drop(self.remove(&name)),
-                Change::Closed(name, Some(named)) => {
-                    self.insert(name, named);
+                Change::Parsed(name, before) => {
+                    self.remove(&name);
+                    if let Some(before) = before {
+                        self.insert(name, before);
+                    }
                 }
+                Change::Closed(name, Some(named)) => self.insert(name, named),
                 Change::Unnamed(before) => self.unnamed = before,
                 Change::Closed(_, None) | Change::InVain(_) => {}
             }
@@ -214,9 +272,36 @@ impl Names {
         }
     }
 
+    /// `PREPARE name` in SQL.
+    pub(in crate::client) fn prepared(&mut self, name: &str, effects: &Arc<[Effect]>) {
+        self.forget_executed(name.as_bytes());
+        if self.in_sql.len() < MAX_NAMES {
+            self.beside += sql_bytes(name.as_bytes(), effects);
+            self.in_sql
+                .insert(name.as_bytes().into(), Arc::clone(effects));
+        }
+    }
+
+    /// What `EXECUTE name` does, if that is known.
+    pub(in crate::client) fn executed(&self, name: &str) -> Option<Arc<[Effect]>> {
+        if let Some(effects) = self.in_sql.get(name.as_bytes()) {
+            return Some(Arc::clone(effects));
+        }
+        let statement = self.named.get(name.as_bytes())?.prepared.statement();
+        let effects = statement.effects.iter().map(|step| step.effect.clone());
+        Some(effects.collect())
+    }
+
     /// `DEALLOCATE name`. True when the name was known.
     pub(in crate::client) fn close(&mut self, name: &[u8]) -> bool {
+        self.forget_executed(name);
         self.remove(name).is_some()
+    }
+
+    fn forget_executed(&mut self, name: &[u8]) {
+        if let Some(effects) = self.in_sql.remove(name) {
+            self.beside -= sql_bytes(name, &effects);
+        }
     }
 
     fn remove(&mut self, name: &[u8]) -> Option<Named> {
@@ -239,15 +324,21 @@ impl Names {
             .unconfirmed
             .iter()
             .filter_map(|change| match change {
-                Change::Parsed(name) => Some(name.clone()),
+                Change::Parsed(name, _) => Some(name.clone()),
                 _ => None,
             })
             .collect();
+        self.in_sql.clear();
+        for change in &mut self.unconfirmed {
+            if let Change::Parsed(_, before) | Change::Closed(_, before) = change {
+                *before = None;
+            }
+        }
         self.named.retain(|name, _| later.contains(name));
         let bodies = self.named.values().map(|named| named.prepared.body().len());
         self.texts = bodies.sum();
         let names = self.named.keys().map(|name| Self::BESIDE + name.len());
-        let portals = self.portals.keys().map(|name| Self::BESIDE + name.len());
+        let portals = self.portals.iter().map(|(name, of)| portal_bytes(name, of));
         self.beside = names.chain(portals).sum();
         if !self
             .unconfirmed
@@ -260,10 +351,9 @@ impl Names {
 
     /// The client's name of a statement, by its number.
     pub(in crate::client) fn name_of(&self, id: u64) -> Option<&[u8]> {
-        let found = self
-            .named
-            .iter()
-            .find(|(_, named)| named.prepared.id() == id);
+        let is = |named: &Named| named.prepared.id() == id;
+        let mut all = self.named.iter().chain(self.before());
+        let found = all.find(|(_, named)| is(named));
         found.map(|(name, _)| &**name)
     }
 

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::client::accept::cancels::Slot;
-use crate::client::attachment::routing::Places;
+use super::routing::Places;
+use crate::client::cancels::Slot;
+use crate::client::connection::batch::Batch;
 use crate::client::relay::LookAfter;
 use crate::client::worker::{Database, Worker};
-use crate::core::statement::Renew;
+use crate::core::statement::{Effect, Renew};
 use crate::shared::registry::Entry;
 
-/// See above.
+/// One for each session.
 #[derive(Debug)]
 pub(in crate::client) struct Context {
     pub(in crate::client) worker: Arc<Worker>,
@@ -21,7 +22,6 @@ pub(in crate::client) struct Context {
     pub(in crate::client) slot: Arc<Slot>,
     pub(in crate::client) entry: Entry,
     pub(in crate::client) places: Places,
-
     pub(in crate::client) look_after: LookAfter,
     /// Resolves when idle sessions are to end.
     pub(in crate::client) draining: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -33,13 +33,25 @@ impl Context {
         names.get(usize::from(node)).cloned().unwrap_or_default()
     }
 
+    /// Databases that are to be dropped, renamed or copied may have nobody connected to them.
+    pub(in crate::client) fn renew_before(&self, batch: &Batch) {
+        if batch.has_no_effects() {
+            return;
+        }
+        for effect in batch.effects() {
+            if let Effect::Renew(renew @ Renew::Close(_)) = effect {
+                self.renew(renew);
+            }
+        }
+    }
+
     /// What sessions that begin later find has changed: connections of before are not given to them.
     pub(in crate::client) fn renew(&self, renew: &Renew) {
         let common = &self.worker.common;
         match renew {
-            Renew::Role(user) => common.pools.renew(None, user.as_deref()),
+            Renew::Role(user) => common.pools.renew(None, None, user.as_deref()),
             Renew::Database(database) | Renew::Close(database) => {
-                common.pools.renew(Some(database), None)
+                common.pools.renew(None, Some(database), None)
             }
         }
         common.forget_greetings();

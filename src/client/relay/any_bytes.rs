@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::batch::{Batch, End, Gathered, Gatherer};
+use super::render::{Rendered, render};
 use crate::backend::prepared::Registry;
 use crate::backend::server::Conversation;
-use crate::client::relay::render::{Rendered, render};
-use crate::client::session::names::Names;
+use crate::client::connection::batch::{Batch, End, Gathered};
+use crate::client::connection::gatherer::Gatherer;
+use crate::client::state::names::Names;
 use crate::client::worker::Database;
 use crate::shared::memory::{MemoryBudget, Share};
-use crate::sql::Catalog;
+use crate::sql::{Catalog, Lexical};
 use crate::wire::frame::{self, Piece, Walker};
 
 /// A client whose bytes come in parts of at most this many.
@@ -21,7 +22,7 @@ struct Client {
     names: Names,
     talk: Conversation,
     share: Share,
-    standard_strings: bool,
+    lexical: Lexical,
     /// The tags of all messages that were taken.
     seen: Vec<u8>,
     streamed: bool,
@@ -58,7 +59,7 @@ impl Client {
             ),
             names: Names::default(),
             talk: Conversation::default(),
-            standard_strings,
+            lexical: standard_strings.into(),
             seen: Vec::new(),
             streamed: false,
         }
@@ -76,7 +77,7 @@ impl Client {
                 let gatherer = Gatherer {
                     names: &mut self.names,
                     database: &self.database,
-                    standard_strings: self.standard_strings,
+                    lexical: self.lexical,
                     meaning: 0,
                     share: &mut self.share,
                 };

@@ -3,51 +3,32 @@
 //!
 //! Changed by what servers answer, statement by statement; asked by whoever places or prepares.
 
+pub(super) mod aftermath;
+mod asked;
+pub(super) mod last_route;
+pub(super) mod lost;
+pub(super) mod names;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::names::Names;
+use self::aftermath::{Aftermath, Doubt};
+use self::last_route::LastRoute;
+use self::lost::Aborted;
+use self::names::Names;
 use crate::backend::server::Conversation;
-use crate::backend::settings::{ROLE, Settings};
+use crate::backend::settings::Settings;
 use crate::core::exchange::{Finished, TransactionStatus};
-use crate::core::residue::{Pins, Residue};
+use crate::core::mutant::{Rule, holds};
+use crate::core::residue::Pins;
 use crate::core::session::{Level, Seen};
-use crate::core::statement::{Effect, PinReason, Renew};
+use crate::core::statement::{Effect, PinReason};
 use crate::core::transaction::{Change, Transaction};
-
-use crate::client::attachment::routing::LastRoute;
+use crate::sql::Lexical;
 
 const APPLICATION_NAME: &str = "application_name";
 const IDLE_TIMEOUT: &str = "idle_session_timeout";
-
-/// What ran that cannot be told: the server is asked before the connection serves anybody else.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Doubt {
-    /// Custom settings that may have been made.
-    names: BTreeSet<Box<str>>,
-    /// A name may have been made up.
-    any_name: bool,
-}
-
-/// What statements have brought about beyond the session's own state, since it was last dealt with.
-#[derive(Debug, Default)]
-pub(in crate::client) struct Aftermath {
-    /// The settings differ from what the connection is known to have.
-    pub(in crate::client) settings_changed: bool,
-    /// Definitions changed, for everybody.
-    pub(in crate::client) ddl: bool,
-    /// Nobody knows what the connection has: everything is reset before it is used again.
-    pub(in crate::client) scrub: bool,
-    /// A number was drawn from a sequence.
-    pub(in crate::client) drew: bool,
-    /// The connection's sequence numbers are gone.
-    pub(in crate::client) discarded_numbers: bool,
-    /// The server has gone back to its own default of the application's name.
-    pub(in crate::client) renamed: bool,
-    /// Idle connections of before are to be renewed.
-    pub(in crate::client) renew: Vec<Renew>,
-}
 
 /// A session's own state.
 #[derive(Debug)]
@@ -70,14 +51,15 @@ pub(in crate::client) struct State {
     touched: BTreeSet<Box<str>>,
     /// Reported by the server in the unit under way, and not yet explained.
     reported: BTreeSet<Box<str>>,
-    /// `standard_conforming_strings` is on, as far as anybody knows.
-    standard_strings: bool,
+    /// How its texts are read, as far as anybody knows.
+    lexical: Lexical,
     pins: Pins,
     /// Pins came or went in the open transaction: a ROLLBACK may take that back.
     pins_pending: bool,
     doubt: Option<Doubt>,
     /// Worth a question although nothing unknown ran: a pin may have ended.
     may_be_free: bool,
+    borne_silence: Option<Duration>,
     default_level: Level,
     chosen_level: Option<Level>,
     pub(in crate::client) after: Aftermath,
@@ -88,34 +70,12 @@ pub(in crate::client) struct State {
     committed: Vec<Change>,
 }
 
-/// Whether the session stands in a transaction that no server knows any more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::client) enum Aborted {
-    /// It does not.
-    #[default]
-    No,
-    /// It does, and has not been told: its client said nothing since.
-    Untold,
-    /// It does, and was told.
-    Told,
-}
-
-impl Aborted {
-    /// What the client is told of its transaction while it holds no server.
-    pub(in crate::client) fn status(self) -> TransactionStatus {
-        match self {
-            Self::No => TransactionStatus::Idle,
-            Self::Untold | Self::Told => TransactionStatus::Failed,
-        }
-    }
-}
-
 impl State {
     /// A session at login. `own_meaning` is not zero and nobody else's.
     pub(in crate::client) fn new(
         default_level: Level,
         own_meaning: u64,
-        standard_strings: bool,
+        lexical: Lexical,
         application_name: Option<String>,
     ) -> Self {
         let mut settings = Settings::default();
@@ -132,11 +92,12 @@ impl State {
             custom: BTreeSet::new(),
             touched: BTreeSet::new(),
             reported: BTreeSet::new(),
-            standard_strings,
+            lexical,
             pins: Pins::default(),
             pins_pending: false,
             doubt: None,
             may_be_free: false,
+            borne_silence: None,
             default_level,
             chosen_level: None,
             after: Aftermath::default(),
@@ -151,6 +112,26 @@ impl State {
     /// Settings to be found on the session's server connection, outside of a transaction.
     pub(in crate::client) fn settings(&self) -> &Arc<Settings> {
         &self.settings
+    }
+
+    /// The settings without those that a batch with these effects gives up or makes anew; none if it does
+    /// so with none.
+    pub(in crate::client) fn settings_beside<'a>(
+        &self,
+        effects: impl Iterator<Item = &'a Effect>,
+    ) -> Option<Arc<Settings>> {
+        let mut settings = Settings::clone(&self.settings);
+        for effect in effects {
+            match effect {
+                Effect::Set {
+                    name, local: false, ..
+                } => settings.reset(name),
+                Effect::ResetAll => settings.reset_all(),
+                Effect::DiscardAll => settings = Settings::default(),
+                _ => {}
+            }
+        }
+        (settings != *self.settings).then(|| Arc::new(settings))
     }
 
     /// The consistency level in force.
@@ -174,16 +155,23 @@ impl State {
         }
     }
 
-    /// Whether a backslash in a plain literal is a backslash.
-    pub(in crate::client) fn standard_strings(&self) -> bool {
-        self.standard_strings
+    /// How the session's texts are read.
+    pub(in crate::client) fn lexical(&self) -> Lexical {
+        self.lexical
     }
 
     /// What a text means beside what it says: see [`Settings::meaning`].
     pub(in crate::client) fn meaning(&self) -> u64 {
-        if self.pins.contains(PinReason::TemporaryObject) {
-            return self.own_meaning;
+        if !holds(Rule::SettingsGiveMeaning) {
+            return 0;
         }
+        if self.pins.contains(PinReason::TemporaryObject) {
+            return self.own_meaning ^ self.settings_meaning();
+        }
+        self.settings_meaning()
+    }
+
+    fn settings_meaning(&self) -> u64 {
         if self.transaction.changes().next().is_none() {
             return self.meaning;
         }
@@ -232,6 +220,16 @@ impl State {
     /// Whether nothing has happened that anybody must be asked about, or told.
     pub(in crate::client) fn is_settled(&self) -> bool {
         self.doubt.is_none() && !self.may_be_free
+    }
+
+    /// What the session is pinned for may have ended without its doing: worth a question.
+    pub(in crate::client) fn may_be_free(&mut self) {
+        self.may_be_free = true;
+    }
+
+    /// After how much silence the held server ends the session, as it said when it was last asked.
+    pub(in crate::client) fn borne_silence(&self) -> Option<Duration> {
+        self.borne_silence
     }
 
     /// A statement with effects has completed, with `tag`, or was given up.
@@ -284,7 +282,19 @@ impl State {
                 self.pins_pending = true;
             }
             Effect::Unpin(reason) => self.unpin(*reason),
-            Effect::Opaque(opaque) => self.doubt(&opaque.names, opaque.any_name),
+            Effect::Opaque(_) if !holds(Rule::OpaqueIsAsked) => {}
+            Effect::Opaque(opaque) => self.doubt_of(opaque),
+            Effect::Prepare { name, effects } => self.names.prepared(name, effects),
+            // EXPLAIN may not have run it.
+            Effect::Execute(_) if tag.starts_with(b"EXPLAIN") => self.attempted(effect, talk),
+            Effect::Execute(name) => match self.names.executed(name) {
+                Some(effects) => {
+                    effects
+                        .iter()
+                        .for_each(|effect| self.completed(effect, tag, talk));
+                }
+                None => self.doubt(&[], true),
+            },
             Effect::DrawsNumber => self.after.drew = true,
             Effect::Renew(renew) => self.after.renew.push(renew.clone()),
             Effect::Ddl => self.after.ddl = true,
@@ -294,8 +304,11 @@ impl State {
             }
             Effect::AsksNumber
             | Effect::NamesStatements
+            | Effect::Declare
+            | Effect::PrimaryOnly
             | Effect::DiscardPlans
             | Effect::Notify
+            | Effect::Terminates
             | Effect::Listen(_)
             | Effect::Unlisten(_)
             | Effect::SetOwn { .. }
@@ -306,9 +319,18 @@ impl State {
     /// A statement began and did not complete: what no ROLLBACK takes back may have happened.
     fn attempted(&mut self, effect: &Effect, talk: &mut Conversation) {
         match effect {
+            _ if !holds(Rule::LocksOutliveErrors) => {}
             Effect::Pin(PinReason::Library | PinReason::Seed) => self.completed(effect, b"", talk),
             Effect::Pin(_) | Effect::DiscardAll => self.doubt(&[], false),
-            Effect::Opaque(opaque) => self.doubt(&opaque.names, opaque.any_name),
+            Effect::Opaque(opaque) => self.doubt_of(opaque),
+            Effect::Execute(name) => match self.names.executed(name) {
+                Some(effects) => {
+                    effects
+                        .iter()
+                        .for_each(|effect| self.attempted(effect, talk));
+                }
+                None => self.doubt(&[], false),
+            },
             Effect::DrawsNumber => self.after.drew = true,
             Effect::Unpin(_) => self.may_be_free |= !self.pins.is_empty(),
             _ => {}
@@ -354,15 +376,14 @@ impl State {
 
     /// ParameterStatus: the server shows this from now on.
     pub(in crate::client) fn reported(&mut self, name: &str, value: &str) {
-        if name == "standard_conforming_strings" {
-            self.standard_strings = value == "on";
-        }
+        self.lexical.reported(name, value);
         self.reported.insert(name.to_ascii_lowercase().into());
     }
 
     /// ReadyForQuery.
     pub(in crate::client) fn ready(&mut self, status: TransactionStatus, talk: &Conversation) {
         let idle = status == TransactionStatus::Idle;
+        self.names.ready();
         if idle {
             self.names.transaction_ended();
         }
@@ -444,7 +465,9 @@ impl State {
 
     fn discarded(&mut self, talk: &mut Conversation) {
         self.touch_all();
-        self.settings = Arc::default();
+        if holds(Rule::DiscardEndsSettings) {
+            self.settings = Arc::default();
+        }
         self.restore_application_name();
         self.meaning = 0;
         self.chosen_level = None;
@@ -469,13 +492,16 @@ impl State {
                 talk.exposed.remove(name.as_bytes());
             }
             // What other sessions had prepared on this connection was struck out as it was sent.
-            None => self.names.clear(),
+            None => {
+                talk.dropped();
+                self.names.clear();
+            }
         }
         self.unpin(PinReason::SqlPrepare);
     }
 
     fn unpin(&mut self, reason: PinReason) {
-        self.may_be_free |= self.pins.contains(reason);
+        self.may_be_free |= self.pins.contains(reason) && holds(Rule::PinsEnd);
         self.pins_pending = true;
     }
 
@@ -495,63 +521,6 @@ impl State {
         ] {
             self.touched.insert(name.into());
         }
-    }
-
-    fn doubt(&mut self, names: &[Box<str>], any_name: bool) {
-        let doubt = self.doubt.get_or_insert_default();
-        doubt.names.extend(names.iter().cloned());
-        doubt.any_name |= any_name;
-    }
-
-    /// The question that is to be asked of the server; none when all is known.
-    pub(in crate::client) fn question(&self) -> Option<String> {
-        if self.is_settled() {
-            return None;
-        }
-        let mut names: BTreeSet<&str> = self
-            .settings
-            .names()
-            .filter(|name| name.contains('.'))
-            .collect();
-        names.extend(self.custom.iter().map(|name| &**name));
-        if let Some(doubt) = &self.doubt {
-            names.extend(doubt.names.iter().map(|name| &**name));
-        }
-        Some(Residue::question(names))
-    }
-
-    /// Nobody can be asked any more. True if nothing speaks for anything being left: no pin, and no setting
-    /// that what ran was known to make.
-    pub(in crate::client) fn forget_doubt(&mut self) -> bool {
-        let doubt = self.doubt.take().unwrap_or_default();
-        self.may_be_free = false;
-        self.custom.clear();
-        self.pins.is_empty() && doubt.names.is_empty() && !doubt.any_name
-    }
-
-    /// What the server has answered. The settings are those that it shows.
-    pub(in crate::client) fn answered(&mut self, residue: &Residue) {
-        let doubt = self.doubt.take().unwrap_or_default();
-        self.may_be_free = false;
-        self.pins = residue.pins_after(self.pins);
-        if doubt.any_name {
-            self.pins.insert(PinReason::Settings);
-        }
-        let mut settings = Settings::default();
-        for (name, value) in &residue.settings {
-            settings.set_value(name, value);
-        }
-        if let Some(role) = &residue.role {
-            let mut sql = b"SET ROLE \"".to_vec();
-            for byte in role.iter() {
-                sql.extend(std::iter::repeat_n(*byte, 1 + usize::from(*byte == b'"')));
-            }
-            sql.push(b'"');
-            settings.set(ROLE, &sql);
-        }
-        self.meaning = settings.meaning();
-        self.settings = Arc::new(settings);
-        self.restore_application_name();
     }
 
     /// Nothing is open on the server connection, and what it holds is known.

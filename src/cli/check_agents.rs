@@ -1,0 +1,52 @@
+//! `causeway check --connect`, for agents: which of them stop a primary that has no lease.
+
+use std::time::Duration;
+
+use crate::agent::api::Status;
+use crate::config::{Config, FailoverMode};
+use crate::control::agent_client::AgentClient;
+
+/// Bound on one question.
+const BOUND: Duration = Duration::from_secs(2);
+
+/// One line for each agent.
+pub(super) async fn lines(config: &Config) -> Vec<String> {
+    let Some(agents) = &config.agents else {
+        return Vec::new();
+    };
+    let failover = config.failover.as_ref();
+    let renews = failover.is_some_and(|failover| failover.mode != FailoverMode::Observe);
+    let mut lines = Vec::new();
+    for node in &config.nodes {
+        let Some(url) = &node.agent else { continue };
+        let said = match AgentClient::new(url, agents) {
+            Ok(agent) => match agent.status(BOUND).await {
+                Ok(status) => describe(&status, renews),
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        lines.push(format!("agent of {}: {said}", node.name));
+    }
+    lines
+}
+
+fn describe(status: &Status, renews: bool) -> String {
+    let rule = match (&status.lease, status.governed) {
+        (Some(lease), _) => format!(
+            "its server may run as a primary under the lease of epoch {}, for {} ms",
+            lease.epoch, lease.remaining_ms
+        ),
+        (None, true) => {
+            "its server is stopped if it runs as a primary: no lease is in force".to_owned()
+        }
+        (None, false) => "its server is left alone".to_owned(),
+    };
+    match status.governed && !renews {
+        true => format!(
+            "{rule}; by this configuration nobody renews leases: `causeway serve` tells the agent so when \
+             it starts"
+        ),
+        false => rule,
+    }
+}
