@@ -6,10 +6,10 @@ BENCH_ARGS ?=
 FUZZ_SCRIPTS ?= 20000
 FUZZ_SEED ?= $(shell date +%s)
 
-.PHONY: help setup demo test fuzz mutants bench check clean
+.PHONY: help setup demo test fuzz mutants fuzz-targets bench check clean
 
 help: ## lists these
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: ## installs what is missing (Debian, Ubuntu), or says what to install
 	@scripts/setup.sh
@@ -30,6 +30,9 @@ mutants: ## the same with one rule of pooling switched off at a time, which must
 
 bench: setup ## the benchmarks, as ratios against peers
 	$(CARGO) bench --bench peers -- $(BENCH_ARGS)
+
+fuzz-targets: ## the cargo-fuzz targets, each for FUZZ_SECONDS
+	@scripts/fuzz.sh $(FUZZ)
 
 check: ## formatting and lints only
 	$(CARGO) fmt --check

@@ -31,6 +31,7 @@ use crate::logging::Switch;
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
 use crate::shared::maintenance::Maintenance;
+use crate::shared::memory::MemoryBudget;
 use crate::shared::operator::OperatorState;
 use crate::shared::pause::Pause;
 use crate::shared::registry::Connections;
@@ -178,6 +179,8 @@ impl Proxy {
         let operator = Arc::new(OperatorState::default());
         let connections = Arc::new(Connections::default());
         let pause = Arc::new(Pause::default());
+        let bounds = config.memory;
+        let memory = Arc::new(MemoryBudget::new(bounds.total, bounds.session));
         let live = Arc::new(Live::new(config.clone()));
         let rules = Arc::new(ArcSwap::from_pointee(Rules::derive(live.current(), None)?));
         let pools = Arc::new(Pools::new(
@@ -195,6 +198,7 @@ impl Proxy {
             cluster: Arc::clone(&cluster),
             metrics: Arc::clone(&metrics),
             operator: Arc::clone(&operator),
+            memory: Arc::clone(&memory),
             log: signals.log.clone(),
             one_at_a_time: Default::default(),
         });
@@ -206,12 +210,15 @@ impl Proxy {
             metrics: Arc::clone(&metrics),
             operator: Arc::clone(&operator),
             connections: Arc::clone(&connections),
+            memory: Arc::clone(&memory),
             shutdown: signals.shutdown.clone(),
         });
         let common = Arc::new(Common {
             rules,
             pools,
             pause,
+            memory,
+            databases: Default::default(),
             console: Arc::new(admin.clone()),
             connections,
             cancels: Cancels::default(),

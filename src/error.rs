@@ -20,8 +20,10 @@ pub enum Kind {
     InvalidAuthorization,
     /// No room: too many clients, or no server connection came free in time.
     TooManyConnections,
-    /// A message is larger than can be handled.
+    /// A session holds all that it may.
     ProgramLimitExceeded,
+    /// All sessions together hold all that they may.
+    OutOfMemory,
     /// A value that a setting of ours does not take.
     InvalidParameterValue,
     /// A setting of ours that does not exist.
@@ -71,6 +73,7 @@ impl Kind {
             Self::InvalidAuthorization => "28000",
             Self::TooManyConnections => "53300",
             Self::ProgramLimitExceeded => "54000",
+            Self::OutOfMemory => "53200",
             Self::InvalidParameterValue => "22023",
             Self::UndefinedObject => "42704",
             Self::CantChangeRuntimeParam => "55P02",
@@ -101,6 +104,7 @@ impl Kind {
         match self {
             Self::Internal => Level::ERROR,
             Self::TooManyConnections
+            | Self::OutOfMemory
             | Self::CannotConnectNow
             | Self::ConnectionFailure
             | Self::TransactionResolutionUnknown

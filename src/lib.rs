@@ -43,6 +43,8 @@ pub mod app;
 pub mod cli;
 
 // Tools beside the proxy.
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod rig;
 mod top;
 pub mod verify;

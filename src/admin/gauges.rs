@@ -22,6 +22,9 @@ pub(super) fn refresh(state: &State) {
         let gauge = metrics.clients.pinned.with_label_values(&[reason]);
         gauge.set(sessions as i64);
     }
+    let bytes = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    metrics.clients.memory.set(bytes(state.memory.held()));
+    metrics.clients.memory_max.set(bytes(state.memory.total()));
     let primary = topology.primary().is_some();
     metrics.nodes.primary_available.set(i64::from(primary));
     let loads = state.cluster.load.by_node();

@@ -8,6 +8,7 @@ use crate::config::Live;
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
 use crate::shared::maintenance::Maintenance;
+use crate::shared::memory::MemoryBudget;
 use crate::shared::operator::OperatorState;
 use crate::shared::pause::Pause;
 use crate::shared::registry::Connections;
@@ -25,5 +26,7 @@ pub struct Sources {
     /// Between operators and the failover controller.
     pub operator: Arc<OperatorState>,
     pub connections: Arc<Connections>,
+    /// What sessions make the proxy hold.
+    pub memory: Arc<MemoryBudget>,
     pub shutdown: CancellationToken,
 }

@@ -20,6 +20,7 @@ pub(super) struct Status {
     pub(super) routing: Routing,
     pub(super) clients: i64,
     pinned: Pinned,
+    memory: Memory,
     /// Whose clients wait by an operator's word, if any do.
     paused: Option<Paused>,
     /// None without a failover section.
@@ -28,6 +29,13 @@ pub(super) struct Status {
     troubles: Vec<NodeProblem>,
     /// What happened, oldest first.
     pub(super) events: Vec<OperatorEvent>,
+}
+
+/// What sessions make the proxy hold.
+#[derive(Debug, Serialize)]
+struct Memory {
+    held_bytes: usize,
+    total_bytes: usize,
 }
 
 /// What PAUSE holds.
@@ -140,6 +148,10 @@ pub(super) fn take(state: &Sources) -> Status {
         },
         clients: metrics.clients.connections.get(),
         pinned: state.connections.pinned(),
+        memory: Memory {
+            held_bytes: state.memory.held(),
+            total_bytes: state.memory.total(),
+        },
         paused: paused(state),
         failover: Some(FailoverStatus::clone(&state.operator.status.get()))
             .filter(|standing| !standing.mode.is_empty()),

@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::metrics::process::ReloadOutcome;
 use crate::shared::cluster::ClusterState;
 use crate::shared::maintenance::{Maintenance, NotReloaded, Reloaded, Reloading};
+use crate::shared::memory::MemoryBudget;
 use crate::shared::operator::OperatorState;
 
 /// Bound on reading the file and what it names.
@@ -33,6 +34,7 @@ pub(super) struct Maintainer {
     pub(super) cluster: Arc<ClusterState>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) operator: Arc<OperatorState>,
+    pub(super) memory: Arc<MemoryBudget>,
     pub(super) log: Option<Switch>,
     /// Held from the reading to the end of the change.
     pub(super) one_at_a_time: tokio::sync::Mutex<()>,
@@ -126,6 +128,8 @@ impl Maintainer {
             let account = rules.users.get(user);
             account.map(|account| account.server_password.clone())
         });
+        let bounds = config.memory;
+        self.memory.set_bounds(bounds.total, bounds.session);
         self.cluster.reconfigure(&config);
         show_limits(&self.metrics, &config);
         self.metrics.process.reloaded(ReloadOutcome::Applied);

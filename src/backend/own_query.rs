@@ -10,6 +10,9 @@ use crate::core::exchange::{Fate, Owed};
 use crate::core::tag::{self, backend, object};
 use crate::wire::frame::{self, HEADER};
 
+/// The rows of an answer to a question of our own never take more, in bytes.
+const MOST_ROWS: usize = 64 << 20;
+
 /// One row's values in text format; none for NULL.
 pub type Row = Vec<Option<String>>;
 
@@ -40,13 +43,20 @@ impl Server {
         sql: &[u8],
         bound: Duration,
     ) -> Result<Vec<Vec<Option<Box<[u8]>>>>, OwnQueryError> {
-        let mut rows = Vec::new();
+        let (mut rows, mut bytes) = (Vec::new(), 0);
         let each = |tag, frame: &[u8]| {
             if tag == backend::DATA_ROW {
-                rows.extend(frame::raw_row(&frame[HEADER..]));
+                bytes += frame.len();
+                match bytes <= MOST_ROWS {
+                    true => rows.extend(frame::raw_row(&frame[HEADER..])),
+                    false => rows.clear(),
+                }
             }
         };
         match tokio::time::timeout(bound, self.own_query(sql, each)).await {
+            Ok(Ok(())) if bytes > MOST_ROWS => {
+                Err(io::Error::from(io::ErrorKind::OutOfMemory).into())
+            }
             Ok(result) => result.map(|()| rows),
             Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
         }

@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 
 use crate::core::statement::Statement;
 use crate::core::tag;
+use crate::shared::memory::Share;
 use crate::wire::frame;
 
 /// Before the token and the number in a statement's name on servers.
@@ -51,8 +52,10 @@ pub struct Prepared {
     id: u64,
     token: u64,
     /// The Parse message's body behind the name: text, zero, parameter types.
-    body: Box<[u8]>,
+    body: Arc<[u8]>,
     classified: ArcSwap<Classified>,
+    /// Counts the text.
+    _share: Share,
     /// Changes of definitions that had been seen when it was first parsed.
     definitions: u64,
     /// A standby refused to run it.
@@ -158,7 +161,8 @@ impl Shape {
     }
 }
 
-type ByBody = HashMap<Box<[u8]>, Arc<Prepared>, RandomState>;
+/// The texts are those of the statements themselves.
+type ByBody = HashMap<Arc<[u8]>, Arc<Prepared>, RandomState>;
 
 /// A registry holds this many bytes of texts at most; longer ones than `LONGEST_SHARED` are not shared.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
@@ -207,11 +211,13 @@ impl Registry {
         statement: Arc<Statement>,
         catalog_version: u64,
         keep: bool,
+        share: Share,
     ) -> Arc<Prepared> {
         let prepared = Arc::new(Prepared {
             id: self.next_id,
             token: self.token,
             body: body.into(),
+            _share: share,
             classified: ArcSwap::from_pointee(Classified {
                 statement,
                 catalog_version,
@@ -223,10 +229,12 @@ impl Registry {
         self.next_id += self.step;
         if keep && body.len() <= LONGEST_SHARED && self.make_room(body.len()) {
             let texts = self.by_settings.entry(sense.settings).or_default();
-            if texts.insert(body.into(), Arc::clone(&prepared)).is_none() {
+            let text = Arc::clone(&prepared.body);
+            if texts.remove(&text).is_none() {
                 self.entries += 1;
                 self.bytes += body.len();
             }
+            texts.insert(text, Arc::clone(&prepared));
         }
         prepared
     }
@@ -243,18 +251,23 @@ impl Registry {
         if self.turned_away < self.capacity / 8 && self.turned_away > 1 {
             return false;
         }
-        (self.entries, self.bytes) = (0, 0);
-        for texts in self.by_settings.values_mut() {
-            texts.retain(|_, prepared| Arc::strong_count(prepared) > 1);
-            self.entries += texts.len();
-            self.bytes += texts.keys().map(|body| body.len()).sum::<usize>();
-        }
-        self.by_settings.retain(|_, texts| !texts.is_empty());
+        self.sweep();
         if full(self) {
             return false;
         }
         self.turned_away = 0;
         true
+    }
+
+    /// Forgets what no session holds any more.
+    pub fn sweep(&mut self) {
+        (self.entries, self.bytes) = (0, 0);
+        for texts in self.by_settings.values_mut() {
+            texts.retain(|_, prepared| Arc::strong_count(prepared) > 1);
+            self.entries += texts.len();
+            self.bytes += texts.keys().map(|text| text.len()).sum::<usize>();
+        }
+        self.by_settings.retain(|_, texts| !texts.is_empty());
     }
 }
 
@@ -323,6 +336,11 @@ impl Held {
         None
     }
 
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
     /// The shape of its rows as this connection prepared it, if that is known.
     pub fn shape(&self, id: u64) -> Option<Shape> {
         self.ids.get(&id)?.shape
@@ -338,11 +356,6 @@ impl Held {
     /// Forgets one: it was not prepared after all, or was closed.
     pub fn remove(&mut self, id: u64) {
         self.ids.remove(&id);
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
     }
 
     /// Adds what another has.
@@ -367,6 +380,11 @@ impl Held {
 mod tests {
     use super::*;
     use crate::core::statement::WriteReason;
+    use crate::shared::memory::MemoryBudget;
+
+    fn share() -> Share {
+        Arc::new(MemoryBudget::new(1000, 1000)).share()
+    }
 
     #[test]
     fn same_text_same_sense_same_number() {
@@ -375,7 +393,7 @@ mod tests {
         let body = b"select 1\0\0\0";
         let sense = Sense::default();
         assert!(registry.find(body, sense).is_none());
-        let first = registry.add(body, sense, statement(), 1, true);
+        let first = registry.add(body, sense, statement(), 1, true, share());
         assert_eq!(registry.find(body, sense).unwrap().id(), first.id());
         let elsewhere = Sense {
             settings: 7,
@@ -398,7 +416,12 @@ mod tests {
             registry.find(body, sense).is_none(),
             "outdated plans get a new number"
         );
-        assert_eq!(registry.add(body, sense, statement(), 1, true).id(), 3);
+        assert_eq!(
+            registry
+                .add(body, sense, statement(), 1, true, share())
+                .id(),
+            3
+        );
     }
 
     #[test]
@@ -407,14 +430,28 @@ mod tests {
         let held: Vec<_> = (0..100u32)
             .map(|number| {
                 let statement = Arc::new(Statement::unexamined(WriteReason::Command));
-                registry.add(&number.to_be_bytes(), Sense::default(), statement, 1, true)
+                registry.add(
+                    &number.to_be_bytes(),
+                    Sense::default(),
+                    statement,
+                    1,
+                    true,
+                    share(),
+                )
             })
             .collect();
         assert_eq!((registry.entries, registry.bytes), (16, 64));
         drop(held);
         let statement = Arc::new(Statement::unexamined(WriteReason::Command));
-        registry.add(b"again", Sense::default(), Arc::clone(&statement), 1, true);
-        registry.add(b"and again", Sense::default(), statement, 1, true);
+        registry.add(
+            b"again",
+            Sense::default(),
+            Arc::clone(&statement),
+            1,
+            true,
+            share(),
+        );
+        registry.add(b"and again", Sense::default(), statement, 1, true, share());
         assert!(registry.entries <= 2, "what nobody holds makes room");
     }
 

@@ -19,12 +19,25 @@ const STRINGS: &str = "standard_conforming_strings";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     by_name: BTreeMap<Box<str>, Box<[u8]>>,
+    /// Of names and statements.
+    bytes: usize,
 }
 
 impl Settings {
     /// Remembers a `SET`.
     pub fn set(&mut self, name: &str, sql: &[u8]) {
+        self.put(name, sql);
+    }
+
+    fn put(&mut self, name: &str, sql: &[u8]) {
+        self.reset(name);
+        self.bytes += name.len() + sql.len();
         self.by_name.insert(name.into(), sql.into());
+    }
+
+    /// How many bytes they take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Remembers a setting by its value, as the server shows it: `set_config` takes lists and units so.
@@ -34,18 +47,22 @@ impl Settings {
         sql.extend_from_slice(b", ");
         push_literal(&mut sql, value);
         sql.extend_from_slice(b", false)");
-        self.by_name.insert(name.into(), sql.into());
+        self.put(name, &sql);
     }
 
     /// Forgets one.
     pub fn reset(&mut self, name: &str) {
-        self.by_name.remove(name);
+        if let Some(sql) = self.by_name.remove(name) {
+            self.bytes -= name.len() + sql.len();
+        }
     }
 
     /// `RESET ALL`: the role stays.
     pub fn reset_all(&mut self) {
         self.by_name
             .retain(|name, _| &**name == ROLE && holds(Rule::ResetKeepsTheRole));
+        let each = self.by_name.iter();
+        self.bytes = each.map(|(name, sql)| name.len() + sql.len()).sum();
     }
 
     /// Whether none was chosen.

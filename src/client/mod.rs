@@ -14,3 +14,6 @@ pub mod rules;
 mod session;
 mod state;
 pub mod worker;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use relay::any_bytes::gather_any;

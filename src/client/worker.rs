@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,7 @@ use crate::core::topology::Incarnation;
 use crate::metrics::Metrics;
 use crate::shared::admin::Console;
 use crate::shared::cluster::ClusterState;
+use crate::shared::memory::{MemoryBudget, Share};
 use crate::shared::pause::Pause;
 use crate::shared::registry::Connections;
 use crate::sql::catalog::Catalog;
@@ -45,6 +46,10 @@ pub struct Common {
     pub pools: Arc<Pools>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// What sessions may make the proxy hold.
+    pub memory: Arc<MemoryBudget>,
+    /// All that workers know of statements.
+    pub databases: Arc<Databases>,
     /// Closed while operators pause clients.
     pub pause: Arc<Pause>,
     /// Who is connected.
@@ -129,20 +134,24 @@ impl Worker {
             return Arc::clone(found);
         }
         let name: Arc<str> = Arc::from(name);
-        let database = Arc::new(Database {
-            catalog: self.common.cluster.catalogs.of(&name),
-            known: Mutex::new(Known {
-                classifier: Classifier::new(REMEMBERED),
-                registry: Registry::new(
-                    self.common.token,
-                    self.index as u64 + 1,
-                    self.common.workers as u64,
-                    REMEMBERED,
-                ),
-            }),
-            definitions: self.common.definitions_of(&name),
-            name: Arc::clone(&name),
-        });
+        let common = &self.common;
+        let registry = Registry::new(
+            common.token,
+            self.index as u64 + 1,
+            common.workers as u64,
+            REMEMBERED,
+        );
+        let catalog = common.cluster.catalogs.of(&name);
+        let definitions = common.definitions_of(&name);
+        let database = Arc::new(Database::new(
+            Arc::clone(&name),
+            catalog,
+            definitions,
+            registry,
+            Arc::clone(&common.memory),
+            Arc::clone(&common.databases),
+        ));
+        common.databases.0.lock().push(Arc::downgrade(&database));
         databases.insert(name, Arc::clone(&database));
         database
     }
@@ -155,8 +164,21 @@ pub struct Database {
     pub name: Arc<str>,
     catalog: Arc<ArcSwap<Catalog>>,
     definitions: Arc<AtomicU64>,
+    memory: Arc<MemoryBudget>,
+    all: Arc<Databases>,
     known: Mutex<Known>,
 }
+
+/// What all workers know of all databases' statements.
+#[derive(Debug, Default)]
+pub struct Databases(Mutex<Vec<Weak<Database>>>);
+
+/// There is no room for it, by the bounds of `memory`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoRoom;
+
+/// An unnamed statement with a shorter text is not counted: a session has one.
+const COUNTED: usize = 16 * 1024;
 
 struct Known {
     classifier: Classifier,
@@ -170,6 +192,28 @@ impl fmt::Debug for Known {
 }
 
 impl Database {
+    pub(super) fn new(
+        name: Arc<str>,
+        catalog: Arc<ArcSwap<Catalog>>,
+        definitions: Arc<AtomicU64>,
+        registry: Registry,
+        memory: Arc<MemoryBudget>,
+        all: Arc<Databases>,
+    ) -> Self {
+        let classifier = Classifier::new(REMEMBERED);
+        Self {
+            name,
+            catalog,
+            definitions,
+            memory,
+            all,
+            known: Mutex::new(Known {
+                classifier,
+                registry,
+            }),
+        }
+    }
+
     /// What a simple query needs and does.
     pub fn classify(&self, text: &[u8], lexical: Lexical) -> Arc<Statement> {
         let catalog = self.catalog.load();
@@ -187,14 +231,16 @@ impl Database {
     /// The statement that a Parse message describes: `body` is what follows its name, `meaning` stands for
     /// the settings that decide what it means. Only those with parameters are worth remembering unless
     /// they have a name. A statement that was parsed before the last change of definitions is another.
-    pub fn prepare(
+    pub(super) fn prepare(
         &self,
         body: &[u8],
         named: bool,
         lexical: Lexical,
         meaning: u64,
-    ) -> Option<Arc<Prepared>> {
-        let (text, _types) = frame::cstr(body)?;
+    ) -> Result<Option<Arc<Prepared>>, NoRoom> {
+        let Some((text, _types)) = frame::cstr(body) else {
+            return Ok(None);
+        };
         let catalog = self.catalog.load();
         let sense = Sense {
             settings: meaning ^ lexical.number() << 48,
@@ -206,12 +252,38 @@ impl Database {
                 let statement = known.classifier.classify(text, &catalog, lexical);
                 found.reclassify(statement, catalog.version());
             }
-            return Some(found);
+            return Ok(Some(found));
+        }
+        let keep = named || text.contains(&b'$');
+        let mut share = self.memory.share();
+        if keep || named || body.len() > COUNTED {
+            drop(known);
+            if !self.reserve(&mut share, body.len()) {
+                return Err(NoRoom);
+            }
+            known = self.known.lock();
         }
         let statement = known.classifier.classify(text, &catalog, lexical);
-        let keep = named || text.contains(&b'$');
         let version = catalog.version();
-        Some(known.registry.add(body, sense, statement, version, keep))
+        let add = &mut known.registry;
+        Ok(Some(add.add(body, sense, statement, version, keep, share)))
+    }
+
+    /// Makes a share so many bytes, at the cost of statements that no session uses, if need be.
+    pub(super) fn reserve(&self, share: &mut Share, bytes: usize) -> bool {
+        if share.grow_to(bytes) {
+            return true;
+        }
+        let all = self.all.0.lock().clone();
+        for database in all.iter().filter_map(Weak::upgrade) {
+            database.known.lock().registry.sweep();
+        }
+        share.grow_to(bytes)
+    }
+
+    /// The bounds.
+    pub(super) fn memory(&self) -> &Arc<MemoryBudget> {
+        &self.memory
     }
 
     /// A statement classified by an older catalogue may call what has changed since.

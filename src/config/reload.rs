@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::sections::{
-    Admin, Auth, Config, Failover, FailoverMode, Log, Monitor, Node, Pool, Routing, User,
+    Admin, Auth, Config, Failover, FailoverMode, Log, Memory, Monitor, Node, Pool, Routing, User,
 };
 
 /// A configuration that takes over from another one.
@@ -31,6 +31,7 @@ pub fn reload(running: &Config, wanted: Config) -> Reload {
         agents,
         monitor,
         pool,
+        memory,
         auth,
         routing,
         failover,
@@ -54,6 +55,9 @@ pub fn reload(running: &Config, wanted: Config) -> Reload {
     differences.keep("agents", &next.agents, &agents);
     differences.monitor(&mut next.monitor, monitor);
     differences.pool(&mut next.pool, pool);
+    let Memory { total, session } = memory;
+    differences.take("memory.total", &mut next.memory.total, total);
+    differences.take("memory.session", &mut next.memory.session, session);
     differences.auth(&mut next.auth, auth);
     differences.routing(&mut next.routing, routing);
     match (&mut next.failover, failover) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::units::{Bytes, Span};
+use super::units::{Bytes, InvalidQuantity, Span};
 use crate::core::session::Level;
 
 type Parsed<T> = Result<T, String>;
@@ -113,6 +113,23 @@ pub(super) fn bytes_or_unlimited(text: &str) -> Parsed<Option<u64>> {
     bytes
         .map(|Bytes(count)| Some(count))
         .map_err(|error| format!("{error}, or `unlimited`"))
+}
+
+/// A number of bytes between two bounds.
+pub(super) fn bytes_between(bounds: RangeInclusive<Bytes>) -> impl FnOnce(&str) -> Parsed<usize> {
+    move |text| {
+        let bytes: Bytes = text
+            .parse()
+            .map_err(|error: InvalidQuantity| error.to_string())?;
+        match usize::try_from(bytes.0) {
+            Ok(count) if bounds.contains(&bytes) => Ok(count),
+            _ => Err(format!(
+                "must be between {} and {}",
+                bounds.start(),
+                bounds.end()
+            )),
+        }
+    }
 }
 
 /// A command line for a shell.

@@ -52,9 +52,23 @@ pub struct Transaction {
     pending: Vec<Pending>,
     /// Each with how many changes were pending at it. Names may come more than once.
     savepoints: Vec<(Box<str>, usize)>,
+    /// What all of that takes.
+    bytes: usize,
 }
 
+/// What remembering something takes beside its text, in bytes.
+const BESIDE: usize = 64;
+
 impl Pending {
+    fn bytes(&self) -> usize {
+        match &self.change {
+            Change::Set { name, sql } => {
+                BESIDE + name.len() + sql.as_ref().map_or(0, |sql| sql.len())
+            }
+            Change::ResetAll | Change::Level(_) => BESIDE,
+        }
+    }
+
     /// The statement that makes it so; none for what no server knows.
     fn statement(&self) -> Option<String> {
         let local = if self.local { "LOCAL " } else { "" };
@@ -120,10 +134,14 @@ impl Transaction {
                 self.roll_back();
                 self.open = *chain;
             }
-            Effect::Savepoint(name) => self.savepoints.push((name.clone(), self.pending.len())),
+            Effect::Savepoint(name) => {
+                self.bytes += BESIDE + name.len();
+                self.savepoints.push((name.clone(), self.pending.len()));
+            }
             Effect::Release(name) => {
                 if let Some(at) = self.find(name) {
                     self.savepoints.truncate(at);
+                    self.weigh();
                 }
             }
             Effect::RollbackTo(name) => {
@@ -132,6 +150,7 @@ impl Transaction {
                 {
                     self.pending.truncate(self.savepoints[at].1);
                     self.savepoints.truncate(at + 1);
+                    self.weigh();
                 }
             }
             Effect::Set { name, sql, local } => {
@@ -145,7 +164,9 @@ impl Transaction {
 
     /// A change that is made here, in the transaction that is open at the server.
     pub fn push(&mut self, change: Change, local: bool) {
-        self.pending.push(Pending { change, local });
+        let pending = Pending { change, local };
+        self.bytes += pending.bytes();
+        self.pending.push(pending);
     }
 
     /// The server has answered with an error.
@@ -153,6 +174,7 @@ impl Transaction {
         if !self.open && holds(Rule::ErrorTakesBack) {
             self.pending.clear();
             self.failed = true;
+            self.weigh();
         }
     }
 
@@ -225,6 +247,11 @@ impl Transaction {
         self.pending.iter().map(|pending| &pending.change)
     }
 
+    /// How many bytes it takes to remember it.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn find(&self, name: &str) -> Option<usize> {
         self.savepoints
             .iter()
@@ -236,6 +263,7 @@ impl Transaction {
         let pending = self.pending.drain(..);
         let lasts = |p: &Pending| !p.local || !holds(Rule::LocalEnds);
         committed.extend(pending.filter(lasts).map(|p| p.change));
+        self.bytes = 0;
     }
 
     fn roll_back(&mut self) {
@@ -243,6 +271,12 @@ impl Transaction {
         if holds(Rule::RollbackTakesBack) {
             self.pending.clear();
         }
+        self.weigh();
+    }
+
+    fn weigh(&mut self) {
+        let names = self.savepoints.iter().map(|(name, _)| BESIDE + name.len());
+        self.bytes = names.chain(self.pending.iter().map(Pending::bytes)).sum();
     }
 }
 

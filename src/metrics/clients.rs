@@ -11,6 +11,9 @@ pub struct ClientMetrics {
     pub connections_max: IntGauge,
     /// By reason.
     pub pinned: IntGaugeVec,
+    /// Bytes that sessions make the proxy hold.
+    pub memory: IntGauge,
+    pub memory_max: IntGauge,
     pub refused: IntCounter,
     /// By SQLSTATE.
     pub errors: IntCounterVec,
@@ -33,6 +36,11 @@ impl ClientMetrics {
                 "Client connections that are let in at most.",
             )?,
             pinned,
+            memory: make.gauge(
+                "memory_bytes",
+                "What sessions make the proxy hold: messages, answers, texts, settings.",
+            )?,
+            memory_max: make.gauge("memory_max_bytes", "What they may make it hold.")?,
             refused: make.counter("clients_refused_total", "Client connections refused.")?,
             errors: make.counters(
                 "errors_total",

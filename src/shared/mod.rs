@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod load;
 pub mod logins;
 pub mod maintenance;
+pub mod memory;
 pub mod operator;
 pub mod pause;
 pub mod registry;

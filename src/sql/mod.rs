@@ -34,6 +34,9 @@ pub use catalog::{Catalog, FunctionRow};
 pub use lexical::{Encoding, Lexical};
 pub use skim::{Skim, Skimmed};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use words::scan_any;
+
 /// Longer texts are not parsed: they go to the primary, which is asked what they have left.
 pub const LONGEST_TEXT: usize = 1024 * 1024;
 

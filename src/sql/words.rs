@@ -130,3 +130,9 @@ fn dollar(text: &str) -> Option<(&str, usize)> {
         None => Some((content, text.len())),
     }
 }
+
+/// Cuts up whatever comes; how many there are of what.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn scan_any(source: &str) -> usize {
+    tokens(source).len()
+}

@@ -16,6 +16,9 @@ use super::stream::Stream;
 /// Read at once at most; also the largest frame that is ever looked at whole, with room to spare.
 pub const SCRATCH: usize = 2 * super::frame::WHOLE;
 
+/// A frame that answers a question of our own is never longer, in bytes: a setting can be this long.
+const LONGEST_OWN: usize = 64 << 20;
+
 thread_local! {
     // Sixteen KiB are enough for most reads, so that one page fault does not follow another.
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
@@ -116,17 +119,36 @@ impl Socket {
             if let Some(frame) = self.take_carried_frame()? {
                 return Ok(frame);
             }
-            if self.read(|_| (0, ())).await?.is_none() {
+            if !std::future::poll_fn(|cx| self.poll_more(cx)).await? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     }
 
+    /// Reads once, behind what is kept, however much that is; false when the other end has closed.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        BUFFER.with_borrow_mut(|buffer| {
+            // What is left behind a frame fits the buffer.
+            let mut space = ReadBuf::new(&mut buffer[..SCRATCH / 2]);
+            match self.stream.poll_read(cx, &mut space) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            self.carry.extend_from_slice(space.filled());
+            Poll::Ready(Ok(!space.filled().is_empty()))
+        })
+    }
+
     /// Takes one complete frame off what `read` left over.
     fn take_carried_frame(&mut self) -> io::Result<Option<(u8, Vec<u8>)>> {
         match super::frame::peek(&self.carry) {
+            Ok(Some((_, size))) if size > LONGEST_OWN => Err(io::Error::other(
+                "an answer to a question of our own is too long",
+            )),
             Ok(Some((tag, size))) if self.carry.len() >= size => {
-                Ok(Some((tag, self.carry.drain(..size).collect())))
+                let rest = self.carry.split_off(size);
+                Ok(Some((tag, std::mem::replace(&mut self.carry, rest))))
             }
             Ok(_) => Ok(None),
             Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),

@@ -80,6 +80,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("rig", &["core", "file", "pg", "process"]),
     ("top", &[]),
     ("verify", &["pg"]),
+    ("fuzz", &["backend", "client", "core", "sql", "wire"]),
     (
         "app",
         &[

@@ -51,12 +51,27 @@ impl Wire {
 
     /// Answers whatever authentication is asked for, up to the first ReadyForQuery.
     pub fn authenticate(&mut self, user: &str, password: &str) -> Result<(), Frame> {
+        let send = |wire: &mut Self, bytes: &[u8]| {
+            wire.send(bytes);
+            true
+        };
+        let done = self.authenticate_by(user, password, send);
+        done.expect("nothing is given up")
+    }
+
+    /// The same with messages that `send` sends; none when it gives up.
+    pub fn authenticate_by(
+        &mut self,
+        user: &str,
+        password: &str,
+        mut send: impl FnMut(&mut Self, &[u8]) -> bool,
+    ) -> Option<Result<(), Frame>> {
         let mut scram = None;
         loop {
             let frame = self.frame().expect("an answer to the startup packet");
             match frame.tag {
-                b'E' => return Err(frame),
-                b'Z' => return Ok(()),
+                b'E' => return Some(Err(frame)),
+                b'Z' => return Some(Ok(())),
                 b'R' => {}
                 _ => {
                     self.greeting.push(frame);
@@ -64,6 +79,7 @@ impl Wire {
                 }
             }
             let (code, rest) = frame.body.split_first_chunk::<4>().unwrap();
+            let mut going = true;
             match u32::from_be_bytes(*code) {
                 0 => {}
                 5 => {
@@ -72,7 +88,7 @@ impl Wire {
                         password.as_bytes(),
                         rest.try_into().unwrap(),
                     );
-                    self.send(&frames::message(b'p', &[hash.as_bytes(), b"\0"]));
+                    going = send(self, &frames::message(b'p', &[hash.as_bytes(), b"\0"]));
                 }
                 10 => {
                     let begun = sasl::ScramSha256::new(
@@ -81,19 +97,20 @@ impl Wire {
                     );
                     let first = begun.message();
                     let length = (first.len() as u32).to_be_bytes();
-                    self.send(&frames::message(
-                        b'p',
-                        &[b"SCRAM-SHA-256\0", &length, first],
-                    ));
+                    let parts = [b"SCRAM-SHA-256\0", &length[..], first];
+                    going = send(self, &frames::message(b'p', &parts));
                     scram = Some(begun);
                 }
                 11 => {
                     let scram = scram.as_mut().unwrap();
                     scram.update(rest).unwrap();
-                    self.send(&frames::message(b'p', &[scram.message()]));
+                    going = send(self, &frames::message(b'p', &[scram.message()]));
                 }
                 12 => scram.as_mut().unwrap().finish(rest).unwrap(),
                 other => panic!("authentication request {other}"),
+            }
+            if !going {
+                return None;
             }
         }
     }

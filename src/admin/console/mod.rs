@@ -16,7 +16,7 @@ use crate::shared::maintenance::{NotReloaded, Reloaded};
 type Show = fn(&State) -> Answer;
 
 /// What can be shown, and by whom.
-const SHOWN: [(&str, Show); 14] = [
+const SHOWN: [(&str, Show); 15] = [
     ("NODES", cluster::nodes),
     ("LAG", cluster::lag),
     ("FAILOVER", cluster::failover),
@@ -28,6 +28,7 @@ const SHOWN: [(&str, Show); 14] = [
     ("STATS", pooler::stats),
     ("STATS_TOTALS", pooler::stats_totals),
     ("LISTS", pooler::lists),
+    ("MEM", pooler::mem),
     ("CONFIG", pooler::config),
     ("VERSION", version),
     ("HELP", |_| help()),

@@ -245,6 +245,18 @@ pub(super) fn lists(state: &State) -> Answer {
     table(vec!["list", "items"], rows.into())
 }
 
+/// What sessions make the proxy hold, in bytes, and how much that may be.
+pub(super) fn mem(state: &State) -> Answer {
+    let memory = &state.memory;
+    let rows = [
+        ("held", memory.held()),
+        ("total", memory.total()),
+        ("session", memory.session()),
+    ];
+    let rows = rows.map(|(name, bytes)| vec![text(name), text(bytes)]);
+    table(vec!["name", "bytes"], rows.into())
+}
+
 /// Shown keys that a reload leaves as they are.
 const FIXED: [&str; 3] = ["listen", "admin.http", "pool.mode"];
 
@@ -266,6 +278,8 @@ pub(super) fn config(state: &State) -> Answer {
         ("pool.connect_timeout", ms(config.pool.connect_timeout)),
         ("pool.idle_timeout", ms(config.pool.idle_timeout)),
         ("pool.max_prepared", text(config.pool.max_prepared)),
+        ("memory.total", text(config.memory.total)),
+        ("memory.session", text(config.memory.session)),
         ("monitor.interval", ms(config.monitor.interval)),
         ("monitor.timeout", ms(config.monitor.timeout)),
         (

@@ -12,7 +12,7 @@ use crate::core::topology::{Incarnation, NodeId};
 use crate::error::{Kind, Problem};
 
 /// Greetings that are remembered; startup packets can ask for anything.
-const MOST_GREETINGS: usize = 10_000;
+const MOST_GREETINGS: usize = 1_000;
 /// For so long after its start the proxy looks for the primary before a standby may say hello, in
 /// microseconds.
 const FIRST_LOOK_US: u64 = 1_000_000;

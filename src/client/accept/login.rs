@@ -384,7 +384,8 @@ impl Ready {
             draining: Box::pin(worker.common.draining.clone().cancelled_owned()),
             worker,
         };
-        Session::new(Connection::new(socket), self.state, context)
+        let share = context.worker.common.memory.share();
+        Session::new(Connection::new(socket, share), self.state, context)
     }
 }
 

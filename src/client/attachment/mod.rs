@@ -7,10 +7,11 @@ pub(super) mod moving;
 pub(super) mod routing;
 pub(super) mod shapes;
 
+use std::io;
 use std::sync::Arc;
 
 use self::context::Context;
-use self::routing::{Failure, Need};
+use self::routing::{Failure, MAX_ATTEMPTS, Need};
 use super::connection::batch::{Batch, End};
 use super::connection::{Connection, OWN_BOUND};
 use super::state::State;
@@ -169,32 +170,42 @@ pub(super) async fn attach(
     exclude: NodeSet,
 ) -> Result<Attachment, Failure> {
     let need = need(state, context, batch, exclude);
-    let (mut lease, last) = place(client, state, context, need).await?;
-    if let Some(warning) = context.places.take_warning() {
-        let reply = Reply::new().warning(&warning);
-        // A client that is gone shows when its answer is due.
-        let _ = client.tell(reply.as_bytes()).await;
-    }
-    let server = lease.server();
-    let node = server.origin.node;
-    match settle(server, state, batch).await {
-        Ok(()) => {}
-        // Whoever has the connection next resets it first.
-        Err(OwnQueryError::Refused(frame)) => {
-            return Err(if last.route.primary {
-                Failure::Said(frame)
-            } else {
-                // It may not have replayed yet what they name, such as a new role.
-                Failure::Unfit(node)
-            });
+    let mut attempts = 0;
+    let (mut lease, last) = loop {
+        attempts += 1;
+        let (mut lease, last) = place(client, state, context, need).await?;
+        if let Some(warning) = context.places.take_warning() {
+            let reply = Reply::new().warning(&warning);
+            // A client that is gone shows when its answer is due.
+            let _ = client.tell(reply.as_bytes()).await;
         }
-        Err(OwnQueryError::Io(error)) => {
-            let node = lease.pool().node_name().clone();
-            lease.discard();
-            let what = format!("cannot prepare a connection to node {node}: {error}");
-            return Err(Problem::error(Kind::CannotConnectNow, what).into());
+        let server = lease.server();
+        let node = server.origin.node;
+        match settle(server, state, batch).await {
+            Ok(()) => break (lease, last),
+            // Whoever has the connection next resets it first.
+            Err(OwnQueryError::Refused(frame)) => {
+                return Err(if last.route.primary {
+                    Failure::Said(frame)
+                } else {
+                    // It may not have replayed yet what they name, such as a new role.
+                    Failure::Unfit(node)
+                });
+            }
+            // It had died while nobody used it: nothing of the client's has been sent yet.
+            Err(OwnQueryError::Io(error))
+                if error.kind() != io::ErrorKind::TimedOut && attempts < MAX_ATTEMPTS =>
+            {
+                lease.discard();
+            }
+            Err(OwnQueryError::Io(error)) => {
+                let node = lease.pool().node_name().clone();
+                lease.discard();
+                let what = format!("cannot prepare a connection to node {node}: {error}");
+                return Err(Problem::error(Kind::CannotConnectNow, what).into());
+            }
         }
-    }
+    };
     let server = lease.server();
     // Notifications to whoever had it before.
     server.talk.unasked.clear();
@@ -380,6 +391,29 @@ pub(super) async fn expose_names(
         }
         Err(OwnQueryError::Refused(frame)) => Err(Failure::Said(frame)),
         Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
+    }
+}
+
+/// Lets the open transaction, if there is one, fail as by an error of the server's own.
+///
+/// # Errors
+///
+/// In the middle of a pipeline, where nothing of our own can be sent, or when the server is lost.
+pub(super) async fn fail_transaction(held: &mut Attachment, kind: Kind) -> Result<(), Failure> {
+    let server = held.server();
+    if !server.talk.exchange.is_quiet() {
+        return Err(Failure::Lost);
+    }
+    if server.talk.exchange.status() != TransactionStatus::InTransaction {
+        return Ok(());
+    }
+    let sql = format!(
+        "DO $$ BEGIN RAISE SQLSTATE '{}' USING MESSAGE = 'refused by causeway'; END $$",
+        kind.sqlstate()
+    );
+    match server.run_own(sql.as_bytes(), OWN_BOUND).await {
+        Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
+        Ok(()) | Err(OwnQueryError::Refused(_)) => Ok(()),
     }
 }
 

@@ -3,8 +3,7 @@
 //! READ ONLY is a property of a transaction, not a place.
 
 use super::routing::Failure;
-use super::shapes::FAIL;
-use super::{Attachment, Unit, attach};
+use super::{Attachment, Unit, attach, fail_transaction};
 use crate::backend::own_query::OwnQueryError;
 use crate::client::attachment::context::Context;
 use crate::client::connection::batch::Batch;
@@ -58,9 +57,7 @@ pub(in crate::client) async fn refuse_stuck(
     {
         return Ok(());
     }
-    if let Err(OwnQueryError::Io(_)) = server.run_own(FAIL.as_bytes(), OWN_BOUND).await {
-        return Err(Failure::Lost);
-    }
+    fail_transaction(held, Kind::FeatureNotSupported).await?;
     let what = "cannot use advisory locks or sequences during recovery";
     Err(Problem::error(Kind::FeatureNotSupported, what)
         .with_hint(
@@ -120,11 +117,9 @@ pub(in crate::client) async fn to_primary(
             }
         }
     }
-    if failed
-        && let Err(OwnQueryError::Io(_)) = moved.server().run_own(FAIL.as_bytes(), OWN_BOUND).await
-    {
+    if failed && let Err(lost) = fail_transaction(&mut moved, Kind::FeatureNotSupported).await {
         moved.discard(context);
-        return Err(Failure::Lost);
+        return Err(lost);
     }
     moved.unit.access = Some(Access::Read);
     Ok(moved)

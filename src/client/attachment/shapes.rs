@@ -4,18 +4,13 @@
 //! session's statement may be prepared anew on another connection after the change: that connection
 //! would answer in the new shape, which a driver that knows the old one cannot read.
 
-use super::Attachment;
 use super::routing::Failure;
+use super::{Attachment, fail_transaction};
 use crate::backend::own_query::OwnQueryError;
-use crate::backend::server::Server;
 use crate::client::connection::OWN_BOUND;
 use crate::client::connection::batch::Batch;
 use crate::core::exchange::TransactionStatus;
 use crate::error::{Kind, Problem};
-
-/// Lets the transaction fail as it would have on the server's own refusal.
-pub(super) const FAIL: &str =
-    "DO $$ BEGIN RAISE feature_not_supported USING MESSAGE = 'refused by causeway'; END $$";
 
 /// Whether the held connection runs the batch's statements in the shapes that the client expects.
 /// Asks the server where it is not known: once for each statement and connection.
@@ -51,17 +46,9 @@ pub(in crate::client) async fn check(held: &mut Attachment, batch: &Batch) -> Re
     if !changed {
         return Ok(());
     }
-    if server.talk.exchange.status() == TransactionStatus::InTransaction {
-        fail(server).await?;
-    }
     let what = "cached plan must not change result type";
-    Err(Problem::error(Kind::FeatureNotSupported, what).into())
-}
-
-/// Breaks the open transaction, as an error does.
-pub(in crate::client) async fn fail(server: &mut Server) -> Result<(), Failure> {
-    match server.run_own(FAIL.as_bytes(), OWN_BOUND).await {
-        Ok(()) | Err(OwnQueryError::Refused(_)) => Ok(()),
-        Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
-    }
+    let problem = Problem::error(Kind::FeatureNotSupported, what);
+    // The transaction fails as it would have on the server's own refusal.
+    fail_transaction(held, problem.kind).await?;
+    Err(problem.into())
 }

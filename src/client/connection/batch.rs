@@ -6,15 +6,15 @@
 
 use std::sync::Arc;
 
-use super::size::{check_size, is_known, may_stream};
-use crate::backend::prepared::{Prepared, Shape};
-use crate::client::state::names::Names;
-use crate::client::worker::Database;
+use super::UNCOUNTED;
+use super::gatherer::Gatherer;
+use super::message::{Message, is_known, malformed};
+use super::room::{check_size, may_stream};
+use crate::client::state::names::{Names, portal_bytes};
 use crate::core::exchange::Effects;
 use crate::core::session::Level;
 use crate::core::statement::{Access, Effect, Isolation, Statement, Step, WriteReason, bound};
 use crate::error::{Kind, Problem};
-use crate::sql::Lexical;
 use crate::wire::frame::{self, HEADER, WHOLE};
 
 /// An extended batch that grows beyond this without a Sync is sent on in parts, in bytes.
@@ -22,45 +22,6 @@ const MAX_BATCH: usize = 4 * WHOLE;
 
 /// Room for this many messages is kept from batch to batch.
 const KEPT_MESSAGES: usize = 8;
-
-/// One message of a batch.
-#[derive(Debug)]
-pub(in crate::client) struct Message {
-    /// Its tag.
-    pub(in crate::client) tag: u8,
-    /// Where it begins in the inbox.
-    pub(in crate::client) start: usize,
-    /// Where it ends.
-    pub(in crate::client) end: usize,
-    /// The statement that it parses, binds, describes or closes, if it is a known one.
-    pub(in crate::client) prepared: Option<Arc<Prepared>>,
-    /// It speaks of a named statement.
-    pub(in crate::client) named: bool,
-    /// A Bind of a statement of which the client expects rows of this shape.
-    pub(in crate::client) shape: Option<Shape>,
-    /// A Parse whose name is in use: the server must be made to refuse it.
-    pub(in crate::client) taken: bool,
-    /// It speaks of the unnamed statement, and the session has none.
-    pub(in crate::client) unknown: bool,
-    /// What running it does to the session: of a simple query, or of an Execute.
-    pub(in crate::client) effects: Effects,
-}
-
-impl Message {
-    fn new(tag: u8, start: usize, end: usize) -> Self {
-        Self {
-            tag,
-            start,
-            end,
-            prepared: None,
-            named: false,
-            shape: None,
-            taken: false,
-            unknown: false,
-            effects: None,
-        }
-    }
-}
 
 /// What ends a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +63,8 @@ pub(in crate::client) struct Batch {
     pub(in crate::client) statements: usize,
     /// A statement in it drops everything that is prepared.
     forgets: bool,
+    /// There is no room for it; its last message is what went too far.
+    pub(in crate::client) refused: Option<Problem>,
     /// It binds a portal that stays until it is closed or the transaction ends.
     names_portals: bool,
 }
@@ -120,6 +83,7 @@ impl Default for Batch {
             effects: Vec::new(),
             statements: 0,
             forgets: false,
+            refused: None,
             names_portals: false,
         }
     }
@@ -136,18 +100,6 @@ pub(in crate::client) enum Gathered {
     Drop(usize),
     /// The client says goodbye.
     Terminate,
-}
-
-/// What gathering needs of the session.
-pub(in crate::client) struct Gatherer<'a> {
-    /// The session's names.
-    pub(in crate::client) names: &'a mut Names,
-    /// The database's statements.
-    pub(in crate::client) database: &'a Database,
-    /// How the session's texts are read.
-    pub(in crate::client) lexical: Lexical,
-    /// The settings that decide what a text means, as a number.
-    pub(in crate::client) meaning: u64,
 }
 
 impl Batch {
@@ -177,11 +129,20 @@ impl Batch {
                 self.end = End::Part;
                 return Ok(Gathered::Batch);
             }
-            if rest.len() < size && (size <= WHOLE || !may_stream(tag, size, rest)) {
+            let there = rest.len().min(size);
+            let in_parts = size > WHOLE && may_stream(tag, size, rest);
+            if rest.len() < size && !in_parts {
                 check_size(tag, size, rest.len())?;
+            }
+            let whole = self.length + self.beside() + if in_parts { there } else { size };
+            if whole > UNCOUNTED
+                && let Err(problem) = gatherer.reserve(whole)
+            {
+                return Ok(self.refuse(tag, size, there, problem));
+            }
+            if rest.len() < size && !in_parts {
                 return Ok(Gathered::Incomplete);
             }
-            let there = rest.len().min(size);
             let body = &rest[HEADER..there];
             let (start, end) = (self.length, self.length + there);
             self.length = end;
@@ -194,7 +155,12 @@ impl Batch {
                     self.runs(&statement, false);
                     message.effects = shared(&statement);
                 }
-                b'P' => gatherer.parse(body, &mut message, self.forgets)?,
+                b'P' => {
+                    if let Some(problem) = gatherer.parse(body, &mut message, self.forgets)? {
+                        self.length = start;
+                        return Ok(self.refuse(tag, size, there, problem));
+                    }
+                }
                 b'Q' | b'F' => {
                     let statement = Statement::unexamined(WriteReason::TooLarge);
                     self.runs(&statement, false);
@@ -210,6 +176,13 @@ impl Batch {
                         let statement = prepared.statement();
                         self.runs(&statement, prepared.is_refused());
                         let effects = bound(&statement.effects, || frame::bound(values));
+                        if !effects.is_empty()
+                            && let Err(problem) =
+                                gatherer.room_for(portal_bytes(portal, &effects), 0)
+                        {
+                            self.length = start;
+                            return Ok(self.refuse(tag, size, there, problem));
+                        }
                         gatherer.names.bound(portal, effects);
                     }
                 }
@@ -260,6 +233,61 @@ impl Batch {
             };
             return Ok(Gathered::Batch);
         }
+    }
+
+    /// It goes no further than this message, for which there is no room.
+    fn refuse(&mut self, tag: u8, size: usize, there: usize, problem: Problem) -> Gathered {
+        let (start, end) = (self.length, self.length + there);
+        self.messages.push(Message::new(tag, start, end));
+        self.length = end;
+        self.end = End::Large(size - there);
+        self.refused = Some(problem);
+        Gathered::Batch
+    }
+
+    /// The batch that is refused in place of it; and how much of its last message is still to come.
+    pub(in crate::client) fn as_refused(&mut self) -> usize {
+        let missing = match self.end {
+            End::Large(missing) => missing,
+            _ => 0,
+        };
+        self.end = match self.messages.last() {
+            Some(Message {
+                tag: b'Q' | b'F', ..
+            }) => End::Query,
+            Some(Message { tag: b'S', .. }) => End::Sync,
+            _ => End::Part,
+        };
+        missing
+    }
+
+    /// What its messages take beside their bytes, here and among what is owed, in bytes.
+    pub(in crate::client) fn beside(&self) -> usize {
+        self.messages.len() * 2 * size_of::<Message>()
+    }
+
+    /// How much its texts say that the session is to keep, in bytes.
+    pub(in crate::client) fn bytes_to_keep(&self) -> usize {
+        let sets = |effect: &Effect| {
+            matches!(
+                effect,
+                Effect::Set { .. } | Effect::Savepoint(_) | Effect::Prepare { .. }
+            )
+        };
+        usize::from(self.effects().any(sets)) * self.length
+    }
+
+    /// Whether it makes the session hold more.
+    pub(in crate::client) fn may_keep(&self) -> bool {
+        self.effects().any(|effect| {
+            matches!(
+                effect,
+                Effect::Set { sql: Some(_), .. }
+                    | Effect::Savepoint(_)
+                    | Effect::Prepare { .. }
+                    | Effect::Opaque(_)
+            )
+        })
     }
 
     /// Whether it was gathered under the simple protocol.
@@ -440,6 +468,7 @@ impl Batch {
         messages.clear();
         effects.clear();
         messages.shrink_to(KEPT_MESSAGES);
+        effects.shrink_to(KEPT_MESSAGES);
         *self = Self {
             messages,
             effects,
@@ -503,66 +532,4 @@ impl Stricter for Option<Level> {
         let rank = |level: &Level| Level::ALL.iter().position(|known| known == level);
         [self, other].into_iter().flatten().max_by_key(rank)
     }
-}
-
-impl Gatherer<'_> {
-    fn parse(
-        &mut self,
-        body: &[u8],
-        message: &mut Message,
-        all_dropped: bool,
-    ) -> Result<(), Problem> {
-        let (name, rest) = frame::cstr(body).ok_or_else(|| malformed("Parse"))?;
-        message.named = !name.is_empty();
-        if message.named && !all_dropped && self.names.get(name).is_some() {
-            message.prepared = self.names.get(name).cloned();
-            message.taken = true;
-            self.names.parse_in_vain(name);
-            return Ok(());
-        }
-        if message.named && !self.names.has_room(rest.len()) {
-            let what = "a session cannot have more than 100000 prepared statements, or 1 GiB of their texts";
-            return Err(Problem::fatal(Kind::ProgramLimitExceeded, what));
-        }
-        let prepared = self
-            .database
-            .prepare(rest, message.named, self.lexical, self.meaning)
-            .ok_or_else(|| malformed("Parse"))?;
-        self.names.parse(name, Arc::clone(&prepared));
-        message.prepared = Some(prepared);
-        Ok(())
-    }
-
-    fn refer(&mut self, name: &[u8], message: &mut Message) {
-        message.named = !name.is_empty();
-        let Some(known) = self.names.get(name).cloned() else {
-            message.unknown = name.is_empty();
-            return;
-        };
-        message.prepared = Some(Arc::clone(&known));
-        if !message.named {
-            return;
-        }
-        let shape = self.names.shape(name);
-        message.shape = shape.filter(|_| message.tag == b'B');
-        // A client that knows the shape of its rows is told when it has changed; it must ask anew.
-        if known.is_outdated() && shape.is_none() {
-            let renewed = self
-                .database
-                .prepare(known.body(), true, self.lexical, self.meaning);
-            if let Some(renewed) = renewed {
-                self.names.renew(name, Arc::clone(&renewed));
-                message.prepared = Some(renewed);
-            }
-        } else {
-            self.database.keep_up(&known, self.lexical);
-        }
-    }
-}
-
-fn malformed(what: &str) -> Problem {
-    Problem::fatal(
-        Kind::ProtocolViolation,
-        format!("invalid message format: {what}"),
-    )
 }

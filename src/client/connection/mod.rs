@@ -2,17 +2,23 @@
 //! anything is said to it.
 
 pub(super) mod batch;
-mod size;
+pub(super) mod gatherer;
+pub(super) mod message;
+pub(super) mod room;
 
 use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::error::Problem;
+use crate::shared::memory::Share;
 use crate::wire::socket::Socket;
 
 /// Bound on statements of our own and on writing an error to a client.
 pub(super) const OWN_BOUND: Duration = Duration::from_secs(10);
+
+/// What a client may have under way without being counted, in bytes.
+pub(super) const UNCOUNTED: usize = 16 * 1024;
 
 /// How a session ends.
 #[derive(Debug)]
@@ -43,12 +49,14 @@ pub(super) struct Connection {
     pub(super) ended: bool,
     /// Everything up to the next Sync is skipped, as a server does after an error.
     pub(super) skipping: bool,
+    /// Counts what is under way.
+    pub(super) share: Share,
     /// Bytes of a message, or of failed COPY data, that are still to be dropped.
     drop_bytes: usize,
 }
 
 impl Connection {
-    pub(super) fn new(mut socket: Socket) -> Self {
+    pub(super) fn new(mut socket: Socket, share: Share) -> Self {
         // A client need not wait for its greeting before it goes on.
         let inbox = socket.take_rest();
         Self {
@@ -57,6 +65,7 @@ impl Connection {
             out: Vec::new(),
             ended: false,
             skipping: false,
+            share,
             drop_bytes: 0,
         }
     }
@@ -71,6 +80,11 @@ impl Connection {
         match read {
             Poll::Ready(Ok(Some(()))) => {
                 self.drop_data();
+                // What is to come is counted as soon as it is announced.
+                let there = self.inbox.len();
+                if there > UNCOUNTED && there > self.share.bytes() {
+                    self.share.set(there);
+                }
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Ok(None)) => {
@@ -92,6 +106,17 @@ impl Connection {
             }
         } else {
             self.inbox.drain(..length);
+        }
+        if self.share.bytes() > 0 {
+            self.count(0);
+        }
+    }
+
+    /// Counts what has arrived, what is to be sent, and so many bytes `beside` them.
+    pub(super) fn count(&mut self, beside: usize) {
+        let there = self.inbox.len() + self.out.len() + beside;
+        if there > UNCOUNTED || self.share.bytes() > 0 {
+            self.share.set(if there > UNCOUNTED { there } else { 0 });
         }
     }
 

@@ -3,6 +3,8 @@
 //! Frames are walked, not decoded. What a standby says before its first row or error is held back
 //! for as long as it could still be repeated on another node.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod any_bytes;
 pub(super) mod render;
 mod server_reply;
 
@@ -127,6 +129,8 @@ pub(super) struct Relay<'a> {
     pub(super) flush_after_large: bool,
     /// Bytes of the batch itself that stay in the inbox because it could be repeated.
     pub(super) kept: usize,
+    /// What the batch takes beside its bytes.
+    pub(super) beside: usize,
     pub(super) progress: Progress,
     /// Looks in a row that found a message unfinished and nothing new of it.
     pub(super) stalled: u32,
@@ -190,6 +194,7 @@ impl Relay<'_> {
                 if look && self.is_given_up() {
                     return Poll::Ready(self.lost());
                 }
+                self.client.count(self.to_server.len() + self.beside);
                 return Poll::Pending;
             }
         }

@@ -2,8 +2,9 @@
 //! the connection knows, and what is not prepared there yet is prepared on the way.
 
 use crate::backend::prepared::{Prepared, server_name};
-use crate::backend::server::Server;
-use crate::client::connection::batch::{Batch, End, Message};
+use crate::backend::server::Conversation;
+use crate::client::connection::batch::{Batch, End};
+use crate::client::connection::message::Message;
 use crate::core::exchange::{Effects, Owed, TransactionStatus};
 use crate::core::mutant::{Rule, holds};
 use crate::core::statement::Effect;
@@ -23,56 +24,56 @@ pub(in crate::client) enum Rendered {
 pub(in crate::client) fn render(
     batch: &Batch,
     inbox: &[u8],
-    server: &mut Server,
+    talk: &mut Conversation,
     max_prepared: usize,
     frees_at_once: bool,
 ) -> Rendered {
-    server.talk.forgetting = false;
+    talk.forgetting = false;
     if batch
         .messages
         .iter()
         .enumerate()
-        .all(|(at, message)| is_verbatim(message, &batch.messages[..at], server))
+        .all(|(at, message)| is_verbatim(message, &batch.messages[..at], talk))
         && batch.end != End::Part
         && !frees_at_once
     {
         for message in &batch.messages {
-            enter(message, server);
+            enter(message, talk);
         }
         return Rendered::Verbatim;
     }
     let mut out = Vec::with_capacity(batch.length + 64);
     // In front of everything, where no error of the batch can make the server skip it.
-    let token = server.talk.token;
-    while let Some(closed) = server.talk.held.evict(max_prepared) {
+    let token = talk.token;
+    while let Some(closed) = talk.held.evict(max_prepared) {
         frame::write(&mut out, b'C', |body| {
             body.push(b'S');
             body.extend_from_slice(server_name(token, closed).as_bytes());
             body.push(0);
         });
-        server.talk.exchange.sent(Owed::OwnClose);
+        talk.exchange.sent(Owed::OwnClose);
     }
     for message in &batch.messages {
-        write(message, inbox, server, &mut out);
+        write(message, inbox, talk, &mut out);
     }
     if batch.end == End::Part {
         frame::write(&mut out, b'H', |_| {});
-        server.talk.exchange.flushed();
+        talk.exchange.flushed();
     }
     if frees_at_once {
         frame::write(&mut out, b'S', |_| {});
-        server.talk.exchange.sent(Owed::OwnSync);
+        talk.exchange.sent(Owed::OwnSync);
     }
     Rendered::Rewritten(out)
 }
 
-fn is_verbatim(message: &Message, before: &[Message], server: &Server) -> bool {
+fn is_verbatim(message: &Message, before: &[Message], talk: &Conversation) -> bool {
     match message.tag {
         b'B' | b'D' | b'C' if !message.named => match &message.prepared {
             None => !message.unknown,
             // The unnamed statement is on this connection, or was parsed just before.
             Some(prepared) => {
-                server.talk.unnamed == Some(prepared.id())
+                talk.unnamed == Some(prepared.id())
                     || before.iter().any(|m| m.tag == b'P' && !m.named)
             }
         },
@@ -82,134 +83,129 @@ fn is_verbatim(message: &Message, before: &[Message], server: &Server) -> bool {
 }
 
 /// Books a message that is sent as it is.
-fn enter(message: &Message, server: &mut Server) {
+fn enter(message: &Message, talk: &mut Conversation) {
     let owed = match message.tag {
         b'Q' | b'F' => {
-            server.talk.unnamed = None;
-            forget_statements(&message.effects, server);
+            talk.unnamed = None;
+            forget_statements(&message.effects, talk);
             Owed::Query(message.effects.clone())
         }
         b'P' => {
-            server.talk.unnamed = message.prepared.as_ref().map(|prepared| prepared.id());
-            server.talk.parsing.push_back(None);
+            talk.unnamed = message.prepared.as_ref().map(|prepared| prepared.id());
+            talk.parsing.push_back(None);
             Owed::Parse
         }
         b'B' => Owed::Bind,
         b'D' => Owed::Describe,
         b'E' => {
-            forget_statements(&message.effects, server);
+            forget_statements(&message.effects, talk);
             Owed::Execute(message.effects.clone())
         }
         b'C' => {
             if message.prepared.is_some() || message.unknown {
-                server.talk.unnamed = None;
+                talk.unnamed = None;
             }
             Owed::Close
         }
         b'S' => Owed::Sync,
-        b'H' => return server.talk.exchange.flushed(),
+        b'H' => return talk.exchange.flushed(),
         _ => return,
     };
-    server.talk.exchange.sent(owed);
+    talk.exchange.sent(owed);
 }
 
-fn write(message: &Message, inbox: &[u8], server: &mut Server, out: &mut Vec<u8>) {
+fn write(message: &Message, inbox: &[u8], talk: &mut Conversation, out: &mut Vec<u8>) {
     let bytes = &inbox[message.start..message.end];
     match (&message.prepared, message.tag) {
         (Some(prepared), b'P') if message.named => {
             if message.taken {
                 // The server refuses a second statement of this name in its own words, once it has
                 // understood it.
-                ensure_named(prepared, server, out);
+                ensure_named(prepared, talk, out);
                 write_parse_as(bytes, &prepared.server_name(), out);
-                server.talk.parsing.push_back(None);
-                server.talk.exchange.sent(Owed::Parse);
-            } else if server.talk.held.touch(prepared.id()) {
-                if refuses_to_parse(prepared, server) {
+                talk.parsing.push_back(None);
+                talk.exchange.sent(Owed::Parse);
+            } else if talk.held.touch(prepared.id()) {
+                if refuses_to_parse(prepared, talk) {
                     prepared.write_parse(&prepared.server_name(), out);
-                    server.talk.parsing.push_back(None);
-                    server.talk.exchange.sent(Owed::Parse);
+                    talk.parsing.push_back(None);
+                    talk.exchange.sent(Owed::Parse);
                     return;
                 }
-                server.talk.exchange.sent(Owed::FakeParse);
+                talk.exchange.sent(Owed::FakeParse);
             } else {
-                parse_named(prepared, server, Owed::Parse, out);
+                parse_named(prepared, talk, Owed::Parse, out);
             }
         }
-        (Some(_), b'C') if message.named => server.talk.exchange.sent(Owed::FakeClose),
-        (None, b'C') if message.named => server.talk.exchange.sent(Owed::FakeClose),
+        (Some(_), b'C') if message.named => talk.exchange.sent(Owed::FakeClose),
+        (None, b'C') if message.named => talk.exchange.sent(Owed::FakeClose),
         // Dropped by a message before it, and not parsed again since: the server says so.
         (Some(prepared), b'B' | b'D')
-            if message.named
-                && server.talk.forgetting
-                && !server.talk.held.touch(prepared.id()) =>
+            if message.named && talk.forgetting && !talk.held.touch(prepared.id()) =>
         {
             out.extend_from_slice(bytes);
-            enter(message, server);
+            enter(message, talk);
         }
         (Some(prepared), b'B') if message.named => {
-            ensure_named(prepared, server, out);
+            ensure_named(prepared, talk, out);
             write_bind(bytes, &prepared.server_name(), out);
-            server.talk.exchange.sent(Owed::Bind);
+            talk.exchange.sent(Owed::Bind);
         }
         (Some(prepared), b'D') if message.named => {
-            ensure_named(prepared, server, out);
+            ensure_named(prepared, talk, out);
             frame::write(out, b'D', |body| {
                 body.push(b'S');
                 body.extend_from_slice(prepared.server_name().as_bytes());
                 body.push(0);
             });
             let name = frame::cstr(&bytes[HEADER + 1..]).map_or(&[][..], |(name, _)| name);
-            server
-                .talk
-                .describing
-                .push_back((prepared.id(), name.into()));
-            server.talk.exchange.sent(Owed::DescribeNamed);
+            talk.describing.push_back((prepared.id(), name.into()));
+            talk.exchange.sent(Owed::DescribeNamed);
         }
-        (Some(prepared), b'B' | b'D') if server.talk.unnamed != Some(prepared.id()) => {
+        (Some(prepared), b'B' | b'D') if talk.unnamed != Some(prepared.id()) => {
             prepared.write_parse("", out);
-            server.talk.unnamed = Some(prepared.id());
-            server.talk.parsing.push_back(None);
-            server.talk.exchange.sent(Owed::OwnParse);
+            talk.unnamed = Some(prepared.id());
+            talk.parsing.push_back(None);
+            talk.exchange.sent(Owed::OwnParse);
             out.extend_from_slice(bytes);
-            enter(message, server);
+            enter(message, talk);
         }
         (None, b'B' | b'D') if message.unknown => {
             // The session has no unnamed statement; what the server has may be another session's.
             frame::write(out, b'C', |body| body.extend_from_slice(b"S\0"));
-            server.talk.exchange.sent(Owed::OwnClose);
-            server.talk.unnamed = None;
+            talk.exchange.sent(Owed::OwnClose);
+            talk.unnamed = None;
             out.extend_from_slice(bytes);
-            enter(message, server);
+            enter(message, talk);
         }
         _ => {
             out.extend_from_slice(bytes);
-            enter(message, server);
+            enter(message, talk);
         }
     }
 }
 
 /// Before a statement that drops everything that is prepared: what follows it must not be taken for
 /// prepared. If it fails, or is not reached, it still is, so that each is closed before it is parsed anew.
-fn forget_statements(effects: &Effects, server: &mut Server) {
+fn forget_statements(effects: &Effects, talk: &mut Conversation) {
     let mut steps = effects.iter().flat_map(|steps| steps.iter());
     let forgets = |effect: &Effect| matches!(effect, Effect::Deallocate(None) | Effect::DiscardAll);
     if steps.any(|step| forgets(&step.effect)) && holds(Rule::DeallocateDropsAll) {
-        server.talk.shelve();
-        server.talk.forgotten = true;
-        server.talk.forgetting = true;
+        talk.shelve();
+        talk.forgotten = true;
+        talk.forgetting = true;
     }
 }
 
 /// In a failed transaction a server parses nothing but what ends it.
-fn refuses_to_parse(prepared: &Prepared, server: &Server) -> bool {
+fn refuses_to_parse(prepared: &Prepared, talk: &Conversation) -> bool {
     let ends = |effect: &Effect| {
         matches!(
             effect,
             Effect::End { .. } | Effect::Rollback { .. } | Effect::RollbackTo(_)
         )
     };
-    server.talk.exchange.status() == TransactionStatus::Failed
+    talk.exchange.status() == TransactionStatus::Failed
         && !prepared
             .statement()
             .effects
@@ -217,26 +213,26 @@ fn refuses_to_parse(prepared: &Prepared, server: &Server) -> bool {
             .any(|step| ends(&step.effect))
 }
 
-fn ensure_named(prepared: &Prepared, server: &mut Server, out: &mut Vec<u8>) {
-    if !server.talk.held.touch(prepared.id()) {
-        parse_named(prepared, server, Owed::OwnParse, out);
+fn ensure_named(prepared: &Prepared, talk: &mut Conversation, out: &mut Vec<u8>) {
+    if !talk.held.touch(prepared.id()) {
+        parse_named(prepared, talk, Owed::OwnParse, out);
     }
 }
 
-fn parse_named(prepared: &Prepared, server: &mut Server, owed: Owed, out: &mut Vec<u8>) {
-    server.talk.held.insert(prepared.id());
-    server.talk.token = prepared.token();
-    if server.talk.forgotten {
+fn parse_named(prepared: &Prepared, talk: &mut Conversation, owed: Owed, out: &mut Vec<u8>) {
+    talk.held.insert(prepared.id());
+    talk.token = prepared.token();
+    if talk.forgotten {
         frame::write(out, b'C', |body| {
             body.push(b'S');
             body.extend_from_slice(prepared.server_name().as_bytes());
             body.push(0);
         });
-        server.talk.exchange.sent(Owed::OwnClose);
+        talk.exchange.sent(Owed::OwnClose);
     }
     prepared.write_parse(&prepared.server_name(), out);
-    server.talk.parsing.push_back(Some(prepared.id()));
-    server.talk.exchange.sent(owed);
+    talk.parsing.push_back(Some(prepared.id()));
+    talk.exchange.sent(owed);
 }
 
 /// A Parse with another statement name.

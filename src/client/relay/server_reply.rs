@@ -15,6 +15,9 @@ use crate::wire::reply::{Reply, error_field};
 /// Hexadecimal digits of the token in a statement's name on servers.
 const TOKEN: usize = 16;
 
+/// An answer is held back, to be repeated elsewhere if need be, up to so many bytes.
+const MOST_HELD: usize = 256 * 1024;
+
 /// Which side has broken.
 pub(super) enum Fault {
     Client,
@@ -172,6 +175,9 @@ impl ServerReply<'_> {
 
     fn forward(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let out = &mut self.client.out;
+        if out.len() > MOST_HELD {
+            self.progress.hold = false;
+        }
         if self.progress.hold || !out.is_empty() {
             out.extend_from_slice(bytes);
             if self.progress.hold || out.is_empty() {

@@ -2,7 +2,8 @@
 //! what the client has prepared by the protocol.
 
 use crate::client::attachment::context::Context;
-use crate::client::connection::batch::{Batch, Message};
+use crate::client::connection::batch::Batch;
+use crate::client::connection::message::Message;
 use crate::client::state::State;
 use crate::core::exchange::TransactionStatus;
 use crate::core::session::Level;

@@ -3,6 +3,7 @@
 mod idle;
 mod kept;
 pub(super) mod local;
+mod unsent;
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use self::kept::{Stop, Vigil};
 use super::attachment::context::Context;
 use super::attachment::routing::{Failure, MAX_ATTEMPTS};
 use super::attachment::{self, Attachment, ask, moving, shapes};
-use super::connection::batch::{Batch, End, Gathered, Gatherer};
+use super::connection::batch::{Batch, End, Gathered};
+use super::connection::gatherer::Gatherer;
 use super::connection::{Connection, Ending, OWN_BOUND};
 use super::outcome::{self, aborted, resolve};
 use super::relay::render::{Rendered, render};
@@ -27,12 +29,16 @@ use crate::core::route::NodeSet;
 use crate::core::route::Replay;
 use crate::core::statement::{Access, WriteReason};
 use crate::error::{Kind, Problem};
+use crate::shared::memory::Share;
 use crate::wire::frame::HEADER;
 use crate::wire::reply::Reply;
 
 /// A client that has sent statements without Sync or Flush, and then nothing for so long, waits for what
 /// a server would have said by now.
 const SILENCE: Duration = Duration::from_millis(50);
+
+/// What the state holds is counted in steps of so many bytes.
+const STEP: usize = 4096;
 
 /// A session that has logged in.
 #[derive(Debug)]
@@ -41,6 +47,8 @@ pub(super) struct Session {
     pub(super) state: State,
     pub(super) context: Context,
     held: Option<Attachment>,
+    /// Counts what the state holds.
+    share: Share,
     /// Since the last batch.
     vigil: Vigil,
     /// The last batch, for its memory.
@@ -49,10 +57,12 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(client: Connection, state: State, context: Context) -> Self {
+        let share = context.worker.common.memory.share();
         Self {
             client,
             state,
             context,
+            share,
             held: None,
             vigil: Vigil::new(Instant::now()),
             spare: Batch::default(),
@@ -103,6 +113,10 @@ impl Session {
             if self.held.is_some() {
                 self.vigil = Vigil::new(Instant::now());
             }
+            let bytes = self.state.bytes();
+            if bytes.abs_diff(self.share.bytes()) > STEP {
+                self.share.set(bytes);
+            }
             self.spare = batch;
         }
     }
@@ -113,6 +127,7 @@ impl Session {
             meaning: self.state.meaning(),
             names: &mut self.state.names,
             database: &self.context.database,
+            share: &mut self.client.share,
         };
         batch.gather(&self.client.inbox, gatherer)
     }
@@ -169,6 +184,14 @@ impl Session {
         {
             return self.skip_to_sync(batch).await;
         }
+        if let Some(problem) = batch.refused.take() {
+            return self.refuse_for_room(batch, problem).await;
+        }
+        if batch.may_keep()
+            && let Err(problem) = self.room_for(batch)
+        {
+            return self.refuse_for_room(batch, problem).await;
+        }
         if let Some(fault) = &batch.hint_fault {
             let warning = Problem::error(Kind::InvalidParameterValue, fault.to_string());
             let reply = Reply::new().warning(&warning);
@@ -194,47 +217,6 @@ impl Session {
             return self.answer_here(batch, status).await;
         }
         self.relay_timed(batch).await
-    }
-
-    /// Answers a batch that no server needs to see. An error in it breaks the open transaction, as any does.
-    async fn answer_here(
-        &mut self,
-        batch: &Batch,
-        status: TransactionStatus,
-    ) -> Result<(), Ending> {
-        let (reply, failed) = local::answer(&mut self.state, &self.context, batch, status);
-        if failed && status == TransactionStatus::InTransaction {
-            self.state.failed();
-            if let Some(mut held) = self.held.take() {
-                match shapes::fail(held.server()).await {
-                    Ok(()) => self.held = Some(held),
-                    Err(_) => {
-                        aborted::transaction_lost(held, &mut self.state, &self.context);
-                        self.state.aborted = Aborted::Told;
-                    }
-                }
-            }
-        }
-        if failed && matches!(batch.end, End::Flush | End::Part) {
-            self.client.skipping = true;
-        }
-        self.client.consume(batch.length);
-        self.client.tell(reply.as_bytes()).await
-    }
-
-    /// The server has met an error and ignores all but a Sync, so that nothing else is sent.
-    async fn skip_to_sync(&mut self, batch: &mut Batch) -> Result<(), Ending> {
-        self.state.names.failed();
-        if batch.end == End::Sync {
-            let before = batch.reduce_to_sync();
-            self.client.consume(before);
-            return self.relay(batch).await;
-        }
-        self.client.consume(batch.length);
-        if let End::Large(missing) = batch.end {
-            self.client.drop_next(missing);
-        }
-        Ok(())
     }
 
     /// Relays a batch, and counts the time from its arrival to the end of its answer. What the client
@@ -347,6 +329,8 @@ impl Session {
                             batch.access = Access::Write;
                             batch.write_reason = Some(WriteReason::RefusedByStandby);
                         }
+                        // There is no other; what the client has not seen may run on a new connection.
+                        Replay::NodeLost if held.is_primary() => {}
                         Replay::RecoveryConflict | Replay::NodeLost => {
                             exclude.insert(held.server().origin.node);
                         }
@@ -434,7 +418,7 @@ impl Session {
             batch.end == End::Flush && batch.runs_nothing() && idle && !session_pooled;
         let max_prepared = self.context.places.bounds().max_prepared;
         let inbox = &self.client.inbox;
-        let rendered = render(batch, inbox, server, max_prepared, frees_at_once);
+        let rendered = render(batch, inbox, &mut server.talk, max_prepared, frees_at_once);
         let bytes = match &rendered {
             Rendered::Verbatim => &inbox[..batch.length],
             Rendered::Rewritten(bytes) => bytes,
@@ -469,6 +453,7 @@ impl Session {
             skim,
             flush_after_large: large > 0 && !batch.is_simple(),
             kept: batch.length,
+            beside: batch.beside(),
             progress: super::relay::begin(repeatable, on_standby, processes),
             stalled: 0,
         };

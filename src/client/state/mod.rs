@@ -212,6 +212,11 @@ impl State {
         self.pins
     }
 
+    /// What it takes to remember all of this, in bytes, without what sessions share.
+    pub(in crate::client) fn bytes(&self) -> usize {
+        self.settings.bytes() + self.transaction.bytes() + self.names.own_bytes()
+    }
+
     /// Whether nothing has happened that anybody must be asked about, or told.
     pub(in crate::client) fn is_settled(&self) -> bool {
         self.doubt.is_none() && !self.may_be_free

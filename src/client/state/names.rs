@@ -12,20 +12,19 @@ use crate::core::statement::{Effect, Statement, Step, WriteReason};
 /// A session may not name more statements than this.
 pub(in crate::client) const MAX_NAMES: usize = 100_000;
 
-/// Texts that one session may keep, in bytes.
-const MOST_BYTES: usize = 1 << 30;
-
 /// One session's names.
 #[derive(Debug, Default)]
 pub(in crate::client) struct Names {
     /// Portals whose statements have effects; few have.
     portals: HashMap<Box<[u8]>, Arc<[Step]>, RandomState>,
     /// Portals that were bound in messages that are not confirmed yet.
-    portals_unconfirmed: Vec<Box<[u8]>>,
+    portals_unconfirmed: HashSet<Box<[u8]>, RandomState>,
     /// Portals that may be others than is known here, since their Bind may have been skipped.
     portals_unknown: HashSet<Box<[u8]>, RandomState>,
     /// The texts of the named statements, in bytes.
-    bytes: usize,
+    texts: usize,
+    /// Names and what stands beside them, in bytes.
+    beside: usize,
     named: HashMap<Box<[u8]>, Named, RandomState>,
     /// What executing an SQL-prepared statement does, by name.
     in_sql: HashMap<Box<[u8]>, Arc<[Effect]>, RandomState>,
@@ -54,6 +53,27 @@ enum Change {
     Parsed(Box<[u8]>, Option<Named>),
     /// A Close of this name, and what it meant.
     Closed(Box<[u8]>, Option<Named>),
+}
+
+/// What remembering an effect takes, in bytes.
+fn bytes_of(effect: &Effect) -> usize {
+    size_of::<Effect>()
+        + match effect {
+            Effect::Set { name, sql, .. } => name.len() + sql.as_ref().map_or(0, |sql| sql.len()),
+            Effect::Opaque(opaque) => opaque.names.iter().map(|name| name.len()).sum(),
+            _ => 0,
+        }
+}
+
+/// What a portal takes, in bytes.
+pub(in crate::client) fn portal_bytes(name: &[u8], effects: &[Step]) -> usize {
+    let each = effects.iter().map(|step| bytes_of(&step.effect));
+    Names::BESIDE + name.len() + each.sum::<usize>()
+}
+
+/// What a statement that was prepared as SQL takes, in bytes.
+fn sql_bytes(name: &[u8], effects: &[Effect]) -> usize {
+    Names::BESIDE + name.len() + effects.iter().map(bytes_of).sum::<usize>()
 }
 
 impl Names {
@@ -88,9 +108,22 @@ impl Names {
         }
     }
 
-    /// Whether there is room for one more with a text of so many bytes.
-    pub(in crate::client) fn has_room(&self, bytes: usize) -> bool {
-        self.named.len() < MAX_NAMES && self.bytes + bytes <= MOST_BYTES
+    /// What a name takes beside itself, in bytes.
+    pub(in crate::client) const BESIDE: usize = 128;
+
+    /// Whether there may not be one more.
+    pub(in crate::client) fn are_too_many(&self) -> bool {
+        self.named.len() >= MAX_NAMES
+    }
+
+    /// What all of them take with the statements' texts, in bytes.
+    pub(in crate::client) fn bytes(&self) -> usize {
+        self.texts + self.beside
+    }
+
+    /// The same without the texts, which sessions share.
+    pub(in crate::client) fn own_bytes(&self) -> usize {
+        self.beside
     }
 
     /// A portal is bound to a statement with these effects.
@@ -99,12 +132,24 @@ impl Names {
             self.portals_unknown.remove(portal);
         }
         if effects.is_empty() {
-            if !self.portals.is_empty() && self.portals.remove(portal).is_some() {
-                self.portals_unconfirmed.push(portal.into());
+            if !self.portals.is_empty()
+                && let Some(before) = self.portals.remove(portal)
+            {
+                self.beside -= portal_bytes(portal, &before);
+                self.is_unconfirmed(portal);
             }
         } else {
-            self.portals.insert(portal.into(), effects);
-            self.portals_unconfirmed.push(portal.into());
+            self.beside += portal_bytes(portal, &effects);
+            if let Some(before) = self.portals.insert(portal.into(), effects) {
+                self.beside -= portal_bytes(portal, &before);
+            }
+            self.is_unconfirmed(portal);
+        }
+    }
+
+    fn is_unconfirmed(&mut self, portal: &[u8]) {
+        if !self.portals_unconfirmed.contains(portal) {
+            self.portals_unconfirmed.insert(portal.into());
         }
     }
 
@@ -129,6 +174,8 @@ impl Names {
     /// Portals end with the transaction.
     pub(in crate::client) fn transaction_ended(&mut self) {
         if !self.portals.is_empty() {
+            let each = self.portals.iter().map(|(name, of)| portal_bytes(name, of));
+            self.beside -= each.sum::<usize>();
             self.portals.clear();
         }
         if !self.portals_unknown.is_empty() {
@@ -174,8 +221,7 @@ impl Names {
                 shape: None,
             };
             let before = self.remove(name);
-            self.bytes += named.prepared.body().len();
-            self.named.insert(name.into(), named);
+            self.insert(name.into(), named);
             self.unconfirmed
                 .push_back(Change::Parsed(name.into(), before));
         }
@@ -199,16 +245,16 @@ impl Names {
     /// An error: what was not confirmed never happened.
     pub(in crate::client) fn failed(&mut self) {
         self.portals_unknown
-            .extend(self.portals_unconfirmed.drain(..));
+            .extend(self.portals_unconfirmed.drain());
         while let Some(change) = self.unconfirmed.pop_back() {
             match change {
                 Change::Parsed(name, before) => {
                     self.remove(&name);
                     if let Some(before) = before {
-                        self.restore(name, before);
+                        self.insert(name, before);
                     }
                 }
-                Change::Closed(name, Some(named)) => self.restore(name, named),
+                Change::Closed(name, Some(named)) => self.insert(name, named),
                 Change::Unnamed(before) => self.unnamed = before,
                 Change::Closed(_, None) | Change::InVain(_) => {}
             }
@@ -228,7 +274,9 @@ impl Names {
 
     /// `PREPARE name` in SQL.
     pub(in crate::client) fn prepared(&mut self, name: &str, effects: &Arc<[Effect]>) {
+        self.forget_executed(name.as_bytes());
         if self.in_sql.len() < MAX_NAMES {
+            self.beside += sql_bytes(name.as_bytes(), effects);
             self.in_sql
                 .insert(name.as_bytes().into(), Arc::clone(effects));
         }
@@ -246,24 +294,33 @@ impl Names {
 
     /// `DEALLOCATE name`. True when the name was known.
     pub(in crate::client) fn close(&mut self, name: &[u8]) -> bool {
-        self.in_sql.remove(name);
+        self.forget_executed(name);
         self.remove(name).is_some()
     }
 
-    fn restore(&mut self, name: Box<[u8]>, named: Named) {
-        self.bytes += named.prepared.body().len();
-        self.named.insert(name, named);
+    fn forget_executed(&mut self, name: &[u8]) {
+        if let Some(effects) = self.in_sql.remove(name) {
+            self.beside -= sql_bytes(name, &effects);
+        }
     }
 
     fn remove(&mut self, name: &[u8]) -> Option<Named> {
         let removed = self.named.remove(name)?;
-        self.bytes -= removed.prepared.body().len();
+        self.texts -= removed.prepared.body().len();
+        self.beside -= Self::BESIDE + name.len();
         Some(removed)
+    }
+
+    fn insert(&mut self, name: Box<[u8]>, named: Named) {
+        self.remove(&name);
+        self.texts += named.prepared.body().len();
+        self.beside += Self::BESIDE + name.len();
+        self.named.insert(name, named);
     }
 
     /// `DEALLOCATE ALL`, `DISCARD ALL`: what is parsed behind it in the same pipeline stays.
     pub(in crate::client) fn clear(&mut self) {
-        let later: Vec<Box<[u8]>> = self
+        let later: HashSet<Box<[u8]>, RandomState> = self
             .unconfirmed
             .iter()
             .filter_map(|change| match change {
@@ -279,7 +336,10 @@ impl Names {
         }
         self.named.retain(|name, _| later.contains(name));
         let bodies = self.named.values().map(|named| named.prepared.body().len());
-        self.bytes = bodies.sum();
+        self.texts = bodies.sum();
+        let names = self.named.keys().map(|name| Self::BESIDE + name.len());
+        let portals = self.portals.iter().map(|(name, of)| portal_bytes(name, of));
+        self.beside = names.chain(portals).sum();
         if !self
             .unconfirmed
             .iter()

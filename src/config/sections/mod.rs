@@ -7,6 +7,7 @@ mod agents;
 mod auth;
 mod failover;
 mod log;
+mod memory;
 mod monitor;
 mod nodes;
 mod pool;
@@ -21,6 +22,7 @@ pub use failover::{
     Coordination, Durability, Etcd, Failover, FailoverMode, Fencing, OnLostWrites, Replication,
 };
 pub use log::{Log, LogFormat};
+pub(super) use memory::Memory;
 pub use monitor::Monitor;
 pub use nodes::Node;
 pub use pool::{Pool, PoolMode};

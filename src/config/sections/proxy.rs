@@ -9,6 +9,7 @@ use super::agents::{Agents, agents};
 use super::auth::{self, Auth, AuthMethod, auth};
 use super::failover::{self, Failover, failover};
 use super::log::{Log, log};
+use super::memory::{Memory, memory};
 use super::monitor::{Monitor, monitor};
 use super::nodes::{Node, nodes};
 use super::pool::{Pool, pool};
@@ -44,6 +45,8 @@ pub struct Config {
     pub monitor: Monitor,
     /// How server connections are shared.
     pub pool: Pool,
+    /// How much sessions may make the proxy hold.
+    pub memory: Memory,
     /// Who may connect.
     pub auth: Auth,
     /// Where reads may go.
@@ -120,6 +123,7 @@ fn config(section: &mut Section<'_>) -> Read<Config> {
     let agents = agents(section, with_agents);
     let monitor = section.section("monitor", monitor);
     let pool = section.section("pool", pool);
+    let memory = section.section("memory", memory);
     let auth = section.section("auth", auth);
     let routing = section.section("routing", routing);
     let node_count = nodes.as_ref().map(Vec::len);
@@ -138,6 +142,7 @@ fn config(section: &mut Section<'_>) -> Read<Config> {
         agents: agents?,
         monitor: monitor?,
         pool: pool?,
+        memory: memory?,
         auth,
         routing: routing?,
         failover,

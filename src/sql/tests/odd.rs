@@ -111,6 +111,11 @@ fn backslashes_in_plain_strings_are_not_guessed_at() {
         render(&classifier.classify(text, &catalog, false)),
         "write:NotReady async opaque()"
     );
+    let text = br"DO $$ BEGIN PERFORM set_config('app.made', E'a\\b', false); END $$";
+    assert_eq!(
+        render(&classifier.classify(text, &catalog, false)),
+        "write:NotReady async opaque(app.made)"
+    );
     assert_eq!(
         render(&classifier.classify(b"SELECT 'a'", &catalog, false)),
         "read"

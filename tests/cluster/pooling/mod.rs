@@ -10,4 +10,5 @@ mod prepared;
 mod renewed;
 mod settings;
 mod statements;
+mod strangers;
 mod traffic;

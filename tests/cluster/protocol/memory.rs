@@ -1,100 +1,11 @@
 //! Memory stays bounded, whatever passes through: measured on the real program.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
-
-use crate::cluster;
+use super::program::Program;
 use crate::support::frames::{self, execute, parse, query, startup, sync};
-use crate::support::{Wire, eventually, http};
+use crate::support::{Wire, eventually};
 
 const MB: usize = 1 << 20;
 const HUGE: usize = 60 * MB;
-
-/// `causeway serve` as a process.
-struct Program {
-    child: Child,
-    port: u16,
-    _directory: tempdir::Directory,
-}
-
-mod tempdir {
-    //! A directory that goes with its owner.
-
-    pub(super) struct Directory(pub(super) std::path::PathBuf);
-
-    impl Directory {
-        pub(super) fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
-            std::fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-}
-
-impl Program {
-    fn start(name: &str) -> Self {
-        // Free a moment ago; nobody else takes ports from the system's own range by number.
-        let free = || {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap()
-        };
-        let (clients, admin) = (free(), free());
-        let directory = tempdir::Directory::new(name);
-        let path = directory.0.join("config.yaml");
-        let mut file = std::fs::File::create(&path).unwrap();
-        let yaml = cluster().yaml();
-        let yaml = yaml.replacen("monitor:\n", "monitor:\n  timeout: 10s\n", 1);
-        write!(
-            file,
-            "listen: {clients}\nadmin: {{ http: {admin} }}\nlog: {{ filter: warn }}\n{yaml}"
-        )
-        .unwrap();
-        let child = Command::new(crate::support::PROGRAM)
-            .args(["serve", "--config"])
-            .arg(&path)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let program = Self {
-            child,
-            port: clients.port(),
-            _directory: directory,
-        };
-        eventually("every node is up", || {
-            http::get(admin, "/api/status").is_ok_and(|text| text.matches("\"up\"").count() == 3)
-        });
-        program
-    }
-
-    fn wire(&self) -> Wire {
-        Wire::login(self.port, cluster().application(), &[])
-    }
-
-    /// A line of `/proc/…/status`, in bytes.
-    fn memory(&self, field: &str) -> usize {
-        let path = format!("/proc/{}/status", self.child.id());
-        let lines = BufReader::new(std::fs::File::open(path).unwrap()).lines();
-        let line = lines
-            .map_while(Result::ok)
-            .find(|line| line.starts_with(field));
-        let line = line.unwrap();
-        let kilobytes: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-        kilobytes * 1024
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn huge_rows_and_parameters_are_streamed() {
@@ -184,10 +95,5 @@ fn connections_come_and_go_without_a_trace() {
     churn(4000);
     let grown = program.memory("VmRSS").saturating_sub(before);
     assert!(grown < 4 * MB, "the proxy grew by {grown} bytes");
-    let descriptors = || {
-        std::fs::read_dir(format!("/proc/{}/fd", program.child.id()))
-            .unwrap()
-            .count()
-    };
-    eventually("every connection is closed", || descriptors() < 60);
+    eventually("every connection is closed", || program.descriptors() < 60);
 }

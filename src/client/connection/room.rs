@@ -1,6 +1,8 @@
-//! How large a message may be, and which need not have arrived whole before it is sent on.
+//! How large what a client sends may be: which messages have to come whole, how long those may be, and what
+//! is said where there is no room for them.
 
 use crate::error::{Kind, Problem};
+use crate::shared::memory::MemoryBudget;
 use crate::sql::LONGEST_TEXT;
 use crate::wire::frame::{self, HEADER, WHOLE};
 
@@ -10,12 +12,26 @@ const MAX_WHOLE_QUERY: usize = LONGEST_TEXT + HEADER + 1;
 /// A longer Bind is passed on as it comes, in bytes.
 const MAX_WHOLE_BIND: usize = 1024 * 1024;
 
-/// Messages that a frontend may send after startup (manual, "Message Formats").
-pub(super) fn is_known(tag: u8) -> bool {
-    matches!(
-        tag,
-        b'B' | b'C' | b'd' | b'c' | b'f' | b'D' | b'E' | b'H' | b'F' | b'P' | b'Q' | b'S' | b'X'
-    )
+/// A session holds all that it may.
+pub(in crate::client) fn too_much(memory: &MemoryBudget) -> Problem {
+    let what = format!(
+        "a session cannot hold more than {} bytes of messages, statements and settings",
+        memory.session()
+    );
+    Problem::error(Kind::ProgramLimitExceeded, what)
+        .with_hint("Raise memory.session in causeway's configuration.")
+}
+
+/// All sessions together hold all that they may.
+pub(in crate::client) fn no_room(memory: &MemoryBudget, bytes: usize) -> Problem {
+    let detail = format!(
+        "Failed on request of size {bytes}: {} of {} bytes are in use by all sessions.",
+        memory.held(),
+        memory.total()
+    );
+    Problem::error(Kind::OutOfMemory, "out of memory")
+        .with_detail(detail)
+        .with_hint("Raise memory.total in causeway's configuration.")
 }
 
 /// Whether a large message can be sent on before it has arrived whole.
@@ -30,6 +46,7 @@ pub(super) fn may_stream(tag: u8, size: usize, bytes: &[u8]) -> bool {
     }
 }
 
+/// Whether a message of which so much is there may be so long.
 pub(super) fn check_size(tag: u8, size: usize, there: usize) -> Result<(), Problem> {
     let limit = match tag {
         // A statement's text is kept for other server connections; PostgreSQL's own bound is 1 GiB.

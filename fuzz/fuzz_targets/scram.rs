@@ -1,0 +1,4 @@
+//! `pgcauseway::fuzz::scram` for any bytes.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| pgcauseway::fuzz::scram(data));

@@ -1,0 +1,62 @@
+//! A message of the client's, as far as it was looked at.
+
+use std::sync::Arc;
+
+use crate::backend::prepared::{Prepared, Shape};
+use crate::core::exchange::Effects;
+use crate::error::{Kind, Problem};
+
+/// One message of a batch.
+#[derive(Debug)]
+pub(in crate::client) struct Message {
+    /// Its tag.
+    pub(in crate::client) tag: u8,
+    /// Where it begins in the inbox.
+    pub(in crate::client) start: usize,
+    /// Where it ends.
+    pub(in crate::client) end: usize,
+    /// The statement that it parses, binds, describes or closes, if it is a known one.
+    pub(in crate::client) prepared: Option<Arc<Prepared>>,
+    /// It speaks of a named statement.
+    pub(in crate::client) named: bool,
+    /// A Bind of a statement of which the client expects rows of this shape.
+    pub(in crate::client) shape: Option<Shape>,
+    /// A Parse whose name is in use: the server must be made to refuse it.
+    pub(in crate::client) taken: bool,
+    /// It speaks of the unnamed statement, and the session has none.
+    pub(in crate::client) unknown: bool,
+    /// What running it does to the session: of a simple query, or of an Execute.
+    pub(in crate::client) effects: Effects,
+}
+
+impl Message {
+    pub(super) fn new(tag: u8, start: usize, end: usize) -> Self {
+        Self {
+            tag,
+            start,
+            end,
+            prepared: None,
+            named: false,
+            shape: None,
+            taken: false,
+            unknown: false,
+            effects: None,
+        }
+    }
+}
+
+/// A message that cannot be made sense of.
+pub(super) fn malformed(what: &str) -> Problem {
+    Problem::fatal(
+        Kind::ProtocolViolation,
+        format!("invalid message format: {what}"),
+    )
+}
+
+/// Messages that a frontend may send after startup (manual, "Message Formats").
+pub(super) fn is_known(tag: u8) -> bool {
+    matches!(
+        tag,
+        b'B' | b'C' | b'd' | b'c' | b'f' | b'D' | b'E' | b'H' | b'F' | b'P' | b'Q' | b'S' | b'X'
+    )
+}
