@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::prepared::{Prepared, Shape, server_name};
 use super::server::Server;
 use crate::core::exchange::{Fate, Owed};
-use crate::core::tag::{self, backend, object};
+use crate::core::tag::{self, backend, frontend, object};
 use crate::wire::frame::{self, HEADER};
 
 /// The rows of an answer to a question of our own never take more, in bytes.
@@ -82,7 +82,7 @@ impl Server {
         each: impl FnMut(u8, &[u8]),
     ) -> Result<(), OwnQueryError> {
         let mut message = Vec::with_capacity(sql.len() + HEADER + 1);
-        frame::write(&mut message, b'Q', |body| {
+        frame::write(&mut message, frontend::QUERY, |body| {
             body.extend_from_slice(sql);
             body.push(0);
         });

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use super::mutant::{Rule, holds};
 use super::statement::Step;
-
 use super::tag::backend;
 
 /// Transaction status as ReadyForQuery reports it.
@@ -252,16 +251,23 @@ impl Exchange {
         );
         let fate = if own { Fate::Swallow } else { Fate::Forward };
         match tag {
-            b'N' | b'A' => return Fate::Forward,
-            b'S' => {}
-            b'D' | b'd' | b'c' => {}
-            b'T' | b'n' if matches!(head, Owed::Describe | Owed::DescribeNamed) => self.pop(),
-            b'T' | b't' => {}
-            b'C' | b'I' | b's' | b'V' => match head {
+            backend::NOTICE | backend::NOTIFICATION => return Fate::Forward,
+            backend::PARAMETER_STATUS => {}
+            backend::DATA_ROW | backend::COPY_DATA | backend::COPY_DONE => {}
+            backend::ROW_DESCRIPTION | backend::NO_DATA
+                if matches!(head, Owed::Describe | Owed::DescribeNamed) =>
+            {
+                self.pop()
+            }
+            backend::ROW_DESCRIPTION | backend::PARAMETER_DESCRIPTION => {}
+            backend::COMMAND_COMPLETE
+            | backend::EMPTY_QUERY
+            | backend::PORTAL_SUSPENDED
+            | backend::FUNCTION_RESULT => match head {
                 Owed::Execute(effects) => {
                     let has_effects = effects.is_some();
                     if has_effects {
-                        self.finish(tag != b's');
+                        self.finish(tag != backend::PORTAL_SUSPENDED);
                     }
                     self.pop();
                 }
@@ -275,13 +281,13 @@ impl Exchange {
                 Owed::OwnQuery => {}
                 _ => return Fate::OutOfStep,
             },
-            b'1' if matches!(head, Owed::Parse | Owed::OwnParse) => self.pop(),
-            b'2' if matches!(head, Owed::Bind) => self.pop(),
-            b'3' if matches!(head, Owed::Close | Owed::OwnClose) => self.pop(),
-            b'G' => self.copy_in_began(),
-            b'H' => {}
-            b'E' => return self.error(),
-            b'Z' => {
+            backend::PARSE_COMPLETE if matches!(head, Owed::Parse | Owed::OwnParse) => self.pop(),
+            backend::BIND_COMPLETE if matches!(head, Owed::Bind) => self.pop(),
+            backend::CLOSE_COMPLETE if matches!(head, Owed::Close | Owed::OwnClose) => self.pop(),
+            backend::COPY_IN => self.copy_in_began(),
+            backend::COPY_OUT => {}
+            backend::ERROR => return self.error(),
+            backend::READY => {
                 let Some(status) = TransactionStatus::from_byte(status) else {
                     return Fate::OutOfStep;
                 };

@@ -62,4 +62,6 @@ pub mod field {
     pub const MESSAGE: u8 = b'M';
     pub const DETAIL: u8 = b'D';
     pub const HINT: u8 = b'H';
+    /// Of the server's source: which of them reports the error.
+    pub const ROUTINE: u8 = b'R';
 }

@@ -8,6 +8,7 @@ use pgwire::messages::startup::Authentication;
 use crate::client::cancels::Slot;
 use crate::client::worker::Worker;
 use crate::core::exchange::TransactionStatus;
+use crate::core::tag::frontend;
 use crate::error::{Kind, Problem};
 use crate::shared::admin::Console;
 use crate::wire::frame;
@@ -57,7 +58,7 @@ async fn converse(worker: &Arc<Worker>, socket: &mut Socket, user: &str, slot: &
             },
         };
         reply = match message {
-            Some((b'Q', body)) => {
+            Some((frontend::QUERY, body)) => {
                 skipping = false;
                 let text = frame::cstr(&body).map_or(&body[..], |(text, _)| text);
                 let text = String::from_utf8_lossy(text);
@@ -70,7 +71,7 @@ async fn converse(worker: &Arc<Worker>, socket: &mut Socket, user: &str, slot: &
                         biased;
                         reply = &mut answering => break reply,
                         message = next(socket), if ahead.is_none() => match message {
-                            Some((b'X', _)) | None => return,
+                            Some((frontend::TERMINATE, _)) | None => return,
                             Some(message) => ahead = Some(message),
                         },
                         () = slot.cancelled() => break canceled(),
@@ -80,11 +81,19 @@ async fn converse(worker: &Arc<Worker>, socket: &mut Socket, user: &str, slot: &
                 slot.end();
                 reply
             }
-            Some((b'S', _)) => {
+            Some((frontend::SYNC, _)) => {
                 skipping = false;
                 Reply::new().ready(TransactionStatus::Idle)
             }
-            Some((b'P' | b'B' | b'D' | b'E' | b'C' | b'F', _)) if !skipping => {
+            Some((
+                frontend::PARSE
+                | frontend::BIND
+                | frontend::DESCRIBE
+                | frontend::EXECUTE
+                | frontend::CLOSE
+                | frontend::FUNCTION_CALL,
+                _,
+            )) if !skipping => {
                 skipping = true;
                 let problem = Problem::error(
                     Kind::FeatureNotSupported,
@@ -92,7 +101,7 @@ async fn converse(worker: &Arc<Worker>, socket: &mut Socket, user: &str, slot: &
                 );
                 Reply::new().error(&problem)
             }
-            Some((b'X', _)) | None => return,
+            Some((frontend::TERMINATE, _)) | None => return,
             Some(_) => Reply::new(),
         };
     }

@@ -22,6 +22,7 @@ use crate::client::state::State;
 use crate::client::worker::Worker;
 use crate::config::{AuthMethod, Secret};
 use crate::core::exchange::TransactionStatus;
+use crate::core::tag::frontend;
 use crate::error::{Kind, Problem};
 use crate::shared::registry::Entry;
 use crate::sql::Lexical;
@@ -279,7 +280,7 @@ impl Login<'_> {
     async fn answer(&mut self) -> Result<Vec<u8>, Refusal> {
         let read = self.socket.read_buffered(|bytes| match frame::peek(bytes) {
             Ok(None) => (0, None),
-            Ok(Some((b'p', size))) if size <= MAX_AUTH_MESSAGE => {
+            Ok(Some((frontend::PASSWORD, size))) if size <= MAX_AUTH_MESSAGE => {
                 let body = bytes.get(frame::HEADER..size);
                 (size, body.map(|body| Some(body.to_vec())))
             }

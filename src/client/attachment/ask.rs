@@ -5,6 +5,7 @@ use crate::backend::own_query::OwnQueryError;
 use crate::client::connection::OWN_BOUND;
 use crate::client::state::State;
 use crate::core::residue::Residue;
+use crate::core::tag::field;
 use crate::wire::reply::error_field;
 
 /// query_canceled.
@@ -33,7 +34,8 @@ pub(in crate::client) async fn ask(
                 return Ok(());
             }
             // A cancel request that came late for the client's own statement.
-            Err(OwnQueryError::Refused(frame)) if error_field(&frame, b'C') == Some(CANCELED) => {}
+            Err(OwnQueryError::Refused(frame))
+                if error_field(&frame, field::SQLSTATE) == Some(CANCELED) => {}
             Err(OwnQueryError::Refused(_) | OwnQueryError::Io(_)) => break,
         }
     }

@@ -27,6 +27,7 @@ use crate::core::mutant::{Rule, holds};
 use crate::core::route::NodeSet;
 use crate::core::session::{Cover, Level};
 use crate::core::statement::{Access, Effect, WriteReason};
+use crate::core::tag::frontend;
 use crate::error::{Kind, Problem};
 use crate::wire::reply::Reply;
 
@@ -442,11 +443,11 @@ pub(super) async fn prepare_before_begin(
             continue;
         };
         match message.tag {
-            b'P' => {
+            frontend::PARSE => {
                 parsed.push(prepared.id());
                 server.talk.parse_again(prepared.id());
             }
-            b'B' | b'D' if !parsed.contains(&prepared.id()) => {
+            frontend::BIND | frontend::DESCRIBE if !parsed.contains(&prepared.id()) => {
                 if let Err(OwnQueryError::Io(_)) = server.describe_own(prepared, OWN_BOUND).await {
                     return Err(Failure::Lost);
                 }

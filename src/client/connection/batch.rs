@@ -14,6 +14,7 @@ use crate::client::state::names::{Names, portal_bytes};
 use crate::core::exchange::Effects;
 use crate::core::session::Level;
 use crate::core::statement::{Access, Effect, Isolation, Statement, Step, WriteReason, bound};
+use crate::core::tag::{frontend, object};
 use crate::error::{Kind, Problem};
 use crate::wire::frame::{self, HEADER, WHOLE};
 
@@ -120,7 +121,10 @@ impl Batch {
                 let what = format!("invalid frontend message type {tag}");
                 return Err(Problem::fatal(Kind::ProtocolViolation, what));
             }
-            if matches!(tag, b'd' | b'c' | b'f') {
+            if matches!(
+                tag,
+                frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL
+            ) {
                 if self.messages.is_empty() {
                     // The server ignores it too.
                     return Ok(Gathered::Drop(size));
@@ -148,25 +152,25 @@ impl Batch {
             self.length = end;
             let mut message = Message::new(tag, start, end);
             match tag {
-                b'X' => return Ok(Gathered::Terminate),
-                b'Q' if size == there => {
+                frontend::TERMINATE => return Ok(Gathered::Terminate),
+                frontend::QUERY if size == there => {
                     let (text, _) = frame::cstr(body).ok_or_else(|| malformed("Query"))?;
                     let statement = gatherer.database.classify(text, gatherer.lexical);
                     self.runs(&statement, false);
                     message.effects = shared(&statement);
                 }
-                b'P' => {
+                frontend::PARSE => {
                     if let Some(problem) = gatherer.parse(body, &mut message, self.forgets)? {
                         self.length = start;
                         return Ok(self.refuse(tag, size, there, problem));
                     }
                 }
-                b'Q' | b'F' => {
+                frontend::QUERY | frontend::FUNCTION_CALL => {
                     let statement = Statement::unexamined(WriteReason::TooLarge);
                     self.runs(&statement, false);
                     message.effects = shared(&statement);
                 }
-                b'B' => {
+                frontend::BIND => {
                     let (portal, names) = frame::cstr(body).ok_or_else(|| malformed("Bind"))?;
                     let (name, values) = frame::cstr(names).ok_or_else(|| malformed("Bind"))?;
                     gatherer.refer(name, &mut message);
@@ -186,24 +190,26 @@ impl Batch {
                         gatherer.names.bound(portal, effects);
                     }
                 }
-                b'E' => {
+                frontend::EXECUTE => {
                     let (portal, _) = frame::cstr(body).ok_or_else(|| malformed("Execute"))?;
                     message.effects = gatherer.names.portal(portal);
                     self.forgets |= forgets(&message.effects);
                 }
-                b'D' | b'C' => {
+                frontend::DESCRIBE | frontend::CLOSE => {
                     let (kind, name) = body.split_first().ok_or_else(|| malformed("Describe"))?;
                     let (name, _) = frame::cstr(name).ok_or_else(|| malformed("Describe"))?;
-                    if *kind == b'S' {
+                    if *kind == object::STATEMENT {
                         gatherer.refer(name, &mut message);
-                        if tag == b'C' {
+                        if tag == frontend::CLOSE {
                             gatherer.names.close_message(name);
                         }
                     }
                 }
                 // To these the server objects without answering any message in particular.
-                b'S' | b'H' if !body.is_empty() => return Err(malformed("Sync or Flush")),
-                b'S' | b'H' => {}
+                frontend::SYNC | frontend::FLUSH if !body.is_empty() => {
+                    return Err(malformed("Sync or Flush"));
+                }
+                frontend::SYNC | frontend::FLUSH => {}
                 _ => {
                     let what = format!("message type \"{}\" is out of order", char::from(tag));
                     return Err(Problem::fatal(Kind::ProtocolViolation, what));
@@ -213,14 +219,14 @@ impl Batch {
             self.end = match tag {
                 _ if there < size => {
                     // What follows a large Bind is not known yet and may write.
-                    if tag == b'B' {
+                    if tag == frontend::BIND {
                         self.strictest(Access::Write, Some(WriteReason::TooLarge));
                     }
                     End::Large(size - there)
                 }
-                b'Q' | b'F' => End::Query,
-                b'S' => End::Sync,
-                b'H' => {
+                frontend::QUERY | frontend::FUNCTION_CALL => End::Query,
+                frontend::SYNC => End::Sync,
+                frontend::FLUSH => {
                     self.may_go_on_writing();
                     End::Flush
                 }
@@ -253,9 +259,13 @@ impl Batch {
         };
         self.end = match self.messages.last() {
             Some(Message {
-                tag: b'Q' | b'F', ..
+                tag: frontend::QUERY | frontend::FUNCTION_CALL,
+                ..
             }) => End::Query,
-            Some(Message { tag: b'S', .. }) => End::Sync,
+            Some(Message {
+                tag: frontend::SYNC,
+                ..
+            }) => End::Sync,
             _ => End::Part,
         };
         missing
@@ -295,7 +305,7 @@ impl Batch {
         matches!(
             self.messages.first(),
             Some(Message {
-                tag: b'Q' | b'F',
+                tag: frontend::QUERY | frontend::FUNCTION_CALL,
                 ..
             })
         )
@@ -314,7 +324,9 @@ impl Batch {
 
     /// Whether a statement in it is executed.
     pub(in crate::client) fn runs_something(&self) -> bool {
-        self.messages.iter().any(|message| message.tag == b'E')
+        self.messages
+            .iter()
+            .any(|message| message.tag == frontend::EXECUTE)
     }
 
     /// Until the Sync it is an open transaction, and what follows may write.
@@ -340,7 +352,8 @@ impl Batch {
     /// such a statement returns is settled when it is parsed.
     pub(in crate::client) fn names_statements(&self) -> bool {
         let speaks = |step: &Step| step.effect == Effect::NamesStatements;
-        let learns = |message: &&Message| matches!(message.tag, b'P' | b'D');
+        let learns =
+            |message: &&Message| matches!(message.tag, frontend::PARSE | frontend::DESCRIBE);
         self.effects.iter().any(|steps| steps.iter().any(speaks))
             || self
                 .messages
@@ -354,7 +367,7 @@ impl Batch {
     pub(in crate::client) fn reduce_to_sync(&mut self) -> usize {
         let before = self.length - HEADER;
         *self = Self {
-            messages: vec![Message::new(b'S', 0, HEADER)],
+            messages: vec![Message::new(frontend::SYNC, 0, HEADER)],
             length: HEADER,
             ..Self::default()
         };
@@ -390,25 +403,49 @@ impl Batch {
         if self.is_simple() {
             return self.effects.first().is_some_and(|steps| ends(steps));
         }
-        let mut bound = self.messages.iter().filter(|message| message.tag == b'B');
+        let mut bound = self
+            .messages
+            .iter()
+            .filter(|message| message.tag == frontend::BIND);
         let first = bound.next().and_then(|message| message.prepared.as_ref());
         first.is_some_and(|prepared| ends(&prepared.statement().effects))
     }
 
     /// Whether it is a call by the fast path.
     pub(in crate::client) fn calls_function(&self) -> bool {
-        matches!(self.messages.first(), Some(Message { tag: b'F', .. }))
+        matches!(
+            self.messages.first(),
+            Some(Message {
+                tag: frontend::FUNCTION_CALL,
+                ..
+            })
+        )
     }
 
     /// Whether it only prepares, describes or closes.
     pub(in crate::client) fn runs_nothing(&self) -> bool {
-        let harmless = |message: &Message| matches!(message.tag, b'P' | b'D' | b'C' | b'S' | b'H');
+        let harmless = |message: &Message| {
+            matches!(
+                message.tag,
+                frontend::PARSE
+                    | frontend::DESCRIBE
+                    | frontend::CLOSE
+                    | frontend::SYNC
+                    | frontend::FLUSH
+            )
+        };
         self.messages.iter().all(harmless)
     }
 
     /// Whether it is nothing but a Sync.
     pub(in crate::client) fn is_bare_sync(&self) -> bool {
-        matches!(self.messages.as_slice(), [Message { tag: b'S', .. }])
+        matches!(
+            self.messages.as_slice(),
+            [Message {
+                tag: frontend::SYNC,
+                ..
+            }]
+        )
     }
 
     /// Whether it opens transactions, and if so, whether all of them may run on a standby.
@@ -452,7 +489,7 @@ impl Batch {
             && self
                 .messages
                 .iter()
-                .all(|m| m.prepared.is_some() || !matches!(m.tag, b'P' | b'B'))
+                .all(|m| m.prepared.is_some() || !matches!(m.tag, frontend::PARSE | frontend::BIND))
             && statements.all(|prepared| {
                 let statement = prepared.statement();
                 let effects = || statement.effects.iter().map(|step| &step.effect);

@@ -6,6 +6,7 @@ use super::message::{Message, malformed};
 use super::room::{no_room, too_much};
 use crate::client::state::names::Names;
 use crate::client::worker::{Database, NoRoom};
+use crate::core::tag::frontend;
 use crate::error::{Kind, Problem};
 use crate::shared::memory::Share;
 use crate::sql::Lexical;
@@ -96,7 +97,7 @@ impl Gatherer<'_> {
             return;
         }
         let shape = self.names.shape(name);
-        message.shape = shape.filter(|_| message.tag == b'B');
+        message.shape = shape.filter(|_| message.tag == frontend::BIND);
         // A client that knows the shape of its rows is told when it has changed; it must ask anew.
         if known.is_outdated() && shape.is_none() {
             let renewed = self

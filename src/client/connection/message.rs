@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::backend::prepared::{Prepared, Shape};
 use crate::core::exchange::Effects;
+use crate::core::tag::frontend;
 use crate::error::{Kind, Problem};
 
 /// One message of a batch.
@@ -57,6 +58,18 @@ pub(super) fn malformed(what: &str) -> Problem {
 pub(super) fn is_known(tag: u8) -> bool {
     matches!(
         tag,
-        b'B' | b'C' | b'd' | b'c' | b'f' | b'D' | b'E' | b'H' | b'F' | b'P' | b'Q' | b'S' | b'X'
+        frontend::BIND
+            | frontend::CLOSE
+            | frontend::COPY_DATA
+            | frontend::COPY_DONE
+            | frontend::COPY_FAIL
+            | frontend::DESCRIBE
+            | frontend::EXECUTE
+            | frontend::FLUSH
+            | frontend::FUNCTION_CALL
+            | frontend::PARSE
+            | frontend::QUERY
+            | frontend::SYNC
+            | frontend::TERMINATE
     )
 }

@@ -1,6 +1,7 @@
 //! How large what a client sends may be: which messages have to come whole, how long those may be, and what
 //! is said where there is no room for them.
 
+use crate::core::tag::frontend;
 use crate::error::{Kind, Problem};
 use crate::shared::memory::MemoryBudget;
 use crate::sql::LONGEST_TEXT;
@@ -37,11 +38,13 @@ pub(in crate::client) fn no_room(memory: &MemoryBudget, bytes: usize) -> Problem
 /// Whether a large message can be sent on before it has arrived whole.
 pub(super) fn may_stream(tag: u8, size: usize, bytes: &[u8]) -> bool {
     match tag {
-        b'Q' => size > MAX_WHOLE_QUERY && bytes.len() >= HEADER,
-        b'F' => bytes.len() >= HEADER,
-        b'B' if size <= MAX_WHOLE_BIND => false,
+        frontend::QUERY => size > MAX_WHOLE_QUERY && bytes.len() >= HEADER,
+        frontend::FUNCTION_CALL => bytes.len() >= HEADER,
+        frontend::BIND if size <= MAX_WHOLE_BIND => false,
         // Its names must be there, because the statement's is replaced.
-        b'B' => frame::cstr(&bytes[HEADER..]).is_some_and(|(_, rest)| frame::cstr(rest).is_some()),
+        frontend::BIND => {
+            frame::cstr(&bytes[HEADER..]).is_some_and(|(_, rest)| frame::cstr(rest).is_some())
+        }
         _ => false,
     }
 }
@@ -50,11 +53,13 @@ pub(super) fn may_stream(tag: u8, size: usize, bytes: &[u8]) -> bool {
 pub(super) fn check_size(tag: u8, size: usize, there: usize) -> Result<(), Problem> {
     let limit = match tag {
         // A statement's text is kept for other server connections; PostgreSQL's own bound is 1 GiB.
-        b'P' => return Ok(()),
-        b'Q' if size <= MAX_WHOLE_QUERY => return Ok(()),
-        b'B' if size <= MAX_WHOLE_BIND => return Ok(()),
+        frontend::PARSE => return Ok(()),
+        frontend::QUERY if size <= MAX_WHOLE_QUERY => return Ok(()),
+        frontend::BIND if size <= MAX_WHOLE_BIND => return Ok(()),
         // It streams as soon as its two names are there, and those are short.
-        b'Q' | b'F' | b'B' if there < WHOLE => return Ok(()),
+        frontend::QUERY | frontend::FUNCTION_CALL | frontend::BIND if there < WHOLE => {
+            return Ok(());
+        }
         _ => WHOLE,
     };
     if size <= limit {

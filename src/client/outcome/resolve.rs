@@ -16,6 +16,7 @@ use crate::core::exchange::{Owed, TransactionStatus};
 use crate::core::route::NodeSet;
 use crate::core::session::{Cover, Level, Seen};
 use crate::core::statement::{Access, Effect};
+use crate::core::tag::field;
 use crate::wire::frame;
 use crate::wire::reply::{Reply, error_field};
 
@@ -129,7 +130,9 @@ async fn ask_once(state: &mut State, context: &mut Context, pending: Pending) ->
             Some("in progress") => XidStatus::InProgress,
             _ => XidStatus::Forgotten,
         },
-        Err(OwnQueryError::Refused(frame)) if error_field(&frame, b'C') == Some(NOT_YET_GIVEN) => {
+        Err(OwnQueryError::Refused(frame))
+            if error_field(&frame, field::SQLSTATE) == Some(NOT_YET_GIVEN) =>
+        {
             XidStatus::NeverBegun
         }
         Err(OwnQueryError::Refused(_)) => XidStatus::Forgotten,

@@ -24,6 +24,7 @@ use super::state::State;
 use crate::backend::server::Server;
 use crate::core::exchange::Copy;
 use crate::core::route::Replay;
+use crate::core::tag::frontend;
 use crate::core::topology::{HASTE_US, PATIENCE_US};
 use crate::error::{Kind, Problem};
 use crate::shared::cluster::ClusterState;
@@ -369,20 +370,30 @@ impl Relay<'_> {
                 .server
                 .talk
                 .upstream
-                .next(&self.client.inbox, &mut at, |tag| tag == b'd')
+                .next(&self.client.inbox, &mut at, |tag| {
+                    tag == frontend::COPY_DATA
+                })
                 .map_err(|error| Problem::fatal(Kind::ProtocolViolation, error.to_string()))?;
             match piece {
                 Some(Piece::Frame {
-                    tag: b'c' | b'f', ..
+                    tag: frontend::COPY_DONE | frontend::COPY_FAIL,
+                    ..
                 }) => ended = true,
                 Some(
-                    Piece::Frame { tag: b'd', .. }
-                    | Piece::Start { tag: b'd', .. }
+                    Piece::Frame {
+                        tag: frontend::COPY_DATA,
+                        ..
+                    }
+                    | Piece::Start {
+                        tag: frontend::COPY_DATA,
+                        ..
+                    }
                     | Piece::More(_),
                 ) => {}
                 // The server ignores these while it reads COPY data.
                 Some(Piece::Frame {
-                    tag: b'S' | b'H', ..
+                    tag: frontend::SYNC | frontend::FLUSH,
+                    ..
                 }) => skip = Some((before, at)),
                 Some(Piece::Frame { tag, .. } | Piece::Start { tag, .. }) => {
                     let what =

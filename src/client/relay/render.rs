@@ -8,6 +8,7 @@ use crate::client::connection::message::Message;
 use crate::core::exchange::{Effects, Owed, TransactionStatus};
 use crate::core::mutant::{Rule, holds};
 use crate::core::statement::Effect;
+use crate::core::tag::{frontend, object};
 use crate::wire::frame::{self, HEADER};
 
 /// What to send.
@@ -46,8 +47,8 @@ pub(in crate::client) fn render(
     // In front of everything, where no error of the batch can make the server skip it.
     let token = talk.token;
     while let Some(closed) = talk.held.evict(max_prepared) {
-        frame::write(&mut out, b'C', |body| {
-            body.push(b'S');
+        frame::write(&mut out, frontend::CLOSE, |body| {
+            body.push(object::STATEMENT);
             body.extend_from_slice(server_name(token, closed).as_bytes());
             body.push(0);
         });
@@ -57,11 +58,11 @@ pub(in crate::client) fn render(
         write(message, inbox, talk, &mut out);
     }
     if batch.end == End::Part {
-        frame::write(&mut out, b'H', |_| {});
+        frame::write(&mut out, frontend::FLUSH, |_| {});
         talk.exchange.flushed();
     }
     if frees_at_once {
-        frame::write(&mut out, b'S', |_| {});
+        frame::write(&mut out, frontend::SYNC, |_| {});
         talk.exchange.sent(Owed::OwnSync);
     }
     Rendered::Rewritten(out)
@@ -69,15 +70,17 @@ pub(in crate::client) fn render(
 
 fn is_verbatim(message: &Message, before: &[Message], talk: &Conversation) -> bool {
     match message.tag {
-        b'B' | b'D' | b'C' if !message.named => match &message.prepared {
-            None => !message.unknown,
-            // The unnamed statement is on this connection, or was parsed just before.
-            Some(prepared) => {
-                talk.unnamed == Some(prepared.id())
-                    || before.iter().any(|m| m.tag == b'P' && !m.named)
+        frontend::BIND | frontend::DESCRIBE | frontend::CLOSE if !message.named => {
+            match &message.prepared {
+                None => !message.unknown,
+                // The unnamed statement is on this connection, or was parsed just before.
+                Some(prepared) => {
+                    talk.unnamed == Some(prepared.id())
+                        || before.iter().any(|m| m.tag == frontend::PARSE && !m.named)
+                }
             }
-        },
-        b'P' | b'B' | b'D' | b'C' => !message.named,
+        }
+        frontend::PARSE | frontend::BIND | frontend::DESCRIBE | frontend::CLOSE => !message.named,
         _ => true,
     }
 }
@@ -85,30 +88,30 @@ fn is_verbatim(message: &Message, before: &[Message], talk: &Conversation) -> bo
 /// Books a message that is sent as it is.
 fn enter(message: &Message, talk: &mut Conversation) {
     let owed = match message.tag {
-        b'Q' | b'F' => {
+        frontend::QUERY | frontend::FUNCTION_CALL => {
             talk.unnamed = None;
             forget_statements(&message.effects, talk);
             Owed::Query(message.effects.clone())
         }
-        b'P' => {
+        frontend::PARSE => {
             talk.unnamed = message.prepared.as_ref().map(|prepared| prepared.id());
             talk.parsing.push_back(None);
             Owed::Parse
         }
-        b'B' => Owed::Bind,
-        b'D' => Owed::Describe,
-        b'E' => {
+        frontend::BIND => Owed::Bind,
+        frontend::DESCRIBE => Owed::Describe,
+        frontend::EXECUTE => {
             forget_statements(&message.effects, talk);
             Owed::Execute(message.effects.clone())
         }
-        b'C' => {
+        frontend::CLOSE => {
             if message.prepared.is_some() || message.unknown {
                 talk.unnamed = None;
             }
             Owed::Close
         }
-        b'S' => Owed::Sync,
-        b'H' => return talk.exchange.flushed(),
+        frontend::SYNC => Owed::Sync,
+        frontend::FLUSH => return talk.exchange.flushed(),
         _ => return,
     };
     talk.exchange.sent(owed);
@@ -117,7 +120,7 @@ fn enter(message: &Message, talk: &mut Conversation) {
 fn write(message: &Message, inbox: &[u8], talk: &mut Conversation, out: &mut Vec<u8>) {
     let bytes = &inbox[message.start..message.end];
     match (&message.prepared, message.tag) {
-        (Some(prepared), b'P') if message.named => {
+        (Some(prepared), frontend::PARSE) if message.named => {
             if message.taken {
                 // The server refuses a second statement of this name in its own words, once it has
                 // understood it.
@@ -137,24 +140,24 @@ fn write(message: &Message, inbox: &[u8], talk: &mut Conversation, out: &mut Vec
                 parse_named(prepared, talk, Owed::Parse, out);
             }
         }
-        (Some(_), b'C') if message.named => talk.exchange.sent(Owed::FakeClose),
-        (None, b'C') if message.named => talk.exchange.sent(Owed::FakeClose),
+        (Some(_), frontend::CLOSE) if message.named => talk.exchange.sent(Owed::FakeClose),
+        (None, frontend::CLOSE) if message.named => talk.exchange.sent(Owed::FakeClose),
         // Dropped by a message before it, and not parsed again since: the server says so.
-        (Some(prepared), b'B' | b'D')
+        (Some(prepared), frontend::BIND | frontend::DESCRIBE)
             if message.named && talk.forgetting && !talk.held.touch(prepared.id()) =>
         {
             out.extend_from_slice(bytes);
             enter(message, talk);
         }
-        (Some(prepared), b'B') if message.named => {
+        (Some(prepared), frontend::BIND) if message.named => {
             ensure_named(prepared, talk, out);
             write_bind(bytes, &prepared.server_name(), out);
             talk.exchange.sent(Owed::Bind);
         }
-        (Some(prepared), b'D') if message.named => {
+        (Some(prepared), frontend::DESCRIBE) if message.named => {
             ensure_named(prepared, talk, out);
-            frame::write(out, b'D', |body| {
-                body.push(b'S');
+            frame::write(out, frontend::DESCRIBE, |body| {
+                body.push(object::STATEMENT);
                 body.extend_from_slice(prepared.server_name().as_bytes());
                 body.push(0);
             });
@@ -162,7 +165,9 @@ fn write(message: &Message, inbox: &[u8], talk: &mut Conversation, out: &mut Vec
             talk.describing.push_back((prepared.id(), name.into()));
             talk.exchange.sent(Owed::DescribeNamed);
         }
-        (Some(prepared), b'B' | b'D') if talk.unnamed != Some(prepared.id()) => {
+        (Some(prepared), frontend::BIND | frontend::DESCRIBE)
+            if talk.unnamed != Some(prepared.id()) =>
+        {
             prepared.write_parse("", out);
             talk.unnamed = Some(prepared.id());
             talk.parsing.push_back(None);
@@ -170,9 +175,9 @@ fn write(message: &Message, inbox: &[u8], talk: &mut Conversation, out: &mut Vec
             out.extend_from_slice(bytes);
             enter(message, talk);
         }
-        (None, b'B' | b'D') if message.unknown => {
+        (None, frontend::BIND | frontend::DESCRIBE) if message.unknown => {
             // The session has no unnamed statement; what the server has may be another session's.
-            frame::write(out, b'C', |body| body.extend_from_slice(b"S\0"));
+            frame::write(out, frontend::CLOSE, |body| body.extend_from_slice(b"S\0"));
             talk.exchange.sent(Owed::OwnClose);
             talk.unnamed = None;
             out.extend_from_slice(bytes);
@@ -223,8 +228,8 @@ fn parse_named(prepared: &Prepared, talk: &mut Conversation, owed: Owed, out: &m
     talk.held.insert(prepared.id());
     talk.token = prepared.token();
     if talk.forgotten {
-        frame::write(out, b'C', |body| {
-            body.push(b'S');
+        frame::write(out, frontend::CLOSE, |body| {
+            body.push(object::STATEMENT);
             body.extend_from_slice(prepared.server_name().as_bytes());
             body.push(0);
         });
@@ -238,7 +243,7 @@ fn parse_named(prepared: &Prepared, talk: &mut Conversation, owed: Owed, out: &m
 /// A Parse with another statement name.
 fn write_parse_as(bytes: &[u8], name: &str, out: &mut Vec<u8>) {
     if let Some((_, rest)) = frame::cstr(&bytes[HEADER..]) {
-        frame::write(out, b'P', |body| {
+        frame::write(out, frontend::PARSE, |body| {
             body.extend_from_slice(name.as_bytes());
             body.push(0);
             body.extend_from_slice(rest);
@@ -260,7 +265,7 @@ fn write_bind(bytes: &[u8], name: &str, out: &mut Vec<u8>) {
         .first_chunk::<HEADER>()
         .map_or(0, |&[_, a, b, c, d]| u32::from_be_bytes([a, b, c, d]));
     let length = length as usize - old_name.len() + name.len();
-    out.push(b'B');
+    out.push(frontend::BIND);
     out.extend_from_slice(&(length as u32).to_be_bytes());
     out.extend_from_slice(portal);
     out.push(0);

@@ -9,6 +9,7 @@ use crate::client::state::names::Names;
 use crate::core::exchange::{Exchange, Fate, Owed, TransactionStatus};
 use crate::core::mutant::{Rule, holds};
 use crate::core::route::Replay;
+use crate::core::tag::{backend, field};
 use crate::wire::frame::{self, HEADER, Piece};
 use crate::wire::reply::{Reply, error_field};
 
@@ -58,24 +59,22 @@ impl ServerReply<'_> {
         let mut run = 0;
         loop {
             let before = at;
-            let (tag, bytes, whole) = match self
-                .talk
-                .walker
-                .next(chunk, &mut at, |tag| matches!(tag, b'D' | b'd'))
-            {
+            let (tag, bytes, whole) = match self.talk.walker.next(chunk, &mut at, |tag| {
+                matches!(tag, backend::DATA_ROW | backend::COPY_DATA)
+            }) {
                 Err(_) => return (chunk.len(), Err(Fault::Server)),
                 Ok(None) => break,
                 Ok(Some(Piece::More(_))) => continue,
                 Ok(Some(Piece::Frame { tag, bytes })) => (tag, bytes, true),
                 Ok(Some(Piece::Start { tag, bytes })) => (tag, bytes, false),
             };
-            if tag == b'E' && is_fatal(bytes) && !is_farewell(bytes) {
+            if tag == backend::ERROR && is_fatal(bytes) && !is_farewell(bytes) {
                 // The session's own doing, such as idle_in_transaction_session_timeout.
                 self.progress.farewell = Some(bytes.to_vec());
                 let told = self.forward(&chunk[run..before]);
                 return (chunk.len(), told.and(Err(Fault::Server)));
             }
-            if tag == b'E' && is_farewell(bytes) {
+            if tag == backend::ERROR && is_farewell(bytes) {
                 if self.talk.exchange.owes_nothing() {
                     // All is answered: the session need not know that it is on its own again.
                     self.talk.exchange.gone();
@@ -87,7 +86,9 @@ impl ServerReply<'_> {
                 let told = self.forward(&chunk[run..before]);
                 return (chunk.len(), told.and(Err(Fault::Server)));
             }
-            if matches!(tag, b'T' | b'n') && self.talk.exchange.describes_named() {
+            if matches!(tag, backend::ROW_DESCRIPTION | backend::NO_DATA)
+                && self.talk.exchange.describes_named()
+            {
                 self.described(bytes, whole);
             }
             let mut renamed = None;
@@ -96,15 +97,15 @@ impl ServerReply<'_> {
                 .exchange
                 .received(tag, bytes.get(HEADER).copied().unwrap_or(0));
             match tag {
-                b'D' | b'd' | b'T' => {}
-                b'1' => {
+                backend::DATA_ROW | backend::COPY_DATA | backend::ROW_DESCRIPTION => {}
+                backend::PARSE_COMPLETE => {
                     self.talk.parsing.pop_front();
                     if fate == Fate::Forward {
                         self.state.names.confirmed();
                     }
                 }
-                b'S' if is_hot_standby(bytes) => fate = Fate::Swallow,
-                b'S' => {
+                backend::PARAMETER_STATUS if is_hot_standby(bytes) => fate = Fate::Swallow,
+                backend::PARAMETER_STATUS => {
                     self.talk.note_parameter(&bytes[HEADER..]);
                     if fate == Fate::Forward
                         && let Some((name, value)) = frame::parameter(&bytes[HEADER..])
@@ -120,8 +121,8 @@ impl ServerReply<'_> {
                         }
                     }
                 }
-                b'A' => renamed = self.notification(bytes),
-                b'E' => renamed = self.error(bytes),
+                backend::NOTIFICATION => renamed = self.notification(bytes),
+                backend::ERROR => renamed = self.error(bytes),
                 _ => {}
             }
             if let Some(finished) = self.talk.exchange.take_finished() {
@@ -130,11 +131,11 @@ impl ServerReply<'_> {
             }
             match tag {
                 // What is repeated on another node has not failed.
-                b'E' if self.progress.repeat.is_none() => {
+                backend::ERROR if self.progress.repeat.is_none() => {
                     self.progress.failed = true;
                     self.state.failed();
                 }
-                b'Z' if fate != Fate::OutOfStep => {
+                backend::READY if fate != Fate::OutOfStep => {
                     let status = bytes
                         .get(HEADER)
                         .copied()
@@ -225,8 +226,8 @@ impl ServerReply<'_> {
         self.talk.unnamed = None;
         self.talk.unshelve();
         let field = |code| error_field(bytes, code).unwrap_or_default();
-        let sqlstate = field(b'C');
-        if sqlstate == b"0A000" && field(b'R') == b"RevalidateCachedQuery" {
+        let sqlstate = field(field::SQLSTATE);
+        if sqlstate == b"0A000" && field(field::ROUTINE) == b"RevalidateCachedQuery" {
             self.progress.plan_outdated = true;
         } else if self.progress.hold {
             // What the primary refuses is refused, though it might be asked again.
@@ -242,7 +243,7 @@ impl ServerReply<'_> {
 
     /// An error that speaks of a statement by the name that only the server knows, in the client's terms.
     fn in_own_words(&mut self, bytes: &[u8], sqlstate: &[u8]) -> Option<Vec<u8>> {
-        let message = error_field(bytes, b'M')?;
+        let message = error_field(bytes, field::MESSAGE)?;
         let (id, length) = server_name_in(message)?;
         if sqlstate == b"26000" {
             self.talk.held.remove(id);
@@ -274,7 +275,10 @@ pub(in crate::client) fn own_notification(frame: &[u8], processes: (i32, i32)) -
 
 /// Whether a server ends the session.
 pub(in crate::client) fn is_fatal(frame: &[u8]) -> bool {
-    matches!(error_field(frame, b'V'), Some(b"FATAL" | b"PANIC"))
+    matches!(
+        error_field(frame, field::SEVERITY_NAME),
+        Some(b"FATAL" | b"PANIC")
+    )
 }
 
 /// The number in a statement's name on servers, where a text speaks of one, and how long the name is.
@@ -304,7 +308,7 @@ fn with_message(frame: &[u8], length: usize, word: &[u8]) -> Vec<u8> {
         return frame.to_vec();
     };
     let mut renamed = Vec::with_capacity(frame.len() + word.len());
-    frame::write(&mut renamed, b'E', |out| {
+    frame::write(&mut renamed, backend::ERROR, |out| {
         out.extend_from_slice(&body[..at]);
         out.extend_from_slice(word);
         out.extend_from_slice(body.get(at + length..).unwrap_or_default());
@@ -328,13 +332,25 @@ pub(in crate::client) fn in_own_name(frames: &[u8], processes: (i32, i32)) -> Ve
 /// Whether a server takes its leave: it shuts down, crashes, or was told to end this session.
 pub(in crate::client) fn is_farewell(frame: &[u8]) -> bool {
     let field = |code| error_field(frame, code).unwrap_or_default();
-    matches!(field(b'V'), b"FATAL" | b"PANIC")
-        && matches!(field(b'C'), b"57P01" | b"57P02" | b"57P03" | b"57P05")
+    matches!(field(field::SEVERITY_NAME), b"FATAL" | b"PANIC")
+        && matches!(
+            field(field::SQLSTATE),
+            b"57P01" | b"57P02" | b"57P03" | b"57P05"
+        )
 }
 
 /// Whether the client learns something by this frame that could differ on another node.
 fn is_decisive(tag: u8) -> bool {
-    !matches!(tag, b'1' | b'2' | b'3' | b't' | b'T' | b'n' | b'S')
+    !matches!(
+        tag,
+        backend::PARSE_COMPLETE
+            | backend::BIND_COMPLETE
+            | backend::CLOSE_COMPLETE
+            | backend::PARAMETER_DESCRIPTION
+            | backend::ROW_DESCRIPTION
+            | backend::NO_DATA
+            | backend::PARAMETER_STATUS
+    )
 }
 
 /// Whether a ParameterStatus frame is `in_hot_standby`.

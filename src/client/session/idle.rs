@@ -12,6 +12,7 @@ use crate::client::connection::{Connection, Ending};
 use crate::client::outcome::aborted;
 use crate::client::relay::{self, is_farewell, is_fatal, is_hot_standby, own_notification};
 use crate::client::state::State;
+use crate::core::tag::backend;
 use crate::core::topology::PATIENCE_US;
 use crate::error::{Kind, Problem};
 use crate::wire::frame::{HEADER, Piece, Walker};
@@ -203,16 +204,16 @@ fn whole_frames(bytes: &[u8], outlives: bool, processes: (i32, i32)) -> (usize, 
     let mut heard = Heard::default();
     while let Ok(Some(Piece::Frame { tag, bytes })) = walker.next(bytes, &mut at, |_| false) {
         match tag {
-            b'S' if is_hot_standby(bytes) => {}
+            backend::PARAMETER_STATUS if is_hot_standby(bytes) => {}
             // A server's farewell is no news to a session that goes on without it.
-            b'E' if outlives && is_farewell(bytes) => heard.gone = true,
-            b'E' if is_fatal(bytes) => heard.farewell = Some(bytes.to_vec()),
-            b'A' => match own_notification(bytes, processes) {
+            backend::ERROR if outlives && is_farewell(bytes) => heard.gone = true,
+            backend::ERROR if is_fatal(bytes) => heard.farewell = Some(bytes.to_vec()),
+            backend::NOTIFICATION => match own_notification(bytes, processes) {
                 Some(own) => heard.bytes.extend_from_slice(&own),
                 None => heard.bytes.extend_from_slice(bytes),
             },
             _ => {
-                if tag == b'S' {
+                if tag == backend::PARAMETER_STATUS {
                     heard.parameters.push(bytes[HEADER..].to_vec());
                 }
                 heard.bytes.extend_from_slice(bytes);

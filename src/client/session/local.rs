@@ -8,6 +8,7 @@ use crate::client::state::State;
 use crate::core::exchange::TransactionStatus;
 use crate::core::session::Level;
 use crate::core::statement::Effect;
+use crate::core::tag::frontend;
 use crate::error::{Kind, Problem};
 use crate::wire::frame;
 use crate::wire::reply::Reply;
@@ -55,18 +56,18 @@ impl Local<'_> {
                 steps.map(|step| step.effect.clone()).collect::<Vec<_>>()
             });
             let step = match message.tag {
-                b'Q' => self
+                frontend::QUERY => self
                     .run(&batch.effects().cloned().collect::<Vec<_>>(), true)
                     .map(|rows| rows.ready(self.status)),
-                b'P' => Ok(Reply::new().raw(frame::PARSE_COMPLETE)),
-                b'B' => {
+                frontend::PARSE => Ok(Reply::new().raw(frame::PARSE_COMPLETE)),
+                frontend::BIND => {
                     bound = effects.unwrap_or_default();
                     Ok(Reply::new().raw(frame::BIND_COMPLETE))
                 }
-                b'D' => Ok(describe(message, effects.as_ref().unwrap_or(&bound))),
-                b'E' => self.run(&bound, false),
-                b'C' => Ok(Reply::new().raw(frame::CLOSE_COMPLETE)),
-                b'S' => Ok(Reply::new().ready(self.status)),
+                frontend::DESCRIBE => Ok(describe(message, effects.as_ref().unwrap_or(&bound))),
+                frontend::EXECUTE => self.run(&bound, false),
+                frontend::CLOSE => Ok(Reply::new().raw(frame::CLOSE_COMPLETE)),
+                frontend::SYNC => Ok(Reply::new().ready(self.status)),
                 _ => Ok(Reply::new()),
             };
             match step {
@@ -79,7 +80,7 @@ impl Local<'_> {
                     let synced = matches!(
                         batch.messages.last(),
                         Some(Message {
-                            tag: b'S' | b'Q',
+                            tag: frontend::SYNC | frontend::QUERY,
                             ..
                         })
                     );

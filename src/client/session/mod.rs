@@ -28,6 +28,7 @@ use crate::core::mutant::{Rule, holds};
 use crate::core::route::NodeSet;
 use crate::core::route::Replay;
 use crate::core::statement::{Access, WriteReason};
+use crate::core::tag::frontend;
 use crate::error::{Kind, Problem};
 use crate::shared::memory::Share;
 use crate::wire::frame::HEADER;
@@ -565,7 +566,7 @@ impl Session {
         for message in &batch.messages {
             if let Some(prepared) = &message.prepared {
                 prepared.refuse();
-            } else if message.tag == b'Q'
+            } else if message.tag == frontend::QUERY
                 && let Some(text) = self.client.inbox.get(message.start + 5..message.end - 1)
             {
                 let lexical = self.state.lexical();
