@@ -351,8 +351,9 @@ impl Agent {
             }
             let inquiry = &self.inquiry;
             let standing = inquiry.standing(&self.config, &self.server, ANSWER).await;
+            // The source may have followed another primary meanwhile.
             let there = standing.filter(|standing| {
-                standing.role == Role::Standby && standing.timeline == Some(to.timeline)
+                standing.role == Role::Standby && standing.timeline >= Some(to.timeline)
             });
             let streams = there.and_then(|standing| standing.streams);
             steady = match (streams, steady) {
