@@ -10,8 +10,6 @@ use super::agent_client::{AgentClient, AgentError};
 
 /// Bound on one question.
 const BOUND: Duration = Duration::from_secs(1);
-/// Whoever renews a lease does so within this.
-const LOOK: Duration = Duration::from_secs(1);
 /// Between attempts on an agent that does not answer, or whose lease somebody renews.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -58,22 +56,28 @@ enum Found {
 }
 
 async fn attempt(agent: &AgentClient) -> Result<Found, AgentError> {
-    let before = agent.status(BOUND).await?;
-    if !before.governed {
+    if !agent.status(BOUND).await?.governed {
         return Ok(Found::Alone);
     }
-    let mut epoch = before.highest_epoch;
-    if let Some(lease) = before.lease {
-        tokio::time::sleep(LOOK.min(Duration::from_millis(lease.remaining_ms / 3))).await;
-        let after = agent.status(BOUND).await?;
-        epoch = after.highest_epoch;
-        if after
-            .lease
-            .is_some_and(|after| after.remaining_ms >= lease.remaining_ms)
-        {
-            return Ok(Found::Renewed);
-        }
+    if is_renewed(agent).await? {
+        return Ok(Found::Renewed);
     }
+    let epoch = agent.status(BOUND).await?.highest_epoch;
     agent.release(epoch, BOUND).await?;
     Ok(Found::Released)
+}
+
+/// Whether somebody renews the lease by which a server runs.
+///
+/// # Errors
+///
+/// The agent does not answer in time.
+pub(super) async fn is_renewed(agent: &AgentClient) -> Result<bool, AgentError> {
+    let Some(lease) = agent.status(BOUND).await?.lease else {
+        return Ok(false);
+    };
+    // Whoever renews does so in each quarter of a lease (core/failover/step.rs).
+    tokio::time::sleep(Duration::from_millis(lease.remaining_ms / 3)).await;
+    let after = agent.status(BOUND).await?.lease;
+    Ok(after.is_some_and(|after| after.remaining_ms >= lease.remaining_ms))
 }

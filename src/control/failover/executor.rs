@@ -14,6 +14,7 @@ use super::sync_names;
 use crate::agent::api::{LeaseAnswer, Role, Source, StopMode};
 use crate::config::{Config, Failover, Node};
 use crate::control::agent_client::{AgentClient, AgentError};
+use crate::control::leaving;
 use crate::core::failover::FailoverPolicy;
 use crate::core::failover::command::{Act, Command, Stop};
 use crate::core::failover::facts::observation::RejoinJob;
@@ -102,7 +103,7 @@ impl Executor {
                 primary,
                 copy,
             } => self.rejoin(*node, *primary, *copy, epoch).await,
-            Act::ReleaseLease(node) => self.release(*node, epoch).await,
+            Act::ReleaseLease(node) => self.release_unless_renewed(*node, epoch).await,
             Act::RenewLease(node) => {
                 let agent = self.agent(*node)?;
                 asked(self.lease(*node, agent, epoch)).await
@@ -119,8 +120,11 @@ impl Executor {
         // Noted before it leaves: from now on it may have reached the agent.
         self.facts.renewing(node);
         let lease = Duration::from_micros(self.policy.lease_us);
-        let asked = agent.lease(epoch, &self.name, lease, LEASE_BOUND);
-        asked.await
+        let granted = agent.lease(epoch, &self.name, lease, LEASE_BOUND).await;
+        if granted.is_ok() {
+            self.facts.granted(node);
+        }
+        granted
     }
 
     /// From now on its agent lets the server of a node alone.
@@ -128,6 +132,16 @@ impl Executor {
         let agent = self.agent(node)?;
         self.facts.releasing(node);
         asked(agent.release(epoch, BOUND)).await
+    }
+
+    /// The same, but not where another proxy, of whom this one's record knows nothing, renews the lease:
+    /// with the epoch it would be shut out.
+    async fn release_unless_renewed(&self, node: NodeId, epoch: u64) -> Result<(), CommandError> {
+        match leaving::is_renewed(self.agent(node)?).await {
+            Ok(true) => Ok(()),
+            Ok(false) => self.release(node, epoch).await,
+            Err(error) => Err(CommandError(error.to_string())),
+        }
     }
 
     /// How long a stop or a start may take.

@@ -237,6 +237,14 @@ impl Facts {
         });
     }
 
+    /// Its agent has granted one, and keeps it.
+    pub(super) fn granted(&self, id: NodeId) {
+        self.change(id, |node| match &mut node.agent {
+            Some(agent) => !std::mem::replace(&mut agent.governed, true),
+            None => false,
+        });
+    }
+
     /// It may be without a lease from now on.
     pub(super) fn releasing(&self, id: NodeId) {
         let now = self.now_us();

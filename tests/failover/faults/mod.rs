@@ -289,6 +289,12 @@ fn a_cut_off_primary_is_told_from_a_frozen_one() {
     let on = Scene::open(&cluster, "p-cut", Some(&net.hosts()[3]), FAILOVER, "");
     let mut nodes = cluster.nodes().iter();
     let index = nodes.position(|node| node.name() == on.primary.name());
+    // Known to stop its server by itself.
+    eventually("its agent keeps a lease", || {
+        let governed = status(&on.proxy)["failover"]["governed"].clone();
+        let governed = governed.as_array().cloned().unwrap_or_default();
+        governed.iter().any(|name| name == on.primary.name())
+    });
     net.isolate(index.unwrap()).unwrap();
     on.told(row("cut off"));
     net.heal().unwrap();
