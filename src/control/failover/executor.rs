@@ -103,7 +103,7 @@ impl Executor {
                 primary,
                 copy,
             } => self.rejoin(*node, *primary, *copy, epoch).await,
-            Act::ReleaseLease(node) => self.release_unless_renewed(*node, epoch).await,
+            Act::ReleaseLease(node) => self.release_unless_renewed(*node).await,
             Act::RenewLease(node) => {
                 let agent = self.agent(*node)?;
                 asked(self.lease(*node, agent, epoch)).await
@@ -134,14 +134,16 @@ impl Executor {
         asked(agent.release(epoch, BOUND)).await
     }
 
-    /// The same, but not where another proxy, of whom this one's record knows nothing, renews the lease:
-    /// with the epoch it would be shut out.
-    async fn release_unless_renewed(&self, node: NodeId, epoch: u64) -> Result<(), CommandError> {
-        match leaving::is_renewed(self.agent(node)?).await {
-            Ok(true) => Ok(()),
-            Ok(false) => self.release(node, epoch).await,
-            Err(error) => Err(CommandError(error.to_string())),
+    /// The same, but not where another proxy, of whom this one's record knows nothing, renews the lease, and
+    /// in the epoch of whoever decided last: a higher one would shut that one out.
+    async fn release_unless_renewed(&self, node: NodeId) -> Result<(), CommandError> {
+        let agent = self.agent(node)?;
+        let failed = |error: AgentError| CommandError(error.to_string());
+        if leaving::is_renewed(agent).await.map_err(failed)? {
+            return Ok(());
         }
+        let status = agent.status(BOUND).await.map_err(failed)?;
+        self.release(node, status.highest_epoch).await
     }
 
     /// How long a stop or a start may take.
