@@ -1,6 +1,9 @@
 //! A node whose monitor has lost it is not dead: what is under way there goes on, and what was measured
 //! holds again where the same run of the server is found. A run that is over is none of that.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pgcauseway::rig::{Cluster, Node};
 use tokio::time::{Duration, Instant};
 
@@ -64,6 +67,21 @@ fn the_loss_of_the_monitoring_connection_ends_nothing() {
     writer.run("INSERT INTO silence VALUES (1)");
     let process = writer.value("SELECT pg_backend_pid()");
     let mut reader = reader(&proxy);
+    // A session that keeps its connection between transactions, and begins one after another.
+    let mut pinned = proxy.wire();
+    pinned.run("CREATE TEMPORARY TABLE own (id int)");
+    let over = Arc::new(AtomicBool::new(false));
+    let busy = std::thread::spawn({
+        let over = over.clone();
+        move || {
+            let mut rows = 0;
+            while !over.load(Ordering::Relaxed) {
+                pinned.run("INSERT INTO own VALUES (1)");
+                rows += 1;
+            }
+            (pinned.value("SELECT count(*) FROM own"), rows)
+        }
+    });
     // A statement that runs all the time.
     let client = block_on(proxy.connect());
     let running = async move {
@@ -81,6 +99,9 @@ fn the_loss_of_the_monitoring_connection_ends_nothing() {
         rounds += 1;
     }
     println!("{rounds} times");
+    over.store(true, Ordering::Relaxed);
+    let (kept, rows): (String, u32) = busy.join().unwrap();
+    assert_eq!(kept, rows.to_string());
     block_on(running).unwrap().unwrap();
     writer.run("COMMIT");
     reader.run("COMMIT");

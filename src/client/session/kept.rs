@@ -12,7 +12,7 @@ use crate::client::attachment::context::Context;
 use crate::client::attachment::routing::{Failure, no_primary};
 use crate::client::attachment::{Attachment, canceled};
 use crate::client::connection::Connection;
-use crate::core::topology::{Topology, Writer};
+use crate::core::topology::{PATIENCE_US, Topology, Writer};
 use crate::error::{Kind, Problem};
 
 /// An idle session's server is asked after so much silence whether anything is left on it, then after twice
@@ -131,7 +131,8 @@ async fn wait(
 /// Why a session is over that keeps an idle connection, if it is.
 pub(super) fn is_over(held: &mut Attachment, topology: &Topology) -> Option<Problem> {
     let server = held.server();
-    if server.is_current(topology) {
+    // A node that is silent for a while is not dead, and what is left there is there alone.
+    if server.may_go_on(topology, PATIENCE_US) {
         return None;
     }
     let (node, incarnation) = (server.origin.node, server.origin.incarnation);
