@@ -1,4 +1,4 @@
-//! Wiring: the only file that knows everyone. Starts the planes, and takes them down again.
+//! Wiring: the only room that knows both planes. Starts them, and takes them down again.
 
 mod maintenance;
 mod workers;

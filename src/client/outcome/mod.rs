@@ -141,7 +141,10 @@ pub(super) async fn refuse(
     status: TransactionStatus,
 ) -> Result<(), Ending> {
     client.consume(batch.length);
-    state.names.failed();
+    match status {
+        TransactionStatus::Failed => state.failed(),
+        _ => state.names.failed(),
+    }
     let reply = match failure {
         Failure::Problem(problem) => {
             told(
