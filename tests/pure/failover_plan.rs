@@ -902,6 +902,11 @@ fn no_command_touches_a_server_in_observe_mode_or_without_leadership() {
             .any(|c| c.act == Act::ReleaseLease(node))
     };
     assert!([PG1, PG2, PG3].into_iter().all(released) && plan.next.governed.is_empty());
+    assert_eq!(
+        plan.next.to_release,
+        [PG1, PG2, PG3].into(),
+        "until they confirm it"
+    );
     for (condition, mut case) in rows() {
         case.policy.mode = Mode::Observe;
         for command in case.plan().commands {
@@ -920,6 +925,39 @@ fn no_command_touches_a_server_in_observe_mode_or_without_leadership() {
         case.seen.leadership.until_us = None;
         assert_eq!(case.plan().commands, [], "{condition}");
     }
+}
+
+#[test]
+fn who_observes_releases_only_whom_it_has_governed() {
+    let releases = |case: &Case| {
+        let acts = case.plan().commands.into_iter().map(|command| command.act);
+        let released = acts.filter_map(|act| match act {
+            Act::ReleaseLease(node) => Some(node),
+            _ => None,
+        });
+        released.collect::<Vec<_>>()
+    };
+    let mut case = Case::new();
+    case.policy.mode = Mode::Observe;
+    case.record.to_release = std::mem::take(&mut case.record.governed);
+    assert_eq!(releases(&case), [PG1, PG2, PG3], "asked for again");
+    case.node(PG2).agent.as_mut().unwrap().governed = false;
+    assert_eq!(releases(&case), [PG1, PG3], "it has confirmed it");
+    assert_eq!(case.plan().next.to_release, [PG1, PG3].into());
+
+    // Agents that a proxy with another record governs.
+    case.record.to_release.clear();
+    assert_eq!(releases(&case), []);
+    assert_eq!(case.plan().next.governed, [].into());
+
+    // One that led, and might again.
+    let mut fallen = Case::new().silent(PG1, SECOND);
+    fallen.policy.mode = Mode::Observe;
+    let why = out(QuarantineReason::OldPrimary, Recovery::Rewind);
+    fallen.record.quarantine.insert(PG1, why);
+    fallen.record.primary = Some(PG2);
+    *fallen.answer(PG2) = primary(1, 0x4000);
+    assert_eq!(releases(&fallen), [PG2, PG3]);
 }
 
 #[test]

@@ -37,6 +37,10 @@ pub struct Record {
     /// reached, or has been told that nobody decides any more, does not.
     #[serde(default)]
     pub governed: BTreeSet<NodeId>,
+    /// Of those, the ones whose agents are to be told so, now that something else promotes, and have not
+    /// confirmed it. Agents that others govern are none of this record's business.
+    #[serde(default)]
+    pub to_release: BTreeSet<NodeId>,
     /// Nodes that serve nothing and are not promoted until they have been rejoined.
     pub quarantine: BTreeMap<NodeId, Quarantined>,
     /// Nobody is promoted, by an operator's word: leases are renewed, and what fails is reported.
@@ -213,6 +217,7 @@ impl Record {
             sync: SyncState::default(),
             sync_managed: false,
             governed: BTreeSet::new(),
+            to_release: BTreeSet::new(),
             quarantine: BTreeMap::new(),
             paused: false,
             request: None,
@@ -284,16 +289,15 @@ impl Record {
         // What is quarantined and no longer configured is out of the way.
         let quarantine = self.quarantine.iter();
         let quarantine = quarantine.filter_map(|(node, why)| Some((place(*node).ok()?, *why)));
+        let known =
+            |nodes: &BTreeSet<NodeId>| nodes.iter().filter_map(|node| place(*node).ok()).collect();
         Ok(Self {
             nodes: policy.nodes.iter().map(|node| node.name.clone()).collect(),
             primary: self.primary.map(place).transpose()?,
             phase: self.phase.renumbered(&place)?,
             sync,
-            governed: self
-                .governed
-                .iter()
-                .filter_map(|node| place(*node).ok())
-                .collect(),
+            governed: known(&self.governed),
+            to_release: known(&self.to_release),
             quarantine: quarantine.collect(),
             request: self.request.map(request).transpose()?,
             ..self.clone()

@@ -5,7 +5,7 @@ use super::command::{Act, Event};
 use super::describe::seconds;
 use super::facts::View;
 use super::facts::observation::{AgentAnswer, Observation, ServerAnswer};
-use super::policy::FailoverPolicy;
+use super::policy::{FailoverPolicy, Mode};
 use super::record::{Phase, Quarantined, Record};
 use crate::core::topology::NodeId;
 
@@ -142,6 +142,10 @@ impl<'a> Step<'a> {
 
     /// Notes whose agents keep leases, by their own word since they were last released.
     pub(super) fn note_governed(&mut self) {
+        if self.policy.mode == Mode::Observe {
+            return;
+        }
+        self.next.to_release.clear();
         for node in self.policy.ids() {
             let released = self
                 .observation

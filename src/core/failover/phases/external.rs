@@ -34,14 +34,26 @@ pub(in crate::core::failover) fn follow(step: &mut Step<'_>) {
     step.say(format!("{name} leads on timeline {}", answer.timeline));
 }
 
-/// Whoever else promotes knows nothing of leases: no agent is to stop what it has promoted.
+/// Whoever else promotes knows nothing of leases: no agent that this record has governed is to stop what it
+/// has promoted. One that has fallen out might lead where it should not, until it is seen to stand by.
 fn release_all(step: &mut Step<'_>) {
-    for node in step.policy.ids() {
-        let Some(agent) = step.agent(node).filter(|agent| agent.governed) else {
+    // From now on nobody reckons that their leases run out.
+    let governed = std::mem::take(&mut step.next.governed);
+    step.next.to_release.extend(governed);
+    for node in step.next.to_release.clone() {
+        let Some(agent) = step.agent(node) else {
             continue;
         };
-        step.next.epoch = step.next.epoch.max(agent.epoch);
-        step.next.governed.remove(&node);
-        step.act(Act::ReleaseLease(node));
+        if !agent.governed {
+            step.next.to_release.remove(&node);
+            continue;
+        }
+        let stands_by = step
+            .answer(node)
+            .is_some_and(|answer| answer.standby().is_some());
+        if stands_by || !step.next.quarantine.contains_key(&node) {
+            step.next.epoch = step.next.epoch.max(agent.epoch);
+            step.act(Act::ReleaseLease(node));
+        }
     }
 }
