@@ -7,11 +7,11 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Live;
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
+use crate::shared::connections::Connections;
 use crate::shared::maintenance::Maintenance;
 use crate::shared::memory::MemoryBudget;
 use crate::shared::operator::OperatorState;
 use crate::shared::pause::Pause;
-use crate::shared::registry::Connections;
 
 #[derive(Clone, Debug)]
 pub struct Sources {

@@ -5,10 +5,10 @@ use serde::Serialize;
 use super::sources::Sources;
 use super::upkeep::{Drain, drain_of};
 use crate::core::topology::{NodeView, Role};
+use crate::shared::connections::Pinned;
 use crate::shared::operator::events::OperatorEvent;
 use crate::shared::operator::problems::NodeProblem;
 use crate::shared::operator::status::FailoverStatus;
-use crate::shared::registry::Pinned;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Status {

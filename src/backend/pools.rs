@@ -11,8 +11,8 @@ use crate::config::{self, Config, Secret};
 use crate::core::topology::NodeId;
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
+use crate::shared::connections::{Connections, PoolEntry};
 use crate::shared::pause::Pause;
-use crate::shared::registry::{Connections, PoolEntry};
 
 /// One pool: its node, its database and its user.
 type Key = (NodeId, Arc<str>, Arc<str>);

@@ -8,6 +8,7 @@ pub mod accept;
 mod attachment;
 pub mod cancels;
 mod connection;
+mod database;
 mod outcome;
 mod relay;
 pub mod rules;

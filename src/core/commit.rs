@@ -99,7 +99,7 @@ impl Pending {
 
 impl Credit {
     /// Judges the witness's answer.
-    pub fn judge(self, status: XidStatus) -> Verdict {
+    pub fn verdict(self, status: XidStatus) -> Verdict {
         match (self, status) {
             (Self::RolledBack, _) => Verdict::RolledBack,
             (Self::None, _) => Verdict::Unknown,
@@ -149,10 +149,10 @@ mod tests {
             history: None,
         };
         let credit = PENDING.credit(same);
-        assert_eq!(credit.judge(XidStatus::Committed), Verdict::Committed);
-        assert_eq!(credit.judge(XidStatus::InProgress), Verdict::Wait);
-        assert_eq!(credit.judge(XidStatus::Aborted), Verdict::RolledBack);
-        assert_eq!(credit.judge(XidStatus::Forgotten), Verdict::Unknown);
+        assert_eq!(credit.verdict(XidStatus::Committed), Verdict::Committed);
+        assert_eq!(credit.verdict(XidStatus::InProgress), Verdict::Wait);
+        assert_eq!(credit.verdict(XidStatus::Aborted), Verdict::RolledBack);
+        assert_eq!(credit.verdict(XidStatus::Forgotten), Verdict::Unknown);
     }
 
     #[test]
@@ -164,10 +164,10 @@ mod tests {
             history: None,
         };
         let credit = PENDING.credit(restarted);
-        assert_eq!(credit.judge(XidStatus::Committed), Verdict::Unknown);
-        assert_eq!(credit.judge(XidStatus::InProgress), Verdict::Unknown);
-        assert_eq!(credit.judge(XidStatus::Aborted), Verdict::RolledBack);
-        assert_eq!(credit.judge(XidStatus::NeverBegun), Verdict::RolledBack);
+        assert_eq!(credit.verdict(XidStatus::Committed), Verdict::Unknown);
+        assert_eq!(credit.verdict(XidStatus::InProgress), Verdict::Unknown);
+        assert_eq!(credit.verdict(XidStatus::Aborted), Verdict::RolledBack);
+        assert_eq!(credit.verdict(XidStatus::NeverBegun), Verdict::RolledBack);
     }
 
     #[test]
@@ -176,11 +176,11 @@ mod tests {
         assert_eq!(PENDING.credit(promoted(&before)), Credit::RolledBack);
         let beyond = fork_at(0x5001);
         let credit = PENDING.credit(promoted(&beyond));
-        assert_eq!(credit.judge(XidStatus::Committed), Verdict::Committed);
+        assert_eq!(credit.verdict(XidStatus::Committed), Verdict::Committed);
         // The commit record itself was not received.
-        assert_eq!(credit.judge(XidStatus::Aborted), Verdict::RolledBack);
+        assert_eq!(credit.verdict(XidStatus::Aborted), Verdict::RolledBack);
         let stranger = TimelineHistory::default();
         let credit = PENDING.credit(promoted(&stranger));
-        assert_eq!(credit.judge(XidStatus::Aborted), Verdict::Unknown);
+        assert_eq!(credit.verdict(XidStatus::Aborted), Verdict::Unknown);
     }
 }

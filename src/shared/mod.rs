@@ -4,10 +4,10 @@
 pub mod admin;
 pub mod catalogs;
 pub mod cluster;
+pub mod connections;
 pub mod load;
 pub mod logins;
 pub mod maintenance;
 pub mod memory;
 pub mod operator;
 pub mod pause;
-pub mod registry;

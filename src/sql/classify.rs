@@ -10,7 +10,7 @@ use crate::core::statement::{Effect, PinReason, Statement, WriteReason};
 
 use super::catalog::{Catalog, Relation};
 use super::definitions::{self, Created, is_temporary};
-use super::functions::judge;
+use super::functions;
 use super::system::is_of_node;
 use super::tree::push_children;
 use super::verdict::Verdict;
@@ -178,7 +178,7 @@ impl<'c> Examiner<'c, '_> {
 
     /// What leaves a query to look into, and everything else.
     fn definition(&mut self, node: Node<'c>) {
-        match definitions::judge(node, self.verdict) {
+        match definitions::note(node, self.verdict) {
             Created::Query(node) => self.inner(node),
             // Fills new columns by calling whatever their defaults say.
             Created::Filled => {
@@ -265,7 +265,7 @@ impl<'c> Examiner<'c, '_> {
                 }
                 Node::FuncCall(call) => {
                     let once = once.is_some_and(|sole| std::ptr::eq(sole, call));
-                    judge(call, once, self.catalog, self.verdict);
+                    functions::weigh(call, once, self.catalog, self.verdict);
                 }
                 Node::CommonTableExpr(query) => self.with.extend(query.ctename()),
                 Node::RangeVar(relation) => self.reads(Some(relation)),

@@ -22,7 +22,7 @@ pub(super) enum Created<'a> {
 }
 
 /// Adds what a statement means that is no query.
-pub(super) fn judge<'a>(node: Node<'a>, verdict: &mut Verdict) -> Created<'a> {
+pub(super) fn note<'a>(node: Node<'a>, verdict: &mut Verdict) -> Created<'a> {
     match node {
         Node::DiscardStmt(statement) => verdict.effect(match statement.target {
             DiscardMode::DISCARD_ALL => Effect::DiscardAll,

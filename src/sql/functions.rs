@@ -14,7 +14,7 @@ use super::verdict::Verdict;
 
 /// Adds what one call means for its statement. `once` if it runs once when the statement succeeds,
 /// neither more often nor less.
-pub(super) fn judge(call: &FuncCall, once: bool, catalog: &Catalog, verdict: &mut Verdict) {
+pub(super) fn weigh(call: &FuncCall, once: bool, catalog: &Catalog, verdict: &mut Verdict) {
     let name = call
         .funcname()
         .iter()

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::login;
-use crate::client::outcome::told::{Fate, told};
+use crate::client::outcome::told::{Consequence, told};
 use crate::client::worker::{Common, Worker};
 use crate::descriptors::Descriptors;
 use crate::error::{Kind, Problem};
@@ -106,7 +106,7 @@ fn turn_away(stream: TcpStream, common: &Common) {
     };
     let problem = Problem::fatal(Kind::TooManyConnections, "sorry, too many clients already")
         .with_hint("Raise the limit of open files of causeway's process.");
-    told(common, Fate::Refused, &problem, &socket);
+    told(common, Consequence::Refused, &problem, &socket);
     let reply = Reply::new().error(&problem);
     // A client that asked for encryption first reads the E as a refusal, too.
     let _ = socket.write_now(reply.as_bytes());

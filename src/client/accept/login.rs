@@ -14,7 +14,7 @@ use crate::client::attachment::context::Context;
 use crate::client::attachment::routing::Places;
 use crate::client::cancels::Slot;
 use crate::client::connection::{Connection, OWN_BOUND};
-use crate::client::outcome::told::{Fate, told};
+use crate::client::outcome::told::{Consequence, told};
 use crate::client::relay::LookAfter;
 use crate::client::session::Session;
 use crate::client::session::local;
@@ -24,7 +24,7 @@ use crate::config::{AuthMethod, Secret};
 use crate::core::exchange::TransactionStatus;
 use crate::core::tag::frontend;
 use crate::error::{Kind, Problem};
-use crate::shared::registry::Entry;
+use crate::shared::connections::Entry;
 use crate::sql::Lexical;
 use crate::strangers::Stranger;
 use crate::wire::auth::ScramExchange;
@@ -77,7 +77,12 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, stranger: Stra
             worker.common.metrics.clients.refused.inc();
             let reply = match refusal {
                 Refusal::Problem(problem) => {
-                    told(&worker.common, Fate::Refused, &problem, &login.socket);
+                    told(
+                        &worker.common,
+                        Consequence::Refused,
+                        &problem,
+                        &login.socket,
+                    );
                     Reply::new().error(&problem)
                 }
                 Refusal::Frame(frame) => Reply::new().raw(&frame),

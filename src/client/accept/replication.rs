@@ -16,7 +16,7 @@ use crate::backend::connect;
 use crate::backend::pool::AcquireError;
 use crate::client::cancels::Slot;
 use crate::client::connection::OWN_BOUND;
-use crate::client::outcome::told::{Fate, told};
+use crate::client::outcome::told::{Consequence, told};
 use crate::client::relay::LookAfter;
 use crate::client::session::local;
 use crate::client::worker::{Common, Worker};
@@ -25,7 +25,7 @@ use crate::core::exchange::TransactionStatus;
 use crate::core::replication::{Bond, Passage};
 use crate::core::topology::NodeId;
 use crate::error::{Kind, Problem};
-use crate::shared::registry::Entry;
+use crate::shared::connections::Entry;
 use crate::wire::reply::Reply;
 use crate::wire::socket::Socket;
 use crate::wire::startup::Hello;
@@ -337,7 +337,7 @@ impl Relay {
             ..
         } = self;
         drop(stream);
-        told(common, Fate::Closed, problem, &client);
+        told(common, Consequence::Closed, problem, &client);
         if passage.is_between_frames() {
             let reply = Reply::new().raw(&to_client).error(problem);
             let _ = tokio::time::timeout(OWN_BOUND, client.write_all(reply.as_bytes())).await;

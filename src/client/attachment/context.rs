@@ -9,10 +9,11 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::routing::Places;
 use crate::client::cancels::Slot;
 use crate::client::connection::batch::Batch;
+use crate::client::database::Database;
 use crate::client::relay::LookAfter;
-use crate::client::worker::{Database, Worker};
+use crate::client::worker::Worker;
 use crate::core::statement::{Effect, Renew};
-use crate::shared::registry::Entry;
+use crate::shared::connections::Entry;
 
 /// One for each session.
 #[derive(Debug)]

@@ -189,7 +189,7 @@ impl Places {
         began_us: u64,
     ) -> Result<LastRoute, Failure> {
         let cluster = &*common.cluster;
-        let mut held: Option<Held<'_>> = None;
+        let mut held: Option<Waiting<'_>> = None;
         let mut stale_prevented = false;
         let mut asked_at_us = began_us;
         let mut asked_before = false;
@@ -259,7 +259,7 @@ impl Places {
                         common.metrics.routing.hold_timeouts.inc();
                         return Err(no_primary(waited, &cluster.why()).into());
                     }
-                    held.get_or_insert_with(|| Held::new(&common.metrics));
+                    held.get_or_insert_with(|| Waiting::new(&common.metrics));
                     (NodeSet::default(), left)
                 }
             };
@@ -274,16 +274,16 @@ impl Places {
 }
 
 /// Counts a statement while it waits for a primary.
-struct Held<'a>(&'a Metrics);
+struct Waiting<'a>(&'a Metrics);
 
-impl<'a> Held<'a> {
+impl<'a> Waiting<'a> {
     fn new(metrics: &'a Metrics) -> Self {
         metrics.routing.statements_held.inc();
         Self(metrics)
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.routing.statements_held.dec();
     }

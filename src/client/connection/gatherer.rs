@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::message::{Message, malformed};
 use super::room::{no_room, too_much};
+use crate::client::database::{Database, NoRoom};
 use crate::client::state::names::Names;
-use crate::client::worker::{Database, NoRoom};
 use crate::core::tag::frontend;
 use crate::error::{Kind, Problem};
 use crate::shared::memory::Share;

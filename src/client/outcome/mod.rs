@@ -5,7 +5,7 @@ pub(super) mod aborted;
 pub(super) mod resolve;
 pub(super) mod told;
 
-use self::told::{Fate, told};
+use self::told::{Consequence, told};
 use super::attachment::Attachment;
 use super::attachment::context::Context;
 use super::attachment::routing::Failure;
@@ -72,7 +72,7 @@ pub(super) async fn server_lost(
         // Whatever were said now would stand in the middle of a message.
         told(
             &context.worker.common,
-            Fate::Closed,
+            Consequence::Closed,
             &problem,
             &client.socket,
         );
@@ -149,7 +149,7 @@ pub(super) async fn refuse(
         Failure::Problem(problem) => {
             told(
                 &context.worker.common,
-                Fate::StatementRefused,
+                Consequence::StatementRefused,
                 &problem,
                 &client.socket,
             );
@@ -202,7 +202,7 @@ pub(super) async fn dismiss(client: &mut Connection, context: &Context, ending: 
         Ending::Problem(problem) => {
             told(
                 &context.worker.common,
-                Fate::Closed,
+                Consequence::Closed,
                 &problem,
                 &client.socket,
             );
@@ -239,7 +239,7 @@ pub(super) async fn abandon(mut held: Attachment, context: &Context) {
 
 /// What the client is told of a batch whose server connection was lost.
 fn lost(node: &str, verdict: Verdict) -> Problem {
-    let (kind, fate, hint) = match verdict {
+    let (kind, consequence, hint) = match verdict {
         Verdict::RolledBack => (
             Kind::SerializationFailure,
             "; the transaction was rolled back",
@@ -256,6 +256,6 @@ fn lost(node: &str, verdict: Verdict) -> Problem {
             "Look whether its effects are there before you run it again.",
         ),
     };
-    let what = format!("the connection to node {node} was lost{fate}");
+    let what = format!("the connection to node {node} was lost{consequence}");
     Problem::error(kind, what).with_hint(hint)
 }

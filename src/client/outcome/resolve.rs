@@ -120,7 +120,7 @@ async fn ask_once(state: &mut State, context: &mut Context, pending: Pending) ->
         })
     };
     if matches!(credit, Credit::RolledBack | Credit::None) {
-        return Some(credit.judge(XidStatus::Forgotten));
+        return Some(credit.verdict(XidStatus::Forgotten));
     }
     let sql = format!("SELECT pg_catalog.pg_xact_status('{}')", pending.xid);
     let status = match server.ask_own(&sql, OWN_BOUND).await {
@@ -141,7 +141,7 @@ async fn ask_once(state: &mut State, context: &mut Context, pending: Pending) ->
             return Some(Verdict::Wait);
         }
     };
-    let verdict = credit.judge(status);
+    let verdict = credit.verdict(status);
     if verdict == Verdict::Committed {
         if server.ask_own(BARRIER, OWN_BOUND).await.is_err() {
             lease.discard();

@@ -9,7 +9,7 @@ use crate::wire::socket::Socket;
 
 /// What a problem comes to for a client.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::client) enum Fate {
+pub(in crate::client) enum Consequence {
     /// It is not let in.
     Refused,
     /// Its statement is not run, or has failed; the session goes on.
@@ -19,7 +19,12 @@ pub(in crate::client) enum Fate {
 }
 
 /// A client is told of a problem.
-pub(in crate::client) fn told(common: &Common, fate: Fate, problem: &Problem, client: &Socket) {
+pub(in crate::client) fn told(
+    common: &Common,
+    consequence: Consequence,
+    problem: &Problem,
+    client: &Socket,
+) {
     let sqlstate = problem.kind.sqlstate();
     common
         .metrics
@@ -40,9 +45,9 @@ pub(in crate::client) fn told(common: &Common, fate: Fate, problem: &Problem, cl
             }
         };
     }
-    match fate {
-        Fate::Refused => say!("refuse a client"),
-        Fate::StatementRefused => say!("refuse a statement"),
-        Fate::Closed => say!("close a client connection"),
+    match consequence {
+        Consequence::Refused => say!("refuse a client"),
+        Consequence::StatementRefused => say!("refuse a statement"),
+        Consequence::Closed => say!("close a client connection"),
     }
 }

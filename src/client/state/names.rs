@@ -31,7 +31,7 @@ pub(in crate::client) struct Names {
     /// The unnamed statement.
     unnamed: Option<Arc<Prepared>>,
     /// What the client has asked for and is not confirmed yet, in order.
-    unconfirmed: VecDeque<Change>,
+    unconfirmed: VecDeque<Undo>,
 }
 
 /// What a name means.
@@ -44,7 +44,7 @@ struct Named {
 
 /// What an error takes back.
 #[derive(Debug)]
-enum Change {
+enum Undo {
     /// A Parse or Close of the unnamed statement, and what that was.
     Unnamed(Option<Arc<Prepared>>),
     /// A Parse of this name, which was taken.
@@ -103,7 +103,7 @@ impl Names {
     /// The name that the message whose turn it is wanted in vain.
     pub(in crate::client) fn wanted_in_vain(&self) -> Option<&[u8]> {
         match self.unconfirmed.front() {
-            Some(Change::InVain(name)) => Some(name),
+            Some(Undo::InVain(name)) => Some(name),
             _ => None,
         }
     }
@@ -191,7 +191,7 @@ impl Names {
     /// All names that the server has confirmed, each with its statement.
     pub(in crate::client) fn all(&self) -> impl Iterator<Item = (&[u8], &Arc<Prepared>)> {
         let parsing = self.unconfirmed.iter().filter_map(|change| match change {
-            Change::Parsed(name, _) => Some(name),
+            Undo::Parsed(name, _) => Some(name),
             _ => None,
         });
         let parsing: Vec<_> = parsing.collect();
@@ -203,7 +203,7 @@ impl Names {
     /// What was closed, or parsed anew, by messages that the server has not come to yet.
     fn before(&self) -> impl Iterator<Item = (&Box<[u8]>, &Named)> {
         self.unconfirmed.iter().filter_map(|change| match change {
-            Change::Closed(name, Some(before)) | Change::Parsed(name, Some(before)) => {
+            Undo::Closed(name, Some(before)) | Undo::Parsed(name, Some(before)) => {
                 Some((name, before))
             }
             _ => None,
@@ -214,7 +214,7 @@ impl Names {
     pub(in crate::client) fn parse(&mut self, name: &[u8], prepared: Arc<Prepared>) {
         if name.is_empty() {
             let before = self.unnamed.replace(prepared);
-            self.unconfirmed.push_back(Change::Unnamed(before));
+            self.unconfirmed.push_back(Undo::Unnamed(before));
         } else {
             let named = Named {
                 prepared,
@@ -223,13 +223,13 @@ impl Names {
             let before = self.remove(name);
             self.insert(name.into(), named);
             self.unconfirmed
-                .push_back(Change::Parsed(name.into(), before));
+                .push_back(Undo::Parsed(name.into(), before));
         }
     }
 
     /// A Parse that will certainly fail, because its name is taken.
     pub(in crate::client) fn parse_in_vain(&mut self, name: &[u8]) {
-        self.unconfirmed.push_back(Change::InVain(name.into()));
+        self.unconfirmed.push_back(Undo::InVain(name.into()));
     }
 
     /// The oldest unconfirmed Parse, or Close of a name, succeeded.
@@ -248,15 +248,15 @@ impl Names {
             .extend(self.portals_unconfirmed.drain());
         while let Some(change) = self.unconfirmed.pop_back() {
             match change {
-                Change::Parsed(name, before) => {
+                Undo::Parsed(name, before) => {
                     self.remove(&name);
                     if let Some(before) = before {
                         self.insert(name, before);
                     }
                 }
-                Change::Closed(name, Some(named)) => self.insert(name, named),
-                Change::Unnamed(before) => self.unnamed = before,
-                Change::Closed(_, None) | Change::InVain(_) => {}
+                Undo::Closed(name, Some(named)) => self.insert(name, named),
+                Undo::Unnamed(before) => self.unnamed = before,
+                Undo::Closed(_, None) | Undo::InVain(_) => {}
             }
         }
     }
@@ -268,7 +268,7 @@ impl Names {
         } else {
             let closed = self.remove(name);
             self.unconfirmed
-                .push_back(Change::Closed(name.into(), closed));
+                .push_back(Undo::Closed(name.into(), closed));
         }
     }
 
@@ -324,13 +324,13 @@ impl Names {
             .unconfirmed
             .iter()
             .filter_map(|change| match change {
-                Change::Parsed(name, _) => Some(name.clone()),
+                Undo::Parsed(name, _) => Some(name.clone()),
                 _ => None,
             })
             .collect();
         self.in_sql.clear();
         for change in &mut self.unconfirmed {
-            if let Change::Parsed(_, before) | Change::Closed(_, before) = change {
+            if let Undo::Parsed(_, before) | Undo::Closed(_, before) = change {
                 *before = None;
             }
         }
@@ -343,7 +343,7 @@ impl Names {
         if !self
             .unconfirmed
             .iter()
-            .any(|change| matches!(change, Change::Unnamed(_)))
+            .any(|change| matches!(change, Undo::Unnamed(_)))
         {
             self.unnamed = None;
         }
