@@ -148,7 +148,7 @@ pub struct Server {
     pub cancel: CancelTarget,
     /// Session settings in force on it; none when they cannot be known.
     pub applied: Option<Arc<Settings>>,
-    /// `synchronous_commit` is off unless a session says otherwise.
+    /// `synchronous_commit` was off at the login.
     pub commits_async: bool,
     /// When it was last given back.
     pub idle_since: Instant,
@@ -281,7 +281,7 @@ impl Server {
 
     /// Counts it among its node's load, or no longer.
     pub fn set_busy(&mut self, busy: bool) {
-        // Given up in the middle, it may commit at any time from now on: that is never over.
+        // Given up in the middle, it may commit at any time from now on.
         if !busy && self.asynchronous && self.talk.exchange.is_free() {
             self.asynchronous = false;
             self.origin.gauge.asynchronous_ended();
@@ -298,5 +298,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.set_busy(false);
+        if self.asynchronous {
+            let process = self.cancel.process;
+            self.origin.gauge.asynchronous_abandoned(process);
+        }
     }
 }

@@ -18,6 +18,7 @@ use crate::core::lsn::Timeline;
 use crate::core::topology::{Incarnation, Life, NodeId, NodeView, Role};
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
+use crate::shared::logins::Changed;
 use crate::shared::operator::OperatorState;
 
 /// Pause before a lost node is tried again.
@@ -112,6 +113,7 @@ impl NodeMonitor {
         goes_on: Option<Life>,
         reported: &mut String,
     ) -> ProbeError {
+        let mut asynchronous = goes_on.as_ref().map(|life| life.latest.asynchronous);
         let (incarnation, gauge) = match goes_on {
             Some(life) => (life.incarnation, life.gauge),
             None => {
@@ -121,6 +123,7 @@ impl NodeMonitor {
         };
         let mut pace = Pace::new();
         let mut began = false;
+        let mut asked_alive = Instant::now();
         let mut followed = Timeline::default();
         loop {
             // Taken before the probe leaves, so that whoever asks from now on gets another.
@@ -144,8 +147,12 @@ impl NodeMonitor {
                 position: answer.position,
                 at_us: self.cluster.now_us(),
                 timeline: probe.timeline(),
+                asynchronous: answer.asynchronous,
             };
             gauge.record(latest);
+            if asynchronous.replace(answer.asynchronous) == Some(!answer.asynchronous) {
+                self.commits_otherwise(answer.asynchronous);
+            }
             let life = Life {
                 incarnation,
                 role: answer.role,
@@ -181,8 +188,32 @@ impl NodeMonitor {
                 }
             });
 
+            let abandoned = gauge.abandoned();
+            if !abandoned.is_empty() && asked_alive.elapsed() > RETRY {
+                asked_alive = Instant::now();
+                match probe.alive(&abandoned, bound).await {
+                    Ok(alive) => gauge.still_there(&abandoned, &alive),
+                    Err(error) => return error,
+                }
+            }
             self.rest(sent, &mut pace).await;
         }
+    }
+
+    /// The server's `synchronous_commit` has changed to off, or from it: what connections were told at their
+    /// logins no longer holds.
+    fn commits_otherwise(&self, asynchronous: bool) {
+        let node = self.node.name.as_str();
+        tracing::info!(
+            node,
+            asynchronous,
+            "synchronous_commit has changed: connections are renewed"
+        );
+        self.cluster.logins.tell([Changed {
+            node: self.id,
+            database: None,
+            role: None,
+        }]);
     }
 
     /// Until the next probe is due, or one is asked for, but never less than the gap.

@@ -11,7 +11,7 @@ use crate::core::gauge::Position;
 use crate::core::lsn::{Lsn, Timeline, WalGeometry};
 use crate::core::timeline::TimelineHistory;
 use crate::core::topology::{Life, Role, ServerRun};
-use crate::core::visibility::{FinishedIds, parse_snapshot};
+use crate::core::visibility::{FinishedIds, Snapshot, end_of_commits, parse_snapshot};
 use crate::pg;
 use crate::pg::queries::{self, checkpoint_timeline, primary_timeline, received_timeline};
 
@@ -19,7 +19,9 @@ use crate::pg::queries::{self, checkpoint_timeline, primary_timeline, received_t
 const BEGIN: &str = "\
 SELECT pg_is_in_recovery() AS standby,
        pg_size_bytes(current_setting('wal_segment_size')) AS segment_bytes,
-       current_setting('wal_block_size')::int8 AS block_bytes";
+       current_setting('wal_block_size')::int8 AS block_bytes,
+       (SELECT source IN ('user', 'database', 'database user', 'client')
+          FROM pg_settings WHERE name = 'synchronous_commit') AS overridden";
 
 const PRIMARY_TIMELINE: &str = concat!("SELECT ", primary_timeline!(), " AS timeline");
 
@@ -35,7 +37,11 @@ const PRIMARY: &str = "\
 SELECT pg_is_in_recovery() AS standby,
        pg_current_wal_flush_lsn() AS flush,
        pg_current_wal_insert_lsn() AS insert,
+       current_setting('synchronous_commit') = 'off' AS asynchronous,
        pg_current_snapshot()::text AS snapshot";
+
+/// Which processes are still there; their statements are nobody's business.
+const ALIVE: &str = "SELECT pid FROM pg_stat_activity WHERE pid = ANY($1::int4[])";
 
 /// `$1` holds transactions that the primary has running. One beyond the standby's snapshot must
 /// not be asked about: it would be an error, and it is certainly not finished here.
@@ -92,11 +98,17 @@ pub(super) struct Probe {
     wal: WalGeometry,
     /// The position that the latest answer gave.
     replayed: Lsn,
+    /// What a primary's latest answer showed, and the end of its commits.
+    shown: Option<(Snapshot, Lsn)>,
+    /// The role or the database has a `synchronous_commit` of its own, which hides the server's default.
+    overridden: bool,
 }
 
 /// What one probe found.
 pub(super) struct Answer {
     pub(super) position: Position,
+    /// Commits are asynchronous by default, or may be.
+    pub(super) asynchronous: bool,
     pub(super) role: Role,
 }
 
@@ -114,8 +126,9 @@ impl Probe {
 
     async fn login(node: &config::Node, monitor: &config::Monitor) -> Result<Self, ProbeError> {
         let mut config = pg::monitor(node, monitor, "causeway monitor");
-        // A probe is cheap; what could make it slow is none of its business.
-        config.options("-c statement_timeout=0 -c jit=off -c synchronous_commit=off");
+        // A probe is cheap; what could make it slow is none of its business. It tells the server's own
+        // `synchronous_commit`, and waits for nothing by that, as it writes nothing.
+        config.options("-c statement_timeout=0 -c jit=off");
         let (client, _) = pg::connect(&config).await?;
 
         let begin = client.query_one(BEGIN, &[]).await?;
@@ -131,6 +144,16 @@ impl Probe {
             segment_bytes: size("segment_bytes")?,
             block_bytes: size("block_bytes")?,
         };
+        let overridden: Option<bool> = begin.try_get("overridden")?;
+        let overridden = !standby && overridden.unwrap_or(true);
+        if overridden {
+            tracing::warn!(
+                node = node.name,
+                user = monitor.user,
+                "synchronous_commit is set for the monitoring role or its database, and what it is for others \
+                 cannot be told: every commit is taken for an asynchronous one"
+            );
+        }
         let statement = client
             .prepare(if standby { STANDBY } else { PRIMARY })
             .await?;
@@ -156,6 +179,8 @@ impl Probe {
             run,
             wal,
             replayed,
+            shown: None,
+            overridden,
         })
     }
 
@@ -219,16 +244,36 @@ impl Probe {
         }
     }
 
-    fn primary_answer(&self, row: &Row) -> Result<Answer, ProbeError> {
+    /// Which of these processes of the server are still there.
+    pub(super) async fn alive(
+        &self,
+        processes: &[i32],
+        timeout: Duration,
+    ) -> Result<Vec<i32>, ProbeError> {
+        let rows = tokio::time::timeout(timeout, self.client.query(ALIVE, &[&processes]))
+            .await
+            .map_err(|_| ProbeError::TimedOut(timeout))??;
+        let processes = rows.iter().map(|row| row.try_get(0));
+        Ok(processes.collect::<Result<_, _>>()?)
+    }
+
+    fn primary_answer(&mut self, row: &Row) -> Result<Answer, ProbeError> {
         let snapshot = parse_snapshot(row.try_get("snapshot")?)
             .ok_or(ProbeError::Unexpected("pg_current_snapshot()"))?;
         let lsn = |name| Ok::<_, ProbeError>(Lsn(row.try_get::<_, PgLsn>(name)?.into()));
+        let insert = lsn("insert")?.without_page_header(self.wal);
+        let before = self.shown.as_ref().map(|(shown, end)| (shown, *end));
+        let commits = end_of_commits(before, &snapshot, insert);
+        self.shown = Some((snapshot.clone(), commits));
         let position = Position {
             flush: lsn("flush")?,
-            insert: lsn("insert")?.without_page_header(self.wal),
+            insert,
+            commits,
         };
+        let asynchronous: bool = row.try_get("asynchronous")?;
         Ok(Answer {
             position,
+            asynchronous: asynchronous || self.overridden,
             role: Role::Primary(snapshot),
         })
     }
@@ -250,12 +295,9 @@ impl Probe {
         let received: Option<i32> = row.try_get("timeline")?;
         let received = Timeline(received.map_or(0, i32::unsigned_abs));
         self.timeline = self.timeline.max(received);
-        let position = Position {
-            flush: replay,
-            insert: replay,
-        };
         Ok(Answer {
-            position,
+            position: Position::replayed(replay),
+            asynchronous: false,
             role: Role::Standby(finished),
         })
     }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::lsn::{Lsn, Timeline};
 
@@ -23,6 +23,19 @@ pub struct Position {
     pub flush: Lsn,
     /// WAL generated (`pg_current_wal_insert_lsn`, without a page header), or replayed.
     pub insert: Lsn,
+    /// The end of WAL that holds every commit that the node shows (`core::visibility`), or replayed.
+    pub commits: Lsn,
+}
+
+impl Position {
+    /// A standby's: what it has replayed.
+    pub fn replayed(lsn: Lsn) -> Self {
+        Self {
+            flush: lsn,
+            insert: lsn,
+            commits: lsn,
+        }
+    }
 }
 
 /// One answered probe.
@@ -34,6 +47,9 @@ pub struct Measurement {
     pub position: Position,
     /// On which timeline that counts.
     pub timeline: Timeline,
+    /// A primary's commits are acknowledged before they are flushed, unless a session says otherwise
+    /// (`synchronous_commit = off`).
+    pub asynchronous: bool,
     /// When its answer arrived, in microseconds of the caller's clock.
     pub at_us: u64,
 }
@@ -49,6 +65,8 @@ pub struct Gauge {
     asynchronous: AtomicU32,
     /// One more than the counter as the last such unit ended; 0 once its commit is on disk.
     asynchronous_until: AtomicU64,
+    /// The processes of such units that were given up in the middle, and may still commit.
+    abandoned: Mutex<Vec<i32>>,
 }
 
 #[derive(Debug, Default)]
@@ -140,11 +158,38 @@ impl Gauge {
         self.asynchronous.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Whether this primary may show commits that are not on its disk, so that a flush position
-    /// does not cover what is read there. An asynchronous commit is visible before it is flushed,
-    /// to everybody, not only to the session that made it.
+    /// The connection of such a unit was given up in the middle: it has ended once its process is gone.
+    pub fn asynchronous_abandoned(&self, process: i32) {
+        self.abandoned.lock().push(process);
+    }
+
+    /// Processes of which it is to be found out whether they are gone.
+    pub fn abandoned(&self) -> Vec<i32> {
+        self.abandoned.lock().clone()
+    }
+
+    /// Of the processes that were asked about, these are still there.
+    pub fn still_there(&self, asked: &[i32], alive: &[i32]) {
+        let gone = |process: &i32| asked.contains(process) && !alive.contains(process);
+        let mut abandoned = self.abandoned.lock();
+        let before = abandoned.len();
+        abandoned.retain(|process| !gone(process));
+        for _ in abandoned.len()..before {
+            self.asynchronous_ended();
+        }
+    }
+
+    /// Whether commits are asynchronous by default, as was last measured.
+    pub fn is_asynchronous(&self) -> bool {
+        let history = self.history.read();
+        history.fine.back().is_some_and(|m| m.asynchronous)
+    }
+
+    /// Whether commits that are visible here are known to be possibly not on disk: those of this proxy's
+    /// own sessions, or everybody's where that is the default. An asynchronous commit is visible before
+    /// it is flushed, to everybody, not only to the session that made it.
     pub fn may_show_unflushed(&self) -> bool {
-        if self.asynchronous.load(Ordering::SeqCst) > 0 {
+        if self.asynchronous.load(Ordering::SeqCst) > 0 || self.is_asynchronous() {
             return true;
         }
         let until = self.asynchronous_until.load(Ordering::SeqCst);
@@ -171,10 +216,7 @@ mod tests {
     fn gauge(positions: &[(u64, u64, u64)]) -> Gauge {
         let gauge = Gauge::default();
         for &(probe, lsn, at_us) in positions {
-            let position = Position {
-                flush: Lsn(lsn),
-                insert: Lsn(lsn),
-            };
+            let position = Position::replayed(Lsn(lsn));
             gauge.record(Measurement {
                 probe,
                 position,
@@ -218,10 +260,7 @@ mod tests {
     fn history_is_bounded_and_stays_sound() {
         let gauge = Gauge::default();
         for probe in 1..=(HISTORY as u64 * 2) {
-            let position = Position {
-                flush: Lsn(probe),
-                insert: Lsn(probe),
-            };
+            let position = Position::replayed(Lsn(probe));
             gauge.record(Measurement {
                 probe,
                 position,
@@ -240,10 +279,7 @@ mod tests {
         let gauge = Gauge::default();
         let probes = 10 * HISTORY as u64;
         for probe in 1..=probes {
-            let position = Position {
-                flush: Lsn(probe),
-                insert: Lsn(probe),
-            };
+            let position = Position::replayed(Lsn(probe));
             gauge.record(Measurement {
                 probe,
                 position,
@@ -263,7 +299,11 @@ mod tests {
             let (flush, insert) = (Lsn(flush), Lsn(insert));
             gauge.record(Measurement {
                 probe: gauge.next_probe(),
-                position: Position { flush, insert },
+                position: Position {
+                    flush,
+                    insert,
+                    commits: insert,
+                },
                 at_us: 0,
                 ..Measurement::default()
             });
@@ -279,6 +319,31 @@ mod tests {
         measure(199, 300);
         assert!(gauge.may_show_unflushed());
         measure(200, 400);
+        assert!(!gauge.may_show_unflushed());
+    }
+    #[test]
+    fn a_unit_that_was_given_up_is_over_once_its_process_is_gone() {
+        let gauge = Gauge::default();
+        let measure = || {
+            gauge.record(Measurement {
+                probe: gauge.next_probe(),
+                ..Measurement::default()
+            });
+        };
+        for process in [7, 8] {
+            gauge.asynchronous_begins();
+            gauge.asynchronous_abandoned(process);
+        }
+        let asked = gauge.abandoned();
+        assert_eq!(asked, [7, 8]);
+        gauge.asynchronous_begins();
+        gauge.asynchronous_abandoned(9);
+        gauge.still_there(&asked, &[8]);
+        assert_eq!(gauge.abandoned(), [8, 9], "nobody has asked about 9");
+        measure();
+        assert!(gauge.may_show_unflushed());
+        gauge.still_there(&[8, 9], &[]);
+        measure();
         assert!(!gauge.may_show_unflushed());
     }
 }

@@ -57,9 +57,13 @@ impl FromStr for Level {
 /// Which of a primary's positions covers what the session did there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cover {
-    /// The commit was flushed before it was acknowledged, or nothing was written.
+    /// The commit was flushed before it was acknowledged, and with it all that the transaction had seen.
     Flush,
-    /// The commit may have been asynchronous: only the insert position is certain to cover it.
+    /// Nothing of the session's own is at stake. What it was shown may be somebody's asynchronous commit,
+    /// from whichever proxy: the end of what was visible covers it.
+    Shown,
+    /// The session's own commit, or one of which this proxy knows, may have been asynchronous: covered
+    /// alike, and a promotion may have lost it.
     Insert,
     /// The client was told that the outcome is unknown: what it may be covers the same, but whether a
     /// promotion has lost it is no news.
@@ -176,13 +180,11 @@ impl Seen {
 
     /// A transaction ended on the primary.
     pub fn ended_on_primary(&mut self, node: NodeId, at: LifeAt<'_>, cover: Cover) {
-        // An earlier asynchronous commit stays uncovered by a later flush position.
-        let cover = match &self.mark {
-            // It was told that; what came before is judged by itself.
-            _ if cover == Cover::Unknown => cover,
-            Some(before) if before.node == node && before.cover == Cover::Insert => Cover::Insert,
+        let cover = match cover {
             // Another session's may have been read.
-            _ if at.gauge.may_show_unflushed() => Cover::Insert,
+            Cover::Shown if at.gauge.may_show_unflushed() => Cover::Insert,
+            // The connection was told otherwise at its login.
+            Cover::Flush if at.gauge.is_asynchronous() => Cover::Insert,
             _ => cover,
         };
         self.set(node, at, cover, ShownBy::Primary);
@@ -219,8 +221,12 @@ impl Seen {
             let bound = gauge.first_after(mark.probe)?;
             let position = bound.position;
             let lsn = match mark.cover {
-                Cover::Flush => position.flush,
-                Cover::Insert | Cover::Unknown => position.insert,
+                Cover::Flush if !bound.asynchronous => position.flush,
+                // The default has changed, and the connection may not have been told.
+                Cover::Flush => position.flush.max(position.commits),
+                Cover::Shown | Cover::Insert => position.commits,
+                // It may be committed, and not be shown yet.
+                Cover::Unknown => position.insert,
             };
             self.upper = Some(Upper {
                 timeline: bound.timeline,

@@ -119,15 +119,13 @@ impl Cluster {
 }
 
 fn measured(probe: u64, lsn: u64, at_us: u64) -> Measurement {
-    let position = Position {
-        flush: Lsn(lsn),
-        insert: Lsn(lsn),
-    };
+    let position = Position::replayed(Lsn(lsn));
     Measurement {
         probe,
         position,
         at_us,
         timeline: Timeline(1),
+        asynchronous: false,
     }
 }
 

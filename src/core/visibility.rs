@@ -29,6 +29,19 @@ pub struct FinishedIds {
     pub at_least: Lsn,
 }
 
+/// The end of WAL that holds the commit record of every transaction that a primary snapshot shows, whoever
+/// committed it and whether or not that is on disk.
+///
+/// A commit is in the WAL before it is visible, so that the insert position read after the snapshot is
+/// such an end (`insert`). Where the snapshot shows no more than one before did, that one's end is as good,
+/// and does not include what open transactions have written since, which nobody may flush for long.
+pub fn end_of_commits(before: Option<(&Snapshot, Lsn)>, snapshot: &Snapshot, insert: Lsn) -> Lsn {
+    match before {
+        Some((same, end)) if same == snapshot => end.min(insert),
+        _ => insert,
+    }
+}
+
 /// True when a primary snapshot shows every transaction that the standby held to be finished.
 ///
 /// A later snapshot of the same primary then shows it too, so the answer never expires. Ids that
@@ -125,5 +138,14 @@ mod tests {
         assert!(!primary_shows(&primary, &standby, &[]));
         assert!(primary_shows(&primary, &standby, &[9]));
         assert!(!primary_shows(&primary, &standby, &[8]));
+    }
+
+    #[test]
+    fn what_open_transactions_write_moves_no_end_of_commits() {
+        let (first, later) = (primary("14:15:14"), primary("14:16:14"));
+        let end = |before, now| end_of_commits(before, now, Lsn(300)).0;
+        assert_eq!(end(None, &first), 300);
+        assert_eq!(end(Some((&first, Lsn(200))), &first), 200);
+        assert_eq!(end(Some((&first, Lsn(200))), &later), 300, "15 has ended");
     }
 }

@@ -12,6 +12,7 @@ mod consistency;
 mod console;
 mod dashboard;
 mod drivers;
+mod marks;
 mod operations;
 mod parity;
 mod pooling;

@@ -29,6 +29,8 @@ enum Event {
     Flush,
     Replay(usize, usize),
     Restart(usize, usize),
+    /// The primary's `synchronous_commit` is turned off, and nobody says so.
+    Reload,
     /// A session does the next step of what it is doing, or begins something new.
     Session(usize, Want, bool),
 }
@@ -40,16 +42,27 @@ enum Want {
     Write,
     AsynchronousWrite,
     EventualWrite,
+    /// A read that belongs on the primary.
+    PrimaryRead,
+    /// An asynchronous commit of a client of another proxy: nobody here is told.
+    WriteElsewhere,
 }
 
 impl Want {
     fn writes(self) -> bool {
-        !matches!(self, Self::Read | Self::EventualRead)
+        !matches!(self, Self::Read | Self::EventualRead | Self::PrimaryRead)
+    }
+
+    fn access(self) -> Access {
+        match self {
+            Self::Read | Self::EventualRead => Access::Read,
+            _ => Access::Write,
+        }
     }
 
     fn level(self) -> Level {
         match self {
-            Self::EventualRead | Self::EventualWrite => Level::Eventual,
+            Self::EventualRead | Self::EventualWrite | Self::WriteElsewhere => Level::Eventual,
             _ => Level::Session,
         }
     }
@@ -64,9 +77,10 @@ enum Stage {
     Routed(Want, Route),
     /// A read has been carried out; the session learns of it next.
     Answered(Want, Route, BTreeSet<Xid>),
-    Begun(Want, Route, Xid),
-    Logged(Want, Route, Xid),
-    Shown(Want, Route, Xid),
+    /// A write has seen what was there, and goes on.
+    Begun(Want, Route, Xid, BTreeSet<Xid>),
+    Logged(Want, Route, Xid, BTreeSet<Xid>),
+    Shown(Want, Route, Xid, BTreeSet<Xid>),
 }
 
 #[derive(Default)]
@@ -119,6 +133,7 @@ impl World {
             Event::Flush => self.servers.flush(),
             Event::Replay(standby, records) => self.servers.replay(standby, records),
             Event::Restart(standby, back) => self.servers.restart(standby, back),
+            Event::Reload => self.servers.asynchronous = true,
             Event::Session(index, want, patient) => self.advance(index, want, patient)?,
         }
         Ok(())
@@ -148,24 +163,26 @@ impl World {
                     gauge.asynchronous_begins();
                 }
                 match want.writes() {
-                    true => Stage::Begun(want, route, self.servers.begin()),
+                    true => Stage::Begun(want, route, self.servers.begin(), sees),
                     false => Stage::Answered(want, route, sees),
                 }
             }
-            Stage::Begun(want, route, xid) => {
-                self.servers.log(xid, want == Want::AsynchronousWrite);
-                Stage::Logged(want, route, xid)
+            Stage::Begun(want, route, xid, saw) => {
+                let asynchronous = matches!(want, Want::AsynchronousWrite | Want::WriteElsewhere);
+                self.servers.log(xid, asynchronous);
+                Stage::Logged(want, route, xid, saw)
             }
             // Shipped and not shown yet, for a while, as under synchronous replication.
-            Stage::Logged(then, route, xid) if want != Want::Write => {
-                Stage::Logged(then, route, xid)
+            Stage::Logged(then, route, xid, saw) if want != Want::Write => {
+                Stage::Logged(then, route, xid, saw)
             }
-            Stage::Logged(want, route, xid) => {
+            Stage::Logged(want, route, xid, saw) => {
                 self.servers.show(xid);
-                Stage::Shown(want, route, xid)
+                Stage::Shown(want, route, xid, saw)
             }
-            Stage::Shown(want, route, xid) => {
-                self.end(index, want, route, BTreeSet::from([xid]));
+            Stage::Shown(want, route, xid, mut saw) => {
+                saw.insert(xid);
+                self.end(index, want, route, saw);
                 Stage::Idle
             }
             Stage::Answered(want, route, saw) => {
@@ -180,11 +197,7 @@ impl World {
         let session = &mut self.sessions[index];
         let came_from = session.seen.mark().map(|mark| mark.node.0);
         let question = Question {
-            access: if want.writes() {
-                Access::Write
-            } else {
-                Access::Read
-            },
+            access: want.access(),
             write_reason: None,
             level: want.level(),
             exclude: NodeSet::default(),
@@ -223,14 +236,15 @@ impl World {
             incarnation: route.incarnation,
             gauge,
         };
-        if want == Want::EventualRead {
+        if matches!(want, Want::EventualRead | Want::WriteElsewhere) {
             return;
         }
         session.knows.extend(learnt);
         if route.primary {
             let cover = match want {
                 Want::AsynchronousWrite => Cover::Insert,
-                _ => Cover::Flush,
+                Want::Write | Want::EventualWrite => Cover::Flush,
+                _ => Cover::Shown,
             };
             session.seen.ended_on_primary(route.node, life, cover);
         } else {
@@ -250,11 +264,14 @@ fn event() -> impl Strategy<Value = Event> {
         3 => Just(Want::Write),
         1 => Just(Want::AsynchronousWrite),
         1 => Just(Want::EventualWrite),
+        1 => Just(Want::PrimaryRead),
+        1 => Just(Want::WriteElsewhere),
     ];
     prop_oneof![
         40 => (0..NODES, 1..5_usize).prop_map(|(node, steps)| Event::Probe(node, steps)),
         1 => (0..NODES).prop_map(Event::LoseProbe),
         3 => Just(Event::Flush),
+        1 => Just(Event::Reload),
         12 => (standby.clone(), 1..8_usize).prop_map(|(node, by)| Event::Replay(node, by)),
         2 => (standby, 0..6_usize).prop_map(|(node, back)| Event::Restart(node, back)),
         40 => (0..SESSIONS, want, any::<bool>()).prop_map(|(i, want, p)| Event::Session(i, want, p)),

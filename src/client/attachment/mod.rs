@@ -85,9 +85,11 @@ impl Attachment {
             Some(_) if primary => {
                 let asynchronous =
                     unit.may_commit_async || server.commits_async || state.may_commit_async();
-                let cover = match asynchronous {
-                    true => Cover::Insert,
-                    false => Cover::Flush,
+                let flushed = state.flushes.take();
+                let cover = match unit.access {
+                    Some(Access::Write) if asynchronous => Cover::Insert,
+                    _ if flushed => Cover::Flush,
+                    _ => Cover::Shown,
                 };
                 state.seen.ended_on_primary(node, server.life(), cover);
                 let mut owed = NodeSet::default();

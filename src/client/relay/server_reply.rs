@@ -121,6 +121,10 @@ impl ServerReply<'_> {
                         }
                     }
                 }
+                backend::COMMAND_COMPLETE => {
+                    let tag = bytes.get(HEADER..).unwrap_or_default();
+                    self.state.flushes.completed(tag);
+                }
                 backend::NOTIFICATION => renamed = self.notification(bytes),
                 backend::ERROR => renamed = self.error(bytes),
                 _ => {}

@@ -20,6 +20,7 @@ use self::names::Names;
 use crate::backend::server::Conversation;
 use crate::backend::settings::Settings;
 use crate::core::exchange::{Finished, TransactionStatus};
+use crate::core::flushes::Flushes;
 use crate::core::mutant::{Rule, holds};
 use crate::core::residue::Pins;
 use crate::core::session::{Level, Seen};
@@ -63,6 +64,8 @@ pub(in crate::client) struct State {
     default_level: Level,
     chosen_level: Option<Level>,
     pub(in crate::client) after: Aftermath,
+    /// What the held connection has flushed.
+    pub(in crate::client) flushes: Flushes,
     pub(in crate::client) seen: Seen,
     pub(in crate::client) names: Names,
     pub(in crate::client) aborted: Aborted,
@@ -101,6 +104,7 @@ impl State {
             default_level,
             chosen_level: None,
             after: Aftermath::default(),
+            flushes: Flushes::default(),
             seen: Seen::default(),
             names: Names::default(),
             aborted: Aborted::default(),
@@ -341,6 +345,7 @@ impl State {
     pub(in crate::client) fn failed(&mut self) {
         self.transaction.error();
         self.names.failed();
+        self.flushes.failed();
         self.rolled_back();
     }
 
@@ -386,6 +391,7 @@ impl State {
         self.names.ready();
         if idle {
             self.names.transaction_ended();
+            self.flushes.committed();
         }
         if idle
             && self.transaction.is_clean()
@@ -543,6 +549,7 @@ impl State {
     /// The server connection is lost, and with it the transaction and what stood on the connection.
     pub(in crate::client) fn server_lost(&mut self) {
         self.transaction.lost();
+        self.flushes.failed();
         self.names.failed();
         self.names.transaction_ended();
         self.pins = Pins::default();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use pgcauseway::core::gauge::{Gauge, Measurement, Position};
 use pgcauseway::core::lsn::{Lsn, Timeline};
 use pgcauseway::core::topology::{Incarnation, Life, NodeId, NodeView, Role, Topology};
-use pgcauseway::core::visibility::{FinishedIds, Snapshot};
+use pgcauseway::core::visibility::{FinishedIds, Snapshot, end_of_commits};
 
 /// A transaction id.
 pub(crate) type Xid = u64;
@@ -30,6 +30,8 @@ pub(crate) struct Servers {
     /// Commit records in order; a position is a number of records.
     wal: Vec<Xid>,
     flushed: usize,
+    /// `synchronous_commit` is off.
+    pub(crate) asynchronous: bool,
     replayed: [usize; NODES],
     /// How often each server was restarted.
     pub(crate) lives: [u64; NODES],
@@ -45,7 +47,7 @@ impl Servers {
     /// Writes the commit record; on disk at once unless asynchronous.
     pub(crate) fn log(&mut self, xid: Xid, asynchronous: bool) {
         self.wal.push(xid);
-        if !asynchronous {
+        if !asynchronous && !self.asynchronous {
             self.flushed = self.wal.len();
         }
     }
@@ -79,14 +81,14 @@ impl Servers {
     }
 
     fn position(&self, node: usize) -> Position {
-        let (flush, insert) = match node {
-            0 => (self.flushed, self.wal.len()),
-            standby => (self.replayed[standby], self.replayed[standby]),
-        };
         let lsn = |records: usize| Lsn(1000 + records as u64);
-        Position {
-            flush: lsn(flush),
-            insert: lsn(insert),
+        match node {
+            0 => Position {
+                flush: lsn(self.flushed),
+                insert: lsn(self.wal.len()),
+                commits: lsn(self.wal.len()),
+            },
+            standby => Position::replayed(lsn(self.replayed[standby])),
         }
     }
 
@@ -106,6 +108,7 @@ struct Flight {
     asked: Arc<[Xid]>,
     xmax: Option<Xid>,
     running: Arc<[Xid]>,
+    asynchronous: bool,
     position: Option<Position>,
 }
 
@@ -116,6 +119,8 @@ struct Connection {
     /// The server's life in which it was made.
     server_life: u64,
     replayed: Lsn,
+    /// What the primary's latest answer showed, and the end of its commits.
+    shown: Option<(Snapshot, Lsn)>,
     flight: Option<Flight>,
 }
 
@@ -180,6 +185,7 @@ impl Monitor {
                 gauge: Arc::clone(gauge),
                 server_life,
                 replayed: Lsn(0),
+                shown: None,
                 flight: None,
             }
         });
@@ -189,6 +195,7 @@ impl Monitor {
                 asked: running,
                 xmax: None,
                 running: Arc::from([]),
+                asynchronous: false,
                 position: None,
             });
             return;
@@ -196,10 +203,11 @@ impl Monitor {
         let Some(xmax) = flight.xmax else {
             let xmax = servers.xmax(node);
             flight.xmax = Some(xmax);
+            flight.asynchronous = node == 0 && servers.asynchronous;
             flight.running = servers.running_below(xmax);
             return;
         };
-        let Some(position) = flight.position else {
+        let Some(mut position) = flight.position else {
             flight.position = Some(servers.position(node));
             if node > 0 {
                 // `pg_xact_status` looks at the present, not at the snapshot.
@@ -211,14 +219,24 @@ impl Monitor {
             }
             return;
         };
+        let running = Arc::clone(&flight.running);
+        if node == 0 {
+            let snapshot = Snapshot {
+                xmax,
+                running: Arc::clone(&running),
+            };
+            let before = connection.shown.as_ref().map(|(shown, end)| (shown, *end));
+            position.commits = end_of_commits(before, &snapshot, position.insert);
+            connection.shown = Some((snapshot, position.commits));
+        }
         let latest = Measurement {
             probe: flight.number,
             position,
             at_us: now_us,
             timeline: Timeline(1),
+            asynchronous: flight.asynchronous,
         };
         connection.gauge.record(latest);
-        let running = Arc::clone(&flight.running);
         let role = match node {
             0 => Role::Primary(Snapshot { xmax, running }),
             _ => Role::Standby(FinishedIds {
