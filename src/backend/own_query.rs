@@ -106,17 +106,23 @@ impl Server {
     }
 
     async fn own_describe(&mut self, prepared: &Prepared) -> Result<Shape, OwnQueryError> {
-        let name = prepared.server_name();
+        // SQL that is about to look finds it under one name.
+        let exposed = self.talk.exposed.iter();
+        let exposed = exposed
+            .filter(|(_, id)| self.talk.exposing && **id == prepared.id())
+            .map(|(name, _)| name.to_vec())
+            .next();
         let mut message = Vec::new();
-        let is_new = !self.talk.held.touch(prepared.id());
+        let is_new = exposed.is_none() && !self.talk.held.touch(prepared.id());
+        let name = exposed.unwrap_or_else(|| prepared.server_name().into_bytes());
         if is_new {
             self.talk.token = prepared.token();
-            prepared.write_parse(&name, &mut message);
+            prepared.write_parse_as(&name, &mut message);
             self.talk.exchange.sent(Owed::OwnParse);
         }
         frame::write(&mut message, tag::frontend::DESCRIBE, |body| {
             body.push(object::STATEMENT);
-            body.extend_from_slice(name.as_bytes());
+            body.extend_from_slice(&name);
             body.push(0);
         });
         message.extend_from_slice(frame::SYNC);
@@ -163,11 +169,26 @@ impl Server {
         }
         for (name, prepared) in names {
             if exposed.get(name) != Some(&prepared.id()) {
+                // In the order in which the client has prepared them.
                 prepared.write_parse_as(name, &mut message);
                 self.talk.exchange.sent(Owed::OwnParse);
             }
         }
         self.talk.exposed = wanted;
+        self.finish_own(message, bound).await
+    }
+
+    /// Looks which statements of the protocol the server knows by a name, closes those that are nobody's and
+    /// forgets those that are gone, within `bound`, on a connection that owes nothing.
+    pub async fn recount(&mut self, bound: Duration) -> Result<(), OwnQueryError> {
+        let sql = b"SELECT name FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
+        let rows = self.rows_own(sql, bound).await?;
+        let names = rows.iter().filter_map(|row| row.first()?.as_deref());
+        let unknown = self.talk.reconcile(&names.collect::<Vec<_>>());
+        let mut message = Vec::new();
+        for name in unknown {
+            self.close_own(name, &mut message);
+        }
         self.finish_own(message, bound).await
     }
 

@@ -1,11 +1,11 @@
 //! One logged-in server connection and all that is known of its state.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::prepared::Held;
+use super::prepared::{Held, server_name};
 use super::settings::Settings;
 use crate::core::exchange::Exchange;
 use crate::core::gauge::Gauge;
@@ -44,6 +44,9 @@ pub type StartupSettings = Arc<[(String, String)]>;
 /// Statements under a client's own names, with their numbers.
 pub type Exposed = HashMap<Box<[u8]>, u64>;
 
+/// The number of a name under which there may be a statement, or none.
+pub const UNSURE: u64 = u64::MAX;
+
 /// What is said on a server connection: what was sent, what is owed for it, what is prepared.
 #[derive(Debug, Default)]
 pub struct Conversation {
@@ -72,6 +75,8 @@ pub struct Conversation {
     /// Statements that are prepared under a client's own names, for SQL that speaks of them: with their
     /// numbers.
     pub exposed: Exposed,
+    /// What is being sent speaks of statements by their names: until its end they are the client's own.
+    pub exposing: bool,
     /// ParameterStatus since the login, where it differs from what was said then.
     pub reported: Vec<(String, String)>,
     /// Notifications that came while something of our own was asked, as whole frames.
@@ -94,6 +99,32 @@ impl Conversation {
             std::mem::take(&mut self.exposed),
         );
         self.shelved.get_or_insert_with(|| Box::new(gone));
+    }
+
+    /// An error: what was to be prepared or closed under the client's names may not have been.
+    pub fn doubt_exposed(&mut self) {
+        if self.exposing {
+            self.exposed.values_mut().for_each(|id| *id = UNSURE);
+        }
+    }
+
+    /// How many statements of the protocol the server should know by a name.
+    pub fn statements(&self) -> usize {
+        self.held.len() + self.exposed.len()
+    }
+
+    /// The server knows these names and no others. Gives those that are nobody's, to be closed.
+    pub fn reconcile<'a>(&mut self, names: &[&'a [u8]]) -> Vec<&'a [u8]> {
+        let mut unknown: HashSet<&[u8]> = names.iter().copied().collect();
+        let token = self.token;
+        self.held
+            .retain(|id| unknown.remove(server_name(token, id).as_bytes()));
+        self.exposed.retain(|name, _| unknown.remove(&**name));
+        names
+            .iter()
+            .copied()
+            .filter(|name| unknown.contains(name))
+            .collect()
     }
 
     /// A statement that is held is to be closed and parsed again when a client parses it.

@@ -77,6 +77,8 @@ pub struct Residue {
     pub pins: Pins,
     /// `idle_session_timeout` in force.
     pub silence: Option<Box<str>>,
+    /// How many statements of the protocol the server knows by a name.
+    pub statements: Option<usize>,
 }
 
 /// A row of the answer: what it tells, of what, and its value.
@@ -85,7 +87,9 @@ type Row = Vec<Option<Box<[u8]>>>;
 impl Residue {
     /// The question. `names` are custom settings that the connection may hold.
     pub fn question<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-        // Who logged in is told by the server's activity alone, once `session_user` was changed.
+        // Who logged in is told by the server's activity alone, once `session_user` was changed. What is in
+        // the temporary schema, of whatever kind, depends on it, as a row of pg_namespace (class 2615);
+        // DISCARD TEMP goes by the same.
         let mut sql = String::from(
             "SELECT CASE WHEN pg_catalog.octet_length(v) OPERATOR(pg_catalog.>) 30000 THEN 'long' \
              WHEN (context OPERATOR(pg_catalog.=) 'superuser') AND NOT pg_catalog.current_setting('is_superuser')::bool \
@@ -101,14 +105,13 @@ impl Residue {
              JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) a.usesysid) \
              UNION ALL SELECT 'lock', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
              WHERE (locktype OPERATOR(pg_catalog.=) 'advisory') AND (pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())) \
-             UNION ALL SELECT 'temporary', '', '' WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND (\
-             EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
-             OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
-             OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())) \
+             UNION ALL SELECT 'temporary', '', '' WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND \
+             EXISTS (SELECT FROM pg_catalog.pg_depend WHERE (refclassid OPERATOR(pg_catalog.=) 2615) \
+             AND (refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())) \
              UNION ALL SELECT 'cursor', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
              UNION ALL SELECT 'channel', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
-             UNION ALL SELECT 'prepared', '', '' WHERE EXISTS (\
-             SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)",
+             UNION ALL SELECT 'prepared', pg_catalog.bool_or(from_sql)::pg_catalog.text, \
+             pg_catalog.count(*) FILTER (WHERE NOT from_sql)::pg_catalog.text FROM pg_catalog.pg_prepared_statements",
         );
         for name in names {
             let name = name.replace('\'', "''").replace('\\', "\\\\");
@@ -157,7 +160,13 @@ impl Residue {
                 b"temporary" => residue.pins.insert(PinReason::TemporaryObject),
                 b"cursor" => residue.pins.insert(PinReason::HoldCursor),
                 b"channel" => residue.pins.insert(PinReason::Listen),
-                b"prepared" => residue.pins.insert(PinReason::SqlPrepare),
+                b"prepared" => {
+                    if field(1) == Some(b"true") {
+                        residue.pins.insert(PinReason::SqlPrepare);
+                    }
+                    let count = std::str::from_utf8(value).ok();
+                    residue.statements = count.and_then(|count| count.parse().ok());
+                }
                 _ => {}
             }
         }
@@ -198,6 +207,7 @@ mod tests {
             row("custom", "app.reset", Some("")),
             row("role", "", Some("none")),
             row("lock", "", Some("")),
+            row("prepared", "false", Some("3")),
             row("long", "app.long", Some("x")),
             row("nonsense", "", Some("")),
             Row::new(),
@@ -212,6 +222,9 @@ mod tests {
         let pins: Vec<_> = residue.pins.iter().collect();
         assert_eq!(pins, [PinReason::AdvisoryLock, PinReason::Settings]);
         assert_eq!(residue.pins.to_string(), "advisory_lock,setting");
+        assert_eq!(residue.statements, Some(3));
+        let in_sql = Residue::read(&[row("prepared", "true", Some("0"))]);
+        assert!(in_sql.pins.contains(PinReason::SqlPrepare));
     }
 
     #[test]

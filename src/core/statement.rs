@@ -52,7 +52,7 @@ pub enum WriteReason {
 pub enum PinReason {
     /// `LISTEN`.
     Listen,
-    /// A temporary table, view, sequence, function or type.
+    /// Whatever stands in the temporary schema: a table, a function, a collation.
     TemporaryObject,
     /// `PREPARE` as an SQL statement: the name lives in one server session.
     SqlPrepare,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::core::statement::Opaque;
 
 use super::conduct::Conduct;
+use super::definitions::is_temporary_schema;
 use super::system::{asks_about_node, is_of_node, runs_any_text};
 use super::words::{Token, tokens};
 
@@ -22,6 +23,9 @@ const STATEMENTS: &[&str] = &[
     "insert", "lock", "merge", "perform", "refresh", "reindex", "revoke", "select", "table",
     "truncate", "update", "vacuum", "values", "with",
 ];
+
+/// What CREATE says before a relation that its transaction may take along.
+const TEMPORARY: &[&str] = &["temp", "temporary", "local", "global"];
 
 /// How deep strings of SQL in strings of SQL are looked into.
 const DEEPEST: usize = 3;
@@ -119,7 +123,14 @@ impl Body {
                 self.opaque(false);
             }
             "notify" => self.conduct.notifies = true,
-            "create" | "drop" | "alter" => self.conduct.defines = true,
+            "create" => {
+                self.conduct.defines = true;
+                // What is not temporary in so many words goes where `search_path` says, which may be `pg_temp`.
+                if !rest.first().is_some_and(|token| token.is_any_of(TEMPORARY)) {
+                    self.opaque(false);
+                }
+            }
+            "drop" | "alter" => self.conduct.defines = true,
             "execute" => self.dynamic(rest, all, depth),
             "truncate" | "copy" => self.changes_next(rest, false),
             _ => {}
@@ -138,7 +149,8 @@ impl Body {
         let called = matches!(rest.first(), Some(Token::Symbol('(')));
         match word {
             "set_config" => self.set_config(rest),
-            "setseed" | "pg_temp" => self.opaque(false),
+            "setseed" => self.opaque(false),
+            _ if is_temporary_schema(word) => self.opaque(false),
             "temp" | "temporary"
                 if after(&["create", "local", "global", "replace", "into"])
                     && !drops_on_commit(rest) =>
@@ -155,6 +167,9 @@ impl Body {
             "nextval" | "setval" => self.conduct.draws = true,
             "currval" | "lastval" => self.conduct.asks = true,
             "pg_notify" => self.conduct.notifies = true,
+            "deallocate" | "pg_prepared_statements" | "pg_prepared_statement" => {
+                self.conduct.names = true;
+            }
             _ if takes_session_lock(word) || runs_any_text(word) => self.opaque(false),
             _ => {}
         }

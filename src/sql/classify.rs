@@ -9,7 +9,7 @@ use pg_raw_parse::nodes::{CopyStmt, FuncCall, InsertStmt, PrepareStmt, RangeVar,
 use crate::core::statement::{Effect, PinReason, Statement, WriteReason};
 
 use super::catalog::{Catalog, Relation};
-use super::definitions::{self, Created, is_temporary};
+use super::definitions::{self, Created, is_temporary, is_temporary_schema};
 use super::functions;
 use super::system::is_of_node;
 use super::tree::push_children;
@@ -317,7 +317,7 @@ impl<'c> Examiner<'c, '_> {
             .relation(relation.relname().unwrap_or_default());
         match known {
             // Its own triggers are the session's own doing, and were seen when they were made.
-            None if relation.schemaname() == Some("pg_temp") => {}
+            None if relation.schemaname().is_some_and(is_temporary_schema) => {}
             None => self.verdict.opaque(&Arc::default()),
             Some(known) => {
                 self.verdict.conduct(&known.changing);

@@ -19,6 +19,8 @@ pub struct Conduct {
     pub notifies: bool,
     /// It changes definitions.
     pub defines: bool,
+    /// It speaks of prepared statements by their names in SQL.
+    pub names: bool,
 }
 
 impl Conduct {
@@ -49,6 +51,7 @@ impl Conduct {
         self.asks |= other.asks;
         self.notifies |= other.notifies;
         self.defines |= other.defines;
+        self.names |= other.names;
         *self != before
     }
 }

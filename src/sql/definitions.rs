@@ -187,12 +187,12 @@ fn definition<'a>(node: Node<'a>, verdict: &mut Verdict) -> Created<'a> {
         }
         Node::AlterTableStmt(_) => left = Created::Filled,
         _ => match schema_of(node) {
-            // Functions and types can be temporary too, and say so by their schema alone.
-            Some(Some("pg_temp")) => {
+            // What is no relation can be temporary too, and says so by its schema alone.
+            Some(Some(schema)) if is_temporary_schema(schema) => {
                 verdict.effect(Effect::Pin(PinReason::TemporaryObject));
                 return left;
             }
-            // Goes where `search_path` says, which may be there.
+            // Goes where `search_path` says, which may be `pg_temp`.
             Some(None) => verdict.opaque(&Arc::default()),
             _ => {}
         },
@@ -201,7 +201,8 @@ fn definition<'a>(node: Node<'a>, verdict: &mut Verdict) -> Created<'a> {
     left
 }
 
-/// The schema that a new function or type is given, if it is given one.
+/// The schema that something new which is no relation is given, if it is given one; none for what creates
+/// nothing that is in a schema of its own.
 fn schema_of(node: Node<'_>) -> Option<Option<&str>> {
     fn first<'a>(mut names: impl ExactSizeIterator<Item = Node<'a>>) -> Option<&'a str> {
         let qualified = names.len() > 1;
@@ -216,6 +217,17 @@ fn schema_of(node: Node<'_>) -> Option<Option<&str>> {
         Node::CompositeTypeStmt(statement) => {
             statement.typevar().and_then(|name| name.schemaname())
         }
+        Node::CreateStatsStmt(statement) => first(statement.defnames().iter().map(Node::String)),
+        Node::CreateOpClassStmt(statement) => {
+            first(statement.opclassname().iter().map(Node::String))
+        }
+        Node::CreateOpFamilyStmt(statement) => {
+            first(statement.opfamilyname().iter().map(Node::String))
+        }
+        Node::CreateConversionStmt(statement) => first(statement.conversion_name().iter()),
+        Node::ImportForeignSchemaStmt(statement) => statement.local_schema(),
+        // Their scripts create what they like; and what the parser has no name for (a foreign table) may.
+        Node::CreateExtensionStmt(_) | Node::AlterExtensionStmt(_) | Node::Invalid(_) => None,
         _ => return None,
     })
 }
@@ -249,12 +261,17 @@ fn drops_temporary(statement: &DropStmt) -> bool {
             Node::TypeName(name) => name.names().iter().next().and_then(|n| n.sval()),
             _ => None,
         };
-        schema == Some("pg_temp")
+        schema.is_some_and(is_temporary_schema)
     };
     !statement.objects().is_empty() && statement.objects().iter().all(temporary)
 }
 
 /// Whether a relation lives in one server session only.
 pub(super) fn is_temporary(relation: &RangeVar) -> bool {
-    relation.relpersistence as u8 == b't' || relation.schemaname() == Some("pg_temp")
+    relation.relpersistence as u8 == b't' || relation.schemaname().is_some_and(is_temporary_schema)
+}
+
+/// Whether a schema is one session's own: `pg_temp`, or what the server calls it (`pg_temp_3`).
+pub(super) fn is_temporary_schema(name: &str) -> bool {
+    name.starts_with("pg_temp")
 }

@@ -116,6 +116,9 @@ impl Verdict {
         if let Some(opaque) = &conduct.opaque {
             self.opaque(opaque);
         }
+        if conduct.names {
+            self.effect(Effect::NamesStatements);
+        }
         for (does, effect) in [
             (conduct.draws, Effect::DrawsNumber),
             (conduct.asks, Effect::AsksNumber),

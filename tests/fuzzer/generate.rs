@@ -78,19 +78,15 @@ impl Maker {
 
     fn step(&mut self, session: usize) {
         match self.random.random_range(0..100) {
-            0..3 => {
-                let politely = self.random.random_bool(0.6);
-                self.push(session, Act::Leave { politely });
-                self.connect(session);
-            }
-            3..11 => self.settle(session),
-            11..16 => self.transaction(session),
-            16..20 => self.idiom(session),
-            20..52 => {
+            0..3 => self.anew(session),
+            3..10 => self.settle(session),
+            10..16 => self.transaction(session),
+            16..25 => self.idiom(session),
+            25..54 => {
                 let one = self.statements(session).any();
                 self.simple(session, vec![one]);
             }
-            52..66 => {
+            54..66 => {
                 let count = self.random.random_range(2..5);
                 let mut maker = self.statements(session);
                 let texts = (0..count).map(|_| maker.any()).collect();
@@ -146,31 +142,116 @@ impl Maker {
                 .into_iter()
                 .for_each(|text| self.simple(session, vec![text])),
         }
+        match self.random.random_bool(0.5) {
+            true => self.elsewhere(session),
+            false => self.simple(session, vec![LOOK.to_owned()]),
+        }
+    }
+
+    /// Looks at what the session has left on its server connection, and at the session on another one:
+    /// whoever comes next is given the connection that was given back last.
+    fn elsewhere(&mut self, session: usize) {
+        let sessions = self.beliefs.len();
+        let other = (session + self.random.random_range(1..sessions)) % sessions;
+        for text in ["ROLLBACK", "BEGIN", LOOK] {
+            self.simple(other, vec![text.to_owned()]);
+        }
         self.simple(session, vec![LOOK.to_owned()]);
+        self.simple(other, vec!["COMMIT".to_owned()]);
+        let belief = &mut self.beliefs[other];
+        belief.in_transaction = false;
+        belief.savepoints.clear();
+    }
+
+    /// The session ends, and another begins.
+    fn anew(&mut self, session: usize) {
+        let politely = self.random.random_bool(0.6);
+        self.push(session, Act::Leave { politely });
+        self.connect(session);
     }
 
     /// Statements that chance would not often bring together, each of which needs the others.
     fn idiom(&mut self, session: usize) {
         let mut maker = self.statements(session);
-        let texts = match maker.random.random_range(0..3) {
-            0 => [
-                format!("SET ROLE {}", maker.pick(&["fuzz_a", "fuzz_b"])),
-                maker.pick(&["RESET ALL", "RESET ROLE"]).to_owned(),
-                LOOK.to_owned(),
-            ],
+        let texts = match maker.random.random_range(0..7) {
+            0 => {
+                let role = maker.pick(&["fuzz_a", "fuzz_b"]);
+                let reset = maker.pick(&["RESET ALL", "RESET ALL", "RESET ROLE"]);
+                self.simple(session, vec![format!("SET ROLE {role}")]);
+                self.simple(session, vec![reset.to_owned()]);
+                return self.elsewhere(session);
+            }
             1 => {
                 let channel = maker.pick(&["ch0", "ch1"]);
-                [
+                vec![
                     format!("LISTEN {channel}"),
                     format!("NOTIFY {channel}, 'to itself'"),
                     format!("SELECT pg_notify('{channel}', 'again')"),
                 ]
             }
-            _ => return self.another_path(session),
+            2 => return self.another_path(session),
+            3 => return self.another_time(session),
+            4 => return self.numbers(session),
+            5 => return self.states(session),
+            _ => {
+                let setting = maker.setting();
+                self.simple(session, vec![setting]);
+                return self.elsewhere(session);
+            }
         };
         for text in texts {
             self.simple(session, vec![text]);
         }
+        // What it has heard is looked at as it leaves.
+        self.anew(session);
+    }
+
+    /// What a number was drawn for ends with the session.
+    fn numbers(&mut self, session: usize) {
+        self.simple(session, vec![format!("SELECT nextval('q{session}')")]);
+        self.anew(session);
+        let ask = match self.random.random_bool(0.5) {
+            true => "SELECT lastval()".to_owned(),
+            false => format!("SELECT currval('q{session}')"),
+        };
+        self.simple(session, vec![ask]);
+    }
+
+    /// What only the primary has or is, asked by a session that could read on a standby.
+    fn states(&mut self, session: usize) {
+        self.simple(session, vec![format!("SELECT nextval('q{session}')")]);
+        self.anew(session);
+        let ask = self.statements(session).pick(&[
+            "SELECT * FROM q_state",
+            "SELECT * FROM on_standby",
+            "SELECT f_on_standby()",
+        ]);
+        self.simple(session, vec![ask.to_owned()]);
+    }
+
+    /// The same text means what `TimeZone` and `DateStyle` make of it when it is parsed.
+    fn another_time(&mut self, session: usize) {
+        let mut maker = self.statements(session);
+        let setting = maker.pick(&[
+            "SET timezone = 'Asia/Tokyo'",
+            "SET timezone = 'America/New_York'",
+            "SET timezone = 'UTC'",
+            "SET datestyle = 'ISO, DMY'",
+            "SET datestyle = 'ISO, MDY'",
+        ]);
+        let name = maker.pick(NAMES);
+        maker.belief.named.remove(name);
+        self.simple(session, vec![setting.to_owned()]);
+        let close = Message::Close {
+            kind: b'S',
+            name: name.to_owned(),
+        };
+        let text = "SELECT '2024-06-01 12:00'::timestamptz, '01/02/2024'::date";
+        let mut messages = vec![close.clone()];
+        messages.extend(unit("", name, text, &[]));
+        messages.extend([close, Message::Sync]);
+        let copy = CopyIn::default();
+        self.push(session, Act::Extended { messages, copy });
     }
 
     /// The same text means what `search_path` makes of it.

@@ -39,7 +39,9 @@ pub const SCHEMA: &str = "
     CREATE PROCEDURE p_commit(n text, v text) LANGUAGE plpgsql AS
         $$ BEGIN PERFORM set_config(n, v, false); COMMIT; PERFORM set_config(n, v || '!', true); END $$;
     CREATE VIEW q_state AS SELECT last_value, is_called FROM q0;
-    GRANT SELECT ON q_state TO PUBLIC;
+    CREATE VIEW on_standby AS SELECT pg_is_in_recovery() AS standby;
+    CREATE FUNCTION f_on_standby() RETURNS bool STABLE LANGUAGE sql AS $$ SELECT pg_is_in_recovery() $$;
+    GRANT SELECT ON q_state, on_standby TO PUBLIC;
 ";
 
 /// Brings a database back to the start of a script.
@@ -127,6 +129,8 @@ pub const LOOK_BEHIND: &str = "SELECT \
     (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) AS locks, \
     (SELECT string_agg(relname, ',' ORDER BY relname) FROM pg_class \
         WHERE relnamespace = pg_my_temp_schema() AND relkind = 'r') AS temporary, \
+    (SELECT count(*) FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass \
+        AND refobjid = pg_my_temp_schema()) AS made, \
     (SELECT string_agg(name, ',' ORDER BY name) FROM pg_prepared_statements WHERE from_sql) AS prepared, \
     (SELECT string_agg(name, ',' ORDER BY name) FROM pg_cursors WHERE is_holdable) AS cursors, \
     (SELECT string_agg(c, ',' ORDER BY c) FROM pg_listening_channels() c) AS channels";
@@ -188,7 +192,7 @@ impl Statements<'_> {
     pub fn read(&mut self) -> String {
         let s = self.session;
         let setting = self.pick(SETTINGS).0;
-        match self.random.random_range(0..15) {
+        match self.random.random_range(0..16) {
             0 | 1 => format!("SELECT id, v FROM t{s} ORDER BY id"),
             2 => format!("SELECT count(*), max(id) FROM t{s}"),
             3 => "SELECT * FROM whose".to_owned(),
@@ -203,6 +207,9 @@ impl Statements<'_> {
             11 => "SELECT v FROM secret".to_owned(),
             12 => format!("SELECT count(*) FROM u{s}"),
             13 => "SELECT f_with_setting(), current_setting('work_mem')".to_owned(),
+            14 => self
+                .pick(&["SELECT * FROM on_standby", "SELECT f_on_standby()"])
+                .to_owned(),
             _ => format!("SELECT id FROM t{s} ORDER BY id FOR UPDATE"),
         }
     }
@@ -383,9 +390,11 @@ impl Statements<'_> {
             let name = self.pick(TEMPORARY);
             self.belief.temporary.insert(name);
             let end = self.pick(&["", "", " ON COMMIT DROP", " ON COMMIT DELETE ROWS"]);
-            return match self.random.random_range(0..4) {
+            return match self.random.random_range(0..6) {
                 0 if end.is_empty() => format!("CREATE TEMP TABLE {name} AS SELECT 5 AS v"),
                 1 if end.is_empty() => format!("SELECT 6 AS v INTO TEMP {name}"),
+                2 => format!("CREATE COLLATION pg_temp.{name} FROM \"C\""),
+                3 => format!("CREATE TEXT SEARCH DICTIONARY pg_temp.{name} (TEMPLATE = simple)"),
                 _ => format!("CREATE TEMP TABLE {name}(v int){end}"),
             };
         }

@@ -76,6 +76,16 @@ impl Held {
         self.ids.is_empty()
     }
 
+    /// How many it holds.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Forgets those for which `stays` is false.
+    pub fn retain(&mut self, mut stays: impl FnMut(u64) -> bool) {
+        self.ids.retain(|id, _| stays(*id));
+    }
+
     /// The shape of its rows as this connection prepared it, if that is known.
     pub fn shape(&self, id: u64) -> Option<Shape> {
         self.ids.get(&id)?.shape

@@ -2,6 +2,7 @@
 
 use super::Attachment;
 use crate::backend::own_query::OwnQueryError;
+use crate::backend::server::UNSURE;
 use crate::client::connection::OWN_BOUND;
 use crate::client::state::State;
 use crate::core::residue::Residue;
@@ -29,8 +30,13 @@ pub(in crate::client) async fn ask(
     for _ in 0..2 {
         match server.rows_own(question.as_bytes(), OWN_BOUND).await {
             Ok(rows) => {
-                state.answered(&Residue::read(&rows));
+                let residue = Residue::read(&rows);
+                state.answered(&residue);
                 server.applied = Some(state.applied());
+                let known = server.talk.statements();
+                if residue.statements.is_some_and(|found| found != known) {
+                    recount(attachment, state).await?;
+                }
                 return Ok(());
             }
             // A cancel request that came late for the client's own statement.
@@ -40,4 +46,22 @@ pub(in crate::client) async fn ask(
         }
     }
     Err(Unanswered)
+}
+
+/// What ran has dropped prepared statements of its own accord: those of the session are gone for it, and
+/// those of others are prepared anew when they are needed.
+async fn recount(attachment: &mut Attachment, state: &mut State) -> Result<(), Unanswered> {
+    let server = attachment.server();
+    let exposed = server.talk.exposed.iter();
+    let sure = exposed.filter(|(_, id)| **id != UNSURE);
+    let before: Vec<_> = sure.map(|(name, _)| name.clone()).collect();
+    if server.recount(OWN_BOUND).await.is_err() {
+        return Err(Unanswered);
+    }
+    for name in before {
+        if !server.talk.exposed.contains_key(&name) {
+            state.names.close(&name);
+        }
+    }
+    Ok(())
 }

@@ -366,21 +366,27 @@ pub(super) async fn expose_names(
     context: &Context,
     batch: &Batch,
 ) -> Result<(), Failure> {
-    if !batch.names_statements() {
-        return Ok(());
-    }
     let server = held.server();
-    let usable = server.talk.exchange.is_quiet()
-        && server.talk.exchange.status() != TransactionStatus::Failed;
-    let nothing = state.names.is_empty() && server.talk.exposed.is_empty();
-    // Statements of others are not for SQL to see, or to drop.
-    if !usable || nothing && server.talk.held.is_empty() {
+    let quiet = server.talk.exchange.is_quiet();
+    if !quiet {
+        // A pipeline goes on as it began.
         return Ok(());
     }
-    let names = state
-        .names
-        .all()
-        .map(|(name, prepared)| (name, &**prepared));
+    server.talk.exposing = batch.names_statements();
+    if !server.talk.exposing {
+        return Ok(());
+    }
+    let nothing = state.names.is_empty() && server.talk.exposed.is_empty();
+    if server.talk.exchange.status() == TransactionStatus::Failed {
+        server.talk.exposing = false;
+        return Ok(());
+    }
+    // Statements of others are not for SQL to see, or to drop.
+    if nothing && server.talk.held.is_empty() {
+        return Ok(());
+    }
+    let names = state.names.all();
+    let names = names.iter().map(|(name, prepared)| (*name, &***prepared));
     match server
         .expose(context.worker.common.token, names, OWN_BOUND)
         .await
@@ -390,6 +396,7 @@ pub(super) async fn expose_names(
         Err(OwnQueryError::Refused(_))
             if server.talk.exchange.status() == TransactionStatus::Idle =>
         {
+            server.talk.doubt_exposed();
             Ok(())
         }
         Err(OwnQueryError::Refused(frame)) => Err(Failure::Said(frame)),

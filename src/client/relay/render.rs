@@ -2,7 +2,7 @@
 //! the connection knows, and what is not prepared there yet is prepared on the way.
 
 use crate::backend::prepared::{Prepared, server_name};
-use crate::backend::server::Conversation;
+use crate::backend::server::{Conversation, UNSURE};
 use crate::client::connection::batch::{Batch, End};
 use crate::client::connection::message::Message;
 use crate::core::exchange::{Effects, Owed, TransactionStatus};
@@ -47,12 +47,7 @@ pub(in crate::client) fn render(
     // In front of everything, where no error of the batch can make the server skip it.
     let token = talk.token;
     while let Some(closed) = talk.held.evict(max_prepared) {
-        frame::write(&mut out, frontend::CLOSE, |body| {
-            body.push(object::STATEMENT);
-            body.extend_from_slice(server_name(token, closed).as_bytes());
-            body.push(0);
-        });
-        talk.exchange.sent(Owed::OwnClose);
+        close_own(server_name(token, closed).as_bytes(), talk, &mut out);
     }
     for message in &batch.messages {
         write(message, inbox, talk, &mut out);
@@ -119,6 +114,9 @@ fn enter(message: &Message, talk: &mut Conversation) {
 
 fn write(message: &Message, inbox: &[u8], talk: &mut Conversation, out: &mut Vec<u8>) {
     let bytes = &inbox[message.start..message.end];
+    if talk.exposing && message.named && write_exposed(message, bytes, talk, out) {
+        return;
+    }
     match (&message.prepared, message.tag) {
         (Some(prepared), frontend::PARSE) if message.named => {
             if message.taken {
@@ -190,6 +188,62 @@ fn write(message: &Message, inbox: &[u8], talk: &mut Conversation, out: &mut Vec
     }
 }
 
+/// A message about a statement that stands on the server under the client's own name, or is to. False if
+/// it does not.
+fn write_exposed(
+    message: &Message,
+    bytes: &[u8],
+    talk: &mut Conversation,
+    out: &mut Vec<u8>,
+) -> bool {
+    let behind = HEADER + usize::from(message.tag != frontend::PARSE);
+    let skipped = match message.tag {
+        // Behind the portal.
+        frontend::BIND => frame::cstr(&bytes[HEADER..]).map(|(_, rest)| rest),
+        _ => bytes.get(behind..),
+    };
+    let Some((name, _)) = skipped.and_then(frame::cstr) else {
+        return false;
+    };
+    let id = message.prepared.as_ref().map(|prepared| prepared.id());
+    let known = talk.exposed.get(name).copied();
+    match (message.tag, id) {
+        (frontend::PARSE, Some(id)) => {
+            if !message.taken {
+                if known.is_some() {
+                    close_own(name, talk, out);
+                }
+                talk.exposed.insert(name.into(), id);
+            }
+            talk.parsing.push_back(None);
+            talk.exchange.sent(Owed::Parse);
+        }
+        (frontend::BIND, Some(id)) if known == Some(id) => talk.exchange.sent(Owed::Bind),
+        (frontend::DESCRIBE, Some(id)) if known == Some(id) => {
+            talk.describing.push_back((id, name.into()));
+            talk.exchange.sent(Owed::DescribeNamed);
+        }
+        (frontend::CLOSE, _) if known.is_some() => {
+            close_own(name, talk, out);
+            talk.exposed.insert(name.into(), UNSURE);
+            talk.exchange.sent(Owed::FakeClose);
+            return true;
+        }
+        _ => return false,
+    }
+    out.extend_from_slice(bytes);
+    true
+}
+
+fn close_own(name: &[u8], talk: &mut Conversation, out: &mut Vec<u8>) {
+    frame::write(out, frontend::CLOSE, |body| {
+        body.push(object::STATEMENT);
+        body.extend_from_slice(name);
+        body.push(0);
+    });
+    talk.exchange.sent(Owed::OwnClose);
+}
+
 /// Before a statement that drops everything that is prepared: what follows it must not be taken for
 /// prepared. If it fails, or is not reached, it still is, so that each is closed before it is parsed anew.
 fn forget_statements(effects: &Effects, talk: &mut Conversation) {
@@ -228,12 +282,7 @@ fn parse_named(prepared: &Prepared, talk: &mut Conversation, owed: Owed, out: &m
     talk.held.insert(prepared.id());
     talk.token = prepared.token();
     if talk.forgotten {
-        frame::write(out, frontend::CLOSE, |body| {
-            body.push(object::STATEMENT);
-            body.extend_from_slice(prepared.server_name().as_bytes());
-            body.push(0);
-        });
-        talk.exchange.sent(Owed::OwnClose);
+        close_own(prepared.server_name().as_bytes(), talk, out);
     }
     prepared.write_parse(&prepared.server_name(), out);
     talk.parsing.push_back(Some(prepared.id()));

@@ -229,6 +229,7 @@ impl ServerReply<'_> {
         }
         self.talk.unnamed = None;
         self.talk.unshelve();
+        self.talk.doubt_exposed();
         let field = |code| error_field(bytes, code).unwrap_or_default();
         let sqlstate = field(field::SQLSTATE);
         if sqlstate == b"0A000" && field(field::ROUTINE) == b"RevalidateCachedQuery" {

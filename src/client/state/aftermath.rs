@@ -1,7 +1,6 @@
 //! What a session's statements have brought about that others are still to act upon.
 
-use std::collections::BTreeSet;
-
+use super::noted::Noted;
 use crate::core::statement::Renew;
 
 /// What statements have brought about beyond the session's own state, since it was last dealt with.
@@ -27,7 +26,7 @@ pub(in crate::client) struct Aftermath {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Doubt {
     /// Custom settings that may have been made.
-    pub(super) names: BTreeSet<Box<str>>,
+    pub(super) names: Noted<str>,
     /// A name may have been made up.
     pub(super) any_name: bool,
 }

@@ -49,9 +49,9 @@ impl State {
             .names()
             .filter(|name| name.contains('.'))
             .collect();
-        names.extend(self.custom.iter().map(|name| &**name));
+        names.extend(self.custom.iter());
         if let Some(doubt) = &self.doubt {
-            names.extend(doubt.names.iter().map(|name| &**name));
+            names.extend(doubt.names.iter());
         }
         names.retain(|_| holds(Rule::CustomSettingsAreAsked));
         Some(Residue::question(names))

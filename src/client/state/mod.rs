@@ -8,8 +8,8 @@ mod asked;
 pub(super) mod last_route;
 pub(super) mod lost;
 pub(super) mod names;
+mod noted;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use self::aftermath::{Aftermath, Doubt};
 use self::last_route::LastRoute;
 use self::lost::Aborted;
 use self::names::Names;
+use self::noted::Noted;
 use crate::backend::server::Conversation;
 use crate::backend::settings::Settings;
 use crate::core::exchange::{Finished, TransactionStatus};
@@ -47,11 +48,11 @@ pub(in crate::client) struct State {
     own_meaning: u64,
     transaction: Transaction,
     /// Custom settings that the unit under way has named, whatever became of them.
-    custom: BTreeSet<Box<str>>,
+    custom: Noted<str>,
     /// Settings and the like whose change was seen in the unit under way, by name.
-    touched: BTreeSet<Box<str>>,
+    touched: Noted<str>,
     /// Reported by the server in the unit under way, and not yet explained.
-    reported: BTreeSet<Box<str>>,
+    reported: Noted<str>,
     /// How its texts are read, as far as anybody knows.
     lexical: Lexical,
     pins: Pins,
@@ -92,9 +93,9 @@ impl State {
             meaning: 0,
             own_meaning,
             transaction: Transaction::default(),
-            custom: BTreeSet::new(),
-            touched: BTreeSet::new(),
-            reported: BTreeSet::new(),
+            custom: Noted::default(),
+            touched: Noted::default(),
+            reported: Noted::default(),
             lexical,
             pins: Pins::default(),
             pins_pending: false,
@@ -218,7 +219,10 @@ impl State {
 
     /// What it takes to remember all of this, in bytes, without what sessions share.
     pub(in crate::client) fn bytes(&self) -> usize {
-        self.settings.bytes() + self.transaction.bytes() + self.names.own_bytes()
+        let noted = [&self.custom, &self.touched, &self.reported].map(Noted::bytes);
+        let doubt = self.doubt.as_ref().map_or(0, |doubt| doubt.names.bytes());
+        let kept = self.settings.bytes() + self.transaction.bytes() + self.names.own_bytes();
+        kept + noted.into_iter().sum::<usize>() + doubt
     }
 
     /// Whether nothing has happened that anybody must be asked about, or told.
@@ -399,9 +403,7 @@ impl State {
             && self.committed.is_empty()
         {
             self.pins_pending = false;
-            if !self.touched.is_empty() {
-                self.touched.clear();
-            }
+            self.touched.clear();
             return;
         }
         if self.transaction.ready(status, &mut self.committed).is_err() {
@@ -514,7 +516,7 @@ impl State {
     fn touch_all(&mut self) {
         let names = self.settings.names().map(Box::from).collect::<Vec<_>>();
         self.touched.extend(names);
-        self.touched.extend(self.reported.iter().cloned());
+        self.touched.extend(self.reported.iter().map(Box::from));
         for name in [
             "datestyle",
             "timezone",
@@ -531,9 +533,7 @@ impl State {
 
     /// Nothing is open on the server connection, and what it holds is known.
     pub(in crate::client) fn unit_ended(&mut self) {
-        if !self.custom.is_empty() {
-            self.custom.clear();
-        }
+        self.custom.clear();
     }
 
     /// The settings that a connection has on which the session has changed its own.

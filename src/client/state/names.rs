@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 
+use super::noted::Noted;
 use crate::backend::prepared::{Prepared, Shape};
 use crate::core::exchange::Effects;
 use crate::core::statement::{Effect, Statement, Step, WriteReason};
@@ -18,9 +19,11 @@ pub(in crate::client) struct Names {
     /// Portals whose statements have effects; few have.
     portals: HashMap<Box<[u8]>, Arc<[Step]>, RandomState>,
     /// Portals that were bound in messages that are not confirmed yet.
-    portals_unconfirmed: HashSet<Box<[u8]>, RandomState>,
+    portals_unconfirmed: Noted<[u8]>,
     /// Portals that may be others than is known here, since their Bind may have been skipped.
-    portals_unknown: HashSet<Box<[u8]>, RandomState>,
+    portals_unknown: Noted<[u8]>,
+    /// Parse messages with a name so far.
+    turns: u64,
     /// The texts of the named statements, in bytes.
     texts: usize,
     /// Names and what stands beside them, in bytes.
@@ -40,6 +43,8 @@ struct Named {
     prepared: Arc<Prepared>,
     /// The rows that the client was told to expect, if it has asked.
     shape: Option<Shape>,
+    /// The how manyth Parse it was.
+    turn: u64,
 }
 
 /// What an error takes back.
@@ -118,19 +123,17 @@ impl Names {
 
     /// What all of them take with the statements' texts, in bytes.
     pub(in crate::client) fn bytes(&self) -> usize {
-        self.texts + self.beside
+        self.texts + self.own_bytes()
     }
 
     /// The same without the texts, which sessions share.
     pub(in crate::client) fn own_bytes(&self) -> usize {
-        self.beside
+        self.beside + self.portals_unconfirmed.bytes() + self.portals_unknown.bytes()
     }
 
     /// A portal is bound to a statement with these effects.
     pub(in crate::client) fn bound(&mut self, portal: &[u8], effects: Arc<[Step]>) {
-        if !self.portals_unknown.is_empty() {
-            self.portals_unknown.remove(portal);
-        }
+        self.portals_unknown.remove(portal);
         if effects.is_empty() {
             if !self.portals.is_empty()
                 && let Some(before) = self.portals.remove(portal)
@@ -155,7 +158,7 @@ impl Names {
 
     /// What executing a portal does to the session.
     pub(in crate::client) fn portal(&self, portal: &[u8]) -> Effects {
-        if !self.portals_unknown.is_empty() && self.portals_unknown.contains(portal) {
+        if self.portals_unknown.contains(portal) {
             return Some(Arc::clone(&Statement::unseen(WriteReason::Command).effects));
         }
         if self.portals.is_empty() {
@@ -166,9 +169,7 @@ impl Names {
 
     /// What was bound so far was accepted, or has failed.
     pub(in crate::client) fn ready(&mut self) {
-        if !self.portals_unconfirmed.is_empty() {
-            self.portals_unconfirmed.clear();
-        }
+        self.portals_unconfirmed.clear();
     }
 
     /// Portals end with the transaction.
@@ -178,9 +179,7 @@ impl Names {
             self.beside -= each.sum::<usize>();
             self.portals.clear();
         }
-        if !self.portals_unknown.is_empty() {
-            self.portals_unknown.clear();
-        }
+        self.portals_unknown.clear();
     }
 
     /// Whether the session has named nothing.
@@ -188,16 +187,25 @@ impl Names {
         self.named.is_empty()
     }
 
-    /// All names that the server has confirmed, each with its statement.
-    pub(in crate::client) fn all(&self) -> impl Iterator<Item = (&[u8], &Arc<Prepared>)> {
-        let parsing = self.unconfirmed.iter().filter_map(|change| match change {
-            Undo::Parsed(name, _) => Some(name),
-            _ => None,
-        });
-        let parsing: Vec<_> = parsing.collect();
-        let named = self.named.iter();
-        let confirmed = named.filter(move |(name, _)| !parsing.contains(name));
-        confirmed.map(|(name, named)| (&**name, &named.prepared))
+    /// All names that the server has confirmed, each with its statement, in the order in which the client
+    /// has prepared them.
+    pub(in crate::client) fn all(&self) -> Vec<(&[u8], &Arc<Prepared>)> {
+        let (mut all, mut changing) = (Vec::new(), HashSet::new());
+        // What the batch at hand parses anew or closes stands until the server comes to it.
+        for change in &self.unconfirmed {
+            if let Undo::Parsed(name, before) | Undo::Closed(name, before) = change
+                && changing.insert(name)
+                && let Some(before) = before
+            {
+                all.push((name, before));
+            }
+        }
+        let others = self.named.iter();
+        all.extend(others.filter(|(name, _)| !changing.contains(name)));
+        all.sort_unstable_by_key(|(_, named)| named.turn);
+        all.into_iter()
+            .map(|(name, named)| (&**name, &named.prepared))
+            .collect()
     }
 
     /// What was closed, or parsed anew, by messages that the server has not come to yet.
@@ -216,9 +224,11 @@ impl Names {
             let before = self.unnamed.replace(prepared);
             self.unconfirmed.push_back(Undo::Unnamed(before));
         } else {
+            self.turns += 1;
             let named = Named {
                 prepared,
                 shape: None,
+                turn: self.turns,
             };
             let before = self.remove(name);
             self.insert(name.into(), named);
@@ -245,7 +255,7 @@ impl Names {
     /// An error: what was not confirmed never happened.
     pub(in crate::client) fn failed(&mut self) {
         self.portals_unknown
-            .extend(self.portals_unconfirmed.drain());
+            .extend(std::mem::take(&mut self.portals_unconfirmed));
         while let Some(change) = self.unconfirmed.pop_back() {
             match change {
                 Undo::Parsed(name, before) => {

@@ -325,6 +325,7 @@ fn of_system(name: &str) -> Conduct {
         asks: matches!(name, "currval" | "lastval"),
         notifies: name == "pg_notify",
         defines: false,
+        names: false,
     }
 }
 

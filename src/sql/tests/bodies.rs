@@ -16,6 +16,7 @@ fn told(language: &str, source: &str) -> String {
         (conduct.asks, "asks"),
         (conduct.notifies, "notifies"),
         (conduct.defines, "defines"),
+        (conduct.names, "names"),
     ] {
         if is {
             line.push(word.to_owned());
@@ -85,7 +86,12 @@ fn bodies_are_what_their_words_say() {
         ("opaque()", "SELECT * FROM pg_temp.x"),
         ("opaque()", "SELECT 1 INTO TEMP x"),
         ("opaque()", "BEGIN LISTEN c; END"),
-        ("opaque()", "BEGIN DEALLOCATE ALL; END"),
+        ("opaque() names", "BEGIN DEALLOCATE ALL; END"),
+        (
+            "opaque(*) names",
+            "BEGIN EXECUTE 'DEALLOCATE ' || quote_ident(n); END",
+        ),
+        ("node names", "SELECT count(*) FROM pg_prepared_statements"),
         ("opaque(*)", "BEGIN EXECUTE $1; END"),
         ("opaque(*)", "BEGIN RETURN QUERY EXECUTE sql_text; END"),
         ("opaque()", "BEGIN q := 'SELECT ' || x; EXECUTE q; END"),
@@ -105,7 +111,19 @@ fn bodies_are_what_their_words_say() {
         ("node asks", "SELECT lastval()"),
         ("notifies", "BEGIN PERFORM pg_notify('c', 'x'); END"),
         ("notifies", "BEGIN NOTIFY c; END"),
-        ("defines", "BEGIN EXECUTE 'CREATE TABLE x (a int)'; END"),
+        (
+            "opaque() defines",
+            "BEGIN EXECUTE 'CREATE TABLE x (a int)'; END",
+        ),
+        (
+            "opaque() defines",
+            "BEGIN CREATE COLLATION c FROM \"C\"; END",
+        ),
+        (
+            "defines",
+            "BEGIN DROP TABLE x; ALTER TABLE y ADD z int; END",
+        ),
+        ("opaque()", "BEGIN PERFORM 1 FROM pg_temp_3.x; END"),
     ] {
         let expected = if source.contains("ON COMMIT DROP") {
             "defines"

@@ -11,4 +11,5 @@ mod renewed;
 mod settings;
 mod statements;
 mod strangers;
+mod temporary;
 mod traffic;

@@ -3,7 +3,7 @@
 use super::traffic::Busy;
 use crate::cluster;
 use crate::support::frames::{bind, close, describe, execute, parse, run, sync};
-use crate::support::{Proxy, block_on, connect};
+use crate::support::{Proxy, Wire, block_on, connect};
 
 #[test]
 fn writes_prepared_before_reads_still_write() {
@@ -274,4 +274,122 @@ fn an_execute_that_is_itself_prepared_finds_the_clients_name() {
             }
         }
     }
+}
+
+/// One server connection for all, and every statement on the primary's.
+fn one() -> Proxy {
+    Proxy::start(
+        cluster(),
+        "pool: { size: 1, wait_timeout: 20s }\nrouting: { consistency: primary }\n",
+    )
+}
+
+fn direct() -> Wire {
+    Wire::login(cluster().primary().port(), cluster().application(), &[])
+}
+
+/// SQL finds the session's statements under its own names, each once, in the order in which they were
+/// prepared, also in the pipeline that prepares them.
+#[test]
+fn a_pipeline_finds_its_own_statements() {
+    let look = "SELECT string_agg(name || '=' || statement, ',' ORDER BY prepare_time) \
+                FROM pg_prepared_statements";
+    let seen = || vec![parse("", look), run("", &[])];
+    let play = |wire: &mut Wire| {
+        let mut told = Vec::new();
+        let names = ["n7", "n2", "n9", "n1", "n5"];
+        let mut prepared: Vec<_> = names
+            .iter()
+            .map(|name| parse(name, &format!("SELECT '{name}'")))
+            .collect();
+        prepared.push(sync());
+        told.push(wire.exchange(&prepared));
+        told.push(wire.ask(look));
+        let pipeline = [
+            vec![parse("x", "SELECT 1"), describe(b'S', "x")],
+            seen(),
+            vec![run("x", &[]), run("n2", &[]), close(b'S', "n2")],
+            seen(),
+            vec![parse("n2", "SELECT 'again'"), run("n2", &[])],
+            seen(),
+            vec![
+                close(b'S', "n1"),
+                parse("n1", "SELECT 'n1'"),
+                run("n1", &[]),
+            ],
+            seen(),
+            vec![sync()],
+        ];
+        told.push(wire.exchange(&pipeline.concat()));
+        // What was not reached did not happen.
+        let failing = [
+            vec![parse("y", "SELECT 2"), close(b'S', "n9")],
+            seen(),
+            vec![parse("", "SELECT 1 / 0"), run("", &[])],
+            vec![parse("z", "SELECT 3"), close(b'S', "y"), sync()],
+        ];
+        told.push(wire.exchange(&failing.concat()));
+        for name in ["y", "z", "n9", "n5"] {
+            told.push(wire.exchange(&[run(name, &[]), sync()]));
+        }
+        told.push(wire.ask(look));
+        // A name that is taken, and one that is dropped in SQL.
+        let others = [
+            seen(),
+            vec![parse("", "DEALLOCATE n5"), run("", &[])],
+            seen(),
+            vec![parse("x", "SELECT 4"), sync()],
+        ];
+        told.push(wire.exchange(&others.concat()));
+        told.push(wire.ask(look));
+        told.push(wire.exchange(&[run("n5", &[]), sync()]));
+        let all = [
+            seen(),
+            vec![parse("", "DEALLOCATE ALL"), run("", &[])],
+            vec![parse("n5", "SELECT 'new'"), run("n5", &[])],
+            seen(),
+            vec![sync()],
+        ];
+        told.push(wire.exchange(&all.concat()));
+        told.push(wire.ask(look));
+        told
+    };
+    let expected = play(&mut direct());
+    let proxy = one();
+    let mut other = proxy.wire();
+    other.exchange(&[parse("n7", "SELECT 'of another'"), sync()]);
+    for _ in 0..3 {
+        let mut wire = proxy.wire();
+        assert_eq!(play(&mut wire), expected);
+        let answer = other.exchange(&[run("n7", &[]), sync()]);
+        assert_eq!(answer, "2 D[of another] C[SELECT 1] Z[I]");
+    }
+}
+
+/// Code that drops statements drops the session's own, and takes nothing from others on the connection.
+#[test]
+fn code_that_deallocates_harms_nobody_else() {
+    let proxy = one();
+    let mut other = proxy.wire();
+    other.exchange(&[parse("s", "SELECT 'of another'"), sync()]);
+    let mut wire = proxy.wire();
+    let each = "DO $$ DECLARE r record; BEGIN FOR r IN SELECT name FROM pg_prepared_statements LOOP \
+                EXECUTE 'DEALLOCATE ' || quote_ident(r.name); END LOOP; END $$";
+    let all = "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$";
+    // Nobody can tell this from its text.
+    let hidden = "DO $$ BEGIN EXECUTE concat('DEALL', 'OCATE ALL'); END $$";
+    for code in [each, all, hidden] {
+        wire.exchange(&[parse("own", "SELECT 'own'"), sync()]);
+        wire.run(code);
+        if code != hidden {
+            assert_eq!(wire.exchange(&[run("own", &[]), sync()]), "E[26000] Z[I]");
+        }
+        wire.run("RESET ALL");
+        wire.exchange(&[close(b'S', "own"), sync()]);
+        for _ in 0..2 {
+            let answer = other.exchange(&[run("s", &[]), sync()]);
+            assert_eq!(answer, "2 D[of another] C[SELECT 1] Z[I]", "{code}");
+        }
+    }
+    proxy.assert_well();
 }

@@ -213,3 +213,59 @@ fn a_session_has_a_bound_of_its_own() {
     drop(wire);
     program.assert_well();
 }
+
+/// What a ROLLBACK TO takes back is remembered all the same until the transaction ends.
+#[test]
+fn names_that_a_transaction_takes_back_are_counted() {
+    let bounds = "memory: { session: 1MB }\n";
+    let program = Program::with("causeway-taken-back", &cluster().yaml(), bounds);
+    let mut wire = program.wire();
+    wire.run("BEGIN");
+    let long = "n".repeat(50);
+    let refused = (0..200).find_map(|round| {
+        let each = (0..50)
+            .map(|at| format!("SAVEPOINT a; SET app.\"{long}{round}_{at}\" = '1'; ROLLBACK TO a"));
+        let answer = wire.ask(&each.collect::<Vec<_>>().join("; "));
+        (!answer.ends_with("Z[T]")).then_some((round, answer))
+    });
+    let (round, answer) = refused.expect("there is an end to it");
+    assert_eq!(answer, "E[54000] Z[E]", "after {round} rounds");
+    assert!(round >= 10, "after {round} rounds");
+    wire.run("ROLLBACK");
+    assert_works(&mut wire);
+    // Portals that were bound to one statement, then to another, and then perhaps to none.
+    wire.run("BEGIN");
+    let prepared = [
+        parse("set", "SET app.small = '1'"),
+        parse("none", "SELECT 1"),
+    ];
+    assert_eq!(
+        wire.exchange(&[&prepared[..], &[sync()]].concat()),
+        "1 1 Z[T]"
+    );
+    wire.run("SAVEPOINT a");
+    // A server takes no longer Close.
+    let long = "p".repeat(9_000);
+    let refused = (0..400).find_map(|round| {
+        let name = format!("{round:05}{long}");
+        let answer = wire.exchange(&[
+            bind(&name, "set", &[]),
+            close(b'P', &name),
+            bind(&name, "none", &[]),
+            bind("", "nobody", &[]),
+            sync(),
+        ]);
+        if answer != "2 3 2 E[26000] Z[E]" {
+            return Some((round, answer));
+        }
+        wire.run("ROLLBACK TO a");
+        None
+    });
+    let (round, answer) = refused.expect("there is an end to it");
+    assert_eq!(answer, "E[54000] Z[E]", "after {round} rounds");
+    assert!(round >= 10, "after {round} rounds");
+    wire.run("ROLLBACK");
+    assert_works(&mut wire);
+    drop(wire);
+    program.assert_well();
+}
