@@ -247,6 +247,18 @@ impl Transaction {
         self.pending.iter().map(|pending| &pending.change)
     }
 
+    /// Whether a setting has been reset in the open transaction, and not been made since; and if so, whether
+    /// only until its end.
+    pub fn has_reset(&self, setting: &str) -> Option<bool> {
+        let last = self.pending.iter().rfind(|pending| match &pending.change {
+            Change::Set { name, .. } => **name == *setting,
+            Change::ResetAll => true,
+            Change::Level(_) => false,
+        })?;
+        let made = matches!(last.change, Change::Set { sql: Some(_), .. });
+        (self.open && !made).then_some(last.local)
+    }
+
     /// How many bytes it takes to remember it.
     pub fn bytes(&self) -> usize {
         self.bytes

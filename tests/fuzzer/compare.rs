@@ -54,6 +54,27 @@ const DOCUMENTED: &[Documented] = &[
         },
     },
     Documented {
+        reason: "in a text or pipeline that resets application_name, what follows in it finds the server's \
+             default, and not the name that the client gave at its login",
+        is_it: |act, direct, proxied| {
+            let resets = |text: &&str| {
+                text.starts_with("RESET ALL")
+                    || text.starts_with("RESET application_name")
+                    || text.starts_with("SET application_name TO DEFAULT")
+            };
+            // The name, and nothing else, is no longer there.
+            let (direct, proxied) = (direct.columns(), proxied.columns());
+            let empty = |column: &Option<String>| column.as_deref() == Some("");
+            let named = |column: &Option<String>| column.as_deref() == Some("fuzz start");
+            let may_be_prepared = matches!(act, Act::Extended { .. });
+            (may_be_prepared || act.texts().iter().any(resets))
+                && direct.len() == proxied.len()
+                && (direct.iter().zip(&proxied))
+                    .all(|(one, other)| one == other || named(one) && empty(other))
+                && direct != proxied
+        },
+    },
+    Documented {
         reason: "in a failed transaction a statement that its server connection has yet to parse is \
              refused for the transaction's sake, before its own faults are looked at",
         is_it: |_, direct, proxied| {

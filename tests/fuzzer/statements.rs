@@ -394,7 +394,10 @@ impl Statements<'_> {
                 0 if end.is_empty() => format!("CREATE TEMP TABLE {name} AS SELECT 5 AS v"),
                 1 if end.is_empty() => format!("SELECT 6 AS v INTO TEMP {name}"),
                 2 => format!("CREATE COLLATION pg_temp.{name} FROM \"C\""),
-                3 => format!("CREATE TEXT SEARCH DICTIONARY pg_temp.{name} (TEMPLATE = simple)"),
+                3 => format!(
+                    "CREATE STATISTICS pg_temp.{name} ON id, v FROM t{}",
+                    self.session
+                ),
                 _ => format!("CREATE TEMP TABLE {name}(v int){end}"),
             };
         }

@@ -483,6 +483,13 @@ impl Session {
         held.settle(&mut self.state, &self.context);
         let server = held.server();
         if !server.is_free() {
+            if server.talk.exchange.is_quiet()
+                && server.talk.exchange.status() == TransactionStatus::InTransaction
+                && let Some(sql) = self.state.restores_name()
+            {
+                // A connection that is lost is noticed by the batch that comes next.
+                let _ = server.run_own(sql.as_bytes(), OWN_BOUND).await;
+            }
             self.held = Some(held);
             return Ok(());
         }

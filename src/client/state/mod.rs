@@ -27,7 +27,7 @@ use crate::core::residue::Pins;
 use crate::core::session::{Level, Seen};
 use crate::core::statement::{Effect, PinReason};
 use crate::core::transaction::{Change, Transaction};
-use crate::sql::Lexical;
+use crate::sql::{Encoding, Lexical};
 
 const APPLICATION_NAME: &str = "application_name";
 const IDLE_TIMEOUT: &str = "idle_session_timeout";
@@ -469,6 +469,24 @@ impl State {
             Arc::make_mut(&mut self.settings).set_value(APPLICATION_NAME, name.as_bytes());
             self.after.renamed = true;
         }
+    }
+
+    /// What gives the session its own name back inside a transaction that has reset it: the server's default
+    /// is not the client's.
+    pub(in crate::client) fn restores_name(&mut self) -> Option<String> {
+        let own = self.application_name.as_ref()?;
+        let local = self.transaction.has_reset(APPLICATION_NAME)?;
+        if !own.is_ascii() && self.lexical.encoding != Encoding::Utf8 {
+            return None;
+        }
+        let value = own.replace('\\', "\\\\").replace('\'', "''");
+        let set = |local| format!("SET {local}{APPLICATION_NAME} = E'{value}'");
+        let change = Change::Set {
+            name: APPLICATION_NAME.into(),
+            sql: Some(set("").into()),
+        };
+        self.transaction.push(change, local);
+        Some(set(if local { "LOCAL " } else { "" }))
     }
 
     fn discarded(&mut self, talk: &mut Conversation) {

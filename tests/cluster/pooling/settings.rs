@@ -3,7 +3,7 @@
 use super::traffic::Busy;
 use crate::cluster;
 use crate::support::frames::query;
-use crate::support::{Proxy, block_on, eventually, http};
+use crate::support::{Proxy, Wire, block_on, eventually, http};
 use pgcauseway::rig::Cluster;
 
 #[test]
@@ -329,4 +329,42 @@ fn a_setting_longer_than_a_message_stays_where_it_was_made() {
         wire.value("SELECT coalesce(current_setting('app.big', true), '')"),
         ""
     );
+}
+
+/// The name that the client gave at its login is its own default, inside a transaction too.
+#[test]
+fn an_application_name_comes_back_inside_a_transaction() {
+    let proxy = Proxy::start(
+        cluster(),
+        "pool: { size: 1, wait_timeout: 20s }\nrouting: { consistency: primary }\n",
+    );
+    let options = [("application_name", "it's \\ own")];
+    let (port, login) = (cluster().primary().port(), cluster().application());
+    let mut both = [
+        proxy.wire_with(&options),
+        Wire::login(port, login, &options),
+    ];
+    for wire in &mut both {
+        wire.run("SET application_name = 'chosen'");
+    }
+    for step in [
+        "BEGIN",
+        "RESET ALL",
+        "SAVEPOINT a",
+        "SET application_name = 'inside'",
+        "SET application_name TO DEFAULT",
+        "ROLLBACK TO a",
+        "ROLLBACK",
+        "BEGIN",
+        "SET LOCAL application_name TO DEFAULT",
+        "COMMIT",
+        "BEGIN; RESET application_name",
+        "COMMIT",
+    ] {
+        let [proxied, direct] = &mut both;
+        assert_eq!(proxied.ask(step), direct.ask(step), "{step}");
+        let show = "SHOW application_name";
+        assert_eq!(proxied.value(show), direct.value(show), "after {step}");
+    }
+    assert_eq!(proxy.wire().value("SHOW application_name"), "");
 }
