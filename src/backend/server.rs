@@ -77,6 +77,8 @@ pub struct Conversation {
     pub exposed: Exposed,
     /// What is being sent speaks of statements by their names: until its end they are the client's own.
     pub exposing: bool,
+    /// A portal is run up to a number of rows in the pipeline that is being sent.
+    pub pauses: bool,
     /// ParameterStatus since the login, where it differs from what was said then.
     pub reported: Vec<(String, String)>,
     /// Notifications that came while something of our own was asked, as whole frames.

@@ -75,6 +75,14 @@ const DOCUMENTED: &[Documented] = &[
         },
     },
     Documented {
+        reason: "what was parsed and flushed, and never run, takes no snapshot that a SET TRANSACTION behind it \
+             would come too late for",
+        is_it: |act, direct, proxied| {
+            let sets = |text: &&str| text.starts_with("SET TRANSACTION ISOLATION LEVEL");
+            is_error(direct, "25001") && proxied.tag == b'C' && act.texts().iter().any(sets)
+        },
+    },
+    Documented {
         reason: "in a failed transaction a statement that its server connection has yet to parse is \
              refused for the transaction's sake, before its own faults are looked at",
         is_it: |_, direct, proxied| {

@@ -403,12 +403,10 @@ impl Batch {
         if self.is_simple() {
             return self.effects.first().is_some_and(|steps| ends(steps));
         }
-        let mut bound = self
-            .messages
-            .iter()
-            .filter(|message| message.tag == frontend::BIND);
-        let first = bound.next().and_then(|message| message.prepared.as_ref());
-        first.is_some_and(|prepared| ends(&prepared.statement().effects))
+        // What is only bound reads nothing that is shown.
+        let mut run = self.messages.iter();
+        let first = run.find(|message| message.tag == frontend::EXECUTE);
+        first.is_some_and(|message| message.effects.as_deref().is_some_and(ends))
     }
 
     /// Whether it is a call by the fast path.

@@ -30,6 +30,11 @@ pub(in crate::client) fn render(
     frees_at_once: bool,
 ) -> Rendered {
     talk.forgetting = false;
+    talk.pauses &= !talk.exchange.is_quiet();
+    talk.pauses |= batch
+        .messages
+        .iter()
+        .any(|message| pauses(message, &inbox[message.start..message.end]));
     if batch
         .messages
         .iter()
@@ -61,6 +66,11 @@ pub(in crate::client) fn render(
         talk.exchange.sent(Owed::OwnSync);
     }
     Rendered::Rewritten(out)
+}
+
+/// Whether it runs a portal up to a number of rows.
+fn pauses(message: &Message, bytes: &[u8]) -> bool {
+    message.tag == frontend::EXECUTE && bytes.last_chunk::<4>().is_some_and(|rows| *rows != [0; 4])
 }
 
 fn is_verbatim(message: &Message, before: &[Message], talk: &Conversation) -> bool {
@@ -114,7 +124,10 @@ fn enter(message: &Message, talk: &mut Conversation) {
 
 fn write(message: &Message, inbox: &[u8], talk: &mut Conversation, out: &mut Vec<u8>) {
     let bytes = &inbox[message.start..message.end];
-    if talk.exposing && message.named && write_exposed(message, bytes, talk, out) {
+    if message.named
+        && (talk.exposing || !talk.exposed.is_empty())
+        && write_exposed(message, bytes, talk, out)
+    {
         return;
     }
     match (&message.prepared, message.tag) {
@@ -131,6 +144,12 @@ fn write(message: &Message, inbox: &[u8], talk: &mut Conversation, out: &mut Vec
                     prepared.write_parse(&prepared.server_name(), out);
                     talk.parsing.push_back(None);
                     talk.exchange.sent(Owed::Parse);
+                    return;
+                }
+                if talk.pauses {
+                    // Behind a portal that was not run to its end, a Parse is what makes its changes seen.
+                    close_own(prepared.server_name().as_bytes(), talk, out);
+                    parse_named(prepared, talk, Owed::Parse, out);
                     return;
                 }
                 talk.exchange.sent(Owed::FakeParse);
@@ -208,7 +227,7 @@ fn write_exposed(
     let id = message.prepared.as_ref().map(|prepared| prepared.id());
     let known = talk.exposed.get(name).copied();
     match (message.tag, id) {
-        (frontend::PARSE, Some(id)) => {
+        (frontend::PARSE, Some(id)) if talk.exposing => {
             if !message.taken {
                 if known.is_some() {
                     close_own(name, talk, out);
@@ -222,6 +241,12 @@ fn write_exposed(
         (frontend::DESCRIBE, Some(id)) if known == Some(id) => {
             talk.describing.push_back((id, name.into()));
             talk.exchange.sent(Owed::DescribeNamed);
+        }
+        // The session has no such statement, whatever has been left under its name.
+        (frontend::BIND | frontend::DESCRIBE, None) if known.is_some() => {
+            close_own(name, talk, out);
+            talk.exposed.insert(name.into(), UNSURE);
+            return false;
         }
         (frontend::CLOSE, _) if known.is_some() => {
             close_own(name, talk, out);

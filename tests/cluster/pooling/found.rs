@@ -1,8 +1,8 @@
 //! What random scripts have found (tests/fuzzer), one test for each kind.
 
 use crate::cluster;
-use crate::support::Proxy;
 use crate::support::frames::{bind, close, describe, execute, parse, run, sync};
+use crate::support::{Proxy, Wire};
 
 /// One server connection for each node, and every statement on the primary's.
 fn one_connection() -> Proxy {
@@ -196,4 +196,89 @@ fn a_lock_is_never_taken_on_a_standby() {
     wire.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
     assert_eq!(wire.value("SELECT pg_try_advisory_xact_lock(8642)"), "t");
     wire.run("COMMIT");
+}
+
+/// The session, and the same directly at the primary.
+fn both(proxy: &Proxy) -> [Wire; 2] {
+    let (port, login) = (cluster().primary().port(), cluster().application());
+    [proxy.wire(), Wire::login(port, login, &[])]
+}
+
+#[test]
+fn an_end_behind_a_portal_that_is_not_run_ends_a_read_only_transaction() {
+    let proxy = Proxy::start(cluster(), "pool: { size: 2 }\n");
+    let mut wire = proxy.wire();
+    wire.run("CREATE TABLE behind_an_end (n int)");
+    let begin = [
+        parse("", "BEGIN READ ONLY"),
+        bind("p1", "", &[]),
+        execute("p1", 0),
+        sync(),
+    ];
+    assert_eq!(wire.exchange(&begin), "1 2 C[BEGIN] Z[T]");
+    let ends = [
+        bind("", "", &[]),
+        parse("end", "END"),
+        bind("p0", "end", &[]),
+        execute("p0", 0),
+        parse("", "INSERT INTO behind_an_end VALUES (1)"),
+        bind("", "", &[]),
+        execute("", 0),
+        sync(),
+    ];
+    let answer = wire.exchange(&ends);
+    assert_eq!(answer, "2 1 2 C[COMMIT] 1 2 C[INSERT 0 1] Z[I]");
+}
+
+#[test]
+fn a_name_that_sql_was_shown_is_gone_once_it_is_closed() {
+    let proxy = one_connection();
+    let mut both = both(&proxy);
+    let look = "SELECT count(*) FROM pg_prepared_statements";
+    for how in ["Close", "DEALLOCATE"] {
+        let [proxied, direct] = both.each_mut().map(|wire| {
+            let mut told = vec![
+                wire.exchange(&[parse("own", "SELECT 1"), sync()]),
+                wire.ask("BEGIN"),
+                wire.ask(look),
+            ];
+            told.push(match how {
+                "Close" => {
+                    wire.ask("SELECT 1 / 0");
+                    wire.exchange(&[close(b'S', "own"), sync()])
+                }
+                _ => wire.ask("DEALLOCATE own"),
+            });
+            told.push(wire.exchange(&[bind("", "own", &["7"]), sync()]));
+            told.push(wire.ask("ROLLBACK"));
+            told
+        });
+        assert_eq!(proxied, direct, "{how}");
+    }
+}
+
+/// A Parse is what lets PostgreSQL see the changes of a portal that was not run to its end.
+#[test]
+fn a_parse_behind_a_portal_that_pauses_is_none_that_is_spared() {
+    let proxy = one_connection();
+    let mut both = both(&proxy);
+    both[1].run("CREATE TABLE paused (n int PRIMARY KEY, m int)");
+    let text = "INSERT INTO paused VALUES (7, 1) ON CONFLICT (n) DO UPDATE SET m = 2 RETURNING n";
+    let pipeline = [
+        parse("again", text),
+        bind("", "again", &[]),
+        execute("", 1),
+        close(b'S', "again"),
+        parse("again", text),
+        bind("p", "again", &[]),
+        execute("p", 0),
+        close(b'S', "again"),
+        sync(),
+    ];
+    let told = both.each_mut().map(|wire| {
+        let told = wire.exchange(&pipeline);
+        wire.run("DELETE FROM paused");
+        told
+    });
+    assert_eq!(told[0], told[1]);
 }
