@@ -16,6 +16,8 @@ pub enum Verdict {
 /// A difference that an application is told of beforehand.
 struct Documented {
     reason: &'static str,
+    /// Only of a transaction that keeps a snapshot, a cursor or a portal.
+    stays: bool,
     is_it: fn(&Act, &Frame, &Frame) -> bool,
 }
 
@@ -25,6 +27,7 @@ const DOCUMENTED: &[Documented] = &[
         reason: "lastval() and currval() may say that this session has called no nextval() yet, once \
              its transaction has ended: what they answer lives on a server connection. A wrong \
              value is never documented",
+        stays: false,
         is_it: |act, direct, proxied| {
             let asks = |text: &&str| text.contains("lastval()") || text.contains("currval(");
             let may_be_prepared = matches!(act, Act::Extended { .. });
@@ -36,6 +39,7 @@ const DOCUMENTED: &[Documented] = &[
     Documented {
         reason: "a READ ONLY transaction that keeps a snapshot or a cursor on a standby stays there: what \
              needs the primary after that is refused",
+        stays: true,
         is_it: |_, _, proxied| {
             let recovery = proxied
                 .field(b'M')
@@ -47,6 +51,7 @@ const DOCUMENTED: &[Documented] = &[
     Documented {
         reason: "a prepared statement that the session has never described is prepared anew where its \
              columns have changed since, and not refused",
+        stays: false,
         is_it: |act, direct, proxied| {
             let outdated = is_error(direct, "0A000")
                 && direct.field(b'R').as_deref() == Some("RevalidateCachedQuery");
@@ -56,6 +61,7 @@ const DOCUMENTED: &[Documented] = &[
     Documented {
         reason: "in a text or pipeline that resets application_name, what follows in it finds the server's \
              default, and not the name that the client gave at its login",
+        stays: false,
         is_it: |act, direct, proxied| {
             let resets = |text: &&str| {
                 text.starts_with("RESET ALL")
@@ -77,6 +83,7 @@ const DOCUMENTED: &[Documented] = &[
     Documented {
         reason: "what was parsed and flushed, and never run, takes no snapshot that a SET TRANSACTION behind it \
              would come too late for",
+        stays: false,
         is_it: |act, direct, proxied| {
             let sets = |text: &&str| text.starts_with("SET TRANSACTION ISOLATION LEVEL");
             is_error(direct, "25001") && proxied.tag == b'C' && act.texts().iter().any(sets)
@@ -85,6 +92,7 @@ const DOCUMENTED: &[Documented] = &[
     Documented {
         reason: "in a failed transaction a statement that its server connection has yet to parse is \
              refused for the transaction's sake, before its own faults are looked at",
+        stays: false,
         is_it: |_, direct, proxied| {
             matches!(direct.tag, b'E' | b't' | b'T' | b'n' | b'2') && is_error(proxied, "25P02")
         },
@@ -94,8 +102,9 @@ const DOCUMENTED: &[Documented] = &[
 /// From here on objects are a user's own, and their numbers chance.
 const FIRST_OWN_OID: u32 = 16_384;
 
-/// Compares the two answers to one step.
-pub fn compare(act: &Act, direct: &[Frame], proxied: &[Frame]) -> Verdict {
+/// Compares the two answers to one step; `stays` if it is of a transaction that keeps a snapshot, a cursor
+/// or a portal.
+pub fn compare(act: &Act, direct: &[Frame], proxied: &[Frame], stays: bool) -> Verdict {
     let (direct, proxied) = (masked(act, direct), masked(act, proxied));
     if direct == proxied {
         return Verdict::Same;
@@ -106,7 +115,8 @@ pub fn compare(act: &Act, direct: &[Frame], proxied: &[Frame]) -> Verdict {
     let before = &direct[..alike];
     let (direct, proxied) = (direct.get(alike), proxied.get(alike));
     let (direct, proxied) = (direct.unwrap_or(&end), proxied.unwrap_or(&end));
-    let known = |known: &&Documented| (known.is_it)(act, direct, proxied);
+    let known =
+        |known: &&Documented| (stays || !known.stays) && (known.is_it)(act, direct, proxied);
     if let Some(known) = DOCUMENTED.iter().find(known) {
         return Verdict::Documented(known.reason);
     }

@@ -173,7 +173,7 @@ impl Maker {
     /// Statements that chance would not often bring together, each of which needs the others.
     fn idiom(&mut self, session: usize) {
         let mut maker = self.statements(session);
-        let texts = match maker.random.random_range(0..7) {
+        let texts = match maker.random.random_range(0..8) {
             0 => {
                 let role = maker.pick(&["fuzz_a", "fuzz_b"]);
                 let reset = maker.pick(&["RESET ALL", "RESET ALL", "RESET ROLE"]);
@@ -193,6 +193,7 @@ impl Maker {
             3 => return self.another_time(session),
             4 => return self.numbers(session),
             5 => return self.states(session),
+            6 => return self.let_go(session),
             _ => {
                 let setting = maker.setting();
                 self.simple(session, vec![setting]);
@@ -217,16 +218,61 @@ impl Maker {
         self.simple(session, vec![ask]);
     }
 
-    /// What only the primary has or is, asked by a session that could read on a standby.
+    /// What only the primary has or is, asked by a session that could read on a standby, or does so.
     fn states(&mut self, session: usize) {
         self.simple(session, vec![format!("SELECT nextval('q{session}')")]);
         self.anew(session);
-        let ask = self.statements(session).pick(&[
-            "SELECT * FROM q_state",
-            "SELECT * FROM on_standby",
-            "SELECT f_on_standby()",
+        let mut maker = self.statements(session);
+        let lock = format!("SELECT pg_try_advisory_lock({})", 100 + session);
+        let unlogged = format!("SELECT count(*) FROM u{session}");
+        let ask = maker
+            .pick(&[
+                "SELECT * FROM q_state",
+                "SELECT * FROM on_standby",
+                "SELECT f_on_standby()",
+                &*lock,
+                &*unlogged,
+            ])
+            .to_owned();
+        if maker.chance(50) {
+            return self.simple(session, vec![ask]);
+        }
+        let read = format!("SELECT id, v FROM t{session} ORDER BY id");
+        for text in [
+            "BEGIN READ ONLY",
+            &read,
+            &ask,
+            "COMMIT",
+            "SELECT pg_advisory_unlock_all()",
+        ] {
+            self.simple(session, vec![text.to_owned()]);
+        }
+    }
+
+    /// What a session has let go of, others find.
+    fn let_go(&mut self, session: usize) {
+        let sessions = self.beliefs.len();
+        let lock = format!("SELECT pg_advisory_lock({})", 100 + session);
+        let (pins, ends) = self.statements(session).pick(&[
+            (&*lock, "SELECT pg_advisory_unlock_all()"),
+            ("LISTEN ch0", "UNLISTEN *"),
+            ("CREATE TEMP TABLE tmp0(v int)", "DISCARD TEMP"),
+            ("DECLARE c0 CURSOR WITH HOLD FOR SELECT 1", "CLOSE ALL"),
+            ("PREPARE e0 AS SELECT 1", "DEALLOCATE ALL"),
         ]);
-        self.simple(session, vec![ask.to_owned()]);
+        for text in ["ROLLBACK", pins, ends] {
+            self.simple(session, vec![text.to_owned()]);
+        }
+        self.beliefs[session] = Belief::default();
+        let others = || (1..sessions).map(|at| (session + at) % sessions).take(2);
+        for text in ["ROLLBACK", "BEGIN", LOOK, "COMMIT"] {
+            others().for_each(|other| self.simple(other, vec![text.to_owned()]));
+        }
+        for other in others() {
+            let belief = &mut self.beliefs[other];
+            belief.in_transaction = false;
+            belief.savepoints.clear();
+        }
     }
 
     /// The same text means what `TimeZone` and `DateStyle` make of it when it is parsed.

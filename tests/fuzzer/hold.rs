@@ -1,7 +1,7 @@
 //! Who holds a server connection: a script never asks for more of them than the pool has, since
 //! waiting for one is nothing that PostgreSQL could be compared with.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::script::{Act, Message};
 use crate::wire::Frame;
@@ -99,6 +99,58 @@ impl Holds {
         {
             held.kept &= !ended(text, pins);
         }
+    }
+}
+
+/// Which sessions' READ ONLY transactions may have to stay on the standby where they began, by the README:
+/// they keep a snapshot, a cursor or a portal.
+#[derive(Default)]
+pub struct Stays {
+    /// Until the transaction ends.
+    here: HashSet<usize>,
+    /// By the isolation that every transaction has.
+    always: HashSet<usize>,
+}
+
+impl Stays {
+    /// Takes in what a session is about to do.
+    pub fn learn(&mut self, session: usize, act: &Act) {
+        if matches!(act, Act::Connect(_)) {
+            self.here.remove(&session);
+            self.always.remove(&session);
+        }
+        let says = |words: &[&str]| {
+            let texts = act.texts();
+            words
+                .iter()
+                .any(|word| texts.iter().any(|text| text.contains(word)))
+        };
+        if says(&["default_transaction_isolation", "CHARACTERISTICS"]) {
+            self.always.insert(session);
+        }
+        let portal = |message: &Message| match message {
+            // What was prepared under a name may be any of them.
+            Message::Bind { portal, name, .. } => !portal.is_empty() || !name.is_empty(),
+            Message::Execute { rows, .. } => *rows > 0,
+            _ => false,
+        };
+        let binds = match act {
+            Act::Extended { messages, .. } => messages.iter().any(portal),
+            _ => false,
+        };
+        if binds || says(&["ISOLATION", "DECLARE"]) {
+            self.here.insert(session);
+        }
+    }
+
+    /// The session's transaction has ended.
+    pub fn ended(&mut self, session: usize) {
+        self.here.remove(&session);
+    }
+
+    /// Whether the session's transaction may have to stay.
+    pub fn may(&self, session: usize) -> bool {
+        self.here.contains(&session) || self.always.contains(&session)
     }
 }
 

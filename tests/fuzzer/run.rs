@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::compare::{Verdict, compare};
-use crate::hold::{Holds, Pins};
+use crate::hold::{Holds, Pins, Stays};
 use crate::script::{Act, Script, Step};
 use crate::side::{Side, holds_within, until};
 use crate::wire::{Frame, LATE, Wire};
@@ -78,6 +78,7 @@ impl Pair {
 
     fn steps(&mut self, script: &Script) -> Outcome {
         let mut holds = Holds::new(self.pins);
+        let mut stays = Stays::default();
         let (mut steps, mut refused) = (0, 0);
         for (index, step) in script.steps.iter().enumerate() {
             let Step { session, act } = step;
@@ -104,7 +105,12 @@ impl Pair {
             refused += usize::from(direct.iter().any(|frame| frame.tag == b'E'));
             let busy = self.direct.busy(*session);
             holds.learn(*session, act, &direct, busy);
-            match compare(act, &direct, &proxied) {
+            stays.learn(*session, act);
+            let verdict = compare(act, &direct, &proxied, stays.may(*session));
+            if !busy {
+                stays.ended(*session);
+            }
+            match verdict {
                 Verdict::Same => {}
                 Verdict::Documented(reason) => return Outcome::Documented { steps, reason },
                 Verdict::Differ(kind) => {

@@ -232,7 +232,7 @@ impl State {
 
     /// What the session is pinned for may have ended without its doing: worth a question.
     pub(in crate::client) fn may_be_free(&mut self) {
-        self.may_be_free = true;
+        self.may_be_free |= holds(Rule::PinsEnd);
     }
 
     /// After how much silence the held server ends the session, as it said when it was last asked.
@@ -420,7 +420,7 @@ impl State {
                         "in_hot_standby" | "is_superuser" | "session_authorization"
                     )
             };
-            if self.reported.iter().any(|name| unexplained(name)) {
+            if self.reported.iter().any(unexplained) {
                 self.doubt(&[], false);
             }
             self.reported.clear();
