@@ -90,6 +90,27 @@ const DOCUMENTED: &[Documented] = &[
         },
     },
     Documented {
+        reason: "an error about a statement that the session has prepared twice under two names may bear either",
+        stays: false,
+        is_it: |_, direct, proxied| {
+            let without_names = |frame: &Frame| {
+                let message = frame.field(b'M').unwrap_or_default();
+                ["n0", "n1", "n2"].iter().fold(message, |message, name| {
+                    message.replace(
+                        &format!("prepared statement \"{name}\""),
+                        "a prepared statement",
+                    )
+                })
+            };
+            direct.tag == b'E'
+                && proxied.tag == b'E'
+                && direct.field(b'C') == proxied.field(b'C')
+                && direct.field(b'R') == proxied.field(b'R')
+                && without_names(direct) == without_names(proxied)
+                && direct.field(b'M') != proxied.field(b'M')
+        },
+    },
+    Documented {
         reason: "in a failed transaction a statement that its server connection has yet to parse is \
              refused for the transaction's sake, before its own faults are looked at",
         stays: false,

@@ -7,6 +7,10 @@
 //! `CAUSEWAY_FUZZ_WITHOUT` takes out what has one of these words, to look past what is known. With
 //! `CAUSEWAY_FUZZ_PINS=stay` it is not asked that a session without locks, temporary tables and the
 //! like leaves its server connection to others before DISCARD ALL.
+//!
+//! A rule that is switched off (`core/mutant.rs`) is missed within these first scripts: most within ten,
+//! `LocksOutliveErrors`, `RollbackTakesBack` and `OpaqueIsAsked` within thirty, `PinsEnd` and
+//! `ErrorTakesBack` within eighty. Four scripts run at a time.
 
 // clippy's allowance for tests does not reach functions that tests call.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -25,7 +29,7 @@ mod wire;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -34,9 +38,12 @@ use hold::Pins;
 use run::{Difference, Outcome, Pair};
 
 /// Enough that two direct runs have met every kind of statement many times.
-const SELF_CHECK: u64 = 200;
-/// Scripts of one run.
+const SELF_CHECK: u64 = 100;
+/// Scripts of one run, the same each time.
 const SCRIPTS: u64 = 2000;
+/// Within so many, a rule that is switched off is missed: most within ten, all within a hundred.
+#[cfg(debug_assertions)]
+const SHORT: u64 = 400;
 
 /// What so many scripts came to.
 #[derive(Default)]
@@ -215,7 +222,6 @@ fn what_differs_is_found_and_made_short() {
 
 /// The proxy answers what PostgreSQL answers.
 #[test]
-#[ignore = "rare kinds still differ, about one script in several hundred: make fuzz"]
 fn the_proxy_does_not_differ_from_postgresql() {
     let _turn = TURN.lock();
     let pins = match std::env::var("CAUSEWAY_FUZZ_PINS").as_deref() {
@@ -232,7 +238,7 @@ fn the_proxy_does_not_differ_from_postgresql() {
 /// Every rule that keeps a session whole is needed: without it some script soon differs.
 #[cfg(debug_assertions)]
 #[test]
-#[ignore = "takes minutes: make mutants"]
+#[ignore = "takes a minute: make mutants"]
 fn a_rule_that_is_switched_off_is_missed() {
     use pgcauseway::core::mutant::{Rule, switch_off};
     use strum::VariantArray;
@@ -246,8 +252,13 @@ fn a_rule_that_is_switched_off_is_missed() {
         }
         switch_off(Some(*rule));
         let proxy = Proxy::start();
-        let pair = |number| bench::proxied_pair(&proxy, number, Pins::End);
-        let scripts = variable("CAUSEWAY_FUZZ_SCRIPTS", SCRIPTS);
+        let pair = |number| {
+            let mut pair = bench::proxied_pair(&proxy, number, Pins::End);
+            // Longer than anybody waits for a server connection; some rules' want is a silence.
+            pair.proxied.patience = Duration::from_secs(10);
+            pair
+        };
+        let scripts = variable("CAUSEWAY_FUZZ_SCRIPTS", SHORT);
         let until_found = Campaign {
             failures: 1,
             explains: false,
