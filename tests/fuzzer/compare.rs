@@ -40,12 +40,18 @@ const DOCUMENTED: &[Documented] = &[
         reason: "a READ ONLY transaction that keeps a snapshot or a cursor on a standby stays there: what \
              needs the primary after that is refused",
         stays: true,
-        is_it: |_, _, proxied| {
+        is_it: |act, direct, proxied| {
             let recovery = proxied
                 .field(b'M')
                 .is_some_and(|text| text.ends_with("during recovery"));
+            // In one pipeline with the transaction's end.
+            let behind = matches!(act, Act::Extended { .. })
+                && direct.tag != b'E'
+                && proxied
+                    .field(b'M')
+                    .is_some_and(|text| text.ends_with("in a read-only transaction"));
             // Before anybody looks for other faults in it.
-            recovery && (is_error(proxied, "25006") || is_error(proxied, "0A000"))
+            (recovery || behind) && (is_error(proxied, "25006") || is_error(proxied, "0A000"))
         },
     },
     Documented {
@@ -55,7 +61,9 @@ const DOCUMENTED: &[Documented] = &[
         is_it: |act, direct, proxied| {
             let outdated = is_error(direct, "0A000")
                 && direct.field(b'R').as_deref() == Some("RevalidateCachedQuery");
-            matches!(act, Act::Extended { .. }) && outdated && proxied.tag != b'E'
+            // A pipeline may be answered as late as with the query behind it.
+            let extended = matches!(act, Act::Extended { .. }) || proxied.tag == b'2';
+            extended && outdated && proxied.tag != b'E'
         },
     },
     Documented {
