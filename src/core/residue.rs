@@ -75,6 +75,8 @@ pub struct Residue {
     pub role: Option<Box<[u8]>>,
     /// What keeps the session on this connection.
     pub pins: Pins,
+    /// What it listens to, in the client's encoding; also among the pins.
+    pub channels: Vec<Box<[u8]>>,
     /// `idle_session_timeout` in force.
     pub silence: Option<Box<str>>,
 }
@@ -106,7 +108,7 @@ impl Residue {
              OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
              OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())) \
              UNION ALL SELECT 'cursor', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
-             UNION ALL SELECT 'channel', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
+             UNION ALL SELECT 'channel', '', channel FROM pg_catalog.pg_listening_channels() channel \
              UNION ALL SELECT 'prepared', '', '' WHERE EXISTS (\
              SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)",
         );
@@ -156,7 +158,10 @@ impl Residue {
                 b"lock" => residue.pins.insert(PinReason::AdvisoryLock),
                 b"temporary" => residue.pins.insert(PinReason::TemporaryObject),
                 b"cursor" => residue.pins.insert(PinReason::HoldCursor),
-                b"channel" => residue.pins.insert(PinReason::Listen),
+                b"channel" => {
+                    residue.pins.insert(PinReason::Listen);
+                    residue.channels.push(value.into());
+                }
                 b"prepared" => residue.pins.insert(PinReason::SqlPrepare),
                 _ => {}
             }
@@ -198,6 +203,7 @@ mod tests {
             row("custom", "app.reset", Some("")),
             row("role", "", Some("none")),
             row("lock", "", Some("")),
+            row("channel", "", Some("ch")),
             row("long", "app.long", Some("x")),
             row("nonsense", "", Some("")),
             Row::new(),
@@ -210,8 +216,16 @@ mod tests {
         );
         assert_eq!(residue.role, None);
         let pins: Vec<_> = residue.pins.iter().collect();
-        assert_eq!(pins, [PinReason::AdvisoryLock, PinReason::Settings]);
-        assert_eq!(residue.pins.to_string(), "advisory_lock,setting");
+        assert_eq!(
+            pins,
+            [
+                PinReason::Listen,
+                PinReason::AdvisoryLock,
+                PinReason::Settings
+            ]
+        );
+        assert_eq!(residue.pins.to_string(), "listen,advisory_lock,setting");
+        assert_eq!(residue.channels, [Box::from(&b"ch"[..])]);
     }
 
     #[test]

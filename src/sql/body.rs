@@ -155,6 +155,7 @@ impl Body {
             "nextval" | "setval" => self.conduct.draws = true,
             "currval" | "lastval" => self.conduct.asks = true,
             "pg_notify" => self.conduct.notifies = true,
+            "pg_listening_channels" => self.conduct.asks_channels = true,
             _ if takes_session_lock(word) || runs_any_text(word) => self.opaque(false),
             _ => {}
         }
