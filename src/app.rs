@@ -17,6 +17,8 @@ use crate::admin::{self, Sources};
 use crate::backend::pools::Pools;
 use crate::client::accept::dispatcher;
 use crate::client::cancels::Cancels;
+use crate::client::listening::Listening;
+use crate::client::listening::feed::Means;
 use crate::client::rules::{PasswordError, Rules, StartConfig};
 use crate::client::worker::Common;
 use crate::config::{Config, Live};
@@ -213,7 +215,16 @@ impl Proxy {
             memory: Arc::clone(&memory),
             shutdown: signals.shutdown.clone(),
         });
+        let listening = Listening::new(Means {
+            rules: Arc::clone(&rules),
+            pools: Arc::clone(&pools),
+            cluster: Arc::clone(&cluster),
+            metrics: Arc::clone(&metrics),
+            memory: Arc::clone(&memory),
+            pause: Arc::clone(&pause),
+        });
         let common = Arc::new(Common {
+            listening: Arc::new(listening),
             rules,
             pools,
             pause,

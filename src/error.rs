@@ -56,6 +56,8 @@ pub enum Kind {
     ConfigFileError,
     /// A command was given up by its client.
     QueryCanceled,
+    /// Nothing has failed, but something is to be looked after.
+    Warning,
     /// The proxy is being shut down.
     AdminShutdown,
     /// The session was silent for as long as it had asked for.
@@ -90,6 +92,7 @@ impl Kind {
             Self::ObjectInUse => "55006",
             Self::ConfigFileError => "F0000",
             Self::QueryCanceled => "57014",
+            Self::Warning => "01000",
             Self::AdminShutdown => "57P01",
             Self::IdleSessionTimeout => "57P05",
             Self::Internal => "XX000",
@@ -126,6 +129,7 @@ impl Kind {
             | Self::InFailedTransaction
             | Self::SyntaxError
             | Self::QueryCanceled
+            | Self::Warning
             | Self::NotInPrerequisiteState
             | Self::ObjectInUse => Level::DEBUG,
         }

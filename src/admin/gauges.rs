@@ -22,6 +22,8 @@ pub(super) fn refresh(state: &State) {
         let gauge = metrics.clients.pinned.with_label_values(&[reason]);
         gauge.set(sessions as i64);
     }
+    let listening = state.connections.listening();
+    metrics.clients.listening.set(listening as i64);
     let bytes = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     metrics.clients.memory.set(bytes(state.memory.held()));
     metrics.clients.memory_max.set(bytes(state.memory.total()));

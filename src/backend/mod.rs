@@ -6,5 +6,6 @@ pub mod own_query;
 pub mod pool;
 pub mod pools;
 pub mod prepared;
+pub mod senders;
 pub mod server;
 pub mod settings;

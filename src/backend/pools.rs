@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::connect::Target;
 use super::pool::{Pool, Shared};
+use super::senders::Senders;
 use crate::config::{self, Config, Secret};
 use crate::core::topology::NodeId;
 use crate::metrics::Metrics;
@@ -25,6 +26,7 @@ pub struct Pools {
     /// In configuration order.
     nodes: Vec<NodeAddress>,
     by_key: Mutex<HashMap<Key, Arc<Pool>>>,
+    senders: Arc<Senders>,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,7 @@ impl Pools {
             connections,
             nodes: nodes.collect(),
             by_key: Mutex::default(),
+            senders: Arc::default(),
         }
     }
 
@@ -86,6 +89,11 @@ impl Pools {
             Arc::new(Pool::new(node, target, Arc::clone(&self.shared)))
         });
         Some(Arc::clone(pool))
+    }
+
+    /// For whom the server connections speak.
+    pub fn senders(&self) -> &Arc<Senders> {
+        &self.senders
     }
 
     /// Where a connection that belongs to no pool is to be opened.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::prepared::{Held, server_name};
+use super::senders::{Sender, Senders};
 use super::settings::Settings;
 use crate::core::exchange::Exchange;
 use crate::core::gauge::Gauge;
@@ -81,8 +82,11 @@ pub struct Conversation {
     pub pauses: bool,
     /// ParameterStatus since the login, where it differs from what was said then.
     pub reported: Vec<(String, String)>,
-    /// Notifications that came while something of our own was asked, as whole frames.
+    /// Notifications that came while something of our own was asked, or behind the end of an answer that
+    /// has not been said yet; as whole frames.
     pub unasked: Vec<u8>,
+    /// It may listen to something.
+    pub listens: bool,
     /// The words with which it left in the middle of an answer, as a frame.
     pub farewell: Option<Vec<u8>>,
 }
@@ -194,6 +198,8 @@ pub struct Server {
     busy: bool,
     /// It runs a unit that may commit asynchronously.
     asynchronous: bool,
+    /// In whose name its notifications are.
+    sender: Option<Sender>,
     cluster: Arc<ClusterState>,
 }
 
@@ -231,6 +237,7 @@ impl Server {
             proven: false,
             busy: false,
             asynchronous: false,
+            sender: None,
             cluster,
         }
     }
@@ -293,7 +300,10 @@ impl Server {
 
     /// Whether it can be given to the next session.
     pub fn is_reusable(&self) -> bool {
-        self.is_free() && !self.talk.exchange.has_leftover() && !self.socket.has_something_to_say()
+        self.is_free()
+            && !self.talk.listens
+            && !self.talk.exchange.has_leftover()
+            && !self.socket.has_something_to_say()
     }
 
     /// Moves it to the calling worker's event loop.
@@ -309,6 +319,17 @@ impl Server {
         if !self.asynchronous {
             self.asynchronous = true;
             self.origin.gauge.asynchronous_begins();
+        }
+    }
+
+    /// What it runs from now on may notify, in the name of the client with this process id.
+    pub fn speaks_for(&mut self, senders: &Arc<Senders>, client: i32) {
+        match &self.sender {
+            Some(sender) => sender.set(client),
+            None => {
+                let (node, process) = (self.origin.node, self.cancel.process);
+                self.sender = Some(senders.speaks(node, process, client));
+            }
         }
     }
 

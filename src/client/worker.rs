@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cancels::Cancels;
 use super::database::{Database, Databases, REMEMBERED};
+use super::listening::Listening;
 use super::rules::{LiveRules, StartConfig};
 use crate::backend::pools::Pools;
 use crate::backend::prepared::Registry;
@@ -48,6 +49,8 @@ pub struct Common {
     pub connections: Arc<Connections>,
     /// Who answers on the console.
     pub console: Arc<dyn Console>,
+    /// The connections that listen for sessions.
+    pub listening: Arc<Listening>,
     /// The cancel registry.
     pub cancels: Cancels,
     /// ParameterStatus as the servers give it, by database, user and startup settings.

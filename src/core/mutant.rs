@@ -48,8 +48,12 @@ pub enum Rule {
     ResetKeepsTheRole,
     /// The same text under other settings is another statement.
     SettingsGiveMeaning,
-    /// A session's notifications bear the process id of its login.
+    /// Notifications bear the process id of their sender's login.
     OwnProcessId,
+    /// What a session listens to is what any server connection shows that it uses.
+    ChannelsFollow,
+    /// Notifications come before the end of the next answer.
+    NotificationsComeFirst,
     /// `lastval` and `currval` never speak of another session's number.
     NumbersAreOwn,
     /// A READ ONLY transaction goes to the primary when a statement in it needs that.

@@ -75,6 +75,8 @@ pub struct Residue {
     pub role: Option<Box<[u8]>>,
     /// What keeps the session on this connection.
     pub pins: Pins,
+    /// What it listens to, in the client's encoding; also among the pins.
+    pub channels: Vec<Box<[u8]>>,
     /// `idle_session_timeout` in force.
     pub silence: Option<Box<str>>,
     /// How many statements of the protocol the server knows by a name.
@@ -109,7 +111,7 @@ impl Residue {
              EXISTS (SELECT FROM pg_catalog.pg_depend WHERE (refclassid OPERATOR(pg_catalog.=) 2615) \
              AND (refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())) \
              UNION ALL SELECT 'cursor', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
-             UNION ALL SELECT 'channel', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
+             UNION ALL SELECT 'channel', '', channel FROM pg_catalog.pg_listening_channels() channel \
              UNION ALL SELECT 'prepared', pg_catalog.bool_or(from_sql)::pg_catalog.text, \
              pg_catalog.count(*) FILTER (WHERE NOT from_sql)::pg_catalog.text FROM pg_catalog.pg_prepared_statements",
         );
@@ -159,7 +161,10 @@ impl Residue {
                 b"lock" => residue.pins.insert(PinReason::AdvisoryLock),
                 b"temporary" => residue.pins.insert(PinReason::TemporaryObject),
                 b"cursor" => residue.pins.insert(PinReason::HoldCursor),
-                b"channel" => residue.pins.insert(PinReason::Listen),
+                b"channel" => {
+                    residue.pins.insert(PinReason::Listen);
+                    residue.channels.push(value.into());
+                }
                 b"prepared" => {
                     if field(1) == Some(b"true") {
                         residue.pins.insert(PinReason::SqlPrepare);
@@ -208,6 +213,7 @@ mod tests {
             row("role", "", Some("none")),
             row("lock", "", Some("")),
             row("prepared", "false", Some("3")),
+            row("channel", "", Some("ch")),
             row("long", "app.long", Some("x")),
             row("nonsense", "", Some("")),
             Row::new(),
@@ -220,8 +226,16 @@ mod tests {
         );
         assert_eq!(residue.role, None);
         let pins: Vec<_> = residue.pins.iter().collect();
-        assert_eq!(pins, [PinReason::AdvisoryLock, PinReason::Settings]);
-        assert_eq!(residue.pins.to_string(), "advisory_lock,setting");
+        assert_eq!(
+            pins,
+            [
+                PinReason::Listen,
+                PinReason::AdvisoryLock,
+                PinReason::Settings
+            ]
+        );
+        assert_eq!(residue.pins.to_string(), "listen,advisory_lock,setting");
+        assert_eq!(residue.channels, [Box::from(&b"ch"[..])]);
         assert_eq!(residue.statements, Some(3));
         let in_sql = Residue::read(&[row("prepared", "true", Some("0"))]);
         assert!(in_sql.pins.contains(PinReason::SqlPrepare));

@@ -50,7 +50,8 @@ pub enum WriteReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum PinReason {
-    /// `LISTEN`.
+    /// `LISTEN`, where no connection could be had that listens for several sessions, or a connection is
+    /// kept for a session's life.
     Listen,
     /// Whatever stands in the temporary schema: a table, a function, a collation.
     TemporaryObject,
@@ -191,10 +192,12 @@ pub enum Effect {
     Notify,
     /// `pg_terminate_backend`: the server process that it ends may be the session's own.
     Terminates,
-    /// `LISTEN channel`, beside its pin.
-    Listen(Box<str>),
-    /// `UNLISTEN channel`, or all of them.
-    Unlisten(Option<Box<str>>),
+    /// `LISTEN`: to what, is asked.
+    Listen,
+    /// `UNLISTEN`, of one channel or of all.
+    Unlisten,
+    /// Asks what the session listens to (`pg_listening_channels`).
+    AsksChannels,
     /// Changes what sessions that begin later find: idle connections of before are to be renewed.
     Renew(Renew),
     /// Changes definitions for everybody: what is known of functions may be stale from here on, and what
@@ -307,6 +310,26 @@ impl Effect {
             self,
             Self::End { chain: true } | Self::Rollback { chain: true }
         )
+    }
+
+    /// Whether what the session listens to matters to it, or may matter to what follows it in the same
+    /// transaction.
+    pub fn concerns_channels(&self) -> bool {
+        matches!(
+            self,
+            Self::Listen
+                | Self::Unlisten
+                | Self::AsksChannels
+                | Self::DiscardAll
+                | Self::Opaque(_)
+                | Self::Execute(_)
+                | Self::Begin { .. }
+        )
+    }
+
+    /// Whether it may send notifications.
+    pub fn may_notify(&self) -> bool {
+        matches!(self, Self::Notify | Self::Opaque(_) | Self::Execute(_))
     }
 
     /// Whether it concerns a setting of Causeway's own, which no server knows.

@@ -11,6 +11,9 @@ pub struct ClientMetrics {
     pub connections_max: IntGauge,
     /// By reason.
     pub pinned: IntGaugeVec,
+    /// Those to which notifications come by a connection that they share.
+    pub listening: IntGauge,
+    pub listening_connections: IntGauge,
     /// Bytes that sessions make the proxy hold.
     pub memory: IntGauge,
     pub memory_max: IntGauge,
@@ -36,6 +39,14 @@ impl ClientMetrics {
                 "Client connections that are let in at most.",
             )?,
             pinned,
+            listening: make.gauge(
+                "listening_sessions",
+                "Sessions that listen, and keep no server connection for that.",
+            )?,
+            listening_connections: make.gauge(
+                "listening_connections",
+                "Server connections that listen for them, outside of the pools.",
+            )?,
             memory: make.gauge(
                 "memory_bytes",
                 "What sessions make the proxy hold: messages, answers, texts, settings.",

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -36,6 +36,8 @@ pub struct Client {
     busy: AtomicBool,
     /// What keeps it on its server connection.
     pins: Mutex<Pins>,
+    /// Channels that it listens to by a connection that it shares.
+    channels: AtomicUsize,
     /// Since when it waits for a paused database.
     paused: Mutex<Option<Instant>>,
     traffic: Arc<Traffic>,
@@ -105,6 +107,7 @@ impl Connections {
             connected: SystemTime::now(),
             busy: AtomicBool::new(false),
             pins: Mutex::default(),
+            channels: AtomicUsize::new(0),
             paused: Mutex::default(),
             traffic,
         });
@@ -132,6 +135,15 @@ impl Connections {
             }
         }
         pinned
+    }
+
+    /// Sessions that listen without keeping a server connection for that.
+    pub fn listening(&self) -> usize {
+        let clients = self.clients.lock();
+        clients
+            .values()
+            .filter(|client| client.channels() > 0)
+            .count()
     }
 
     /// What has been done, by database.
@@ -174,6 +186,11 @@ impl Client {
         *self.pins.lock()
     }
 
+    /// How many channels it listens to by a connection that it shares.
+    pub fn channels(&self) -> usize {
+        self.channels.load(Ordering::Relaxed)
+    }
+
     /// Since when it waits for a paused database, if it does.
     pub fn paused_since(&self) -> Option<Instant> {
         *self.paused.lock()
@@ -194,6 +211,11 @@ impl Entry {
             let database = &self.client.database;
             tracing::info!(client = id, %user, %database, why = %pins, "pin a session to its server connection");
         }
+    }
+
+    /// It listens to so many channels by a connection that it shares.
+    pub fn listens(&self, channels: usize) {
+        self.client.channels.store(channels, Ordering::Relaxed);
     }
 
     /// It waits for a paused database, or does so no longer.

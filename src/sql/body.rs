@@ -170,6 +170,7 @@ impl Body {
             "deallocate" | "pg_prepared_statements" | "pg_prepared_statement" => {
                 self.conduct.names = true;
             }
+            "pg_listening_channels" => self.conduct.asks_channels = true,
             _ if takes_session_lock(word) || runs_any_text(word) => self.opaque(false),
             _ => {}
         }

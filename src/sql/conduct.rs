@@ -15,6 +15,8 @@ pub struct Conduct {
     pub draws: bool,
     /// It asks which number was drawn last.
     pub asks: bool,
+    /// It asks what its session listens to.
+    pub asks_channels: bool,
     /// It sends notifications.
     pub notifies: bool,
     /// It changes definitions.
@@ -49,6 +51,7 @@ impl Conduct {
         self.of_node |= other.of_node;
         self.draws |= other.draws;
         self.asks |= other.asks;
+        self.asks_channels |= other.asks_channels;
         self.notifies |= other.notifies;
         self.defines |= other.defines;
         self.names |= other.names;

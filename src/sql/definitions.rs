@@ -39,15 +39,14 @@ pub(super) fn note<'a>(node: Node<'a>, verdict: &mut Verdict) -> Created<'a> {
             verdict.effect(Effect::Unpin(PinReason::SqlPrepare));
         }
         Node::LoadStmt(_) => pin(PinReason::Library, verdict),
-        Node::ListenStmt(statement) => {
-            pin(PinReason::Listen, verdict);
-            let channel = statement.conditionname().unwrap_or_default();
-            verdict.effect(Effect::Listen(channel.into()));
+        Node::ListenStmt(_) => {
+            verdict.write(WriteReason::SessionState);
+            verdict.effect(Effect::Listen);
         }
-        Node::UnlistenStmt(statement) => {
+        Node::UnlistenStmt(_) => {
             verdict.write(WriteReason::SessionState);
             verdict.effect(Effect::Unpin(PinReason::Listen));
-            verdict.effect(Effect::Unlisten(statement.conditionname().map(Box::from)));
+            verdict.effect(Effect::Unlisten);
         }
         Node::NotifyStmt(_) => {
             verdict.write(WriteReason::Command);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::core::statement::{Access, Effect, Opaque, PinReason, Statement, WriteReason};
+use crate::core::statement::{Access, Effect, Opaque, Statement, WriteReason};
 
 use super::settings::custom;
 
@@ -13,7 +13,6 @@ pub(super) fn settled(mut statement: Statement, foreign: bool) -> Statement {
         Effect::Set { name, sql, .. } => {
             name.is_ascii() && sql.as_ref().is_none_or(|sql| sql.is_ascii())
         }
-        Effect::Listen(name) => name.is_ascii(),
         Effect::Opaque(opaque) => opaque.names.iter().all(|name| name.is_ascii()),
         _ => true,
     };
@@ -25,8 +24,7 @@ pub(super) fn settled(mut statement: Statement, foreign: bool) -> Statement {
         step.effect = match &step.effect {
             Effect::Set { name, .. } => unrepeatable(custom(name)),
             Effect::Opaque(opaque) => unrepeatable(opaque.names.iter().cloned()),
-            // The server itself knows the channel.
-            _ => Effect::Pin(PinReason::Listen),
+            _ => continue,
         };
         statement.access = Access::Write;
         statement

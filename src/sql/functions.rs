@@ -81,6 +81,10 @@ fn by_name(name: &str, call: &FuncCall, once: bool, verdict: &mut Verdict) {
             verdict.write(WriteReason::VolatileFunction);
             verdict.effect(Effect::Notify);
         }
+        "pg_listening_channels" => {
+            verdict.write(WriteReason::SessionState);
+            verdict.effect(Effect::AsksChannels);
+        }
         "current_setting" => current_setting(call, verdict),
         "pg_terminate_backend" => {
             verdict.write(WriteReason::VolatileFunction);

@@ -73,8 +73,6 @@ impl Verdict {
                 | Effect::Deallocate(Some(_))
                 | Effect::Prepare { .. }
                 | Effect::Execute(_)
-                | Effect::Listen(_)
-                | Effect::Unlisten(_)
                 | Effect::Renew(_)
                 | Effect::Ddl
                 | Effect::SetOwn { .. }
@@ -122,6 +120,7 @@ impl Verdict {
         for (does, effect) in [
             (conduct.draws, Effect::DrawsNumber),
             (conduct.asks, Effect::AsksNumber),
+            (conduct.asks_channels, Effect::AsksChannels),
             (conduct.notifies, Effect::Notify),
             (conduct.defines, Effect::Ddl),
         ] {

@@ -108,6 +108,16 @@ impl Socket {
         }
     }
 
+    /// Lets `consume` see what an earlier read has left over, if it has; it says how much it is done with.
+    pub fn again<T>(&mut self, consume: impl FnOnce(&[u8]) -> (usize, T)) -> Option<T> {
+        if self.carry.is_empty() {
+            return None;
+        }
+        let (used, result) = consume(&self.carry);
+        self.carry.drain(..used.min(self.carry.len()));
+        Some(result)
+    }
+
     /// Takes what has arrived and was not consumed.
     pub fn take_rest(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.carry)
@@ -268,6 +278,7 @@ mod tests {
                 .unwrap(),
             b"bcd"
         );
+        assert_eq!(near.again(|bytes| (0, bytes.to_vec())), None);
         drop(far);
         assert!(near.read(|_| (0, ())).await.unwrap().is_none());
     }

@@ -12,6 +12,7 @@ mod consistency;
 mod console;
 mod dashboard;
 mod drivers;
+mod listening;
 mod marks;
 mod operations;
 mod parity;

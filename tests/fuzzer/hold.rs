@@ -167,7 +167,8 @@ fn kept(text: &str, pins: Pins) -> u8 {
     keep(TEMPORARY, &["temp", "tmp"]);
     keep(CURSOR, &["with hold"]);
     keep(MADE_UP, &["f_set(", "p_commit("]);
-    if text.starts_with("listen") {
+    // Those who listen share a connection of their own.
+    if pins == Pins::Stay && text.starts_with("listen") {
         kept |= LISTENS;
     }
     if text.starts_with("prepare") {
@@ -194,7 +195,6 @@ fn ended(text: &str, pins: Pins) -> u8 {
         "DISCARD ALL" => u8::MAX,
         _ if pins == Pins::Stay => 0,
         "RESET ALL" => MADE_UP,
-        "UNLISTEN *" => LISTENS,
         "SELECT pg_advisory_unlock_all()" => LOCKS,
         "CLOSE ALL" => CURSOR,
         "DEALLOCATE ALL" => PREPARED,

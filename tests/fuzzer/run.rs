@@ -150,7 +150,9 @@ impl Pair {
             return None;
         }
         let direct = self.direct.notes(step.session, None);
-        let proxied = self.proxied.notes(step.session, Some(direct.len()));
+        // They are there at the end of any answer; from others who keep their promises later.
+        let awaited = (self.pins == Pins::Stay).then_some(direct.len());
+        let proxied = self.proxied.notes(step.session, awaited);
         Difference::of("notifications", index, step, direct, proxied)
     }
 

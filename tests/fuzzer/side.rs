@@ -192,10 +192,11 @@ impl Side {
             }
             Some(count) => while session.notes.len() < count && session.note(self.patience) {},
         }
-        // Another session's bears the process id of whichever server connection it had (see the README).
         let sender = |pid| match self.pids.get(pid) {
-            Some(known) if *known == number => "itself",
-            _ => "another",
+            Some(known) if *known == number => "itself".to_owned(),
+            // Elsewhere it bears the process id of whichever server connection was used.
+            Some(known) if awaited.is_none() => format!("session {known}"),
+            _ => "another".to_owned(),
         };
         let notes = session.notes.iter();
         let shown = notes

@@ -96,6 +96,7 @@ pub(super) fn clients(state: &State) -> Answer {
             text(time_of(since.map_or(0, |since| since.as_millis() as u64))),
             text(client.id),
             text(client.pins()),
+            text(client.channels()),
         ]
     });
     let columns = vec![
@@ -108,6 +109,7 @@ pub(super) fn clients(state: &State) -> Answer {
         "connect_time",
         "id",
         "pinned",
+        "channels",
     ];
     table(columns, rows.collect())
 }

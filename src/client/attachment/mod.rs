@@ -2,6 +2,7 @@
 //! asked what is left on it, and given back.
 
 pub(super) mod ask;
+pub(super) mod channels;
 pub(super) mod context;
 pub(super) mod moving;
 pub(super) mod routing;
@@ -37,6 +38,8 @@ pub(super) struct Attachment {
     lease: Lease,
     pub(super) unit: Unit,
     pub(super) last: LastRoute,
+    /// It listens to all that the session hears.
+    pub(super) exposes_channels: bool,
 }
 
 /// What has run since the connection was taken, or since the last transaction ended on it.
@@ -130,6 +133,7 @@ impl Attachment {
             server.talk.held.clear();
             server.talk.exposed.clear();
             server.talk.unasked.clear();
+            server.talk.listens = false;
             server.applied = Some(Arc::default());
             server.has_numbers = false;
         }
@@ -226,7 +230,12 @@ pub(super) async fn attach(
         just_placed: true,
         ..Unit::default()
     };
-    Ok(Attachment { lease, unit, last })
+    Ok(Attachment {
+        lease,
+        unit,
+        last,
+        exposes_channels: false,
+    })
 }
 
 /// The same, if need be in other ways: what another session has set may not be for this one to take back

@@ -3,7 +3,7 @@
 //! READ ONLY is a property of a transaction, not a place.
 
 use super::routing::Failure;
-use super::{Attachment, Unit, attach, fail_transaction};
+use super::{Attachment, Unit, attach, channels, fail_transaction};
 use crate::backend::own_query::OwnQueryError;
 use crate::client::attachment::context::Context;
 use crate::client::connection::batch::Batch;
@@ -33,9 +33,14 @@ pub(in crate::client) fn is_needed(held: &mut Attachment, batch: &Batch) -> bool
 /// cannot be moved.
 pub(in crate::client) async fn refuse_stuck(
     held: &mut Attachment,
+    state: &State,
     batch: &Batch,
 ) -> Result<(), Failure> {
-    let meant = |effect: &Effect| *effect == Effect::PrimaryOnly;
+    let meant = |effect: &Effect| match effect {
+        Effect::PrimaryOnly => true,
+        Effect::AsksChannels => state.channels.hears(),
+        _ => false,
+    };
     if held.is_primary() || batch.has_no_effects() || !batch.effects().any(meant) {
         return Ok(());
     }
@@ -58,7 +63,7 @@ pub(in crate::client) async fn refuse_stuck(
         return Ok(());
     }
     fail_transaction(held, Kind::FeatureNotSupported).await?;
-    let what = "cannot use advisory locks or sequences during recovery";
+    let what = "cannot use advisory locks, sequences or channels during recovery";
     Err(Problem::error(Kind::FeatureNotSupported, what)
         .with_hint(
             "The READ ONLY transaction keeps a snapshot or a cursor on a standby; do this first in it, or \
@@ -100,6 +105,10 @@ pub(in crate::client) async fn to_primary(
         Err(_) => held.discard(context),
     }
     let mut moved = attach(client, state, context, batch, NodeSet::default()).await?;
+    if let Err(lost) = channels::expose_all(&mut moved, state).await {
+        moved.discard(context);
+        return Err(lost);
+    }
     for statement in statements {
         match moved
             .server()

@@ -81,6 +81,16 @@ impl Places {
         }
     }
 
+    /// The role that it logged in as.
+    pub(in crate::client) fn user(&self) -> &Arc<str> {
+        &self.user
+    }
+
+    /// Its password for the servers, as of the login.
+    pub(in crate::client) fn password(&self) -> Option<&Secret> {
+        self.password.as_ref()
+    }
+
     /// The session's, as long as it lives.
     pub(in crate::client) fn token(&self) -> &Arc<()> {
         &self.token

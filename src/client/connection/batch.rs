@@ -446,6 +446,19 @@ impl Batch {
         )
     }
 
+    /// Whether what a session listens to matters to it, or may matter to what follows it in the same
+    /// transaction.
+    pub(in crate::client) fn concerns_channels(&self) -> bool {
+        !matches!(self.end, End::Query | End::Sync)
+            || self.calls_function()
+            || self.effects().any(Effect::concerns_channels)
+    }
+
+    /// Whether it may send notifications.
+    pub(in crate::client) fn may_notify(&self) -> bool {
+        self.calls_function() || self.effects().any(Effect::may_notify)
+    }
+
     /// Whether it opens transactions, and if so, whether all of them may run on a standby.
     pub(in crate::client) fn read_only_transaction(&self) -> Option<bool> {
         let opened = self.effects().filter_map(|effect| match effect {

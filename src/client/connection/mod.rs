@@ -49,6 +49,8 @@ pub(super) struct Connection {
     pub(super) ended: bool,
     /// Everything up to the next Sync is skipped, as a server does after an error.
     pub(super) skipping: bool,
+    /// The end of an answer, ReadyForQuery, is still to be said.
+    pub(super) owes_ready: bool,
     /// Counts what is under way.
     pub(super) share: Share,
     /// Bytes of a message, or of failed COPY data, that are still to be dropped.
@@ -65,6 +67,7 @@ impl Connection {
             out: Vec::new(),
             ended: false,
             skipping: false,
+            owes_ready: false,
             share,
             drop_bytes: 0,
         }
@@ -152,6 +155,18 @@ impl Connection {
             Ok(Ok(())) => Ok(()),
             _ => Err(Ending::Quiet),
         }
+    }
+
+    /// Says something to the client, behind what it is still to be sent, for as long as it is there: it
+    /// reads its answers as it likes.
+    pub(super) async fn pass(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+        self.out.extend_from_slice(bytes);
+        self.count(0);
+        let (socket, out) = (&mut self.socket, &mut self.out);
+        let flush = std::future::poll_fn(|cx| socket.poll_write(cx, out));
+        let flushed = flush.await;
+        self.count(0);
+        flushed.map_err(|_| Ending::Quiet)
     }
 
     /// Whether the client has left, looked at this very moment: what it asked for is not to be run.

@@ -61,6 +61,7 @@ pub(super) async fn server_lost(
     let cut = server.talk.walker.is_inside();
     let farewell = server.talk.farewell.take();
     held.discard(context);
+    let committed_unheard = state.channels.is_unsure();
     let lost_pin = !state.pins().is_empty();
     let verdict = match (may_have_committed, pending) {
         (false, _) => Verdict::RolledBack,
@@ -85,6 +86,10 @@ pub(super) async fn server_lost(
             Some(frame) if verdict != Verdict::Committed => Ending::Said(frame),
             _ => Ending::Problem(problem),
         });
+    }
+    if verdict == Verdict::Committed && committed_unheard {
+        // What it listens to since then, nobody can be asked any more.
+        return Err(Ending::Problem(problem));
     }
     if verdict == Verdict::Committed {
         client.consume(batch.length);

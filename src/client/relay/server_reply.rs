@@ -125,6 +125,12 @@ impl ServerReply<'_> {
                     let tag = bytes.get(HEADER..).unwrap_or_default();
                     self.state.flushes.completed(tag);
                 }
+                // It comes by the connection that listens for the session.
+                backend::NOTIFICATION if self.is_heard_elsewhere(bytes) => fate = Fate::Swallow,
+                backend::NOTIFICATION if self.client.owes_ready => {
+                    self.talk.unasked.extend_from_slice(bytes);
+                    fate = Fate::Swallow;
+                }
                 backend::NOTIFICATION => renamed = self.notification(bytes),
                 backend::ERROR => renamed = self.error(bytes),
                 _ => {}
@@ -144,7 +150,17 @@ impl ServerReply<'_> {
                         .get(HEADER)
                         .copied()
                         .and_then(TransactionStatus::from_byte);
-                    self.state.ready(status.unwrap_or_default(), self.talk);
+                    let status = status.unwrap_or_default();
+                    self.state.ready(status, self.talk);
+                    if status == TransactionStatus::Idle
+                        && fate == Fate::Forward
+                        && self.state.channels.holds_up()
+                    {
+                        // It comes once the notifications before it are there.
+                        self.client.owes_ready = true;
+                        self.progress.hold = false;
+                        fate = Fate::Swallow;
+                    }
                 }
                 _ => {}
             }
@@ -259,10 +275,20 @@ impl ServerReply<'_> {
         Some(with_message(bytes, length, name))
     }
 
+    fn is_heard_elsewhere(&self, bytes: &[u8]) -> bool {
+        channel_of(bytes).is_some_and(|channel| self.state.channels.has(channel))
+    }
+
     /// A notification of the session's own bears the process id that the client was told at its login.
     fn notification(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         own_notification(bytes, self.progress.processes)
     }
+}
+
+/// The channel of a NotificationResponse.
+fn channel_of(frame: &[u8]) -> Option<&[u8]> {
+    let (channel, _) = frame::cstr(frame.get(HEADER + 4..)?)?;
+    Some(channel)
 }
 
 /// A NotificationResponse with the client's own process id in place of its server's; none when it is

@@ -5,6 +5,7 @@ use std::task::Poll;
 
 use tokio::time::Instant;
 
+use super::hearing::Hearing;
 use super::kept::{self, Vigil};
 use crate::client::attachment::Attachment;
 use crate::client::attachment::context::Context;
@@ -29,6 +30,13 @@ struct Heard {
     gone: bool,
 }
 
+impl Heard {
+    fn is_something(&self) -> bool {
+        let quiet = self.bytes.is_empty() && self.parameters.is_empty();
+        !quiet || self.farewell.is_some() || self.gone
+    }
+}
+
 /// What ended the waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Listened {
@@ -44,6 +52,7 @@ pub(super) async fn listen(
     state: &mut State,
     context: &mut Context,
     held: &mut Option<Attachment>,
+    hearing: Option<&Hearing>,
     vigil: &Vigil,
 ) -> Result<Listened, Ending> {
     let outlives = held
@@ -71,8 +80,20 @@ pub(super) async fn listen(
         _ => None,
     };
     let asks = kept && state.pins().may_have_ended();
+    // In a transaction notifications wait for its end.
+    let hearing = hearing.filter(|_| kept || held.is_none());
     let mut server = held.as_mut().map(Attachment::server);
+    // It may have come together with the answer to a question of our own.
+    let mut left_over = server.as_mut().and_then(|server| {
+        let processes = (process, server.cancel.process);
+        let look = |bytes: &[u8]| whole_frames(bytes, outlives, processes);
+        let owes_nothing = server.talk.exchange.owes_nothing();
+        owes_nothing.then(|| server.socket.again(look)).flatten()
+    });
     let ended = std::future::poll_fn(|cx| {
+        if let Some(heard) = left_over.take().filter(Heard::is_something) {
+            return Poll::Ready(Ok(Some(heard)));
+        }
         if let Some(server) = &mut server
             && !server.talk.exchange.owes_nothing()
         {
@@ -105,6 +126,11 @@ pub(super) async fn listen(
             if asks && vigil.is_due(Instant::now()) {
                 return Poll::Ready(Err(Lost::Nothing));
             }
+        }
+        if let Some(hearing) = hearing
+            && let Poll::Ready(ended) = hearing.poll(cx, client)
+        {
+            return Poll::Ready(Err(ended.map_or(Lost::Client, Lost::Deaf)));
         }
         if (kept || server.is_none()) && draining.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Lost::Us));
@@ -150,6 +176,7 @@ pub(super) async fn listen(
     match lost {
         Lost::Nothing => Ok(Listened::Look),
         Lost::Client => Err(Ending::Quiet),
+        Lost::Deaf(ending) => Err(ending),
         Lost::Patience => Err(Ending::Problem(Problem::fatal(
             Kind::IdleSessionTimeout,
             "terminating connection due to idle-session timeout",
@@ -231,6 +258,8 @@ enum Lost {
     /// The session has been silent for as long as it had asked for.
     Patience,
     Client,
+    /// The session is to end for what it has not heard.
+    Deaf(Ending),
     Server,
     /// The proxy is ending.
     Us,

@@ -1,5 +1,6 @@
 //! One client's session from its login to its end: gather a batch, place it, relay it, again.
 
+mod hearing;
 mod idle;
 mod kept;
 pub(super) mod local;
@@ -9,11 +10,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::hearing::Hearing;
 use self::idle::Listened;
 use self::kept::{Stop, Vigil};
 use super::attachment::context::Context;
 use super::attachment::routing::{Failure, MAX_ATTEMPTS};
-use super::attachment::{self, Attachment, ask, moving, shapes};
+use super::attachment::{self, Attachment, ask, channels, moving, shapes};
 use super::connection::batch::{Batch, End, Gathered};
 use super::connection::gatherer::Gatherer;
 use super::connection::{Connection, Ending, OWN_BOUND};
@@ -48,6 +50,7 @@ pub(super) struct Session {
     pub(super) state: State,
     pub(super) context: Context,
     held: Option<Attachment>,
+    hearing: Hearing,
     /// Counts what the state holds.
     share: Share,
     /// Since the last batch.
@@ -65,6 +68,7 @@ impl Session {
             context,
             share,
             held: None,
+            hearing: Hearing::default(),
             vigil: Vigil::new(Instant::now()),
             spare: Batch::default(),
         }
@@ -92,7 +96,7 @@ impl Session {
                     Ok(Gathered::Incomplete) if silent && batch.close_early() => break,
                     Ok(Gathered::Incomplete) => {
                         let waiting = batch.runs_something() && !silent;
-                        silent = match self.listen(waiting).await {
+                        silent = match self.listen(waiting, &batch).await {
                             Ok(None) => true,
                             Ok(Some(Listened::Something)) => false,
                             Ok(Some(Listened::Look)) => match self.look().await {
@@ -134,16 +138,21 @@ impl Session {
     }
 
     /// Waits for the client; none when it said nothing for a while and `briefly` was asked for.
-    async fn listen(&mut self, briefly: bool) -> Result<Option<Listened>, Ending> {
+    async fn listen(&mut self, briefly: bool, batch: &Batch) -> Result<Option<Listened>, Ending> {
+        // In the middle of a pipeline it is in a transaction.
+        let hears =
+            batch.messages.is_empty() && !self.client.skipping && self.state.aborted == Aborted::No;
         let Self {
             client,
             state,
             context,
             held,
+            hearing,
             vigil,
             ..
         } = self;
-        let listening = idle::listen(client, state, context, held, vigil);
+        let hearing = hears.then_some(&*hearing);
+        let listening = idle::listen(client, state, context, held, hearing, vigil);
         match briefly {
             false => listening.await.map(Some),
             true => match tokio::time::timeout(SILENCE, listening).await {
@@ -161,6 +170,10 @@ impl Session {
     }
 
     async fn run_batch(&mut self, batch: &mut Batch) -> Result<(), Ending> {
+        // What is half said comes first: the rest may be said twice.
+        if !self.client.out.is_empty() {
+            self.client.pass(&[]).await?;
+        }
         let status = self.status();
         if self.client.skipping {
             let synced = batch.end == End::Sync;
@@ -171,6 +184,7 @@ impl Session {
             }
             if synced {
                 self.client.skipping = false;
+                self.hear(status).await?;
                 return self
                     .client
                     .tell(Reply::new().ready(status).as_bytes())
@@ -205,6 +219,7 @@ impl Session {
         }
         if self.held.is_none() && batch.is_bare_sync() {
             self.client.consume(batch.length);
+            self.hear(status).await?;
             return self
                 .client
                 .tell(Reply::new().ready(status).as_bytes())
@@ -215,6 +230,7 @@ impl Session {
             .as_mut()
             .is_none_or(|held| held.server().talk.exchange.is_quiet());
         if quiet && batch.is_own(&self.state.names) {
+            self.hear(status).await?;
             return self.answer_here(batch, status).await;
         }
         self.relay_timed(batch).await
@@ -226,7 +242,7 @@ impl Session {
         let whole = matches!(batch.end, End::Query | End::Sync);
         let began = Instant::now();
         self.context.entry.begin();
-        let result = self.relay(batch).await;
+        let result = self.answer(batch).await;
         let took = began.elapsed();
         let over = self.status() == TransactionStatus::Idle;
         self.context.entry.end(took, over);
@@ -311,7 +327,7 @@ impl Session {
                     let told = self.client.tell(&[]).await;
                     held.settle(&mut self.state, &self.context);
                     let over = held.server().is_free();
-                    if !over || !self.state.pins().is_empty() {
+                    if !over || !self.state.pins().is_empty() || self.state.channels.is_unsure() {
                         told?;
                         return self.server_lost(held, batch, false).await;
                     }
@@ -363,11 +379,15 @@ impl Session {
     /// What has to be known before the batch is sent.
     async fn make_ready(&mut self, held: &mut Attachment, batch: &Batch) -> Result<(), Failure> {
         attachment::sync_held(held, &self.state, batch).await?;
+        channels::expose(held, &self.state, batch).await?;
         attachment::expose_names(held, &self.state, &self.context, batch).await?;
         shapes::check(held, batch).await?;
         attachment::prepare_before_begin(held, batch).await?;
-        moving::refuse_stuck(held, batch).await?;
+        moving::refuse_stuck(held, &self.state, batch).await?;
         attachment::disown_numbers(held, &self.state, &self.context, batch).await?;
+        if batch.may_notify() && held.is_primary() {
+            hearing::speak(held, &self.context).await;
+        }
         let resolves = self.context.places.bounds().resolves_commits;
         resolve::identify(held, batch, resolves).await
     }
@@ -496,6 +516,15 @@ impl Session {
         if !self.state.is_settled() && ask::ask(&mut held, &mut self.state).await.is_err() {
             return self.unanswered(held);
         }
+        let Self {
+            hearing,
+            state,
+            context,
+            ..
+        } = self;
+        if hearing.settle(&mut held, state, context).await.is_err() {
+            return self.unanswered(held);
+        }
         if std::mem::take(&mut self.state.after.scrub) {
             held.server().applied = None;
         }
@@ -549,24 +578,6 @@ impl Session {
             ..
         } = self;
         outcome::server_lost(client, state, context, held, batch, sent).await
-    }
-
-    /// The transaction could not be taken to the primary: it is failed, until its client ends it.
-    async fn transaction_lost(&mut self, batch: &Batch, failure: Failure) -> Result<(), Ending> {
-        self.state.server_lost();
-        self.state.aborted = Aborted::Told;
-        self.refuse(batch, failure).await
-    }
-
-    async fn refuse(&mut self, batch: &Batch, failure: Failure) -> Result<(), Ending> {
-        let status = self.status();
-        let Self {
-            client,
-            state,
-            context,
-            ..
-        } = self;
-        outcome::refuse(client, state, context, batch, failure, status).await
     }
 
     fn remember_refusal(&mut self, batch: &Batch) {

@@ -1,12 +1,13 @@
 //! Batches that no server sees: those that are answered here, those that would have the session hold more
-//! than it may, and what follows an error up to its Sync.
+//! than it may, those that are refused, and what follows an error up to its Sync.
 
 use super::{Session, local};
 use crate::client::attachment;
+use crate::client::attachment::routing::Failure;
 use crate::client::connection::Ending;
 use crate::client::connection::batch::{Batch, End};
 use crate::client::connection::room::{no_room, too_much};
-use crate::client::outcome::aborted;
+use crate::client::outcome::{self, aborted};
 use crate::client::state::lost::Aborted;
 use crate::core::exchange::TransactionStatus;
 use crate::error::{Kind, Problem};
@@ -44,7 +45,7 @@ impl Session {
         if batch.end == End::Sync {
             let before = batch.reduce_to_sync();
             self.client.consume(before);
-            return self.relay(batch).await;
+            return self.answer(batch).await;
         }
         self.client.consume(batch.length);
         if let End::Large(missing) = batch.end {
@@ -85,5 +86,44 @@ impl Session {
         self.refuse(batch, problem.into()).await?;
         self.client.drop_next(missing);
         Ok(())
+    }
+
+    /// Relays a batch to the end of its answer, which may have to wait for notifications.
+    pub(super) async fn answer(&mut self, batch: &mut Batch) -> Result<(), Ending> {
+        self.relay(batch).await?;
+        match self.client.owes_ready {
+            true => self.hearing.tell(&mut self.client).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Before an answer of our own the client is told what there is for it.
+    pub(super) async fn hear(&mut self, status: TransactionStatus) -> Result<(), Ending> {
+        match status {
+            TransactionStatus::Idle => self.hearing.tell(&mut self.client).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// The transaction could not be taken to the primary: it is failed, until its client ends it.
+    pub(super) async fn transaction_lost(
+        &mut self,
+        batch: &Batch,
+        failure: Failure,
+    ) -> Result<(), Ending> {
+        self.state.server_lost();
+        self.state.aborted = Aborted::Told;
+        self.refuse(batch, failure).await
+    }
+
+    pub(super) async fn refuse(&mut self, batch: &Batch, failure: Failure) -> Result<(), Ending> {
+        let status = self.status();
+        let Self {
+            client,
+            state,
+            context,
+            ..
+        } = self;
+        outcome::refuse(client, state, context, batch, failure, status).await
     }
 }

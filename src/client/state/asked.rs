@@ -63,7 +63,9 @@ impl State {
         let doubt = self.doubt.take().unwrap_or_default();
         self.may_be_free = false;
         self.custom.clear();
-        self.pins.is_empty() && doubt.names.is_empty() && !doubt.any_name
+        let unsure = self.channels.is_unsure();
+        self.channels.lost();
+        !unsure && self.pins.is_empty() && doubt.names.is_empty() && !doubt.any_name
     }
 
     /// What the server has answered. The settings are those that it shows.
@@ -71,7 +73,15 @@ impl State {
         let doubt = self.doubt.take().unwrap_or_default();
         self.may_be_free = false;
         self.borne_silence = residue.silence.as_deref().and_then(duration);
-        self.pins = residue.pins_after(self.pins);
+        let before = self.pins;
+        self.pins = residue.pins_after(before);
+        // Whether it stays for what it listens to is still to be settled.
+        self.pins.remove(PinReason::Listen);
+        if before.contains(PinReason::Listen) {
+            self.pins.insert(PinReason::Listen);
+        }
+        let channels = residue.channels.iter().map(|name| Arc::from(&**name));
+        self.channels.find(channels.collect());
         if doubt.any_name {
             self.pins.insert(PinReason::Settings);
         }

@@ -5,6 +5,7 @@
 
 pub(super) mod aftermath;
 mod asked;
+mod channels;
 pub(super) mod last_route;
 pub(super) mod lost;
 pub(super) mod names;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::aftermath::{Aftermath, Doubt};
+use self::channels::Channels;
 use self::last_route::LastRoute;
 use self::lost::Aborted;
 use self::names::Names;
@@ -67,6 +69,7 @@ pub(in crate::client) struct State {
     pub(in crate::client) after: Aftermath,
     /// What the held connection has flushed.
     pub(in crate::client) flushes: Flushes,
+    pub(in crate::client) channels: Channels,
     pub(in crate::client) seen: Seen,
     pub(in crate::client) names: Names,
     pub(in crate::client) aborted: Aborted,
@@ -106,6 +109,7 @@ impl State {
             chosen_level: None,
             after: Aftermath::default(),
             flushes: Flushes::default(),
+            channels: Channels::default(),
             seen: Seen::default(),
             names: Names::default(),
             aborted: Aborted::default(),
@@ -217,12 +221,24 @@ impl State {
         self.pins
     }
 
+    /// What the held server connection listens to is known, and keeps the session there or not. Whether it
+    /// did before.
+    pub(in crate::client) fn listens_here(&mut self, listens: bool) -> bool {
+        self.channels.settled();
+        let before = self.pins.contains(PinReason::Listen);
+        match listens {
+            true => self.pins.insert(PinReason::Listen),
+            false => self.pins.remove(PinReason::Listen),
+        }
+        before
+    }
+
     /// What it takes to remember all of this, in bytes, without what sessions share.
     pub(in crate::client) fn bytes(&self) -> usize {
         let noted = [&self.custom, &self.touched, &self.reported].map(Noted::bytes);
         let doubt = self.doubt.as_ref().map_or(0, |doubt| doubt.names.bytes());
         let kept = self.settings.bytes() + self.transaction.bytes() + self.names.own_bytes();
-        kept + noted.into_iter().sum::<usize>() + doubt
+        kept + noted.into_iter().sum::<usize>() + doubt + self.channels.bytes()
     }
 
     /// Whether nothing has happened that anybody must be asked about, or told.
@@ -304,6 +320,11 @@ impl State {
                 None => self.doubt(&[], true),
             },
             Effect::DrawsNumber => self.after.drew = true,
+            Effect::Listen => {
+                talk.listens = true;
+                self.channels.listened();
+            }
+            Effect::Unlisten => self.channels.unlistened(),
             Effect::Renew(renew) => self.after.renew.push(renew.clone()),
             Effect::Ddl => self.after.ddl = true,
             Effect::SetOwn { name, value, local } if &**name == "consistency" => {
@@ -317,8 +338,7 @@ impl State {
             | Effect::DiscardPlans
             | Effect::Notify
             | Effect::Terminates
-            | Effect::Listen(_)
-            | Effect::Unlisten(_)
+            | Effect::AsksChannels
             | Effect::SetOwn { .. }
             | Effect::ShowOwn(_) => {}
         }
@@ -504,6 +524,7 @@ impl State {
         {
             self.pins.remove(reason);
         }
+        self.channels.unlistened();
         self.doubt = None;
         self.may_be_free = false;
         self.after.settings_changed = true;
@@ -577,6 +598,7 @@ impl State {
         self.touched.clear();
         self.reported.clear();
         self.committed.clear();
+        self.channels.lost();
     }
 }
 

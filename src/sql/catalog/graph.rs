@@ -323,6 +323,7 @@ fn of_system(name: &str) -> Conduct {
         of_node: asks_about_node(name) || name == "pg_is_in_recovery",
         draws: matches!(name, "nextval" | "setval"),
         asks: matches!(name, "currval" | "lastval"),
+        asks_channels: name == "pg_listening_channels",
         notifies: name == "pg_notify",
         defines: false,
         names: false,

@@ -133,31 +133,39 @@ fn pools_and_counters_follow_what_clients_do() {
 fn who_keeps_a_server_connection_is_shown_with_the_reason() {
     let proxy = proxy();
     let console = console(&proxy);
-    let shown = || {
+    let column = |name: &str| {
         let clients = rows(&console, "SHOW CLIENTS").unwrap();
         assert_eq!(clients.len(), 1, "{clients:?}");
-        clients[0]["pinned"].clone()
+        clients[0][name].clone()
     };
+    let shown = || column("pinned");
     let mut wire = proxy.wire();
     wire.ask("SELECT 1");
     assert_eq!(shown(), "");
-    wire.ask("LISTEN a");
-    eventually("the session listens", || shown() == "listen");
+    wire.ask("CREATE TEMP TABLE mine (n int)");
+    eventually("the reason is shown", || shown() == "temporary_object");
     let metrics = http::get(proxy.http, "/metrics").unwrap();
-    assert!(metrics.contains("causeway_pinned_sessions{reason=\"listen\"} 1\n"));
+    assert!(metrics.contains("causeway_pinned_sessions{reason=\"temporary_object\"} 1\n"));
     assert!(metrics.contains("causeway_pinned_sessions{reason=\"seed\"} 0\n"));
     wire.ask("SELECT pg_advisory_lock(1)");
     eventually("both reasons are known", || {
-        shown() == "listen,advisory_lock"
+        shown() == "temporary_object,advisory_lock"
     });
     wire.ask("DISCARD ALL");
     eventually("nothing is left", || shown().is_empty());
-    wire.ask("LISTEN a");
-    eventually("the session listens again", || shown() == "listen");
-    wire.ask("UNLISTEN *");
+    wire.ask("SELECT pg_advisory_lock(1)");
+    eventually("it locks again", || shown() == "advisory_lock");
+    wire.ask("SELECT pg_advisory_unlock_all()");
     eventually("nothing is left once more", || shown().is_empty());
     let metrics = http::get(proxy.http, "/metrics").unwrap();
-    assert!(metrics.contains("causeway_pinned_sessions{reason=\"listen\"} 0\n"));
+    assert!(metrics.contains("causeway_pinned_sessions{reason=\"advisory_lock\"} 0\n"));
+    wire.ask("LISTEN console_a; LISTEN console_b");
+    assert_eq!(
+        (shown(), column("channels")),
+        (String::new(), "2".to_owned())
+    );
+    wire.ask("UNLISTEN *");
+    assert_eq!(column("channels"), "0");
 }
 
 #[test]

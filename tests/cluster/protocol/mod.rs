@@ -8,6 +8,7 @@ mod departures;
 mod logins;
 mod memory;
 mod messages;
+mod notifications_cut;
 mod program;
 mod relay;
 mod server_cuts;

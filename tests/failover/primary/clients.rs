@@ -133,11 +133,11 @@ fn every_kind_of_client_comes_through_or_is_told_the_truth() {
     );
     assert_eq!(rows(&proxy, "copied"), "0", "it was never ended");
     copying.run("INSERT INTO met VALUES ('copier')");
-    for mut pinned in [listening, temporary] {
-        let frames = pinned.until_closed();
-        let told = frames.iter().find(|frame| frame.tag == b'E');
-        assert!(told.is_some(), "a pinned session is told: {frames:?}");
-    }
+    let frames = temporary.until_closed();
+    let told = frames.iter().find(|frame| frame.tag == b'E');
+    assert!(told.is_some(), "a pinned session is told: {frames:?}");
+    let warning = listening.frame().unwrap();
+    assert_eq!(warning.tag, b'N', "it listens on: {warning:?}");
     settled(proxy.http);
 }
 

@@ -6,6 +6,7 @@ mod hung;
 mod kept;
 mod killed;
 mod leaving;
+mod listening;
 mod lost;
 mod observe;
 mod record;
