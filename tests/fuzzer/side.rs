@@ -204,18 +204,18 @@ impl Side {
         shown.collect()
     }
 
-    /// Locks that outlive a statement, whoever has them; but for those of reads, and of statements that
-    /// were only parsed, which a standby may have instead, and of serializable transactions, which last as
-    /// long as others like them.
+    /// Locks that outlive a statement, whoever has them; but for those of reads and writes, which a
+    /// statement takes already as it is parsed: a standby may have them instead, and a statement that is
+    /// prepared anew takes them again; and for those of serializable transactions, which last as long as
+    /// others like them.
     pub fn locks(&mut self) -> Vec<String> {
         let rows = self.admin.rows(
             "SELECT l.locktype, c.relname, l.classid, l.objid, l.objsubid, l.mode \
              FROM pg_locks l LEFT JOIN pg_class c ON c.oid = l.relation \
-             LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
              WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
                AND (l.locktype = 'advisory' OR c.relkind = 'r' AND c.oid >= 16384 \
-                    AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'SIReadLock') \
-                    AND (l.mode <> 'RowExclusiveLock' OR a.backend_xid IS NOT NULL)) \
+                    AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock', \
+                                       'SIReadLock')) \
              ORDER BY 1, 2, 3, 4, 5, 6",
         );
         let text = |row: Vec<Option<String>>| {

@@ -135,7 +135,11 @@ impl ServerReply<'_> {
                 backend::ERROR => renamed = self.error(bytes),
                 _ => {}
             }
-            if let Some(finished) = self.talk.exchange.take_finished() {
+            // In a failed transaction it was refused before it began.
+            let unbegun = tag == backend::ERROR
+                && self.talk.exchange.status() == TransactionStatus::Failed
+                && error_field(bytes, field::SQLSTATE) == Some(b"25P02");
+            if let Some(finished) = self.talk.exchange.take_finished().filter(|_| !unbegun) {
                 let done = bytes.get(HEADER..).unwrap_or_default();
                 self.state.finished(&finished, done, self.talk);
             }

@@ -282,3 +282,21 @@ fn a_parse_behind_a_portal_that_pauses_is_none_that_is_spared() {
     });
     assert_eq!(told[0], told[1]);
 }
+
+/// What a failed transaction refuses has done nothing: it keeps nobody on a standby.
+#[test]
+fn what_a_failed_transaction_refuses_pins_nobody() {
+    let proxy = Proxy::start(cluster(), "pool: { size: 2 }\n");
+    let mut wire = proxy.wire();
+    wire.run("CREATE SEQUENCE IF NOT EXISTS refused_numbers");
+    let set = "DO $$ BEGIN PERFORM set_config('app.' || 'any', 'x', false); END $$";
+    for _ in 0..5 {
+        let mut wire = proxy.wire();
+        wire.run("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY");
+        assert_eq!(wire.exchange(&[execute("", 0), sync()]), "E[34000] Z[E]");
+        assert_eq!(wire.ask(set), "E[25P02] Z[E]");
+        assert_eq!(wire.ask("COMMIT"), "C[ROLLBACK] Z[I]");
+        let answer = wire.ask("SELECT nextval('refused_numbers') > 0");
+        assert_eq!(answer, "D[t] C[SELECT 1] Z[I]");
+    }
+}
