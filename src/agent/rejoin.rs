@@ -126,13 +126,14 @@ impl Agent {
         files::remove_if_there(&log)?;
         let upstream = Upstream::new(&self.config, &self.server, &log, &asked.source);
 
+        // Before anything is touched: a source of another cluster is none.
+        step("ask the source who it is");
+        let to = self.identify(&upstream, cancel).await?;
+
         step("stop the server");
         self.clone()
             .blocking_step(|agent| Ok(agent.stop_to_rejoin()?))
             .await?;
-
-        step("ask the source who it is");
-        let to = self.identify(&upstream, cancel).await?;
 
         let directories = DataDirectories::new(&self.server.data, self.state.directory());
         let before = self.state.rejoin();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use tokio::sync::futures::Notified;
 use super::catalogs::Catalogs;
 use super::load::{Demands, Load};
 use super::logins::Logins;
+use crate::clock;
 use crate::config::{Config, Node};
 use crate::core::route::NodeSet;
 use crate::core::topology::{NodeId, NodeView, Topology, Writer};
@@ -30,7 +31,7 @@ pub struct ClusterState {
     changed: Notify,
     /// What a failover waits for.
     why: Mutex<Arc<str>>,
-    started: Instant,
+    started: Duration,
 }
 
 impl ClusterState {
@@ -50,13 +51,14 @@ impl ClusterState {
                 ..Topology::default()
             }),
             why: Mutex::new(Arc::from("")),
-            started: Instant::now(),
+            started: clock::now(),
         }
     }
 
-    /// The clock that all measurements and decisions share, in microseconds.
+    /// The clock that all measurements and decisions share, in microseconds. It is the one of leases and
+    /// claims, and goes on while the machine sleeps: what is compared is measured by one clock.
     pub fn now_us(&self) -> u64 {
-        self.started.elapsed().as_micros() as u64
+        clock::now().saturating_sub(self.started).as_micros() as u64
     }
 
     /// The topology as last published; a ruling whose time has run out is withdrawn before.
@@ -135,13 +137,19 @@ impl ClusterState {
 
     /// Publishes the failover controller's ruling: who may be written to, and from whom clients are kept
     /// away, until `until_us` by this cluster's clock. A ruling of an earlier epoch than the one in force
-    /// is ignored.
-    pub fn rule(&self, epoch: u64, writer: Writer, barred: NodeSet, until_us: u64) {
+    /// is ignored: then the epoch in force is given back.
+    pub fn rule(
+        &self,
+        epoch: u64,
+        writer: Writer,
+        barred: NodeSet,
+        until_us: u64,
+    ) -> Result<(), u64> {
         {
             let _one_at_a_time = self.publishing.lock();
             let mut next = Topology::clone(&self.topology.load());
             if epoch < next.epoch {
-                return;
+                return Err(next.epoch);
             }
             next.epoch = epoch;
             next.writer = writer;
@@ -152,6 +160,7 @@ impl ClusterState {
             self.ruled_until_us.store(until_us, Ordering::Release);
         }
         self.changed.notify_waiters();
+        Ok(())
     }
 
     /// Says what a failover waits for; empty when it waits for nothing.

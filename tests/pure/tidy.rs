@@ -16,7 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sql", &["core"]),
     ("wire", &["core", "error"]),
     ("logging", &["config"]),
-    ("shared", &["core", "sql", "error", "config"]),
+    ("shared", &["core", "sql", "error", "config", "clock"]),
     ("clock", &[]),
     ("descriptors", &[]),
     ("strangers", &[]),

@@ -34,8 +34,8 @@ impl CommandRunner {
         }
     }
 
-    /// Carries out commands in order, neighbours of one kind at the same time, up to the first that
-    /// fails, and while the claim holds. `stall` is for how long statements were held the last time.
+    /// Carries out commands in order, neighbours of one kind at the same time, while the claim holds. One
+    /// that fails holds up none behind it. `stall` is for how long statements were held the last time.
     pub(super) async fn run(
         &mut self,
         commands: &[Command],
@@ -63,16 +63,11 @@ impl CommandRunner {
                     all.spawn(async move { (executor.carry_out(&command).await, command) });
                 }
             }
-            let mut failed = false;
             while let Some(ended) = self.next_end(&mut all, claim).await {
                 if let Ok((Err(error), command)) = ended {
-                    failed |= !command.act.may_fail();
                     let doing = command.act.describe(&self.executor.policy);
                     log.fail(&doing, &error.to_string());
                 }
-            }
-            if failed {
-                return;
             }
         }
     }

@@ -354,6 +354,7 @@ impl Controller {
                 until_us: left.map(|left| now_us.saturating_add(micros(left))),
             },
             phase_since_us: known.phase_since_us,
+            ruled_epoch: topology.epoch,
             request: self.orders.request(&known.record),
             holding: self.publisher.is_holding(),
             open_transactions: known.record.primary.map_or(0, |primary| {

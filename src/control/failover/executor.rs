@@ -10,7 +10,6 @@ use tokio_postgres::Client;
 use super::conninfo;
 use super::facts::Facts;
 use super::server_poller;
-use super::sync_names;
 use crate::agent::api::{LeaseAnswer, Role, Source, StopMode};
 use crate::config::{Config, Failover, Node};
 use crate::control::agent_client::{AgentClient, AgentError};
@@ -22,7 +21,7 @@ use crate::core::topology::NodeId;
 use crate::pg;
 
 /// Bound on one statement or one call; much longer ones are jobs, which are only begun here.
-const BOUND: Duration = Duration::from_secs(2);
+pub(super) const BOUND: Duration = Duration::from_secs(2);
 /// Bound on asking for a lease: it counts from when that was begun, or this much later.
 pub(super) const LEASE_BOUND: Duration = Duration::from_millis(500);
 
@@ -30,6 +29,12 @@ pub(super) const LEASE_BOUND: Duration = Duration::from_millis(500);
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct CommandError(String);
+
+impl CommandError {
+    pub(super) fn new(text: String) -> Self {
+        Self(text)
+    }
+}
 
 impl From<tokio_postgres::Error> for CommandError {
     fn from(error: tokio_postgres::Error) -> Self {
@@ -58,15 +63,9 @@ impl Executor {
             Act::Hold | Act::Release | Act::CloseBackends(_) | Act::Report(_) => Ok(()),
             Act::Detach(standby) => self.follow(*standby, None).await,
             Act::Follow { standby, primary } => self.follow(*standby, Some(*primary)).await,
-            Act::SetSync { node, rule } => {
-                let names = sync_names::text(rule, &self.policy);
-                let set = alter("synchronous_standby_names", &names);
-                self.run(*node, &[&set, RELOAD]).await
-            }
-            Act::ResetSync(node) => {
-                let reset = "ALTER SYSTEM RESET synchronous_standby_names";
-                self.run(*node, &[reset, RELOAD]).await
-            }
+            Act::SetSync { node, rule } => self.set_rule(command, *node, rule).await,
+            Act::ResetSync(node) => self.reset_rule(*node).await,
+            Act::ProveSync { node, rule } => self.prove_rule(command, *node, rule).await,
             Act::Promote(node) => self.promote(*node, epoch).await,
             Act::Heartbeat(node) => {
                 self.facts.heartbeat();
@@ -174,13 +173,13 @@ impl Executor {
                 return Err(CommandError(error.to_string()));
             }
         }
-        let client = self.connect(node).await?;
+        let client = self.connect(node, CONTROL).await?;
         let promote = "SELECT NOT pg_is_in_recovery() OR pg_promote(false)";
         bounded(async { Ok(client.batch_execute(promote).await?) }).await
     }
 
     async fn checkpoint(&self, node: NodeId) -> Result<(), CommandError> {
-        let client = self.connect(node).await?;
+        let client = self.connect(node, CONTROL).await?;
         let bound = Duration::from_micros(self.policy.checkpoint_us);
         let work = client.batch_execute("CHECKPOINT");
         match tokio::time::timeout(bound, work).await {
@@ -265,7 +264,7 @@ impl Executor {
     }
 
     async fn run(&self, node: NodeId, statements: &[&str]) -> Result<(), CommandError> {
-        let client = self.connect(node).await?;
+        let client = self.connect(node, CONTROL).await?;
         bounded(async {
             for statement in statements {
                 // One by one: ALTER SYSTEM cannot run in a block.
@@ -276,9 +275,9 @@ impl Executor {
         .await
     }
 
-    async fn connect(&self, node: NodeId) -> Result<Client, CommandError> {
+    pub(super) async fn connect(&self, node: NodeId, name: &str) -> Result<Client, CommandError> {
         let server = self.node(node)?;
-        let login = server_poller::connect(server, &self.config.monitor, CONTROL);
+        let login = server_poller::connect(server, &self.config.monitor, name);
         bounded(async { Ok(login.await?) }).await
     }
 
@@ -312,18 +311,18 @@ impl Executor {
 
 /// Name of the sessions in which commands are given.
 const CONTROL: &str = "causeway control";
-const RELOAD: &str = "SELECT pg_reload_conf()";
+pub(super) const RELOAD: &str = "SELECT pg_reload_conf()";
 /// Waits for its own disk and for no standby: `synchronous_commit` is `local` in these sessions.
 const HEARTBEAT: &str = "SELECT pg_logical_emit_message(true, 'causeway', 'heartbeat')";
 const END_OTHERS: &str = "\
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE application_name = 'causeway control' AND usename = current_user AND pid <> pg_backend_pid()";
 
-fn alter(setting: &str, value: &str) -> String {
+pub(super) fn alter(setting: &str, value: &str) -> String {
     format!("ALTER SYSTEM SET {setting} = {}", escape_literal(value))
 }
 
-async fn bounded<T>(
+pub(super) async fn bounded<T>(
     work: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<T, CommandError> {
     tokio::time::timeout(BOUND, work)

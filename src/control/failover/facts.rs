@@ -7,8 +7,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::core::failover::facts::observation::{
-    AgentAnswer, Attempt, Leadership, NodeFacts, Observation, Postmaster, RejoinJob, ServerAnswer,
+    AgentAnswer, Attempt, Leadership, NodeFacts, Observation, Postmaster, RejoinJob, RuleOrder,
+    ServerAnswer,
 };
+use crate::core::failover::quorum::CommitRule;
 use crate::core::failover::record::Request;
 use crate::core::route::NodeSet;
 use crate::core::topology::NodeId;
@@ -32,6 +34,7 @@ struct LatestFacts {
     fence_command_done: Option<(NodeId, u64)>,
     checkpoint_ended: Option<(NodeId, u64)>,
     heartbeat_us: Option<u64>,
+    rule_order: Option<RuleOrder>,
     open: Option<(NodeId, OpenTransactions)>,
 }
 
@@ -48,6 +51,7 @@ pub(super) struct OpenTransactions {
 pub(super) struct ControllerFacts {
     pub(super) leadership: Leadership,
     pub(super) phase_since_us: u64,
+    pub(super) ruled_epoch: u64,
     pub(super) request: Option<Request>,
     pub(super) holding: bool,
     /// Transactions of clients that are open on the primary.
@@ -97,6 +101,7 @@ impl Facts {
             now_us: self.now_us(),
             leadership: frame.leadership,
             phase_since_us: frame.phase_since_us,
+            ruled_epoch: frame.ruled_epoch,
             nodes,
             request: frame.request,
             open_transactions: frame.open_transactions,
@@ -104,6 +109,7 @@ impl Facts {
             fence_command_done: known.fence_command_done,
             checkpoint_ended: known.checkpoint_ended,
             heartbeat_us: known.heartbeat_us,
+            rule_order: known.rule_order.clone(),
         }
     }
 
@@ -278,6 +284,43 @@ impl Facts {
 
     pub(super) fn checkpoint_ended(&self, id: NodeId, epoch: u64) {
         self.known.lock().checkpoint_ended = Some((id, epoch));
+        self.changed.notify_one();
+    }
+
+    /// A rule of commits is being set: whether the one before still stands is not known.
+    pub(super) fn setting_rule(&self) {
+        self.known.lock().rule_order = None;
+    }
+
+    pub(super) fn rule_set(&self, node: NodeId, epoch: u64, rule: CommitRule) {
+        let set_us = self.now_us();
+        self.known.lock().rule_order = Some(RuleOrder {
+            node,
+            epoch,
+            rule,
+            set_us,
+            in_force_us: None,
+        });
+    }
+
+    /// When a rule was set, if no other was since.
+    pub(super) fn rule_set_us(&self, node: NodeId, epoch: u64, rule: &CommitRule) -> Option<u64> {
+        let known = self.known.lock();
+        let order = known.rule_order.as_ref()?;
+        let same = order.node == node && order.epoch == epoch && order.rule == *rule;
+        same.then_some(order.set_us)
+    }
+
+    /// The rule that was set at that moment is seen to be in force.
+    pub(super) fn rule_in_force(&self, set_us: u64) {
+        let now_us = self.now_us();
+        let mut known = self.known.lock();
+        if let Some(order) = &mut known.rule_order
+            && order.set_us == set_us
+        {
+            order.in_force_us = Some(now_us);
+        }
+        drop(known);
         self.changed.notify_one();
     }
 

@@ -7,6 +7,7 @@
 mod agent_poller;
 mod background;
 mod command_runner;
+mod commit_rule;
 mod conninfo;
 mod controller;
 mod event_log;

@@ -14,11 +14,15 @@ use crate::shared::cluster::ClusterState;
 
 /// A claim is looked at as often as this.
 const TICK: Duration = Duration::from_millis(50);
+/// How long a record may be read late without being suspicious.
+const BEHIND: Duration = Duration::from_secs(2);
 
 pub(super) struct Publisher {
     cluster: Arc<ClusterState>,
     metrics: Arc<Metrics>,
     published: Option<WritePermission>,
+    /// The epoch of the latest ruling that the cluster did not follow, and since when, until it is told.
+    ignored: Option<(u64, Option<Instant>)>,
     /// The term by whose claim the permission stands; 0 when it stands by no claim.
     granted_by: Arc<AtomicU64>,
     /// When clients' statements began to be held.
@@ -29,11 +33,13 @@ pub(super) struct Publisher {
 impl Publisher {
     /// Nobody may be written to before the record says who.
     pub(super) fn new(cluster: Arc<ClusterState>, metrics: Arc<Metrics>) -> Self {
-        cluster.rule(0, Writer::Nobody, NodeSet::default(), u64::MAX);
+        // Nothing can have been ruled before.
+        let _ = cluster.rule(0, Writer::Nobody, NodeSet::default(), u64::MAX);
         Self {
             cluster,
             metrics,
             published: None,
+            ignored: None,
             granted_by: Arc::default(),
             held_since: None,
             last_stall: Duration::ZERO,
@@ -71,7 +77,10 @@ impl Publisher {
             writer,
             barred,
         } = permission;
-        self.cluster.rule(epoch, writer, barred, until_us);
+        if let Err(in_force) = self.cluster.rule(epoch, writer, barred, until_us) {
+            return self.ignored(epoch, in_force);
+        }
+        self.ignored = None;
         self.metrics.failover.epoch.set(epoch as i64);
         if writer == Writer::Nobody {
             self.held_since.get_or_insert_with(Instant::now);
@@ -90,6 +99,25 @@ impl Publisher {
         }
         // Functions may be others, and what a standby refused it may accept now.
         self.cluster.catalogs.want();
+    }
+
+    /// A record that is read late is no news. One that stays behind was lost, and begun again by a proxy that
+    /// did not know how far this one has come.
+    fn ignored(&mut self, epoch: u64, in_force: u64) {
+        let since = match self.ignored {
+            Some((known, since)) if known == epoch => since,
+            _ => Some(Instant::now()),
+        };
+        let told = since.is_some_and(|since| since.elapsed() >= BEHIND);
+        if told {
+            tracing::error!(
+                epoch,
+                in_force,
+                "the failover record is of an older epoch than clients here have gone by, and is not followed: \
+                 if it was lost and begun anew, this proxy must be restarted"
+            );
+        }
+        self.ignored = Some((epoch, since.filter(|_| !told)));
     }
 
     /// Lets what is published stand for as long as the claim that it is bound to, also while a command is

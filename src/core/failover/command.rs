@@ -1,7 +1,9 @@
 //! What a plan asks for: each command can be repeated, and each carries the epoch.
 //!
-//! The executor stores the record, then runs the commands in order and stops at the first that
-//! fails. Neighbours of one kind speak to different nodes and may run at the same time. Before each
+//! The executor stores the record, then runs the commands in order. No command depends on one before it
+//! in the same plan: what must come after another is planned once its effect was seen, so that a node that
+//! refuses something holds up nobody else. Neighbours of one kind speak to different nodes and may run at
+//! the same time. Before each
 //! it checks that it still leads, for longer than the command's own deadline. What may take long is an
 //! errand (`Act::is_errand`): it is set going, and its end is a fact of a later plan.
 
@@ -65,11 +67,18 @@ pub enum Act {
     },
     /// Reset `synchronous_standby_names` and reload.
     ResetSync(NodeId),
-    /// Set `synchronous_standby_names` and reload.
+    /// Set `synchronous_standby_names` and reload, having first ended every other session that sets it:
+    /// an earlier order may be on its way in one.
     SetSync {
         /// On which server: a primary, or a standby about to be promoted.
         node: NodeId,
         /// The rule, by application names that are the nodes' names.
+        rule: CommitRule,
+    },
+    /// Find out whether every process of a primary goes by the rule that was set there, by a commit that
+    /// is seen to wait. A fact of later plans says so.
+    ProveSync {
+        node: NodeId,
         rule: CommitRule,
     },
     /// Ask an agent to let its server run as a primary for `lease_us`, counted from the moment at
@@ -90,20 +99,17 @@ impl Act {
     /// Nobody waits for it: the plans that follow see what became of it, and leases are renewed meanwhile.
     pub fn is_errand(&self) -> bool {
         match self {
-            Self::RenewLease(_) | Self::Heartbeat(_) | Self::Checkpoint(_) => true,
+            Self::RenewLease(_)
+            | Self::Heartbeat(_)
+            | Self::Checkpoint(_)
+            | Self::ProveSync { .. } => true,
             // A shutdown checkpoint, a crash's recovery, and what an operator's command does, take as long
             // as they take.
             Self::Stop { how, .. } => *how == Stop::Fast,
-            Self::StartAsPrimary(_) | Self::Fence(_) | Self::ReleaseLease(_) => true,
-            // A standby that comes back while others serve.
-            Self::StartAsStandby { primary, .. } => primary.is_some(),
+            Self::StartAsPrimary(_) | Self::StartAsStandby { .. } => true,
+            Self::Fence(_) | Self::Rejoin { .. } | Self::ReleaseLease(_) => true,
             _ => false,
         }
-    }
-
-    /// What comes behind it does not depend on it.
-    pub fn may_fail(&self) -> bool {
-        matches!(self, Self::Follow { .. })
     }
 }
 

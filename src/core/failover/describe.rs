@@ -43,6 +43,10 @@ impl Act {
             Self::SetSync { node, rule } => {
                 format!("let {} wait for {}", name(*node), rule.describe(policy))
             }
+            Self::ProveSync { node, rule } => {
+                let rule = rule.describe(policy);
+                format!("see that commits on {} wait for {rule}", name(*node))
+            }
             Self::RenewLease(node) => format!("renew the lease of {}", name(*node)),
             Self::ReleaseLease(node) => format!("let {} run without a lease", name(*node)),
             Self::Heartbeat(node) => format!("heartbeat on {}", name(*node)),
@@ -185,6 +189,7 @@ impl QuarantineReason {
             Self::OldPrimary => "it led before",
             Self::ClaimsToLead => "it claims to lead and does not",
             Self::Crashed => "its server has crashed",
+            Self::OtherCluster => "its system identifier is that of another cluster",
             Self::BeyondFork => "it holds WAL that is not part of the present history",
         }
     }

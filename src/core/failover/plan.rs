@@ -1,8 +1,8 @@
 //! The door: facts, policy and record in; the record to store and the commands to run out.
 //!
 //! `plan` is total, deterministic and without effects. The executor stores `next`, then runs the
-//! commands in order, stops at the first that fails, observes again and calls `plan` again. It may
-//! be killed anywhere: whoever reads the record next goes on from there.
+//! commands in order, whether or not one fails, observes again and calls `plan` again. It may be killed
+//! anywhere: whoever reads the record next goes on from there.
 
 use super::command::{Act, Command};
 use super::facts::View;

@@ -7,8 +7,10 @@
 //! While `synchronous_standby_names` changes, some WAL senders go by the old rule and some by the
 //! new one, and commits that were acknowledged by the old rule need not be on any quorum of the
 //! new one. Therefore a rule, once it may have been in force, stays in the record until
-//! 1. every process of the primary has been seen to go by the new rule (`settle_us`), and
-//! 2. `k` standbys of the new rule hold everything that the primary had flushed by then.
+//! 1. it is the last that the primary was told: what was on its way there before it has been ended,
+//! 2. every process of the primary has been seen to go by it, which is more than that a setting shows
+//!    it, and
+//! 3. `k` standbys of the new rule hold everything that the primary had flushed by then.
 //!
 //! From then on whatever meets every quorum of the new rule meets one of those `k`, and so finds all
 //! that was ever acknowledged. Until then a promotion must meet every quorum of *every* rule

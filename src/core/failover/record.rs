@@ -168,6 +168,8 @@ pub enum QuarantineReason {
     BeyondFork,
     /// It was a standby, and its server ended without shutting down.
     Crashed,
+    /// It is of another cluster: its system identifier is not ours.
+    OtherCluster,
 }
 
 /// How a node can come back into service.

@@ -70,6 +70,19 @@ impl<'a> Step<'a> {
         self.next.phase = phase;
     }
 
+    /// Whether a failed primary is replaced without an operator's word.
+    pub(super) fn promotes_unasked(&self) -> bool {
+        self.policy.mode == Mode::Automatic && !self.next.paused
+    }
+
+    /// What a failed primary waits for where it is not.
+    pub(super) fn why_it_waits(&self) -> &'static str {
+        match self.next.paused {
+            true => "failover is paused, waiting for RESUME FAILOVER, or FAILOVER",
+            false => "mode is manual, waiting for an operator: FAILOVER",
+        }
+    }
+
     /// Every decision about who leads is one.
     pub(super) fn new_epoch(&mut self) {
         self.next.epoch += 1;

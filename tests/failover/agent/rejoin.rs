@@ -187,11 +187,13 @@ async fn neither_another_cluster_nor_a_dead_source_costs_any_data() {
     node.execute("create table t as select 1 as id")
         .await
         .unwrap();
+    let pid = node.pid();
     agent
         .rejoin(1, source(&cluster, other.primary()), false, BOUND)
         .await
         .unwrap();
     let refused = job(&agent).await;
+    assert_eq!(node.pid(), pid, "nothing was stopped");
     assert_eq!(refused.state, JobState::Failed);
     assert!(
         refused.detail.contains("another cluster"),

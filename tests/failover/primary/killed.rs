@@ -6,7 +6,8 @@ use pgcauseway::rig::StopMode;
 
 use super::{assert_whole, cluster, leading, named, proxy, rounds, writers};
 use crate::support::history::Fate;
-use crate::support::status::{another_leads, events, leader, settled};
+use crate::support::http::status_if_any;
+use crate::support::status::{another_leads, events, leader, node, promotable, settled};
 use crate::support::{block_on, eventually, http};
 
 #[test]
@@ -156,4 +157,50 @@ fn a_standby_is_killed_first() {
     assert_ne!(leader(proxy.http), old.name());
     assert!(named(&cluster, &leader(proxy.http)).pid().is_some());
     assert_whole(&writers.stop(), &proxy.url());
+}
+
+/// The directory of a server's data, in which it may write no new file until this is dropped.
+struct Closed(std::path::PathBuf);
+
+impl Closed {
+    fn new(node: &pgcauseway::rig::Node) -> Self {
+        let closed = Self(node.data());
+        closed.set(0o500);
+        closed
+    }
+
+    fn set(&self, mode: u32) {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&self.0, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.set(0o700);
+    }
+}
+
+#[test]
+fn a_standby_that_refuses_every_order_holds_up_nobody() {
+    let cluster = cluster("refusing");
+    let proxy = proxy(&cluster, "durability: async");
+    promotable(proxy.http, 2);
+    let third = &cluster.standbys()[1];
+    // ALTER SYSTEM fails there, so that it is neither detached nor sent after another primary.
+    let closed = Closed::new(third);
+    cluster.primary().kill().unwrap();
+    another_leads(proxy.http, "pg1");
+    assert_eq!(leader(proxy.http), "pg2");
+    let fenced = events(proxy.http, "fenced");
+    assert!(fenced[0].contains("its agent found"), "{fenced:?}");
+    let back = |name| {
+        let status = status_if_any(proxy.http);
+        let quarantined = &status["failover"]["quarantine"];
+        let out = quarantined.as_array().is_none_or(|out| !out.is_empty());
+        !out && node(&status, name)["role"] == "standby"
+    };
+    eventually("pg1 is in service again", || back("pg1"));
+    drop(closed);
+    settled(proxy.http);
 }

@@ -13,6 +13,7 @@ mod record;
 mod replication;
 mod resolve;
 mod resume;
+mod rule;
 mod slow;
 mod strangers;
 mod switchover;

@@ -21,10 +21,10 @@ fn signal(pid: i32, signal: &str) {
 }
 
 /// A process of a server, frozen until this is dropped.
-struct Frozen(i32);
+pub(super) struct Frozen(i32);
 
 impl Frozen {
-    fn new(pid: i32) -> Self {
+    pub(super) fn new(pid: i32) -> Self {
         signal(pid, "-STOP");
         Self(pid)
     }
@@ -37,6 +37,9 @@ impl Drop for Frozen {
             .status();
     }
 }
+
+pub(super) const CHECKPOINTER: &str =
+    "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
 
 fn pid(node: &Node, sql: &str) -> i32 {
     block_on(node.query(sql)).unwrap()
@@ -91,8 +94,7 @@ fn a_switchover_begins_with_a_checkpoint_that_nobody_waits_for() {
     let writers = writers(&proxy.url(), 2);
     writers.wait_acknowledged(10);
     promotable(proxy.http, 2);
-    let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
-    let checkpointer = Frozen::new(pid(cluster.primary(), sql));
+    let checkpointer = Frozen::new(pid(cluster.primary(), CHECKPOINTER));
     let http = proxy.http;
     let ordered = std::thread::spawn(move || order(http, "/api/switchover?to=pg2"));
     eventually("it begins", || phase(&proxy) == "checkpointing");

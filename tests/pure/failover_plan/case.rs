@@ -2,7 +2,7 @@
 
 use pgcauseway::core::failover::facts::observation::{
     AgentAnswer, Attempt, Leadership, NodeFacts, Observation, Postmaster, PrimaryFacts, Receiver,
-    RejoinJob, ReplicationRole, ServerAnswer, StandbyFacts, Upstream,
+    RejoinJob, ReplicationRole, RuleOrder, ServerAnswer, StandbyFacts, Upstream,
 };
 use pgcauseway::core::failover::policy::{Durability, FailoverPolicy, Mode, NodePolicy};
 use pgcauseway::core::failover::quorum::{CommitRule, SyncState};
@@ -152,6 +152,7 @@ impl Case {
                 until_us: Some(NOW + 3 * SECOND),
             },
             phase_since_us: NOW - SECOND,
+            ruled_epoch: 0,
             nodes,
             request: None,
             open_transactions: 0,
@@ -159,6 +160,7 @@ impl Case {
             fence_command_done: None,
             checkpoint_ended: None,
             heartbeat_us: Some(NOW - SECOND / 10),
+            rule_order: None,
         };
         Self {
             policy,
@@ -185,6 +187,19 @@ impl Case {
         };
         case.answer(PG1).rule = Some(rule);
         case
+    }
+
+    /// This rule was set on a node a while ago; whether it is in force is known, or not yet.
+    pub(super) fn ordered(self, node: NodeId, rule: CommitRule, in_force: bool) -> Self {
+        self.with(|case| {
+            case.seen.rule_order = Some(RuleOrder {
+                node,
+                epoch: 4,
+                rule,
+                set_us: NOW - SECOND,
+                in_force_us: in_force.then_some(NOW - SECOND / 2),
+            });
+        })
     }
 
     pub(super) fn drained(self, node: NodeId) -> Self {

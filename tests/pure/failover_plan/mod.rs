@@ -6,9 +6,11 @@ use std::fmt::Write as _;
 
 use pgcauseway::core::failover::candidate::promotable;
 use pgcauseway::core::failover::command::Act;
+use pgcauseway::core::failover::facts::observation::Postmaster;
 use pgcauseway::core::failover::policy::{Durability, Mode};
-use pgcauseway::core::failover::record::{QuarantineReason, Record, Recovery};
-use pgcauseway::core::failover::{View, plan};
+use pgcauseway::core::failover::record::{Phase, QuarantineReason, Record, Recovery};
+use pgcauseway::core::failover::{Plan, View, plan};
+use pgcauseway::core::topology::NodeId;
 
 mod case;
 mod rows;
@@ -180,6 +182,116 @@ fn a_lease_of_an_older_epoch_is_none_to_lead_by() {
     assert!(!renews(&case), "one was asked for a moment ago");
     case.node(PG2).agent.as_mut().unwrap().epoch = 3;
     assert!(renews(&case), "it led a moment ago, in another epoch");
+}
+
+#[test]
+fn a_rule_that_was_ordered_may_still_come_into_force() {
+    // pg2 and pg3 were waited for, then pg2 alone was ordered, and before that showed both again.
+    let mut case = Case::quorum();
+    let both = rule(&[PG2, PG3]);
+    case.record.sync.add(Some(rule(&[PG2])));
+    case.record.sync.add(Some(both.clone()));
+    let sets = |plan: &Plan| {
+        let set = Act::SetSync {
+            node: PG1,
+            rule: both.clone(),
+        };
+        plan.commands.iter().any(|command| command.act == set)
+    };
+    let plan = case.plan();
+    assert!(plan.next.sync.changing() && sets(&plan), "{plan:?}");
+
+    // Set again: what was on its way is no more. That commits wait for them is to be seen yet.
+    let proves = |plan: &Plan| {
+        let acts = plan.commands.iter().map(|command| &command.act);
+        acts.filter(|act| matches!(act, Act::ProveSync { .. }))
+            .count()
+    };
+    case = case.ordered(PG1, both.clone(), false);
+    let plan = case.plan();
+    assert!(plan.next.sync.changing() && !sets(&plan) && proves(&plan) == 1);
+    case = case.ordered(PG1, both.clone(), true);
+    assert!(!case.plan().next.sync.changing());
+
+    // In another epoch somebody else may have decided in between.
+    case.record.epoch = 5;
+    let plan = case.plan();
+    assert!(plan.next.sync.changing() && sets(&plan), "{plan:?}");
+}
+
+#[test]
+fn what_a_new_primary_shows_is_not_yet_what_it_does() {
+    let mut case = Case::quorum()
+        .stopped(PG1, None)
+        .detached()
+        .phase(promoting());
+    *case.node(PG2) = facts(primary(2, 0x5001), Postmaster::Primary);
+    case.answer(PG2).rule = Some(rule(&[PG2, PG3]));
+    let plan = case.plan();
+    assert_eq!(plan.next.primary, Some(PG2));
+    assert!(plan.next.sync.rules.contains(&None), "{plan:?}");
+}
+
+#[test]
+fn a_switchover_promotes_nobody_else_where_nobody_is_promoted_unasked() {
+    for (condition, case) in rows::other_modes() {
+        let before = case.record.request.is_some();
+        if before {
+            let plan = case.plan();
+            assert_eq!(plan.next.request, None, "{condition}");
+            let leads = matches!(plan.next.phase, Phase::Following | Phase::Restoring(_));
+            assert!(leads, "{condition}: {plan:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_of_another_cluster_is_let_be() {
+    let touches = |plan: &Plan, node: NodeId| {
+        let acts = plan.commands.iter().map(|command| &command.act);
+        acts.filter(|act| match act {
+            Act::Stop { node: at, .. } | Act::Rejoin { node: at, .. } | Act::Fence(at) => {
+                *at == node
+            }
+            Act::Follow { standby: at, .. } | Act::Promote(at) => *at == node,
+            _ => false,
+        })
+        .count()
+    };
+    for answer in [
+        primary(1, 0x4000),
+        primary(2, 0x4000),
+        standby(1, PG1, 0x4000),
+        standby(3, PG1, 0x4000),
+    ] {
+        for fallen in [false, true] {
+            let mut case = Case::new();
+            *case.answer(PG3) = answer.clone();
+            case.answer(PG3).system = 8;
+            if fallen {
+                let why = out(QuarantineReason::OldPrimary, Recovery::Rewind);
+                case.record.quarantine.insert(PG3, why);
+            }
+            let leads = case.answer(PG3).primary().is_some();
+            if leads {
+                case.node(PG3).agent.as_mut().unwrap().postmaster = Postmaster::Primary;
+            }
+            let plan = case.plan();
+            assert_eq!(touches(&plan, PG3), 0, "{plan:?}");
+            let why = plan.next.quarantine[&PG3];
+            assert_eq!(why.recovery, Recovery::Operator, "{plan:?}");
+        }
+    }
+}
+
+#[test]
+fn a_record_that_was_lost_begins_beyond_what_clients_have_gone_by() {
+    let mut case = Case::new().without_agents();
+    case.record = Record::new(&case.policy);
+    case.seen.ruled_epoch = 40;
+    assert!(case.plan().next.epoch > 40);
+    case.policy.mode = Mode::Observe;
+    assert!(case.plan().next.epoch > 40);
 }
 
 #[test]

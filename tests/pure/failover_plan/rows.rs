@@ -3,9 +3,9 @@
 use pgcauseway::core::failover::facts::observation::{Attempt, Postmaster, RejoinJob};
 use pgcauseway::core::failover::policy::Mode;
 use pgcauseway::core::failover::record::{
-    Cause, FenceProof, Phase, QuarantineReason, Record, Recovery, RequestKind,
+    Cause, FenceProof, Phase, QuarantineReason, Record, Recovery, Request, RequestKind,
 };
-use pgcauseway::core::lsn::Lsn;
+use pgcauseway::core::lsn::{Lsn, Timeline};
 
 use super::case::*;
 
@@ -35,6 +35,10 @@ fn looking() -> Vec<(&'static str, Case)> {
             new().silent(PG3, SECOND),
         ),
         (
+            "one node leads, and clients here have gone by epoch 40 already",
+            new().with(|case| case.seen.ruled_epoch = 40),
+        ),
+        (
             "two nodes lead on one timeline",
             new().with(|case| *case.answer(PG2) = primary(1, 0x4000)),
         ),
@@ -43,6 +47,10 @@ fn looking() -> Vec<(&'static str, Case)> {
 
 fn steady() -> Vec<(&'static str, Case)> {
     let parted = |case: Case| case.detached();
+    let changing = |case: &mut Case| {
+        let new = Some(rule(&[PG2, PG3]));
+        case.record.sync.rules = vec![Some(rule(&[PG2])), new];
+    };
     vec![
         ("all is well", Case::new()),
         (
@@ -94,6 +102,20 @@ fn steady() -> Vec<(&'static str, Case)> {
             Case::new().with(|case| *case.answer(PG3) = primary(2, 0x6000)),
         ),
         (
+            "a server of another cluster claims to lead at another node",
+            Case::new().with(|case| {
+                *case.answer(PG3) = primary(1, 0x4000);
+                case.answer(PG3).system = 8;
+            }),
+        ),
+        (
+            "a server of another cluster answers at the primary's address",
+            Case::new().with(|case| {
+                case.answer(PG1).system = 8;
+                case.answer(PG1).timeline = Timeline(2);
+            }),
+        ),
+        (
             "a standby on the old timeline, within the fork, follows somebody else",
             Case::new().pg2_leads().stopped(PG1, None).with(|case| {
                 *case.answer(PG3) = standby(1, PG1, 0x4000);
@@ -136,11 +158,20 @@ fn steady() -> Vec<(&'static str, Case)> {
             Case::quorum().silent(PG3, 2 * SECOND),
         ),
         (
+            "quorum: the setting shows the new rule, and this process has not set it",
+            Case::quorum().with(changing),
+        ),
+        (
+            "quorum: the new rule has been set, and the setting shows it",
+            Case::quorum()
+                .with(changing)
+                .ordered(PG1, rule(&[PG2, PG3]), false),
+        ),
+        (
             "quorum: the new rule is in force, and its standbys hold the barrier",
-            Case::quorum().with(|case| {
-                let new = Some(rule(&[PG2, PG3]));
-                case.record.sync.rules = vec![Some(rule(&[PG2])), new];
-            }),
+            Case::quorum()
+                .with(changing)
+                .ordered(PG1, rule(&[PG2, PG3]), true),
         ),
         (
             "quorum: another hand has emptied synchronous_standby_names",
@@ -313,6 +344,10 @@ fn discovering() -> Vec<(&'static str, Case)> {
 fn promotion() -> Vec<(&'static str, Case)> {
     let base = |case: Case| case.stopped(PG1, None).detached().phase(promoting());
     let leads = |case: &mut Case| *case.node(PG2) = facts(primary(2, 0x5001), Postmaster::Primary);
+    let knows = |case: &mut Case| {
+        case.record.sync.add(Some(rule(&[PG3])));
+        case.answer(PG2).rule = Some(rule(&[PG3]));
+    };
     vec![
         ("the candidate is in recovery", base(Case::new())),
         ("the candidate leads", base(Case::new()).with(leads)),
@@ -331,11 +366,14 @@ fn promotion() -> Vec<(&'static str, Case)> {
             base(Case::quorum()).with(|case| case.record.sync.add(Some(rule(&[PG3])))),
         ),
         (
+            "quorum: it shows it, and was told something else in between",
+            base(Case::quorum()).with(knows),
+        ),
+        (
             "quorum: it does",
-            base(Case::quorum()).with(|case| {
-                case.record.sync.add(Some(rule(&[PG3])));
-                case.answer(PG2).rule = Some(rule(&[PG3]));
-            }),
+            base(Case::quorum())
+                .with(knows)
+                .ordered(PG2, rule(&[PG3]), false),
         ),
     ]
 }
@@ -478,10 +516,17 @@ fn switching() -> Vec<(&'static str, Case)> {
     ]
 }
 
-fn other_modes() -> Vec<(&'static str, Case)> {
+pub(super) fn other_modes() -> Vec<(&'static str, Case)> {
     let mode = |mode, mut case: Case| {
         case.policy.mode = mode;
         case
+    };
+    let pause = |case: &mut Case| case.record.paused = true;
+    let ordered = |phase| {
+        Case::new().phase(phase).with(|case| {
+            let (kind, to) = (RequestKind::Switchover, Some(PG2));
+            case.record.request = Some(Request { id: 9, to, kind });
+        })
     };
     vec![
         (
@@ -490,6 +535,43 @@ fn other_modes() -> Vec<(&'static str, Case)> {
                 case.record.paused = true;
                 case.node(PG1).renewal_us = Some(NOW - SECOND);
             }),
+        ),
+        (
+            "failover is paused: the primary dies during the checkpoint of a switchover",
+            ordered(Phase::Checkpointing { to: PG2 })
+                .stopped(PG1, None)
+                .with(pause),
+        ),
+        (
+            "mode manual: the primary dies while transactions end",
+            mode(
+                Mode::Manual,
+                ordered(Phase::Draining { to: PG2 }).stopped(PG1, None),
+            ),
+        ),
+        (
+            "failover is paused: the primary crashes instead of stopping",
+            ordered(Phase::Stopping { to: PG2 })
+                .stopped(PG1, None)
+                .with(pause),
+        ),
+        (
+            "mode manual: the agent does not answer since it was to stop its server",
+            mode(
+                Mode::Manual,
+                ordered(Phase::Stopping { to: PG2 }).silent(PG1, 2 * SECOND),
+            )
+            .with(|case| case.seen.phase_since_us = NOW - 2 * SECOND),
+        ),
+        (
+            "mode manual: it was to be started again, and does not come",
+            mode(
+                Mode::Manual,
+                Case::new()
+                    .stopped(PG1, None)
+                    .phase(Phase::Restoring(failed(Cause::Switchover))),
+            )
+            .with(|case| case.seen.phase_since_us = NOW - 30 * SECOND),
         ),
         (
             "an operator asks for PAUSE FAILOVER",

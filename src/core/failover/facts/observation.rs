@@ -19,6 +19,8 @@ pub struct Observation {
     pub phase_since_us: u64,
     /// The nodes; `NodeId` is the index.
     pub nodes: Vec<NodeFacts>,
+    /// The highest epoch that clients of this proxy have gone by: they follow no lower one.
+    pub ruled_epoch: u64,
     /// What an operator asks for and has not withdrawn.
     pub request: Option<Request>,
     /// Transactions of clients that are open on the primary, on every proxy.
@@ -31,6 +33,20 @@ pub struct Observation {
     pub checkpoint_ended: Option<(NodeId, u64)>,
     /// When the latest heartbeat was sent.
     pub heartbeat_us: Option<u64>,
+    /// The rule of commits that this process was the last to set; none while another is being set.
+    pub rule_order: Option<RuleOrder>,
+}
+
+/// A rule of commits as it was set on a server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RuleOrder {
+    pub node: NodeId,
+    pub epoch: u64,
+    pub rule: CommitRule,
+    /// When it had been set, and no earlier order was on its way there any more.
+    pub set_us: u64,
+    /// A moment from which every process of that server certainly went by it, once that is known.
+    pub in_force_us: Option<u64>,
 }
 
 /// The right to decide: the leader's lease in etcd, or the lock on the file.
@@ -244,6 +260,13 @@ impl Observation {
     /// How long the present phase has lasted as far as this process knows, in microseconds.
     pub fn phase_us(&self) -> u64 {
         self.since_us(self.phase_since_us)
+    }
+
+    /// That this rule was set on a node in this epoch, and no other since.
+    pub fn rule_order(&self, node: NodeId, epoch: u64, rule: &CommitRule) -> Option<&RuleOrder> {
+        let order = self.rule_order.as_ref()?;
+        let same = order.node == node && order.epoch == epoch && order.rule == *rule;
+        same.then_some(order)
     }
 
     /// How long ago a moment is, in microseconds.

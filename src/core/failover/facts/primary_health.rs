@@ -19,6 +19,8 @@ pub enum Health {
         /// The facts that say so.
         why: String,
     },
+    /// A server of another cluster answers in its place: what became of ours is not known.
+    Foreign { why: String },
     /// We cannot reach it, but standbys receive from it: not dead.
     CutOff { witnesses: Vec<NodeId> },
 }
@@ -27,6 +29,14 @@ pub enum Health {
 pub fn judge(view: View<'_, '_>, node: NodeId) -> Health {
     let name = view.name(node);
     if let Some(answer) = view.answer(node) {
+        if !view.is_ours(answer) {
+            let why = format!(
+                "{name} is answered for by a server of another cluster (system identifier {}); \
+                 waiting for an operator",
+                answer.system
+            );
+            return Health::Foreign { why };
+        }
         return match &answer.role {
             ReplicationRole::Standby(_) => Health::Failed {
                 cause: Cause::InRecovery,

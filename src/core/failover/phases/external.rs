@@ -13,6 +13,7 @@ pub(in crate::core::failover) fn follow(step: &mut Step<'_>) {
         "mode is observe: something else promotes here".to_owned()
     ));
     release_all(step);
+    step.next.epoch = step.next.epoch.max(step.observation.ruled_epoch);
     let Some((primary, answer)) = claimant(step) else {
         step.hold();
         return step.say("no node leads on the latest timeline; waiting for whoever promotes");

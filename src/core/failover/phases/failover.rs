@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::following::follow_all;
+use super::synchronous;
 use crate::core::failover::candidate::{Election, elect};
 use crate::core::failover::command::{Act, Event, Stop};
 use crate::core::failover::describe::seconds;
@@ -125,18 +126,15 @@ pub(in crate::core::failover) fn promote(
         }
         step.say(format!("promoting {name}"));
         step.grant(node);
-        if let Durability::Quorum { .. } = step.policy.durability {
-            let wanted = step.next.sync.wanted().cloned();
-            let settled_us = step.observation.since_us(answer.rule_since_us);
-            if answer.rule != wanted {
-                if let Some(rule) = wanted {
-                    step.act(Act::SetSync { node, rule });
-                }
+        if let Durability::Quorum { .. } = step.policy.durability
+            && let Some(rule) = step.next.sync.wanted().cloned()
+        {
+            if synchronous::shown(step, node, answer, &rule).is_none() {
                 return step.say(format!(
                     "setting whom {name} will wait for, then promoting it"
                 ));
             }
-            if settled_us < step.policy.settle_us {
+            if step.observation.since_us(answer.rule_since_us) < step.policy.settle_us {
                 return step.say(format!("waiting for {name} to read whom it will wait for"));
             }
         }
@@ -184,7 +182,7 @@ pub(in crate::core::failover) fn restore(step: &mut Step<'_>, failed: &FailedPri
         let passed = seconds(step.phase_us());
         step.say(format!("{name} is starting again, for {passed} so far"));
     }
-    let gives_up = step.phase_us() >= step.policy.stop_us && !recovers;
+    let gives_up = step.phase_us() >= step.policy.stop_us && !recovers && step.promotes_unasked();
     if gives_up || new_failover(step) {
         begin(step, node, failed.cause);
     }
@@ -220,6 +218,7 @@ fn promoted(step: &mut Step<'_>, failed: &FailedPrimary, candidate: Candidate) {
     step.next.primary = Some(node);
     step.next.timeline = timeline;
     step.next.quarantine.remove(&node);
+    synchronous::unproven(step);
     step.enter(Phase::Following);
     step.report(Event::Promoted {
         node,

@@ -1,5 +1,6 @@
 //! Finding the primary where none is recorded.
 
+use super::synchronous;
 use crate::core::failover::command::{Act, Event};
 use crate::core::failover::facts::observation::{Attempt, ServerAnswer};
 use crate::core::failover::record::Phase;
@@ -27,12 +28,14 @@ pub(in crate::core::failover) fn look(step: &mut Step<'_>) {
             "{name} claims to be the primary; asking the others"
         ));
     }
-    // A record that was lost begins again, and agents refuse what is older than what they know.
+    // A record that was lost begins again; agents, and clients of this proxy, go by nothing that is older
+    // than what they know.
     let agents = observation
         .nodes
         .iter()
         .filter_map(|facts| facts.agent.as_ref());
     let known = agents.map(|agent| agent.epoch).max().unwrap_or_default();
+    let known = known.max(observation.ruled_epoch);
     step.next.epoch = step.next.epoch.max(known);
     adopt(step, primary, answer);
     step.enter(Phase::Following);
@@ -41,6 +44,7 @@ pub(in crate::core::failover) fn look(step: &mut Step<'_>) {
 /// From now on this one leads.
 pub(super) fn adopt(step: &mut Step<'_>, primary: NodeId, answer: &ServerAnswer) {
     step.new_epoch();
+    synchronous::unproven(step);
     if let Some(old) = step.next.primary.filter(|old| *old != primary) {
         step.act(Act::CloseBackends(old));
     }

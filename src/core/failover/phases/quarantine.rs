@@ -9,13 +9,28 @@ use crate::core::failover::step::Step;
 use crate::core::timeline::Ancestry;
 use crate::core::topology::NodeId;
 
+/// Nodes where a server of another cluster answers: a wrong address, or a directory of data that was made
+/// anew. Whatever it is, it is not ours to stop, to rewind or to overwrite.
+pub(super) fn foreigners(step: &mut Step<'_>, primary: NodeId, leader: &ServerAnswer) {
+    for node in step.view().others(primary) {
+        let foreign = step
+            .answer(node)
+            .is_some_and(|answer| answer.system != leader.system);
+        if foreign {
+            let (reason, recovery) = (QuarantineReason::OtherCluster, Recovery::Operator);
+            step.quarantine(node, Quarantined { reason, recovery });
+            step.close_backends(node);
+        }
+    }
+}
+
 /// Other nodes that claim to lead.
 pub(super) fn stray_primaries(step: &mut Step<'_>, primary: NodeId, leader: &ServerAnswer) {
     for node in step.view().others(primary) {
         let Some(answer) = step.answer(node) else {
             continue;
         };
-        if answer.primary().is_none() {
+        if answer.primary().is_none() || answer.system != leader.system {
             continue;
         }
         let recovery = match answer.timeline.cmp(&leader.timeline) {
@@ -44,7 +59,8 @@ pub(super) fn diverged_standbys(step: &mut Step<'_>, primary: NodeId, leader: &S
         let Some(answer) = step.answer(node) else {
             continue;
         };
-        if answer.standby().is_none() || step.view().is_quarantined(node) {
+        let ours = answer.standby().is_some() && answer.system == leader.system;
+        if !ours || step.view().is_quarantined(node) {
             continue;
         }
         let recovery = match answer.ancestry(leader) {

@@ -7,7 +7,6 @@ use super::{failover, quarantine, rejoin, switchover, synchronous};
 use crate::core::failover::candidate::replaceable;
 use crate::core::failover::command::Event;
 use crate::core::failover::facts::primary_health::{Health, judge};
-use crate::core::failover::policy::Mode;
 use crate::core::failover::record::{Cause, Phase, RequestKind};
 use crate::core::failover::step::Step;
 use crate::core::topology::NodeId;
@@ -27,6 +26,12 @@ pub(in crate::core::failover) fn serve(step: &mut Step<'_>) {
             step.renew(primary);
             step.say(why);
         }
+        Health::Foreign { why } => {
+            // Clients are kept from it, and whoever runs there is let be.
+            step.hold();
+            step.renew(primary);
+            step.say(why);
+        }
         Health::CutOff { witnesses } => {
             step.renew(primary);
             let names = step.policy.names(witnesses);
@@ -36,17 +41,12 @@ pub(in crate::core::failover) fn serve(step: &mut Step<'_>) {
             ));
         }
         Health::Failed { cause, why } => {
-            let waits = match step.policy.mode {
-                _ if step.next.paused => {
-                    "failover is paused, waiting for RESUME FAILOVER, or FAILOVER"
-                }
-                Mode::Automatic => {
-                    failover::begin(step, primary, cause);
-                    let doing = std::mem::take(&mut step.why);
-                    return step.say(format!("{why}: {doing}"));
-                }
-                Mode::Manual | Mode::Observe => "mode is manual, waiting for an operator: FAILOVER",
-            };
+            if step.promotes_unasked() {
+                failover::begin(step, primary, cause);
+                let doing = std::mem::take(&mut step.why);
+                return step.say(format!("{why}: {doing}"));
+            }
+            let waits = step.why_it_waits();
             step.hold();
             // It may come back by itself, and is not to be stopped then.
             step.renew(primary);
@@ -99,6 +99,7 @@ fn well(step: &mut Step<'_>, primary: NodeId) {
     if answer.timeline > step.next.timeline {
         // It was recovered, or promoted, by another hand.
         step.new_epoch();
+        synchronous::unproven(step);
         step.next.timeline = answer.timeline;
         let timeline = answer.timeline;
         step.report(Event::Found { primary, timeline });
@@ -108,6 +109,7 @@ fn well(step: &mut Step<'_>, primary: NodeId) {
     let name = step.name(primary);
     step.say(format!("{name} leads on timeline {}", answer.timeline));
     synchronous::maintain(step, primary, answer);
+    quarantine::foreigners(step, primary, answer);
     quarantine::stray_primaries(step, primary, answer);
     quarantine::diverged_standbys(step, primary, answer);
     if !step.next.paused {

@@ -55,8 +55,10 @@ pub(in crate::core::failover) fn checkpoint(step: &mut Step<'_>, to: NodeId) {
         return step.enter(Phase::Looking);
     };
     let name = step.name(primary);
-    if let Health::Failed { cause, .. } = judge(step.view(), primary) {
-        return failover::begin(step, primary, cause);
+    match judge(step.view(), primary) {
+        Health::Failed { cause, why } => return primary_failed(step, primary, cause, &why),
+        Health::Foreign { why } => return lost(step, primary, why),
+        Health::Well | Health::Doubtful { .. } | Health::CutOff { .. } => {}
     }
     if let Err(why) = able(step, primary, to) {
         return call_off(step, primary, why);
@@ -85,6 +87,42 @@ pub(in crate::core::failover) fn checkpoint(step: &mut Step<'_>, to: NodeId) {
     step.say(format!("waiting for a checkpoint of {name}, {elapsed}"));
 }
 
+/// The primary dies before it was told to stop. Where nobody is promoted without an operator's word, the word
+/// was for a change without loss, and that cannot be had any more.
+fn primary_failed(step: &mut Step<'_>, primary: NodeId, cause: Cause, why: &str) {
+    if step.promotes_unasked() {
+        return failover::begin(step, primary, cause);
+    }
+    let waits = step.why_it_waits();
+    lost(step, primary, format!("{why}; {waits}"));
+}
+
+/// There is no primary that could go on, and nobody is promoted in its place.
+fn lost(step: &mut Step<'_>, primary: NodeId, why: String) {
+    step.new_epoch();
+    step.enter(Phase::Following);
+    step.hold();
+    step.renew(primary);
+    step.say(format!("switchover called off: {why}"));
+    step.answer_request(Err(why));
+}
+
+/// The clean stop has come to nothing, or nobody knows what came of it.
+fn stop_failed(step: &mut Step<'_>, primary: NodeId, why: &str) {
+    if step.promotes_unasked() {
+        return failover::begin(step, primary, Cause::Switchover);
+    }
+    step.answer_request(Err(why.to_owned()));
+    let failed = FailedPrimary {
+        node: primary,
+        cause: Cause::Switchover,
+        written: step.observation.written(primary, step.next.timeline),
+    };
+    go_back(step, &failed);
+    let name = step.name(primary);
+    step.say(format!("{why}; starting {name} again"));
+}
+
 /// An operator asks for something else than what is being done.
 fn is_overtaken(step: &Step<'_>) -> bool {
     let asked = step.next.pending(step.observation.request);
@@ -99,9 +137,10 @@ pub(in crate::core::failover) fn drain(step: &mut Step<'_>, to: NodeId) {
     };
     let name = step.name(primary);
     match judge(step.view(), primary) {
-        Health::Failed { cause, .. } => {
-            return failover::begin(step, primary, cause);
+        Health::Failed { cause, why } => {
+            return primary_failed(step, primary, cause, &why);
         }
+        Health::Foreign { why } => return lost(step, primary, why),
         Health::Well => {}
         Health::Doubtful { .. } | Health::CutOff { .. } => {
             return call_off(step, primary, format!("{name} does not answer"));
@@ -148,7 +187,9 @@ pub(in crate::core::failover) fn stop(step: &mut Step<'_>, to: NodeId) {
             "stopping {name} cleanly; its agent does not answer"
         ));
         if step.phase_us() >= step.policy.timeout_us {
-            failover::begin(step, primary, Cause::Switchover);
+            let why =
+                format!("the agent of {name} does not answer since it was to stop its server");
+            stop_failed(step, primary, &why);
         }
         return;
     };
@@ -164,10 +205,15 @@ pub(in crate::core::failover) fn stop(step: &mut Step<'_>, to: NodeId) {
             checkpoint: None, ..
         } if agent.epoch >= step.next.epoch => {
             // Not cleanly: who holds what must be found out.
-            failover::begin(step, primary, Cause::Switchover);
+            stop_failed(step, primary, &format!("{name} did not stop cleanly"));
         }
         _ if step.phase_us() >= step.policy.stop_us => {
-            failover::begin(step, primary, Cause::Switchover);
+            let most = seconds(step.policy.stop_us);
+            stop_failed(
+                step,
+                primary,
+                &format!("{name} has not stopped after {most}"),
+            );
         }
         _ => {
             let (node, how) = (primary, Stop::Fast);

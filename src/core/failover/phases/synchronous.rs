@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::following::follows;
 use crate::core::failover::command::Act;
-use crate::core::failover::facts::observation::ServerAnswer;
+use crate::core::failover::facts::observation::{RuleOrder, ServerAnswer};
 use crate::core::failover::policy::Durability;
 use crate::core::failover::quorum::{CommitRule, SyncState};
 use crate::core::failover::step::Step;
@@ -20,8 +20,13 @@ pub(super) fn maintain(step: &mut Step<'_>, primary: NodeId, leader: &ServerAnsw
         return;
     };
     step.next.sync_managed = true;
+    let unknown = step.next.sync.rules.is_empty();
     // Whatever another hand has set may have acknowledged something.
     step.next.sync.admit(leader.rule.clone());
+    if unknown {
+        // What commits waited for until now, and whether they do as the setting says, is not known.
+        step.next.sync.admit(None);
+    }
     let wanted = wanted(step, primary, standbys.max(1));
     if let Some(wanted) = &wanted
         && step.next.sync.wanted() != Some(wanted)
@@ -31,21 +36,50 @@ pub(super) fn maintain(step: &mut Step<'_>, primary: NodeId, leader: &ServerAnsw
     let Some(rule) = step.next.sync.wanted().cloned() else {
         return step.say("no standby follows that commits could wait for");
     };
-    if leader.rule.as_ref() != Some(&rule) {
-        step.next.sync.barrier = None;
-        let node = primary;
-        return step.act(Act::SetSync { node, rule });
+    if !step.next.sync.changing() {
+        return;
     }
-    if step.next.sync.changing() {
-        settle(step, primary, leader, &rule);
+    match shown(step, primary, leader, &rule) {
+        Some(order) => settle(step, primary, leader, &rule, order),
+        None => step.next.sync.barrier = None,
     }
 }
 
+/// A server's latest order, if that is to go by this rule and its setting shows it; otherwise it is told to.
+/// An earlier order whose end is not known may still arrive where the setting shows what it should.
+pub(super) fn shown<'a>(
+    step: &mut Step<'a>,
+    node: NodeId,
+    answer: &ServerAnswer,
+    rule: &CommitRule,
+) -> Option<&'a RuleOrder> {
+    let order = step.observation.rule_order(node, step.next.epoch, rule);
+    match order {
+        Some(order) if answer.rule.as_ref() == Some(rule) => return Some(order),
+        // It was asked before it was told.
+        Some(order) if answer.at_us < order.set_us => {}
+        _ => {
+            let rule = rule.clone();
+            step.act(Act::SetSync { node, rule });
+        }
+    }
+    None
+}
+
 /// Forgets the older rules once what they acknowledged is held by the new one's standbys.
-fn settle(step: &mut Step<'_>, primary: NodeId, leader: &ServerAnswer, rule: &CommitRule) {
-    // Counted to when it was asked: all that is in the answer was so for at least that long.
-    let in_force_us = leader.at_us.saturating_sub(leader.rule_since_us);
-    if in_force_us < step.policy.settle_us {
+fn settle(
+    step: &mut Step<'_>,
+    primary: NodeId,
+    leader: &ServerAnswer,
+    rule: &CommitRule,
+    order: &RuleOrder,
+) {
+    let Some(in_force_us) = order.in_force_us else {
+        step.next.sync.barrier = None;
+        let (node, rule) = (primary, rule.clone());
+        return step.act(Act::ProveSync { node, rule });
+    };
+    if leader.at_us < in_force_us {
         return;
     }
     let flush = leader.end();
@@ -59,6 +93,13 @@ fn settle(step: &mut Step<'_>, primary: NodeId, leader: &ServerAnswer, rule: &Co
     };
     if rule.members.iter().filter(holds).count() >= rule.needed {
         step.next.sync.settle();
+    }
+}
+
+/// Another server acknowledges from now on, and what it shows is not yet what it does.
+pub(super) fn unproven(step: &mut Step<'_>) {
+    if let Durability::Quorum { .. } = step.policy.durability {
+        step.next.sync.admit(None);
     }
 }
 

@@ -6,7 +6,7 @@ use super::world::{NODES, Run, World, lsn, timeline};
 use crate::core::failover::command::{Act, Command};
 use crate::core::failover::facts::observation::{
     AgentAnswer, Attached, Attempt, Leadership, NodeFacts, Observation, Postmaster, PrimaryFacts,
-    Receiver, ReplicationRole, ServerAnswer, StandbyFacts, Upstream,
+    Receiver, ReplicationRole, RuleOrder, ServerAnswer, StandbyFacts, Upstream,
 };
 use crate::core::failover::policy::FailoverPolicy;
 use crate::core::failover::record::{Record, Request};
@@ -35,6 +35,7 @@ pub(super) struct Proxy {
     pub(super) holding: bool,
     pub(super) heartbeat: Option<u8>,
     pub(super) checkpoint: Option<(NodeId, u64)>,
+    pub(super) rule_order: Option<RuleOrder>,
 }
 
 impl Proxy {
@@ -49,6 +50,7 @@ impl Proxy {
             holding: false,
             heartbeat: None,
             checkpoint: None,
+            rule_order: None,
         }
     }
 
@@ -94,6 +96,7 @@ impl Proxy {
                 until_us: self.leads_since.map(|_| u64::MAX),
             },
             phase_since_us: us(since),
+            ruled_epoch: 0,
             nodes: self.facts.clone(),
             request,
             open_transactions: 0,
@@ -101,6 +104,7 @@ impl Proxy {
             fence_command_done: None,
             checkpoint_ended: self.checkpoint,
             heartbeat_us: self.heartbeat.map(us),
+            rule_order: self.rule_order.clone(),
         }
     }
 
@@ -120,6 +124,12 @@ impl Proxy {
                 }
                 Act::Hold => self.holding = true,
                 Act::Release => self.holding = false,
+                // A rule is in force as soon as it is set here.
+                Act::ProveSync { node, .. } => {
+                    if let Some(order) = self.rule_order.as_mut().filter(|o| o.node == node) {
+                        order.in_force_us = Some(us(world.now));
+                    }
+                }
                 Act::Checkpoint(node) => self.checkpoint = Some((node, command.epoch)),
                 Act::CloseBackends(_) | Act::Report(_) => {}
                 _ => self.queue.push_back(command),
@@ -127,14 +137,21 @@ impl Proxy {
         }
     }
 
-    /// Runs the first command; what follows a failure is dropped.
+    /// Runs the first command.
     pub(super) fn run_one(&mut self, world: &mut World) {
         let Some(command) = self.queue.pop_front() else {
             return;
         };
         let answered = self.note(&command, world);
-        if !world.run(&command, answered) && !command.act.may_fail() {
-            self.queue.clear();
+        let done = world.run(&command, answered);
+        if let Act::SetSync { node, rule } = &command.act {
+            self.rule_order = done.then(|| RuleOrder {
+                node: *node,
+                epoch: command.epoch,
+                rule: rule.clone(),
+                set_us: us(world.now),
+                in_force_us: None,
+            });
         }
     }
 
