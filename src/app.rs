@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Sources};
+use crate::agent::client::AgentClient;
 use crate::backend::pools::Pools;
 use crate::client::accept::dispatcher;
 use crate::client::cancels::Cancels;
 use crate::client::rules::{PasswordError, Rules, StartConfig};
 use crate::client::worker::Common;
 use crate::config::{Config, Live};
-use crate::control::agent_client::AgentClient;
 use crate::control::failover::{self, Controller};
 use crate::control::store::OpenError;
 use crate::control::{catalogs, leaving, logins::LoginWatch, monitor::NodeMonitor};

@@ -5,6 +5,7 @@
 //! it checks that it still leads, for longer than the command's own deadline. What may take long is an
 //! errand (`Act::is_errand`): it is set going, and its end is a fact of a later plan.
 
+use super::failsafe::FailsafeRule;
 use super::quorum::CommitRule;
 use super::record::{Cause, FenceProof, QuarantineReason, Quarantined};
 use crate::core::lsn::{Lsn, Timeline};
@@ -75,7 +76,13 @@ pub enum Act {
     /// Ask an agent to let its server run as a primary for `lease_us`, counted from the moment at
     /// which *the agent* gave the answer that this plan has read: a renewal that comes late
     /// prolongs nothing.
-    RenewLease(NodeId),
+    RenewLease {
+        node: NodeId,
+        /// By which the agents may prolong it among themselves.
+        failsafe: Option<FailsafeRule>,
+    },
+    /// Tell an agent this epoch: it promises nothing to whoever leads in a lower one.
+    Announce(NodeId),
     /// Ask an agent to let its server run without a lease, whatever it runs as.
     ReleaseLease(NodeId),
     /// Write something small on the primary, so that standbys receive something.
@@ -90,7 +97,8 @@ impl Act {
     /// Nobody waits for it: the plans that follow see what became of it, and leases are renewed meanwhile.
     pub fn is_errand(&self) -> bool {
         match self {
-            Self::RenewLease(_) | Self::Heartbeat(_) | Self::Checkpoint(_) => true,
+            Self::RenewLease { .. } | Self::Heartbeat(_) | Self::Checkpoint(_) => true,
+            Self::Announce(_) => true,
             // A shutdown checkpoint, a crash's recovery, and what an operator's command does, take as long
             // as they take.
             Self::Stop { how, .. } => *how == Stop::Fast,

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 
+use super::mutants::Mutant;
 use super::world::{NODES, Run, World, lsn, timeline};
 use crate::core::failover::command::{Act, Command};
 use crate::core::failover::facts::observation::{
-    AgentAnswer, Attached, Attempt, Leadership, NodeFacts, Observation, Postmaster, PrimaryFacts,
-    Receiver, ReplicationRole, ServerAnswer, StandbyFacts, Upstream,
+    AgentAnswer, AgentFailsafe, AgentPromise, Attached, Attempt, Leadership, NodeFacts,
+    Observation, Postmaster, PrimaryFacts, Receiver, ReplicationRole, ServerAnswer, StandbyFacts,
+    Upstream,
 };
 use crate::core::failover::policy::FailoverPolicy;
 use crate::core::failover::record::{Record, Request};
@@ -105,18 +107,24 @@ impl Proxy {
     }
 
     /// Takes a plan's commands; what concerns only this proxy is done at once.
-    pub(super) fn take(&mut self, commands: Vec<Command>, several: bool, world: &mut World) {
+    pub(super) fn take(
+        &mut self,
+        commands: Vec<Command>,
+        several: bool,
+        world: &mut World,
+        mutant: Mutant,
+    ) {
         for command in commands {
             match command.act {
                 // Alone in its class, and harmless at any moment: no order to explore.
                 Act::Heartbeat(_) => {
                     self.heartbeat = Some(world.now);
-                    world.run(&command, 0);
+                    world.run(&command, 0, mutant);
                 }
                 // A renewal that comes late matters only if somebody else leads by then.
-                Act::RenewLease(_) if !several => {
+                Act::RenewLease { .. } if !several => {
                     let answered = self.note(&command, world);
-                    world.run(&command, answered);
+                    world.run(&command, answered, mutant);
                 }
                 Act::Hold => self.holding = true,
                 Act::Release => self.holding = false,
@@ -128,26 +136,28 @@ impl Proxy {
     }
 
     /// Runs the first command; what follows a failure is dropped.
-    pub(super) fn run_one(&mut self, world: &mut World) {
+    pub(super) fn run_one(&mut self, world: &mut World, mutant: Mutant) {
         let Some(command) = self.queue.pop_front() else {
             return;
         };
         let answered = self.note(&command, world);
-        if !world.run(&command, answered) && !command.act.may_fail() {
+        // Nobody waits for an announcement.
+        let may_fail = command.act.may_fail() || matches!(command.act, Act::Announce(_));
+        if !world.run(&command, answered, mutant) && !may_fail {
             self.queue.clear();
         }
     }
 
-    pub(super) fn run_late(&mut self, world: &mut World) {
+    pub(super) fn run_late(&mut self, world: &mut World, mutant: Mutant) {
         if let Some(command) = self.late.take() {
             let answered = self.note(&command, world);
-            world.run(&command, answered);
+            world.run(&command, answered, mutant);
         }
     }
 
     fn note(&mut self, command: &Command, world: &World) -> u8 {
         match command.act {
-            Act::RenewLease(node) => {
+            Act::RenewLease { node, .. } => {
                 let node = usize::from(node.0);
                 self.facts[node].renewal_us = Some(us(world.now));
                 self.answered[node]
@@ -172,6 +182,14 @@ fn agent(world: &World, node: usize) -> AgentAnswer {
         at_us: us(world.now),
         epoch: server.agent_epoch,
         governed: server.governed,
+        failsafe: Some(AgentFailsafe {
+            unable: None,
+            rule: server.failsafe.rule.clone(),
+            promise: (server.failsafe.promised_until > world.now).then(|| AgentPromise {
+                to: "pg1".to_owned(),
+                until_us: us(server.failsafe.promised_until),
+            }),
+        }),
         postmaster: match server.run {
             Run::Down => Postmaster::Stopped {
                 checkpoint,
@@ -259,6 +277,7 @@ pub(super) fn policy(agents: bool) -> FailoverPolicy {
         fence_command: false,
         rejoin_command: false,
         unfenced_accepted: false,
+        failsafe: false,
         zone: None,
         nodes: (0..NODES).map(node).collect(),
     }
