@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Sources};
+use crate::agent::client::AgentClient;
 use crate::backend::pools::Pools;
 use crate::client::accept::dispatcher;
 use crate::client::cancels::Cancels;
@@ -22,7 +23,6 @@ use crate::client::listening::feed::Means;
 use crate::client::rules::{PasswordError, Rules, StartConfig};
 use crate::client::worker::Common;
 use crate::config::{Config, Live};
-use crate::control::agent_client::AgentClient;
 use crate::control::failover::{self, Controller};
 use crate::control::store::OpenError;
 use crate::control::{catalogs, leaving, logins::LoginWatch, monitor::NodeMonitor};

@@ -15,6 +15,10 @@ pub const STATUS: &str = "/v1/status";
 pub const LEASE: &str = "/v1/lease";
 /// `POST` [`ReleaseRequest`]: [`ReleaseAnswer`].
 pub const RELEASE: &str = "/v1/release";
+/// `POST` [`PromiseRequest`]: [`PromiseAnswer`]. Agents ask this of each other.
+pub const PROMISE: &str = "/v1/promise";
+/// `POST` [`AnnounceRequest`]: [`AnnounceAnswer`].
+pub const ANNOUNCE: &str = "/v1/announce";
 /// `POST` [`StopRequest`]: [`StopAnswer`].
 pub const STOP: &str = "/v1/stop";
 /// `POST` [`StartRequest`]: [`StartAnswer`].
@@ -71,6 +75,98 @@ pub struct Status {
     pub job: Option<Job>,
     /// A rejoin was cut short and the data directory cannot be started: it must be rejoined again.
     pub unfinished_rejoin: bool,
+    /// Its part in prolonging leases without a proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failsafe: Option<Failsafe>,
+}
+
+/// An agent's part in prolonging leases without a proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failsafe {
+    /// Why it cannot ask other agents, if it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unable: Option<String>,
+    /// Whom it asks, and how many must promise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<PeerRule>,
+    /// What it has promised, while that lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promise: Option<Promise>,
+    /// Why too few of the others would promise anything at present, for people; empty if enough would.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trouble: String,
+}
+
+/// By whose promises an agent may prolong its lease: `needed` of `peers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerRule {
+    /// Rises with every change: a lower one that comes late changes nothing.
+    pub version: u64,
+    pub needed: usize,
+    /// With none the lease is not prolonged.
+    pub peers: Vec<Peer>,
+}
+
+/// Another node's agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its node's name.
+    pub node: String,
+    /// Host name or address; its certificate must be for it.
+    pub host: String,
+    pub port: u16,
+}
+
+/// That a server is granted no lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// The node that it was given to.
+    pub to: String,
+    /// What is left of it, in milliseconds.
+    pub remaining_ms: u64,
+}
+
+/// Asks a standby's agent to let its server be granted no lease for a while. It promises only if its server
+/// streams from the asker's timeline, if it knows of no higher epoch, and if it has no lease of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromiseRequest {
+    /// The asker's node.
+    pub from: String,
+    /// Whom it means: an address may lead to another.
+    pub to: String,
+    /// The epoch of the lease that is to be prolonged.
+    pub epoch: u64,
+    /// The asker's cluster: PostgreSQL's system identifier, in decimal.
+    pub system_identifier: String,
+    /// The timeline that the asker's server writes.
+    pub timeline: u32,
+    /// For how long, in milliseconds, counted from when the request is read. 0 only asks whether it would.
+    pub promise_ms: u64,
+}
+
+/// It is promised.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromiseAnswer {
+    /// What was asked for.
+    pub promise_ms: u64,
+}
+
+/// Tells an agent an epoch: to whoever leads in a lower one it promises nothing any more. What it has promised
+/// stands; [`Status::failsafe`] tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnnounceRequest {
+    pub epoch: u64,
+}
+
+/// It is on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnounceAnswer {
+    /// The highest epoch ever seen.
+    pub highest_epoch: u64,
 }
 
 /// The postmaster, as the operating system shows it.
@@ -96,6 +192,9 @@ pub struct Lease {
     pub holder: String,
     /// What is left of it, in milliseconds.
     pub remaining_ms: u64,
+    /// It lasts by what other agents have promised since it was last renewed.
+    #[serde(default)]
+    pub prolonged: bool,
 }
 
 /// Grants or renews the right to run as a primary.
@@ -112,6 +211,9 @@ pub struct LeaseRequest {
     /// counts from when the request is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_ms: Option<u64>,
+    /// By whose promises the agent may prolong it while nobody renews it. Without one it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failsafe: Option<PeerRule>,
 }
 
 /// What is in force after a lease was granted.
@@ -299,6 +401,10 @@ pub enum RefusalCode {
     Late,
     /// As a primary the server starts only under a lease.
     LeaseRequired,
+    /// The agent has promised another node that its server is granted no lease.
+    Promised,
+    /// A promise is asked for that only a standby of the asker's can give.
+    NotFollowing,
     /// It runs in the other role.
     OtherRole,
     /// A rejoin is under way.

@@ -118,7 +118,7 @@ pub(super) fn start(
                 }
                 last = now;
                 if state.ledger().forbids_primary(clock::now()) && watch.may_lead(woke) {
-                    fence(&server, &watch);
+                    fence(&server, &watch, &state);
                 }
                 thread::sleep(PACE);
             }
@@ -139,14 +139,20 @@ fn stood_still(last: Duration, now: Duration) -> bool {
     now.saturating_sub(last) > OLD / 2
 }
 
-fn fence(server: &Server, watch: &LatestLook) {
+fn fence(server: &Server, watch: &LatestLook, state: &AgentState) {
     let Some(postmaster) = watch.last().0.postmaster.filter(|found| found.is_alive()) else {
         return;
+    };
+    // What the others said counts only where it was a lease that ran out.
+    let others = match state.ledger().has_run_out() {
+        true => state.trouble(),
+        false => String::new(),
     };
     match server.fence(postmaster) {
         Ok(how) => tracing::warn!(
             pid = postmaster.pid,
             ?how,
+            others,
             "no lease is in force: the primary was stopped"
         ),
         Err(error) => tracing::error!(

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use super::api::PeerRule;
+
 /// What the agent has been told about who may lead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
@@ -14,6 +16,20 @@ pub struct Ledger {
     /// The epoch of the last stop in good order that has succeeded. Its lease was renewed meanwhile, and a
     /// renewal that comes late must not let the server run again.
     stopped_in: Option<u64>,
+    /// By whose promises a lease may be prolonged, as the latest grant said.
+    failsafe: Option<PeerRule>,
+    /// What was promised to another node.
+    promise: Option<GivenPromise>,
+}
+
+/// That the server is granted no lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenPromise {
+    /// The node that it was given to.
+    pub to: String,
+    pub ends: Duration,
+    /// How long it was to last; it begins anew where its end means nothing any more.
+    pub lasts: Duration,
 }
 
 /// On which condition the server may run as a primary.
@@ -26,6 +42,8 @@ pub enum LeaseStatus {
         /// Who has it, under which epoch.
         grant: Grant,
         ends: Duration,
+        /// It would be over but for what others have promised.
+        prolonged: bool,
     },
     /// It must not.
     Fenced,
@@ -48,6 +66,18 @@ pub struct Remembered {
     pub highest_epoch: u64,
     /// The status, and a lease without its end.
     pub status: RememberedStatus,
+    /// See [`Ledger::failsafe`].
+    pub failsafe: Option<PeerRule>,
+    /// What was promised; its end is known if the machine has run on since.
+    pub promise: Option<RememberedPromise>,
+}
+
+/// A promise as it is kept on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RememberedPromise {
+    pub to: String,
+    pub ends: Option<Duration>,
+    pub lasts: Duration,
 }
 
 /// A status as it is kept on disk.
@@ -88,6 +118,12 @@ pub enum Denied {
     /// The server was stopped in good order in this epoch.
     #[error("the server was stopped in epoch {0}: it runs as a primary again only in a later one")]
     Stopped(u64),
+    /// Another node goes on leading because of what was promised to it.
+    #[error("{to} was promised that this server is granted no lease for another {left:?}")]
+    Promised { to: String, left: Duration },
+    /// Who may lead promises nobody that it will not.
+    #[error("its server has a lease of its own")]
+    HasLease,
     /// Started as a primary it would be stopped at once.
     #[error("no lease is in force: the server starts as a primary only under one")]
     LeaseRequired,
@@ -107,13 +143,22 @@ impl Ledger {
                     // The clock of another start of the machine must not stretch it.
                     ends: ends.min(period),
                     grant,
+                    prolonged: false,
                 }
             }
         };
+        let promise = remembered.promise.map(|promise| GivenPromise {
+            // Whoever was promised something may reckon with all of it.
+            ends: promise.ends.unwrap_or(now + promise.lasts),
+            to: promise.to,
+            lasts: promise.lasts,
+        });
         Self {
             highest_epoch: remembered.highest_epoch,
             status,
             stopped_in: None,
+            failsafe: remembered.failsafe,
+            promise,
         }
     }
 
@@ -122,13 +167,20 @@ impl Ledger {
         let status = match &self.status {
             LeaseStatus::Ungoverned => RememberedStatus::Ungoverned,
             LeaseStatus::Fenced => RememberedStatus::Fenced,
-            LeaseStatus::Leased { grant, ends } => {
+            LeaseStatus::Leased { grant, ends, .. } => {
                 RememberedStatus::Leased(grant.clone(), Some(*ends))
             }
         };
+        let promise = self.promise.as_ref().map(|promise| RememberedPromise {
+            to: promise.to.clone(),
+            ends: Some(promise.ends),
+            lasts: promise.lasts,
+        });
         Remembered {
             highest_epoch: self.highest_epoch,
             status,
+            failsafe: self.failsafe.clone(),
+            promise,
         }
     }
 
@@ -145,9 +197,37 @@ impl Ledger {
     /// The lease in force and what is left of it.
     pub fn lease(&self, now: Duration) -> Option<(&Grant, Duration)> {
         match &self.status {
-            LeaseStatus::Leased { grant, ends } if now < *ends => Some((grant, *ends - now)),
+            LeaseStatus::Leased { grant, ends, .. } if now < *ends => Some((grant, *ends - now)),
             _ => None,
         }
+    }
+
+    /// Whether the lease in force would be over but for what others have promised.
+    pub fn is_prolonged(&self) -> bool {
+        matches!(
+            self.status,
+            LeaseStatus::Leased {
+                prolonged: true,
+                ..
+            }
+        )
+    }
+
+    /// Whether there was a lease that nobody has renewed, rather than an order to stop.
+    pub fn has_run_out(&self) -> bool {
+        matches!(self.status, LeaseStatus::Leased { .. })
+    }
+
+    /// By whose promises a lease may be prolonged.
+    pub fn failsafe(&self) -> Option<&PeerRule> {
+        self.failsafe.as_ref()
+    }
+
+    /// What was promised and is not over, and what is left of it.
+    pub fn promised(&self, now: Duration) -> Option<(&GivenPromise, Duration)> {
+        let promise = self.promise.as_ref()?;
+        let left = promise.ends.checked_sub(now)?;
+        (!left.is_zero()).then_some((promise, left))
     }
 
     /// Whether a server that runs as a primary has to be stopped.
@@ -168,6 +248,7 @@ impl Ledger {
         if self.stopped_in == Some(asked.epoch) {
             return Err(Denied::Stopped(asked.epoch));
         }
+        self.check_promise(now)?;
         if leads && self.forbids_primary(now) {
             return Err(Denied::Expired);
         }
@@ -178,6 +259,7 @@ impl Ledger {
         if let LeaseStatus::Leased {
             grant,
             ends: before,
+            ..
         } = &self.status
             && now < *before
             && grant.epoch == asked.epoch
@@ -193,9 +275,73 @@ impl Ledger {
         }
         Ok(Self {
             highest_epoch: asked.epoch,
-            status: LeaseStatus::Leased { grant: asked, ends },
-            stopped_in: self.stopped_in,
+            status: LeaseStatus::Leased {
+                grant: asked,
+                ends,
+                prolonged: false,
+            },
+            ..self.clone()
         })
+    }
+
+    /// With the rule that came with a grant; a lower version than the present one came late.
+    pub fn with_failsafe(self, rule: Option<PeerRule>) -> Self {
+        let present = self.failsafe.as_ref().map(|rule| rule.version);
+        match rule {
+            Some(rule) if present > Some(rule.version) => self,
+            failsafe => Self { failsafe, ..self },
+        }
+    }
+
+    /// Lets the lease of this epoch go on by what others have promised.
+    pub fn prolong(&self, epoch: u64, until: Duration, now: Duration) -> Result<Self, Denied> {
+        self.check(epoch)?;
+        match &self.status {
+            LeaseStatus::Leased { grant, ends, .. } if now < *ends && grant.epoch == epoch => {
+                Ok(Self {
+                    status: LeaseStatus::Leased {
+                        grant: grant.clone(),
+                        ends: until.max(*ends),
+                        prolonged: true,
+                    },
+                    ..self.clone()
+                })
+            }
+            _ => Err(Denied::Expired),
+        }
+    }
+
+    /// Promises a node, which leads in this epoch, that the server is granted no lease: from `received` on,
+    /// when it was asked.
+    pub fn promise(
+        &self,
+        to: &str,
+        epoch: u64,
+        lasts: Duration,
+        received: Duration,
+    ) -> Result<Self, Denied> {
+        self.may_promise(epoch, received)?;
+        let ends = received + lasts;
+        // A longer one stands, whoever has it.
+        let before = self.promise.as_ref().map(|promise| promise.ends);
+        Ok(Self {
+            highest_epoch: epoch,
+            promise: Some(GivenPromise {
+                to: to.to_owned(),
+                ends: before.map_or(ends, |before| ends.max(before)),
+                lasts,
+            }),
+            ..self.clone()
+        })
+    }
+
+    /// Whether it would.
+    pub fn may_promise(&self, epoch: u64, now: Duration) -> Result<(), Denied> {
+        self.check(epoch)?;
+        match self.lease(now) {
+            Some(_) => Err(Denied::HasLease),
+            None => Ok(()),
+        }
     }
 
     /// A stop in good order has succeeded.
@@ -212,7 +358,7 @@ impl Ledger {
         Ok(Self {
             highest_epoch: epoch,
             status: LeaseStatus::Fenced,
-            stopped_in: self.stopped_in,
+            ..self.clone()
         })
     }
 
@@ -222,7 +368,7 @@ impl Ledger {
         Ok(Self {
             highest_epoch: epoch,
             status: LeaseStatus::Ungoverned,
-            stopped_in: self.stopped_in,
+            ..self.clone()
         })
     }
 
@@ -238,10 +384,21 @@ impl Ledger {
     /// The same for a start as a primary.
     pub fn admit_primary(&self, epoch: u64, now: Duration) -> Result<Self, Denied> {
         self.check(epoch)?;
+        self.check_promise(now)?;
         if self.forbids_primary(now) {
             return Err(Denied::LeaseRequired);
         }
         self.admit(epoch)
+    }
+
+    fn check_promise(&self, now: Duration) -> Result<(), Denied> {
+        match self.promised(now) {
+            Some((promise, left)) => Err(Denied::Promised {
+                to: promise.to.clone(),
+                left,
+            }),
+            None => Ok(()),
+        }
     }
 
     fn check(&self, asked: u64) -> Result<(), Denied> {
@@ -254,157 +411,4 @@ impl Ledger {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn s(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    fn new() -> Ledger {
-        let remembered = Remembered {
-            highest_epoch: 0,
-            status: RememberedStatus::Ungoverned,
-        };
-        Ledger::restored(remembered, s(100))
-    }
-
-    fn ask(epoch: u64, holder: &str) -> Grant {
-        Grant {
-            epoch,
-            holder: holder.to_owned(),
-            ttl: s(3),
-        }
-    }
-
-    fn leased(epoch: u64, at: Duration) -> Ledger {
-        new().grant(ask(epoch, "a"), None, at, true).unwrap()
-    }
-
-    #[test]
-    fn without_a_lease_ever_the_server_is_left_alone() {
-        assert!(!new().forbids_primary(s(100_000)));
-        assert!(new().admit_primary(1, s(0)).is_ok());
-    }
-
-    #[test]
-    fn a_lease_ends_and_is_not_renewed_while_the_server_runs() {
-        let ledger = leased(1, s(100));
-        assert!(!ledger.forbids_primary(s(102)));
-        assert!(ledger.forbids_primary(s(103)));
-        let late = ledger.grant(ask(1, "a"), None, s(104), true);
-        assert_eq!(late, Err(Denied::Expired));
-        let higher = ledger.grant(ask(2, "a"), None, s(104), true);
-        assert_eq!(higher, Err(Denied::Expired));
-        let stopped = ledger.grant(ask(1, "a"), None, s(104), false).unwrap();
-        assert!(!stopped.forbids_primary(s(106)));
-    }
-
-    #[test]
-    fn renewals_prolong_and_never_shorten() {
-        let ledger = leased(1, s(100));
-        let renewed = ledger.grant(ask(1, "a"), None, s(102), true).unwrap();
-        assert_eq!(renewed.lease(s(102)).unwrap().1, s(3));
-        let overtaken = renewed
-            .grant(ask(1, "a"), Some(s(100)), s(102), true)
-            .unwrap();
-        assert_eq!(overtaken.lease(s(102)).unwrap().1, s(3));
-    }
-
-    #[test]
-    fn a_request_that_waited_ends_when_its_sender_reckons() {
-        let ledger = leased(1, s(100));
-        let waited = ledger
-            .grant(ask(2, "b"), Some(s(100)), s(102), true)
-            .unwrap();
-        assert_eq!(waited.lease(s(102)).unwrap().1, s(1));
-        let over = new().grant(ask(1, "a"), Some(s(100)), s(103), false);
-        assert_eq!(over, Err(Denied::Late));
-        // A clock from before a restart of the machine is ahead: it grants no more than the period.
-        let ahead = new()
-            .grant(ask(1, "a"), Some(s(900)), s(100), true)
-            .unwrap();
-        assert_eq!(ahead.lease(s(100)).unwrap().1, s(3));
-    }
-
-    #[test]
-    fn lower_epochs_are_refused_for_everything() {
-        let ledger = leased(5, s(100));
-        let stale = Denied::StaleEpoch {
-            asked: 4,
-            highest: 5,
-        };
-        let grant = ledger.grant(ask(4, "a"), None, s(101), true);
-        assert_eq!(grant, Err(stale.clone()));
-        assert_eq!(ledger.fence(4), Err(stale.clone()));
-        assert_eq!(ledger.admit(4), Err(stale.clone()));
-        assert_eq!(ledger.admit_primary(4, s(101)), Err(stale));
-    }
-
-    #[test]
-    fn one_holder_an_epoch() {
-        let ledger = leased(5, s(100));
-        let other = ledger.grant(ask(5, "b"), None, s(101), true);
-        assert!(matches!(other, Err(Denied::OtherHolder { .. })));
-        let next = ledger.grant(ask(6, "b"), None, s(101), true).unwrap();
-        assert_eq!(next.lease(s(101)).unwrap().0.holder, "b");
-    }
-
-    #[test]
-    fn a_fence_stands_until_a_lease_of_its_epoch() {
-        let fenced = leased(1, s(100)).fence(2).unwrap();
-        assert!(fenced.forbids_primary(s(100)));
-        assert_eq!(fenced.admit_primary(2, s(100)), Err(Denied::LeaseRequired));
-        assert!(fenced.grant(ask(1, "a"), None, s(101), false).is_err());
-        let again = fenced.grant(ask(2, "a"), None, s(101), false).unwrap();
-        assert!(again.admit_primary(2, s(102)).is_ok());
-        // Its own epoch repeated changes nothing.
-        assert_eq!(fenced.fence(2), Ok(fenced));
-    }
-
-    #[test]
-    fn released_the_server_is_left_alone_and_an_older_renewal_changes_nothing() {
-        let released = leased(4, s(100)).release(5).unwrap();
-        assert!(!released.is_governed() && !released.forbids_primary(s(900)));
-        assert!(released.grant(ask(4, "a"), None, s(101), true).is_err());
-        let restored = Ledger::restored(released.to_remember(), s(500));
-        assert!(!restored.is_governed() && restored.highest_epoch() == 5);
-        let again = released.grant(ask(6, "a"), None, s(101), true).unwrap();
-        assert!(again.forbids_primary(s(105)));
-        assert!(leased(4, s(100)).release(3).is_err());
-    }
-
-    #[test]
-    fn a_renewal_that_comes_after_a_clean_stop_is_refused() {
-        let stopping = leased(1, s(100)).admit(2).unwrap();
-        let renewed = stopping.grant(ask(2, "a"), None, s(101), true).unwrap();
-        let stopped = renewed.stopped(2).unwrap();
-        assert!(stopped.forbids_primary(s(101)));
-        let late = stopped.grant(ask(2, "a"), None, s(101), false);
-        assert_eq!(late, Err(Denied::Stopped(2)));
-        let next = stopped.grant(ask(3, "a"), None, s(101), false).unwrap();
-        assert!(next.admit_primary(3, s(102)).is_ok());
-    }
-
-    #[test]
-    fn a_restart_forgets_neither_epoch_nor_end() {
-        let ledger = leased(7, s(100));
-        let back = Ledger::restored(ledger.to_remember(), s(101));
-        assert_eq!(back, ledger);
-        // Away for longer than the lease: one more period.
-        let back = Ledger::restored(ledger.to_remember(), s(200));
-        assert_eq!(back.lease(s(200)).unwrap().1, s(3));
-        assert!(back.forbids_primary(s(203)));
-        // The machine started anew: its clock began again, the old end means nothing.
-        let mut other_boot = ledger.to_remember();
-        if let RememberedStatus::Leased(_, ends) = &mut other_boot.status {
-            *ends = None;
-        }
-        let back = Ledger::restored(other_boot, s(5));
-        assert_eq!(back.lease(s(5)).unwrap().1, s(3));
-        assert_eq!(back.highest_epoch(), 7);
-        let fenced = ledger.fence(8).unwrap();
-        let back = Ledger::restored(fenced.to_remember(), s(300));
-        assert!(back.forbids_primary(s(300)));
-    }
-}
+mod tests;

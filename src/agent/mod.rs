@@ -3,17 +3,21 @@
 //!
 //! Decisions about epochs and leases are pure (`fencing_lease`). Requests are served by a runtime
 //! (`server`); the lease is enforced by a thread of its own (`enforcer`), which nothing that is
-//! asked of the agent can hold up.
+//! asked of the agent can hold up. While nobody renews it, agents prolong it by what they promise each
+//! other (`failsafe`, `peers`).
 
 pub mod api;
+pub mod client;
 mod control_file;
 mod enforcer;
+mod failsafe;
 pub mod fencing_lease;
 mod files;
 mod inquiry;
 mod jobs;
 mod operations;
 mod owner;
+mod peers;
 mod postmaster;
 mod rejoin;
 mod rejoin_plan;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 use super::api::{
-    Lease, LeaseAnswer, LeaseRequest, Postmaster, RefusalCode, ReleaseAnswer, ReleaseRequest, Role,
+    AnnounceAnswer, AnnounceRequest, Failsafe, Lease, LeaseAnswer, LeaseRequest, Postmaster,
+    Promise, PromiseAnswer, PromiseRequest, RefusalCode, ReleaseAnswer, ReleaseRequest, Role,
     StartAnswer, StartRequest, Status, StopAnswer, StopMode, StopRequest,
 };
 use super::enforcer::LatestLook;
@@ -64,6 +65,8 @@ impl From<Denied> for Failure {
             Denied::OtherHolder { .. } => RefusalCode::OtherHolder,
             Denied::Expired => RefusalCode::Expired,
             Denied::Late => RefusalCode::Late,
+            Denied::Promised { .. } => RefusalCode::Promised,
+            Denied::HasLease => RefusalCode::NotFollowing,
             Denied::LeaseRequired => RefusalCode::LeaseRequired,
         };
         Self::new(code, denied.to_string())
@@ -137,7 +140,91 @@ impl Agent {
             governed: ledger.is_governed(),
             job: self.jobs.last(),
             unfinished_rejoin: self.state.rejoin().is_some(),
+            failsafe: Some(self.failsafe(&ledger, now)),
         }
+    }
+
+    fn failsafe(&self, ledger: &Ledger, now: Duration) -> Failsafe {
+        let unable = self.config.peers.is_none().then(|| {
+            "its configuration names no authority for their certificates (peers.ca_file)".to_owned()
+        });
+        Failsafe {
+            unable,
+            rule: ledger.failsafe().cloned(),
+            promise: ledger.promised(now).map(|(promise, left)| Promise {
+                to: promise.to.clone(),
+                remaining_ms: clock::milliseconds(left),
+            }),
+            trouble: self.state.trouble(),
+        }
+    }
+
+    /// Promises another node's agent that its own server is granted no lease for a while.
+    pub(super) async fn promise(
+        self: Arc<Self>,
+        asked: PromiseRequest,
+    ) -> Result<PromiseAnswer, Failure> {
+        let received = clock::now();
+        let lasts = Duration::from_millis(asked.promise_ms);
+        if lasts > LONGEST_LEASE * 2 {
+            let text = format!("promise_ms is at most {}", (LONGEST_LEASE * 2).as_millis());
+            return Err(Failure::new(RefusalCode::BadRequest, text));
+        }
+        if asked.to != self.config.name || asked.from == asked.to {
+            let text = format!("this is the agent of {}", self.config.name);
+            return Err(Failure::new(RefusalCode::BadRequest, text));
+        }
+        self.follows(&asked).await?;
+        self.blocking(move |agent| {
+            if lasts.is_zero() {
+                agent.state.ledger().may_promise(asked.epoch, received)?;
+            } else {
+                // Whatever may have changed since it was looked at was a lease, or came with an epoch.
+                agent.state.change(|ledger, _| {
+                    ledger.promise(&asked.from, asked.epoch, lasts, received)
+                })?;
+            }
+            Ok(PromiseAnswer {
+                promise_ms: asked.promise_ms,
+            })
+        })
+        .await
+    }
+
+    /// Whether our server streams from the timeline that the asker's writes.
+    async fn follows(&self, asked: &PromiseRequest) -> Result<(), Failure> {
+        let refuse = |text: String| Err(Failure::new(RefusalCode::NotFollowing, text));
+        let (look, ..) = self.watch.last();
+        let system = look
+            .control
+            .map(|control| control.system_identifier.to_string());
+        if system.as_ref() != Some(&asked.system_identifier) {
+            return refuse("its server is of another cluster".to_owned());
+        }
+        let inquiry = &self.inquiry;
+        let Some(answer) = inquiry.standing(&self.config, &self.server, ANSWER).await else {
+            return refuse("its server does not answer".to_owned());
+        };
+        match (answer.role, answer.streams, answer.timeline) {
+            (Role::Primary, ..) => refuse("its server leads".to_owned()),
+            (_, None, _) => refuse("its server streams from nobody".to_owned()),
+            (_, Some(_), Some(timeline)) if timeline == asked.timeline => Ok(()),
+            (_, Some(_), timeline) => {
+                let timeline = timeline.map_or_else(|| "none".to_owned(), |t| t.to_string());
+                let asked = asked.timeline;
+                refuse(format!(
+                    "its server streams timeline {timeline}, and not {asked}"
+                ))
+            }
+        }
+    }
+
+    /// Takes note of an epoch.
+    pub(super) fn announce(&self, asked: &AnnounceRequest) -> Result<AnnounceAnswer, Failure> {
+        let ledger = self.state.change(|ledger, _| ledger.admit(asked.epoch))?;
+        Ok(AnnounceAnswer {
+            highest_epoch: ledger.highest_epoch(),
+        })
     }
 
     /// Grants or renews a lease.
@@ -162,7 +249,8 @@ impl Agent {
                 holder: asked.holder.clone(),
                 ttl,
             };
-            ledger.grant(grant, sent, now, self.watch.may_lead(Duration::ZERO))
+            let granted = ledger.grant(grant, sent, now, self.watch.may_lead(Duration::ZERO))?;
+            Ok(granted.with_failsafe(asked.failsafe.clone()))
         })?;
         let now = clock::now();
         let lease = lease_view(&ledger, now);
@@ -311,5 +399,6 @@ fn lease_view(ledger: &Ledger, now: Duration) -> Option<Lease> {
         epoch: grant.epoch,
         holder: grant.holder.clone(),
         remaining_ms: clock::milliseconds(left),
+        prolonged: ledger.is_prolonged(),
     })
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::{fmt, io};
 
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +19,7 @@ use super::owner;
 use super::postmaster::Server;
 use super::state::AgentState;
 use super::swap::DataDirectories;
-use super::{server, supervise};
+use super::{peers, server, supervise};
 use crate::config::AgentConfig;
 use crate::{process, tls};
 
@@ -137,6 +138,17 @@ impl PreparedAgent {
                 supervise::stop_with_agent(agent).await;
                 shutdown.cancel();
             });
+        }
+        // It ends with this.
+        let mut asking = JoinSet::new();
+        match self.agent.config.peers.clone() {
+            Some(trust) => {
+                asking.spawn(peers::keep_asking(self.agent.clone(), trust));
+            }
+            None => tracing::info!(
+                "no failsafe: peers.ca_file does not say who signed the certificates of the other nodes' \
+                 agents, and a lease that no proxy renews ends"
+            ),
         }
         server::serve(listener, self.tls, self.agent, self.shutdown).await;
         Ok(())

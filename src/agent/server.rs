@@ -23,8 +23,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{
-    self, LeaseRequest, Refusal, RefusalCode, RejoinRequest, ReleaseRequest, StartRequest,
-    StopRequest,
+    self, AnnounceRequest, LeaseRequest, PromiseRequest, Refusal, RefusalCode, RejoinRequest,
+    ReleaseRequest, StartRequest, StopRequest,
 };
 use super::operations::{Agent, Failure};
 use crate::descriptors::Descriptors;
@@ -163,6 +163,8 @@ fn pages(agent: Arc<Agent>) -> Router {
         .route(api::STATUS, get(status))
         .route(api::LEASE, post(lease))
         .route(api::RELEASE, post(release))
+        .route(api::PROMISE, post(promise))
+        .route(api::ANNOUNCE, post(announce))
         .route(api::STOP, post(stop))
         .route(api::START, post(start))
         .route(api::REJOIN, post(rejoin))
@@ -227,6 +229,21 @@ async fn release(State(agent): State<Arc<Agent>>, Body(asked): Body<ReleaseReque
     )
 }
 
+async fn promise(State(agent): State<Arc<Agent>>, Body(asked): Body<PromiseRequest>) -> Response {
+    let outcome = agent.clone().promise(asked).await;
+    answer(&agent, outcome)
+}
+
+async fn announce(State(agent): State<Arc<Agent>>, Body(asked): Body<AnnounceRequest>) -> Response {
+    answer(
+        &agent,
+        agent
+            .clone()
+            .blocking(move |agent| agent.announce(&asked))
+            .await,
+    )
+}
+
 async fn stop(State(agent): State<Arc<Agent>>, Body(asked): Body<StopRequest>) -> Response {
     answer(
         &agent,
@@ -276,6 +293,8 @@ fn status_of(code: RefusalCode) -> StatusCode {
         | RefusalCode::Expired
         | RefusalCode::Late
         | RefusalCode::LeaseRequired
+        | RefusalCode::Promised
+        | RefusalCode::NotFollowing
         | RefusalCode::OtherRole
         | RefusalCode::Busy
         | RefusalCode::UnfinishedRejoin => StatusCode::CONFLICT,

@@ -13,7 +13,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::fencing_lease::{Denied, Grant, Ledger, Remembered, RememberedStatus};
+use super::api::PeerRule;
+use super::fencing_lease::{
+    Denied, Grant, Ledger, Remembered, RememberedPromise, RememberedStatus,
+};
 use super::rejoin_plan::Stage;
 use crate::clock;
 use crate::file;
@@ -26,6 +29,8 @@ pub(super) struct AgentState {
     ledger: Mutex<Ledger>,
     /// What `state.json` holds; whoever writes it holds this.
     written: Mutex<Durable>,
+    /// Why too few of the others would promise anything, as last heard; empty when enough do.
+    trouble: Mutex<String>,
     /// Held for as long as the agent lives, so that there is one only.
     _lock: File,
 }
@@ -40,6 +45,19 @@ struct Durable {
     lease: Option<DurableLease>,
     #[serde(default)]
     rejoin: Option<Stage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failsafe: Option<PeerRule>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    promise: Option<DurablePromise>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DurablePromise {
+    to: String,
+    boot: Option<String>,
+    ends_ms: u64,
+    lasts_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +112,7 @@ impl AgentState {
             boot,
             ledger: Mutex::new(Ledger::restored(remembered, clock::now())),
             written: Mutex::new(durable),
+            trouble: Mutex::default(),
             _lock: lock,
         })
     }
@@ -101,6 +120,20 @@ impl AgentState {
     /// The agent's directory.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Why too few of the other agents would promise anything, for people; empty when enough do, and
+    /// before any was asked.
+    pub(super) fn trouble(&self) -> String {
+        self.trouble.lock().clone()
+    }
+
+    /// Notes it; true if it is news.
+    pub(super) fn set_trouble(&self, text: &str) -> bool {
+        let mut trouble = self.trouble.lock();
+        let news = *trouble != text;
+        text.clone_into(&mut trouble);
+        news
     }
 
     /// The ledger as it stands.
@@ -124,6 +157,18 @@ impl AgentState {
         };
         self.write_end(&changed);
         Ok(changed)
+    }
+
+    /// Lets the lease go on by what others have promised: in memory, whatever the disk does.
+    pub(super) fn prolong(&self, epoch: u64, until: Duration) -> Result<(), Denied> {
+        let mut ledger = self.ledger.lock();
+        *ledger = ledger.prolong(epoch, until, clock::now())?;
+        Ok(())
+    }
+
+    /// Writes down where the lease ends by now. Blocks on the disk.
+    pub(super) fn keep_end(&self) {
+        self.write_end(&self.ledger());
     }
 
     /// Fences at once, in memory; [`AgentState::persist`] must follow before it is answered.
@@ -163,7 +208,7 @@ impl AgentState {
     }
 
     fn write(&self, written: &mut Durable, remembered: &Remembered) -> io::Result<()> {
-        let next = Durable::of(remembered, written.rejoin);
+        let next = Durable::of(remembered, written.rejoin, self.boot.as_deref());
         self.put(written, next)
     }
 
@@ -193,7 +238,7 @@ impl AgentState {
 }
 
 impl Durable {
-    fn of(remembered: &Remembered, rejoin: Option<Stage>) -> Self {
+    fn of(remembered: &Remembered, rejoin: Option<Stage>, boot: Option<&str>) -> Self {
         let lease = match &remembered.status {
             RememberedStatus::Leased(grant, _) => Some(DurableLease {
                 epoch: grant.epoch,
@@ -202,11 +247,20 @@ impl Durable {
             }),
             _ => None,
         };
+        let promise = remembered.promise.as_ref().map(|promise| DurablePromise {
+            to: promise.to.clone(),
+            boot: boot.filter(|_| promise.ends.is_some()).map(str::to_owned),
+            // Rounded up: it must not be shorter than what was promised.
+            ends_ms: clock::milliseconds(promise.ends.unwrap_or_default()).saturating_add(1),
+            lasts_ms: clock::milliseconds(promise.lasts).saturating_add(1),
+        });
         Self {
             highest_epoch: remembered.highest_epoch,
             fenced: remembered.status == RememberedStatus::Fenced,
             lease,
             rejoin,
+            failsafe: remembered.failsafe.clone(),
+            promise,
         }
     }
 
@@ -226,9 +280,20 @@ impl Durable {
                 RememberedStatus::Leased(grant, end)
             }
         };
+        let promise = self.promise.as_ref().map(|promise| RememberedPromise {
+            to: promise.to.clone(),
+            ends: promise
+                .boot
+                .as_deref()
+                .filter(|then| Some(*then) == boot)
+                .map(|_| Duration::from_millis(promise.ends_ms)),
+            lasts: Duration::from_millis(promise.lasts_ms),
+        });
         Remembered {
             highest_epoch: self.highest_epoch,
             status,
+            failsafe: self.failsafe.clone(),
+            promise,
         }
     }
 }
@@ -274,6 +339,25 @@ mod tests {
         assert_eq!(state.ledger().highest_epoch(), 5);
         assert!(state.ledger().forbids_primary(clock::now()));
         assert!(matches!(state.change(lease), Err(ChangeError::Denied(_))));
+        drop(state);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn what_was_promised_to_another_node_is_on_disk_before_it_is_known() {
+        let name = format!("causeway-promise-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        let state = AgentState::open(&directory).unwrap();
+        let received = clock::now();
+        let lasts = Duration::from_secs(60);
+        let promised = state.change(|ledger, _| ledger.promise("pg1", 4, lasts, received));
+        promised.unwrap();
+        drop(state);
+        let state = AgentState::open(&directory).unwrap();
+        let ledger = state.ledger();
+        let (promise, left) = ledger.promised(clock::now()).unwrap();
+        assert!(promise.to == "pg1" && left <= lasts + Duration::from_millis(1));
+        assert!(ledger.promised(received + lasts / 2).is_some());
         drop(state);
         fs::remove_dir_all(&directory).unwrap();
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::agent::api::Status;
+use crate::agent::client::AgentClient;
 use crate::config::{Config, FailoverMode};
-use crate::control::agent_client::AgentClient;
 
 /// Bound on one question.
 const BOUND: Duration = Duration::from_secs(2);
@@ -33,14 +33,31 @@ pub(super) async fn lines(config: &Config) -> Vec<String> {
 
 fn describe(status: &Status, renews: bool) -> String {
     let rule = match (&status.lease, status.governed) {
-        (Some(lease), _) => format!(
-            "its server may run as a primary under the lease of epoch {}, for {} ms",
-            lease.epoch, lease.remaining_ms
-        ),
+        (Some(lease), _) => {
+            let by = match lease.prolonged {
+                true => ", by what other agents promise, for no proxy renews it",
+                false => "",
+            };
+            format!(
+                "its server may run as a primary under the lease of epoch {}, for {} ms{by}",
+                lease.epoch, lease.remaining_ms
+            )
+        }
         (None, true) => {
             "its server is stopped if it runs as a primary: no lease is in force".to_owned()
         }
         (None, false) => "its server is left alone".to_owned(),
+    };
+    let failsafe = match &status.failsafe {
+        None => Some("it is of an older version".to_owned()),
+        Some(told) => told.unable.clone().or_else(|| {
+            let trouble = &told.trouble;
+            (!trouble.is_empty()).then(|| trouble.clone())
+        }),
+    };
+    let rule = match failsafe {
+        Some(why) => format!("{rule}; without a proxy its lease would end: {why}"),
+        None => rule,
     };
     match status.governed && !renews {
         true => format!(

@@ -142,6 +142,15 @@ fn summary(status: &Value) -> String {
     for entry in failover["fences"].as_array().into_iter().flatten() {
         let _ = writeln!(out, "  fence of {}: {}", text(&entry[0]), text(&entry[1]));
     }
+    if let Some(failsafe) = failover["failsafe"]
+        .as_str()
+        .filter(|text| !text.is_empty())
+    {
+        let _ = writeln!(
+            out,
+            "  without a proxy the lease is prolonged by: {failsafe}"
+        );
+    }
     let governed = failover["governed"].as_array().into_iter().flatten();
     let governed: Vec<_> = governed.map(text).collect();
     if !governed.is_empty() {

@@ -210,6 +210,7 @@ impl Differences {
             durability,
             timeout,
             lease,
+            failsafe,
             max_lost_bytes,
             fence_command,
             rejoin_command,
@@ -241,6 +242,7 @@ impl Differences {
         self.take("failover.timeout", &mut running.timeout, timeout);
         // A lease that was granted under the old length is still running.
         self.keep("failover.lease", &running.lease, &lease);
+        self.take("failover.failsafe", &mut running.failsafe, failsafe);
         let fence = &mut running.fence_command;
         self.take("failover.fence_command", fence, fence_command);
         let rejoin = &mut running.rejoin_command;

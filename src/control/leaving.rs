@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::agent_client::{AgentClient, AgentError};
+use crate::agent::client::{AgentClient, AgentError};
 
 /// Bound on one question.
 const BOUND: Duration = Duration::from_secs(1);
@@ -76,8 +76,12 @@ pub(super) async fn is_renewed(agent: &AgentClient) -> Result<bool, AgentError> 
     let Some(lease) = agent.status(BOUND).await?.lease else {
         return Ok(false);
     };
+    if lease.prolonged {
+        return Ok(false);
+    }
     // Whoever renews does so in each quarter of a lease (core/failover/step.rs).
     tokio::time::sleep(Duration::from_millis(lease.remaining_ms / 3)).await;
     let after = agent.status(BOUND).await?.lease;
-    Ok(after.is_some_and(|after| after.remaining_ms >= lease.remaining_ms))
+    // Agents that prolong it among themselves do not decide anything.
+    Ok(after.is_some_and(|after| !after.prolonged && after.remaining_ms >= lease.remaining_ms))
 }

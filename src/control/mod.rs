@@ -1,6 +1,5 @@
 //! The control plane: measuring the nodes and reading the catalogue. It publishes on the cluster.
 
-pub mod agent_client;
 pub mod catalogs;
 pub mod failover;
 pub mod leaving;

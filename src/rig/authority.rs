@@ -63,21 +63,23 @@ fn sign_all(addresses: &[Ipv4Addr]) -> Result<Vec<(&'static str, String)>, rcgen
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     let ca = params.self_signed(&ca_key)?;
     let issuer = Issuer::new(params, ca_key);
-    let sign = |names: &[String], usage| {
+    let sign = |names: &[String], usages| {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names)?;
-        params.extended_key_usages = vec![usage];
+        params.extended_key_usages = usages;
         let signed = params.signed_by(&key, &issuer)?;
         Ok::<_, rcgen::Error>((signed.pem(), key.serialize_pem()))
     };
     let addresses = addresses.iter().copied().chain([Ipv4Addr::LOCALHOST]);
     let mut here: Vec<String> = addresses.map(|ip| IpAddr::from(ip).to_string()).collect();
     here.push("localhost".to_owned());
-    let (agent, agent_key) = sign(&here, ExtendedKeyUsagePurpose::ServerAuth)?;
-    let (proxy, proxy_key) = sign(
-        &["causeway".to_owned()],
+    let (server, client) = (
+        ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,
-    )?;
+    );
+    // Agents ask each other as well.
+    let (agent, agent_key) = sign(&here, vec![server, client.clone()])?;
+    let (proxy, proxy_key) = sign(&["causeway".to_owned()], vec![client])?;
     Ok(vec![
         ("ca.pem", ca.pem()),
         ("agent.pem", agent),

@@ -45,8 +45,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "control",
         &[
-            "core", "sql", "shared", "config", "metrics", "agent", "clock", "file", "http", "pg",
-            "tls",
+            "core", "sql", "shared", "config", "metrics", "agent", "clock", "file", "pg",
         ],
     ),
     ("process", &[]),
@@ -59,6 +58,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "core",
             "descriptors",
             "file",
+            "http",
             "pg",
             "process",
             "strangers",
@@ -85,6 +85,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "app",
         &[
             "admin",
+            "agent",
             "backend",
             "shared",
             "client",

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::agents::Agents;
 use super::auth;
 use super::log::{Log, log};
 use crate::config::document::Document;
@@ -34,6 +35,9 @@ pub struct AgentConfig {
     pub client_ca: Option<Certificates>,
     /// What callers must show; none asks for no secret.
     pub secret: Option<Secret>,
+    /// How the agents of other nodes are trusted, and how this one proves itself to them; none where nothing
+    /// says who signed their certificates.
+    pub peers: Option<Agents>,
     pub data: PathBuf,
     /// The directory of PostgreSQL's programs.
     pub bin: PathBuf,
@@ -91,6 +95,7 @@ fn agent(section: &mut Section<'_>) -> Read<AgentConfig> {
     let listen = section.or("listen", SocketAddr::from(([127, 0, 0, 1], 6433)), address);
     let secret = section.secret("secret", "secret_file");
     let tls = section.section("tls", tls);
+    let peers = section.section("peers", peers);
     let postgres = section.section("postgres", postgres);
     let login = section.section("login", |section| login(section, "postgres"));
     let replication = section.section("replication", replication);
@@ -98,8 +103,23 @@ fn agent(section: &mut Section<'_>) -> Read<AgentConfig> {
     let copy_timeout = section.or("copy_timeout", HOUR, span(ms(1_000)..=DAY));
     let log = section.section("log", log);
 
-    let secret = secret?.map(|given| given.secret);
+    let secret = secret?;
     let (identity, client_ca) = tls?;
+    let (ca, own) = peers?;
+    if ca.is_none() && client_ca.is_none() && own.is_some() {
+        return Err(section.fault(
+            "peers.ca_file",
+            "missing: name the certificate of the authority that signed the other nodes' agents'",
+        ));
+    }
+    // Who signs for the proxies signs for the agents, unless it is said otherwise.
+    let ca = ca.or_else(|| client_ca.clone());
+    let peers = ca.map(|ca| Agents {
+        ca,
+        secret: secret.as_ref().map(|given| given.secret.clone()),
+        client: own.or_else(|| client_ca.is_some().then(|| identity.clone())),
+    });
+    let secret = secret.map(|given| given.secret);
     if secret.is_none() && client_ca.is_none() {
         return Err(section.fault(
             "secret",
@@ -134,6 +154,7 @@ fn agent(section: &mut Section<'_>) -> Read<AgentConfig> {
         identity,
         client_ca,
         secret,
+        peers,
         log_file: log_file.unwrap_or_else(|| beside(".log")),
         data,
         bin,
@@ -147,6 +168,12 @@ fn agent(section: &mut Section<'_>) -> Read<AgentConfig> {
         copy_timeout: copy_timeout?,
         log: log?,
     })
+}
+
+fn peers(section: &mut Section<'_>) -> Read<(Option<Certificates>, Option<Identity>)> {
+    let ca = section.found("ca_file", certificates);
+    let identity = identity(section, "cert_file", "key_file");
+    Ok((ca?, identity?))
 }
 
 fn tls(section: &mut Section<'_>) -> Read<(Identity, Option<Certificates>)> {

@@ -31,6 +31,8 @@ pub struct Failover {
     /// How much acknowledged WAL, in bytes, a promotion may lose; none means any amount. Always 0
     /// with [`Durability::Quorum`].
     pub max_lost_bytes: Option<u64>,
+    /// Whether agents may prolong a lease by each other's promises while no proxy renews it.
+    pub failsafe: bool,
     /// Run by a shell to make sure that a failed primary is down; its exit code 0 says that it is.
     pub fence_command: Option<String>,
     /// Run by a shell to make a former primary a standby again.
@@ -169,6 +171,11 @@ fn inside(section: &mut Section<'_>, nodes: usize) -> Read<(Option<Failover>, Du
     let losses = losses(section);
     let timeout = section.or("timeout", ms(2_000), span(ms(100)..=minutes(10)));
     let lease = section.optional("lease", span(ms(500)..=minutes(10)));
+    let failsafe = section.or(
+        "failsafe",
+        true,
+        one_of(&[("true", true), ("false", false)]),
+    );
     let hold = section.optional("hold_timeout", span(ms(0)..=minutes(10)));
     let fence_command = section.optional("fence_command", command);
     let rejoin_command = section.optional("rejoin_command", command);
@@ -203,6 +210,7 @@ fn inside(section: &mut Section<'_>, nodes: usize) -> Read<(Option<Failover>, Du
         durability,
         timeout: timeout?,
         lease,
+        failsafe: failsafe?,
         max_lost_bytes,
         fence_command: fence_command?,
         rejoin_command: rejoin_command?,

@@ -1,12 +1,16 @@
 //! Asking one node's agent at a steady pace what its server does.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::facts::Facts;
-use crate::agent::api::{JobState, Role, Status};
-use crate::control::agent_client::AgentClient;
-use crate::core::failover::facts::observation::{AgentAnswer, Postmaster, RejoinJob};
+use crate::agent::api::{Failsafe, JobState, Role, Status};
+use crate::agent::client::AgentClient;
+use crate::core::failover::facts::observation::{
+    AgentAnswer, AgentFailsafe, AgentPromise, Postmaster, RejoinJob,
+};
+use crate::core::failover::failsafe::FailsafeRule;
 use crate::core::topology::NodeId;
 use crate::shared::operator::OperatorState;
 
@@ -20,6 +24,8 @@ pub(super) struct AgentPoller {
     pub(super) agent: Arc<AgentClient>,
     pub(super) facts: Arc<Facts>,
     pub(super) node: String,
+    /// All nodes' names, in order.
+    pub(super) names: Vec<String>,
     pub(super) operator: Arc<OperatorState>,
 }
 
@@ -31,6 +37,7 @@ impl AgentPoller {
             match self.agent.status(BOUND).await {
                 Ok(status) => {
                     self.note(at_us, &status);
+                    self.tell_of_failsafe(&status);
                     if self.operator.problems.report(&self.node, "agent", None) {
                         tracing::info!(node = self.node, "agent answers again");
                     }
@@ -80,8 +87,54 @@ impl AgentPoller {
             epoch: status.highest_epoch,
             postmaster,
             governed: status.governed,
+            failsafe: status.failsafe.as_ref().map(|told| self.failsafe(told)),
         };
         self.facts.agent_answered(self.id, answer, job);
+    }
+}
+
+impl AgentPoller {
+    /// What would be wrong if no proxy renewed its lease.
+    fn tell_of_failsafe(&self, status: &Status) {
+        let leads = status.lease.is_some() && status.role == Some(Role::Primary);
+        let told = status.failsafe.as_ref().filter(|_| leads);
+        let trouble = told
+            .map(|told| &told.trouble)
+            .filter(|text| !text.is_empty());
+        let trouble = trouble.map(|text| format!("its lease would end without a proxy: {text}"));
+        self.operator
+            .problems
+            .report(&self.node, "failsafe", trouble);
+    }
+
+    fn failsafe(&self, told: &Failsafe) -> AgentFailsafe {
+        let rule = told.rule.as_ref().map(|rule| {
+            let place = |name: &String| self.names.iter().position(|known| known == name);
+            let members = rule.peers.iter().filter_map(|peer| place(&peer.node));
+            let members: BTreeSet<_> = members.map(|index| NodeId(index as u16)).collect();
+            // Of whom nothing can be asked here counts as one that may promise.
+            let unknown = rule.peers.len().saturating_sub(members.len());
+            FailsafeRule {
+                version: rule.version,
+                needed: rule.needed.saturating_sub(unknown),
+                members,
+            }
+        });
+        let now_us = self.facts.now_us();
+        let promise = told.promise.as_ref().map(|promise| {
+            let left_us = promise.remaining_ms.saturating_mul(1_000);
+            // Its clock may be slower, and a started millisecond is not told.
+            let until_us = now_us.saturating_add(left_us + left_us / 50 + 1_000);
+            AgentPromise {
+                to: promise.to.clone(),
+                until_us,
+            }
+        });
+        AgentFailsafe {
+            unable: told.unable.clone(),
+            rule,
+            promise,
+        }
     }
 }
 

@@ -33,7 +33,7 @@ impl Background {
     /// Has a command carried out, unless it is under way; `doing` is what it does, in words.
     pub(super) fn send(&mut self, executor: Arc<Executor>, command: Command, doing: String) {
         // Plans have these at a pace of their own.
-        let paced = matches!(command.act, Act::RenewLease(_) | Act::Heartbeat(_));
+        let paced = matches!(command.act, Act::RenewLease { .. } | Act::Heartbeat(_));
         if !paced && self.known.contains_key(&command) {
             return;
         }

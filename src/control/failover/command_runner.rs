@@ -77,7 +77,7 @@ impl CommandRunner {
             return;
         };
         self.kept = self.kept.take().filter(|kept| kept.epoch == first.epoch);
-        let renews = |command: &&Command| matches!(command.act, Act::RenewLease(_));
+        let renews = |command: &&Command| matches!(command.act, Act::RenewLease { .. });
         if let Some(latest) = commands.iter().rfind(renews) {
             self.kept = Some(latest.clone());
         }

@@ -19,10 +19,11 @@ use super::record_keeper::{KnownRecord, RecordKeeper};
 use super::server_poller::ServerPoller;
 use super::shared::Shared;
 use super::write_permission::WritePermission;
+use crate::agent::client::AgentClient;
 use crate::config::Failover;
-use crate::control::agent_client::AgentClient;
 use crate::control::store::{Leader, OpenError, Store};
 use crate::core::failover::candidate::promotable;
+use crate::core::failover::consent::{Consent, consent};
 use crate::core::failover::facts::observation::Leadership;
 use crate::core::failover::facts::primary_health::{Health, judge};
 use crate::core::failover::policy::Mode;
@@ -183,6 +184,12 @@ impl Controller {
                     agent: Arc::clone(agent),
                     facts: Arc::clone(&self.facts),
                     node: self.policy.name(id),
+                    names: self
+                        .policy
+                        .nodes
+                        .iter()
+                        .map(|node| node.name.clone())
+                        .collect(),
                     operator: Arc::clone(&self.shared.operator),
                 };
                 tasks.spawn(agent.run());
@@ -284,7 +291,8 @@ impl Controller {
             .publish(WritePermission::of(&plan.next), until_us);
         self.publisher.bind_to(term.number);
         let leader = self.leader();
-        self.show(&plan.next, plan.why, leader);
+        let failsafe = describe_failsafe(view);
+        self.show(&plan.next, plan.why, leader, failsafe);
         let stall = self.publisher.last_stall();
         self.runner
             .run(&plan.commands, &claim, &mut self.log, stall)
@@ -333,7 +341,14 @@ impl Controller {
             "etcd does not answer: another primary may have been chosen since, and nothing is written"
                 .to_owned()
         };
-        self.show(&record, why, leader);
+        let primary = record.primary;
+        let rule = primary.and_then(|primary| record.failsafe.wanted(primary));
+        let failsafe = rule.filter(|rule| !rule.members.is_empty());
+        let failsafe = failsafe.map_or_else(
+            || "not available".to_owned(),
+            |rule| rule.describe(&self.policy),
+        );
+        self.show(&record, why, leader, failsafe);
     }
 
     /// What the planner needs and only the controller knows.
@@ -386,14 +401,32 @@ impl Controller {
         }
     }
 
-    fn show(&mut self, record: &Record, why: String, leader: Option<String>) {
+    fn show(&mut self, record: &Record, why: String, leader: Option<String>, failsafe: String) {
         self.log.show(Report {
             record,
             why,
             leads: self.term.is_some(),
             leader,
+            failsafe,
             agents: self.facts.answering(self.policy.timeout_us),
         });
+    }
+}
+
+/// By whose promises the primary's lease goes on without a proxy, or why it does not.
+fn describe_failsafe(view: View<'_, '_>) -> String {
+    let Some(primary) = view.record.primary else {
+        return "not available: no primary is known".to_owned();
+    };
+    match consent(view, primary) {
+        Ok(Consent { needed, members }) => {
+            let names = view.policy.names(members.iter().copied());
+            match needed == members.len() {
+                true => names,
+                false => format!("any {needed} of {names}"),
+            }
+        }
+        Err(why) => format!("not available: {why}"),
     }
 }
 

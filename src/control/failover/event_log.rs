@@ -53,6 +53,8 @@ pub(super) struct Report<'a> {
     pub(super) leads: bool,
     /// Who decides, as far as is known: an address.
     pub(super) leader: Option<String>,
+    /// By whose promises the primary's lease goes on without a proxy, or why it does not.
+    pub(super) failsafe: String,
     /// The nodes whose agents answer.
     pub(super) agents: NodeSet,
 }
@@ -145,6 +147,7 @@ impl EventLog {
             why,
             leads,
             leader,
+            failsafe,
             agents,
         } = report;
         self.keep_time(record);
@@ -175,6 +178,7 @@ impl EventLog {
             leads,
             leader,
             fences: fences.collect(),
+            failsafe,
             governed: record.governed.iter().map(name).collect(),
             quarantine: quarantine.collect(),
             why: why.clone(),

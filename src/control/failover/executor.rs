@@ -10,13 +10,14 @@ use tokio_postgres::Client;
 use super::conninfo;
 use super::facts::Facts;
 use super::server_poller;
-use crate::agent::api::{LeaseAnswer, Role, Source, StopMode};
+use crate::agent::api::{LeaseAnswer, Peer, PeerRule, Role, Source, StopMode};
+use crate::agent::client::{AgentClient, AgentError};
 use crate::config::{Config, Failover, Node};
-use crate::control::agent_client::{AgentClient, AgentError};
 use crate::control::leaving;
 use crate::core::failover::FailoverPolicy;
 use crate::core::failover::command::{Act, Command, Stop};
 use crate::core::failover::facts::observation::RejoinJob;
+use crate::core::failover::failsafe;
 use crate::core::topology::NodeId;
 use crate::pg;
 
@@ -103,9 +104,16 @@ impl Executor {
                 copy,
             } => self.rejoin(*node, *primary, *copy, epoch).await,
             Act::ReleaseLease(node) => self.release_unless_renewed(*node).await,
-            Act::RenewLease(node) => {
+            Act::RenewLease { node, failsafe } => {
                 let agent = self.agent(*node)?;
-                asked(self.lease(*node, agent, epoch)).await
+                let rule = failsafe.as_ref().map(|rule| self.failsafe_rule(rule));
+                asked(self.lease(*node, agent, epoch, rule)).await
+            }
+            Act::Announce(node) => {
+                let agent = self.agent(*node)?;
+                let announced = asked(agent.announce(epoch, BOUND)).await;
+                self.facts.want_agent(*node);
+                announced
             }
         }
     }
@@ -115,11 +123,14 @@ impl Executor {
         node: NodeId,
         agent: &AgentClient,
         epoch: u64,
+        failsafe: Option<PeerRule>,
     ) -> Result<LeaseAnswer, AgentError> {
         // Noted before it leaves: from now on it may have reached the agent.
         self.facts.renewing(node);
         let lease = Duration::from_micros(self.policy.lease_us);
-        let granted = agent.lease(epoch, &self.name, lease, LEASE_BOUND).await;
+        let granted = agent
+            .lease_with(epoch, &self.name, lease, failsafe, LEASE_BOUND)
+            .await;
         if granted.is_ok() {
             self.facts.granted(node);
         }
@@ -145,6 +156,24 @@ impl Executor {
         self.release(node, status.highest_epoch).await
     }
 
+    /// The rule as an agent reads it: with the others' addresses.
+    fn failsafe_rule(&self, rule: &failsafe::FailsafeRule) -> PeerRule {
+        let peers = rule.members.iter().filter_map(|member| {
+            let node = self.config.nodes.get(usize::from(member.0))?;
+            let url = node.agent.as_ref()?;
+            Some(Peer {
+                node: node.name.clone(),
+                host: url.host.clone(),
+                port: url.port,
+            })
+        });
+        PeerRule {
+            version: rule.version,
+            needed: rule.needed,
+            peers: peers.collect(),
+        }
+    }
+
     /// How long a stop or a start may take.
     fn patience(&self) -> Duration {
         Duration::from_micros(self.policy.stop_us)
@@ -168,7 +197,7 @@ impl Executor {
         if let Ok(agent) = self.agent(node) {
             // Its agent stops a primary without a lease, so it is given one first. One that cannot be
             // reached is not waited for: clients do.
-            let granted = self.lease(node, agent, epoch).await;
+            let granted = self.lease(node, agent, epoch, None).await;
             if let Err(error @ AgentError::Refused { .. }) = granted {
                 return Err(CommandError(error.to_string()));
             }

@@ -176,6 +176,12 @@ impl Facts {
     pub(super) fn agent_answered(&self, id: NodeId, answer: AgentAnswer, job: RejoinJob) {
         let job = self.same_end(id, job);
         self.change(id, |node| {
+            let promises = |answer: &AgentAnswer| {
+                answer
+                    .failsafe
+                    .as_ref()
+                    .is_some_and(|told| told.promise.is_some())
+            };
             let stopped =
                 |answer: &AgentAnswer| matches!(answer.postmaster, Postmaster::Stopped { .. });
             let news = node.job != job
@@ -183,6 +189,7 @@ impl Facts {
                     stopped(before) != stopped(&answer)
                         || before.epoch != answer.epoch
                         || before.governed != answer.governed
+                        || promises(before) != promises(&answer)
                 });
             node.agent = Some(answer);
             node.job = job;

@@ -53,6 +53,7 @@ pub fn policy(config: &Config, failover: &Failover) -> FailoverPolicy {
         fence_command: failover.fence_command.is_some(),
         rejoin_command: failover.rejoin_command.is_some(),
         unfenced_accepted: failover.fencing == Fencing::RoutingOnly,
+        failsafe: failover.failsafe,
         zone: config.routing.zone.clone(),
         nodes: nodes.collect(),
     }

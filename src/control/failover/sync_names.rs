@@ -92,6 +92,7 @@ mod tests {
             fence_command: false,
             rejoin_command: false,
             unfenced_accepted: false,
+            failsafe: false,
             zone: None,
             nodes: nodes.to_vec(),
         }

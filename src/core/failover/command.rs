@@ -7,6 +7,7 @@
 //! it checks that it still leads, for longer than the command's own deadline. What may take long is an
 //! errand (`Act::is_errand`): it is set going, and its end is a fact of a later plan.
 
+use super::failsafe::FailsafeRule;
 use super::quorum::CommitRule;
 use super::record::{Cause, FenceProof, QuarantineReason, Quarantined};
 use crate::core::lsn::{Lsn, Timeline};
@@ -84,7 +85,13 @@ pub enum Act {
     /// Ask an agent to let its server run as a primary for `lease_us`, counted from the moment at
     /// which *the agent* gave the answer that this plan has read: a renewal that comes late
     /// prolongs nothing.
-    RenewLease(NodeId),
+    RenewLease {
+        node: NodeId,
+        /// By which the agents may prolong it among themselves.
+        failsafe: Option<FailsafeRule>,
+    },
+    /// Tell an agent this epoch: it promises nothing to whoever leads in a lower one.
+    Announce(NodeId),
     /// Ask an agent to let its server run without a lease, whatever it runs as.
     ReleaseLease(NodeId),
     /// Write something small on the primary, so that standbys receive something.
@@ -99,7 +106,8 @@ impl Act {
     /// Nobody waits for it: the plans that follow see what became of it, and leases are renewed meanwhile.
     pub fn is_errand(&self) -> bool {
         match self {
-            Self::RenewLease(_)
+            Self::RenewLease { .. }
+            | Self::Announce(_)
             | Self::Heartbeat(_)
             | Self::Checkpoint(_)
             | Self::ProveSync { .. } => true,

@@ -1,6 +1,7 @@
 //! Commands and events in words, with the nodes' names: for logs, status and the printed plan.
 
 use super::command::{Act, Event, Stop};
+use super::failsafe::FailsafeRule;
 use super::policy::{Durability, FailoverPolicy};
 use super::quorum::CommitRule;
 use super::record::{Cause, FenceProof, QuarantineReason, Quarantined, Recovery};
@@ -47,7 +48,8 @@ impl Act {
                 let rule = rule.describe(policy);
                 format!("see that commits on {} wait for {rule}", name(*node))
             }
-            Self::RenewLease(node) => format!("renew the lease of {}", name(*node)),
+            Self::RenewLease { node, .. } => format!("renew the lease of {}", name(*node)),
+            Self::Announce(node) => format!("tell the agent of {} the epoch", name(*node)),
             Self::ReleaseLease(node) => format!("let {} run without a lease", name(*node)),
             Self::Heartbeat(node) => format!("heartbeat on {}", name(*node)),
             Self::Checkpoint(node) => format!("checkpoint on {}", name(*node)),
@@ -85,6 +87,17 @@ impl CommitRule {
     pub fn describe(&self, policy: &FailoverPolicy) -> String {
         let members = policy.names(self.members.iter().copied());
         format!("ANY {} ({members})", self.needed)
+    }
+}
+
+impl FailsafeRule {
+    /// Who must promise.
+    pub fn describe(&self, policy: &FailoverPolicy) -> String {
+        let members = policy.names(self.members.iter().copied());
+        match self.needed == self.members.len() {
+            true => members,
+            false => format!("any {} of {members}", self.needed),
+        }
     }
 }
 

@@ -49,13 +49,15 @@ pub(super) fn proof(view: View<'_, '_>, old: NodeId) -> Result<FenceProof, Strin
         ));
     } else if policy.has_agent(old) {
         let left_us = lease_end_us(view, old).saturating_sub(observation.now_us);
-        if left_us == 0 {
-            return Ok(FenceProof::LeaseRanOut);
+        match (left_us, unconfirmed(view, old)) {
+            (0, None) => return Ok(FenceProof::LeaseRanOut),
+            (0, Some(who)) => missing.push(format!("for {who}")),
+            (_, who) => {
+                let left = seconds(left_us);
+                let and = who.map_or_else(String::new, |who| format!(", and for {who}"));
+                missing.push(format!("for the lease of {name} to run out, {left}{and}"));
+            }
         }
-        missing.push(format!(
-            "for the lease of {name} to run out, {}",
-            seconds(left_us)
-        ));
     } else if policy.fence_command {
         missing.push(format!("for fence_command to succeed for {name}"));
     } else if policy.unfenced_accepted {
@@ -86,6 +88,35 @@ fn lease_end_us(view: View<'_, '_>, node: NodeId) -> u64 {
         .unwrap_or_default()
         .max(view.observation.leadership.since_us);
     latest_us + view.policy.lease_us + view.policy.margin_us
+}
+
+/// Whom to wait for while a node's agent may still prolong its lease by what others promise, for people.
+fn unconfirmed(view: View<'_, '_>, old: NodeId) -> Option<String> {
+    let failsafe = &view.record.failsafe;
+    let nothing = view.promising_nothing();
+    if failsafe.is_over(old, &nothing) {
+        return None;
+    }
+    let name = view.policy.name(old);
+    let open: Vec<NodeId> = failsafe
+        .members(old)
+        .difference(&nothing)
+        .copied()
+        .collect();
+    let promised = open.iter().filter_map(|node| {
+        let left_us = view.promise(*node)?.until_us;
+        let left = seconds(left_us.saturating_sub(view.observation.now_us));
+        Some(format!("{} for {left}", view.policy.name(*node)))
+    });
+    let promised: Vec<String> = promised.collect();
+    let who = view.policy.names(open);
+    let more = match promised.is_empty() {
+        true => String::new(),
+        false => format!(" (promised: {})", promised.join(", ")),
+    };
+    Some(format!(
+        "the agents of {who} to confirm that they let {name} go on no longer{more}"
+    ))
 }
 
 /// The standbys to which `old` can send nothing any more, and that say so themselves.

@@ -38,6 +38,7 @@ pub fn plan(view: View<'_, '_>) -> Plan {
     }
     let mut step = Step::begin(view);
     step.note_governed();
+    step.note_failsafe();
     // Phases that need no command are passed through at once.
     for _ in 0..MOST_STEPS {
         let before = step.next.phase.clone();

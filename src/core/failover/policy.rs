@@ -36,6 +36,8 @@ pub struct FailoverPolicy {
     /// `fencing: routing_only`: the operator accepts that an old primary without an agent is kept from
     /// clients by routing only.
     pub unfenced_accepted: bool,
+    /// Agents may prolong a lease by each other's promises.
+    pub failsafe: bool,
     /// The zone of the deciding proxy; its nodes win ties.
     pub zone: Option<String>,
     /// The nodes, in configuration order; `NodeId` is the index.

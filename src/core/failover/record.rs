@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::failsafe::FailsafeState;
 use super::policy::FailoverPolicy;
 use super::quorum::SyncState;
 use crate::core::lsn::{Lsn, Timeline};
@@ -41,6 +42,9 @@ pub struct Record {
     /// confirmed it. Agents that others govern are none of this record's business.
     #[serde(default)]
     pub to_release: BTreeSet<NodeId>,
+    /// Whose promises may prolong whose lease.
+    #[serde(default)]
+    pub failsafe: FailsafeState,
     /// Nodes that serve nothing and are not promoted until they have been rejoined.
     pub quarantine: BTreeMap<NodeId, Quarantined>,
     /// Nobody is promoted, by an operator's word: leases are renewed, and what fails is reported.
@@ -220,6 +224,7 @@ impl Record {
             sync_managed: false,
             governed: BTreeSet::new(),
             to_release: BTreeSet::new(),
+            failsafe: FailsafeState::default(),
             quarantine: BTreeMap::new(),
             paused: false,
             request: None,
@@ -300,6 +305,7 @@ impl Record {
             sync,
             governed: known(&self.governed),
             to_release: known(&self.to_release),
+            failsafe: self.failsafe.renumbered(|node| place(node).ok()),
             quarantine: quarantine.collect(),
             request: self.request.map(request).transpose()?,
             ..self.clone()

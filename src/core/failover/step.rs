@@ -139,8 +139,13 @@ impl<'a> Step<'a> {
         let asked = facts.and_then(|facts| facts.renewal_us);
         let age_us = asked.map(|asked_us| self.observation.since_us(asked_us));
         if age_us.is_none_or(|age_us| age_us >= self.policy.lease_us / 4) {
-            self.act(Act::RenewLease(node));
+            self.ask_for_lease(node);
         }
+    }
+
+    fn ask_for_lease(&mut self, node: NodeId) {
+        let failsafe = self.next.failsafe.wanted(node).cloned();
+        self.act(Act::RenewLease { node, failsafe });
     }
 
     /// A primary that is well goes on: its lease is prolonged, and its standbys hear of it.
@@ -175,13 +180,23 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// Notes by which rules agents say that they go.
+    pub(super) fn note_failsafe(&mut self) {
+        for node in self.policy.ids() {
+            let failsafe = self.agent(node).and_then(|agent| agent.failsafe.as_ref());
+            if let Some(rule) = failsafe.and_then(|failsafe| failsafe.rule.as_ref()) {
+                self.next.failsafe.heard(node, rule);
+            }
+        }
+    }
+
     /// Has a node's agent grant a lease before its server is to lead: also when one was asked for just
     /// now in an older epoch, in which it led or stood by, and which says nothing of this one.
     pub(super) fn grant(&mut self, node: NodeId) {
         let agent = self.agent(node);
         let untold = agent.is_some_and(|agent| agent.epoch < self.next.epoch);
         if untold && self.policy.has_agent(node) {
-            self.act(Act::RenewLease(node));
+            self.ask_for_lease(node);
         } else {
             self.renew(node);
         }

@@ -28,6 +28,8 @@ pub struct FailoverStatus {
     pub leader: Option<String>,
     /// By node: what would keep it from taking writes, should it be replaced as a primary.
     pub fences: Vec<(String, String)>,
+    /// By whose promises the primary's lease goes on without a proxy, or why it does not.
+    pub failsafe: String,
     /// Nodes whose agents stop them if they lead without a lease.
     pub governed: Vec<String>,
     /// Nodes that serve nothing, and why.

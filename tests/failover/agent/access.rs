@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use pgcauseway::agent::api::{RefusalCode, Role};
+use pgcauseway::agent::client::{AgentClient, AgentError};
 use pgcauseway::config::{AgentUrl, Agents, Secret};
-use pgcauseway::control::agent_client::{AgentClient, AgentError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod lease;
+mod promises;
 mod rejoin;
 mod stop;
 mod supervise;

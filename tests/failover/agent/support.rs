@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use pgcauseway::agent::api::{Job, JobState, Source, Status};
+use pgcauseway::agent::client::AgentClient;
 use pgcauseway::config::{Agents, Config};
-use pgcauseway::control::agent_client::AgentClient;
 use pgcauseway::rig::{Builder, Cluster, Node};
 
 use crate::support::{BOUND, PROGRAM};

@@ -2,6 +2,7 @@
 //! and a history of every write that is checked when the dust has settled.
 
 mod clients;
+mod failsafe;
 mod hung;
 mod kept;
 mod killed;

@@ -138,7 +138,7 @@ async fn a_decider_fails_together_with_the_primary() {
         }
     }
 
-    // Nobody can decide meanwhile: the primary's lease runs out, and with etcd it comes back.
+    // Nobody can decide meanwhile, and nobody may write through a proxy.
     let etcd = &world.etcd.as_ref().unwrap().members()[0];
     etcd.freeze().unwrap();
     let frozen = Instant::now();

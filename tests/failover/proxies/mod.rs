@@ -4,6 +4,7 @@
 
 mod chaos;
 mod deciders;
+mod failsafe;
 mod faults;
 mod orders;
 mod world;

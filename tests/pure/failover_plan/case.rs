@@ -1,8 +1,9 @@
 //! A cluster of three as the planner sees it, and what a row may change of it.
 
 use pgcauseway::core::failover::facts::observation::{
-    AgentAnswer, Attempt, Leadership, NodeFacts, Observation, Postmaster, PrimaryFacts, Receiver,
-    RejoinJob, ReplicationRole, RuleOrder, ServerAnswer, StandbyFacts, Upstream,
+    AgentAnswer, AgentFailsafe, AgentPromise, Attempt, Leadership, NodeFacts, Observation,
+    Postmaster, PrimaryFacts, Receiver, RejoinJob, ReplicationRole, RuleOrder, ServerAnswer,
+    StandbyFacts, Upstream,
 };
 use pgcauseway::core::failover::policy::{Durability, FailoverPolicy, Mode, NodePolicy};
 use pgcauseway::core::failover::quorum::{CommitRule, SyncState};
@@ -51,6 +52,7 @@ pub(super) fn policy() -> FailoverPolicy {
         fence_command: false,
         rejoin_command: false,
         unfenced_accepted: false,
+        failsafe: true,
         zone: None,
         nodes: ["pg1", "pg2", "pg3"].map(node).to_vec(),
     }
@@ -120,6 +122,7 @@ pub(super) fn facts(answer: ServerAnswer, postmaster: Postmaster) -> NodeFacts {
             epoch: 4,
             postmaster,
             governed: true,
+            failsafe: None,
         }),
         renewal_us: Some(NOW - SECOND / 10),
         release_us: None,
@@ -202,6 +205,31 @@ impl Case {
         })
     }
 
+    /// Agents can ask each other, and pg1's goes by the rule that both others promise.
+    pub(super) fn failsafe(mut self) -> Self {
+        for node in [PG1, PG2, PG3] {
+            self.node(node).agent.as_mut().unwrap().failsafe = Some(AgentFailsafe::default());
+        }
+        self.record.failsafe.want(PG1, 2, [PG2, PG3].into());
+        let rule = self.record.failsafe.wanted(PG1).cloned();
+        self.agent_failsafe(PG1).rule = rule;
+        self
+    }
+
+    pub(super) fn agent_failsafe(&mut self, node: NodeId) -> &mut AgentFailsafe {
+        let agent = self.node(node).agent.as_mut().unwrap();
+        agent.failsafe.get_or_insert_default()
+    }
+
+    /// A node's agent has promised pg1 something for so long from now.
+    pub(super) fn promised(mut self, node: NodeId, for_us: u64) -> Self {
+        self.agent_failsafe(node).promise = Some(AgentPromise {
+            to: "pg1".to_owned(),
+            until_us: NOW + for_us,
+        });
+        self
+    }
+
     pub(super) fn drained(self, node: NodeId) -> Self {
         self.with(|case| case.node(node).drained = true)
     }
@@ -234,6 +262,7 @@ impl Case {
                 crashed: false,
             },
             governed: true,
+            failsafe: None,
         });
         self
     }

@@ -177,7 +177,10 @@ fn a_lease_of_an_older_epoch_is_none_to_lead_by() {
         let acts = case.plan().commands.into_iter().map(|command| command.act);
         let acts: Vec<_> = acts.collect();
         assert!(acts.contains(&Act::Promote(PG2)), "{acts:?}");
-        acts.contains(&Act::RenewLease(PG2))
+        acts.contains(&Act::RenewLease {
+            node: PG2,
+            failsafe: None,
+        })
     };
     assert!(!renews(&case), "one was asked for a moment ago");
     case.node(PG2).agent.as_mut().unwrap().epoch = 3;

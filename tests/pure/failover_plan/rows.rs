@@ -1,6 +1,7 @@
 //! The conditions of the printed table, phase by phase, and the facts that make each of them so.
 
 use pgcauseway::core::failover::facts::observation::{Attempt, Postmaster, RejoinJob};
+use pgcauseway::core::failover::failsafe::FailsafeState;
 use pgcauseway::core::failover::policy::Mode;
 use pgcauseway::core::failover::record::{
     Cause, FenceProof, Phase, QuarantineReason, Record, Recovery, Request, RequestKind,
@@ -56,6 +57,21 @@ fn steady() -> Vec<(&'static str, Case)> {
         (
             "all is well, and a quarter of the lease is gone",
             Case::new().with(|case| case.node(PG1).renewal_us = Some(NOW - SECOND)),
+        ),
+        (
+            "failsafe: agents can ask each other, and a quarter of the lease is gone",
+            Case::new().failsafe().with(|case| {
+                case.record.failsafe = FailsafeState::default();
+                case.agent_failsafe(PG1).rule = None;
+                case.node(PG1).renewal_us = Some(NOW - SECOND);
+            }),
+        ),
+        (
+            "failsafe: no answer for the timeout, most standbys receive nothing",
+            Case::new()
+                .failsafe()
+                .silent(PG1, 2 * SECOND)
+                .deaf(2 * SECOND),
         ),
         (
             "the agent reports no server",
@@ -196,6 +212,12 @@ fn crashed() -> Case {
 
 fn fencing() -> Vec<(&'static str, Case)> {
     let fencing = |case: Case, cause| case.phase(Phase::Fencing(failed(cause)));
+    let untold = |case: &mut Case| {
+        for node in [PG2, PG3] {
+            case.node(node).agent.as_mut().unwrap().epoch = 3;
+        }
+    };
+    let ran_out = |case: &mut Case| case.node(PG1).renewal_us = Some(NOW - 4 * SECOND);
     let hung = || {
         fencing(
             Case::new().silent(PG1, 2 * SECOND).deaf(2 * SECOND),
@@ -222,6 +244,31 @@ fn fencing() -> Vec<(&'static str, Case)> {
             hung()
                 .detached()
                 .with(|case| case.node(PG1).renewal_us = Some(NOW - 4 * SECOND)),
+        ),
+        (
+            "failsafe: its lease runs, and others have not confirmed the epoch",
+            hung().failsafe().detached().with(untold),
+        ),
+        (
+            "failsafe: its lease has run out, and all may have prolonged it",
+            hung().failsafe().detached().with(untold).with(ran_out),
+        ),
+        (
+            "failsafe: its lease has run out, and all have promised it more",
+            hung()
+                .failsafe()
+                .detached()
+                .promised(PG2, SECOND)
+                .promised(PG3, 2 * SECOND)
+                .with(ran_out),
+        ),
+        (
+            "failsafe: its lease has run out, and one of those that are all needed promises nothing",
+            hung()
+                .failsafe()
+                .detached()
+                .promised(PG3, 2 * SECOND)
+                .with(ran_out),
         ),
         (
             "its agent does not answer, and was never known to keep a lease",
@@ -350,6 +397,10 @@ fn promotion() -> Vec<(&'static str, Case)> {
     };
     vec![
         ("the candidate is in recovery", base(Case::new())),
+        (
+            "failsafe: the candidate has promised the old primary something",
+            base(Case::new().promised(PG2, SECOND)),
+        ),
         ("the candidate leads", base(Case::new()).with(leads)),
         (
             "the candidate's server has stopped",
@@ -460,6 +511,12 @@ fn switching() -> Vec<(&'static str, Case)> {
             "an operator asks for SWITCHOVER TO a drained standby",
             Case::new()
                 .drained(PG2)
+                .asked(RequestKind::Switchover, Some(PG2)),
+        ),
+        (
+            "failsafe: an operator asks for SWITCHOVER TO a standby that has promised something",
+            Case::new()
+                .promised(PG2, SECOND)
                 .asked(RequestKind::Switchover, Some(PG2)),
         ),
         (

@@ -3,6 +3,7 @@
 //! Times are microseconds of one monotonic clock of this process. An answer's time is when its
 //! question was *sent*: what it says was so at some moment after that.
 
+use crate::core::failover::failsafe::FailsafeRule;
 use crate::core::failover::quorum::CommitRule;
 use crate::core::failover::record::Request;
 use crate::core::lsn::{Lsn, Timeline};
@@ -191,6 +192,28 @@ pub struct AgentAnswer {
     pub postmaster: Postmaster,
     /// It lets its server run as a primary only under a lease.
     pub governed: bool,
+    /// Its part in a failsafe; none if it knows of no such thing.
+    pub failsafe: Option<AgentFailsafe>,
+}
+
+/// An agent's part in a failsafe.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AgentFailsafe {
+    /// Why it cannot ask other agents, if it cannot.
+    pub unable: Option<String>,
+    /// The rule that it goes by while it has a lease.
+    pub rule: Option<FailsafeRule>,
+    /// What it has promised and is not over.
+    pub promise: Option<AgentPromise>,
+}
+
+/// That a node's server is granted no lease.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AgentPromise {
+    /// The name of the node that it was given to.
+    pub to: String,
+    /// Until when, at the latest.
+    pub until_us: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -295,6 +318,14 @@ impl Observation {
             }
         }
         highest
+    }
+}
+
+impl AgentAnswer {
+    /// What it has promised and is not over at `now_us`.
+    pub fn promise(&self, now_us: u64) -> Option<&AgentPromise> {
+        let promise = self.failsafe.as_ref()?.promise.as_ref();
+        promise.filter(|promise| promise.until_us > now_us)
     }
 }
 

@@ -1,6 +1,8 @@
 //! One moment as the planner sees it: what was observed, what is configured, and what is recorded.
 
-use super::observation::{AgentAnswer, NodeFacts, Observation, ServerAnswer};
+use std::collections::BTreeSet;
+
+use super::observation::{AgentAnswer, AgentPromise, NodeFacts, Observation, ServerAnswer};
 use crate::core::failover::policy::FailoverPolicy;
 use crate::core::failover::record::Record;
 use crate::core::topology::NodeId;
@@ -27,6 +29,24 @@ impl<'a> View<'a, '_> {
     /// An agent's answer, unless it is too old.
     pub fn agent(self, node: NodeId) -> Option<&'a AgentAnswer> {
         self.observation.agent(node, self.policy.timeout_us)
+    }
+
+    /// What a node's agent has promised and is not over, as far as is known.
+    pub fn promise(self, node: NodeId) -> Option<&'a AgentPromise> {
+        let agent = self.node(node)?.agent.as_ref()?;
+        agent.promise(self.observation.now_us)
+    }
+
+    /// The nodes whose agents have confirmed the record's epoch and promise nothing: to whoever leads in
+    /// a lower one they never will again, so that it does not matter how old the answer is.
+    pub fn promising_nothing(self) -> BTreeSet<NodeId> {
+        let nothing = |node: &NodeId| {
+            let agent = self.node(*node).and_then(|facts| facts.agent.as_ref());
+            agent.is_some_and(|agent| {
+                agent.epoch >= self.record.epoch && self.promise(*node).is_none()
+            })
+        };
+        self.policy.ids().filter(nothing).collect()
     }
 
     /// A node has not answered for as long as the timeout.

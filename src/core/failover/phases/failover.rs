@@ -39,6 +39,7 @@ pub(super) fn begin(step: &mut Step<'_>, node: NodeId, cause: Cause) {
     step.hold();
     step.act(Act::CloseBackends(node));
     detach_all(step);
+    announce(step, node);
     stop(step, &failed);
     step.say(format!("fencing {}", step.name(node)));
 }
@@ -66,6 +67,7 @@ pub(in crate::core::failover) fn fence(step: &mut Step<'_>, failed: &FailedPrima
     step.hold();
     step.close_backends(failed.node);
     detach_all(step);
+    announce(step, failed.node);
     stop(step, failed);
 }
 
@@ -84,6 +86,7 @@ pub(in crate::core::failover) fn discover(
     step.hold();
     step.close_backends(failed.node);
     detach_all(step);
+    announce(step, failed.node);
     match elect(step.view(), failed, proof, step.phase_us()) {
         Election::Choose {
             candidate,
@@ -123,6 +126,13 @@ pub(in crate::core::failover) fn promote(
     if let Some(answer) = step.answer(node) {
         if answer.primary().is_some() && answer.timeline > step.next.timeline {
             return promoted(step, failed, candidate);
+        }
+        if let Some(promise) = step.view().promise(node) {
+            let left = seconds(promise.until_us.saturating_sub(step.observation.now_us));
+            let to = &promise.to;
+            return step.say(format!(
+                "promoting {name}, {left} from now: until then its agent has promised {to} not to"
+            ));
         }
         step.say(format!("promoting {name}"));
         step.grant(node);
@@ -295,6 +305,16 @@ fn detach_all(step: &mut Step<'_>) {
         let standby = step.answer(node).and_then(ServerAnswer::standby);
         if standby.is_some_and(|standby| !standby.detached()) {
             step.act(Act::Detach(node));
+        }
+    }
+}
+
+/// Those who may have promised the failed one something learn of the epoch, and promise it nothing more.
+fn announce(step: &mut Step<'_>, failed: NodeId) {
+    for node in step.next.failsafe.members(failed) {
+        let agent = step.agent(node);
+        if agent.is_some_and(|agent| agent.epoch < step.next.epoch) {
+            step.act(Act::Announce(node));
         }
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! `looking` and `external` find a primary, `steady` serves with one; `failover` and `switchover`
 //! replace it. What they do for the standbys meanwhile is in `following`, `quarantine`, `rejoin` and
-//! `synchronous`.
+//! `synchronous`; `failsafe` is for the time without a proxy.
 
 pub(super) mod external;
 pub(super) mod failover;
+mod failsafe;
 mod following;
 pub(super) mod looking;
 mod quarantine;

@@ -3,7 +3,7 @@
 //! Steady and following are the same duties; following ends when everybody who answers follows.
 
 use super::following::{follow_all, settled};
-use super::{failover, quarantine, rejoin, switchover, synchronous};
+use super::{failover, failsafe, quarantine, rejoin, switchover, synchronous};
 use crate::core::failover::candidate::replaceable;
 use crate::core::failover::command::Event;
 use crate::core::failover::facts::primary_health::{Health, judge};
@@ -105,6 +105,7 @@ fn well(step: &mut Step<'_>, primary: NodeId) {
         step.report(Event::Found { primary, timeline });
     }
     step.release();
+    failsafe::maintain(step, primary);
     step.keep(primary);
     let name = step.name(primary);
     step.say(format!("{name} leads on timeline {}", answer.timeline));

@@ -281,6 +281,13 @@ fn call_off(step: &mut Step<'_>, primary: NodeId, why: String) {
 fn able(step: &Step<'_>, primary: NodeId, to: NodeId) -> Result<(), String> {
     let name = step.name(to);
     fitness(step.view(), to)?;
+    if let Some(promise) = step.view().promise(to) {
+        let left = seconds(promise.until_us.saturating_sub(step.observation.now_us));
+        let leader = &promise.to;
+        return Err(format!(
+            "the agent of {name} has promised {leader} not to let it lead for another {left}; try again"
+        ));
+    }
     if !follows(step, to, primary) {
         let leader = step.name(primary);
         let timeline = step.next.timeline;

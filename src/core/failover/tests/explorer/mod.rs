@@ -7,14 +7,19 @@
 //! `CAUSEWAY_EXPLORE_FAULTS` allows more mishaps in one run than one;
 //! `CAUSEWAY_EXPLORE_WALKS` adds random walks.
 
+mod agents;
+mod mutants;
 mod proxy;
 mod search;
+mod setup;
 mod state;
 mod traces;
 mod world;
 
+use mutants::Mutant;
 use search::{Bounds, Explored, explore, wander};
-use state::{Kind, Mutant, Setup};
+use setup::{Kind, Setup};
+use state::{Action, State};
 
 fn number(name: &str) -> Option<usize> {
     std::env::var(name).ok()?.parse().ok()
@@ -178,4 +183,223 @@ fn counting_leases_short_is_found_out() {
         &[Kind::Cut],
         sign,
     );
+}
+
+#[test]
+fn failsafe_asynchronously_survives_crashes_and_restarts() {
+    let kinds = [Kind::Crash, Kind::Proxy, Kind::Agent];
+    safe(&only(Setup::asynchronous().failsafe(), &kinds));
+}
+
+#[test]
+fn failsafe_asynchronously_survives_freezes_and_cuts() {
+    let kinds = [Kind::Freeze, Kind::Cut, Kind::Agent];
+    safe(&only(Setup::asynchronous().failsafe(), &kinds));
+}
+
+#[test]
+fn failsafe_with_a_quorum_survives_crashes_and_restarts() {
+    let kinds = [Kind::Crash, Kind::Proxy, Kind::Agent];
+    safe(&only(Setup::quorum(true).failsafe(), &kinds));
+}
+
+#[test]
+fn failsafe_with_a_quorum_survives_freezes_and_cuts() {
+    let kinds = [Kind::Freeze, Kind::Cut, Kind::Agent];
+    safe(&only(Setup::quorum(true).failsafe(), &kinds));
+}
+
+#[test]
+fn failsafe_with_two_proxies_is_safe() {
+    let mut setup = only(Setup::asynchronous(), &[Kind::Cut, Kind::Proxy]).failsafe();
+    setup.proxies = 2;
+    setup.faults = 2;
+    safe(&setup);
+}
+
+#[test]
+fn a_failsafe_whose_members_change_is_safe() {
+    for older in [1, 2] {
+        let mut setup = only(Setup::asynchronous(), &[Kind::Freeze, Kind::Cut]).failsafe();
+        setup.older_rule = Some(vec![older]);
+        safe(&setup);
+    }
+}
+
+#[test]
+fn a_switchover_with_failsafe_may_fail_anywhere() {
+    let mut setup = Setup::asynchronous().failsafe();
+    setup.switchover = true;
+    safe(&setup);
+}
+
+#[test]
+fn without_any_proxy_the_primary_goes_on_and_cut_off_from_everybody_it_stops() {
+    for setup in [Setup::asynchronous(), Setup::quorum(true)] {
+        let setup = setup.failsafe();
+        let mut state = State::new(&setup);
+        let pass = |state: &mut State| {
+            for action in [Action::Confer(0), Action::Tick, Action::Write(0)] {
+                state.act(&setup, action);
+            }
+        };
+        for _ in 0..20 {
+            pass(&mut state);
+            assert!(state.world.lives(0));
+        }
+        state.act(&setup, Action::Isolate(0));
+        pass(&mut state);
+        pass(&mut state);
+        assert!(!state.world.lives(0));
+    }
+}
+
+/// The primary is cut off from the proxies, and goes on by what the others have promised.
+const PROLONGED: &[Action] = &[
+    Action::Think(0),
+    Action::CutFromProxies(0),
+    Action::Tick,
+    Action::Confer(0),
+];
+
+/// It is to be replaced, and what is told of that has arrived.
+const FENCED: &[Action] = &[
+    Action::Think(0),
+    Action::Run(0),
+    Action::Run(0),
+    Action::Run(0),
+    Action::Run(0),
+];
+
+#[test]
+fn a_lease_that_was_prolonged_is_waited_for() {
+    for setup in [Setup::asynchronous(), Setup::quorum(true)] {
+        let mut setup = only(setup, &[Kind::Cut, Kind::Agent, Kind::Proxy]).failsafe();
+        setup.faults = 3;
+        setup.before = PROLONGED.to_vec();
+        safe(&setup);
+    }
+}
+
+/// With failsafe, a wrong planner or agent is found out: searched for from where it can do harm.
+fn failsafe_found_out(setup: Setup, mutant: Mutant, before: &[&[Action]], sign: &str) {
+    let mut setup = setup.failsafe();
+    setup.faults = 4;
+    setup.before = before.concat();
+    found_out(setup, mutant, &[Kind::Agent], sign);
+}
+
+#[test]
+fn forgetting_promises_is_found_out() {
+    let before = [PROLONGED, FENCED, &[Action::RestartAgent(1), Action::Tick]];
+    let sign = "pg1 acknowledged";
+    failsafe_found_out(
+        Setup::asynchronous(),
+        Mutant::ForgetsPromises,
+        &before,
+        sign,
+    );
+}
+
+#[test]
+fn counting_promises_from_their_answer_is_found_out() {
+    let asked = [
+        Action::Think(0),
+        Action::CutFromProxies(0),
+        Action::Ask(0),
+        Action::Deliver(0),
+        Action::Deliver(1),
+        Action::Tick,
+    ];
+    let answered = [Action::Deliver(0), Action::Deliver(0)];
+    let before: [&[Action]; 3] = [&asked, &answered, FENCED];
+    let mutant = Mutant::CountsFromTheAnswer;
+    failsafe_found_out(Setup::asynchronous(), mutant, &before, "pg1 acknowledged");
+}
+
+#[test]
+fn promising_without_following_is_found_out() {
+    // The agent of pg3 hears nothing of pg2's promotion, of which its server is told.
+    let before = [
+        Action::Think(0),
+        Action::CutFromProxies(0),
+        Action::KillAgent(2),
+        Action::Tick,
+        Action::Think(0),
+        Action::Run(0),
+        Action::Run(0),
+        Action::Run(0),
+        Action::Think(0),
+        Action::Run(0),
+        Action::StartAgent(2),
+        Action::Confer(0),
+    ];
+    let mutant = Mutant::PromisesWithoutFollowing;
+    failsafe_found_out(Setup::quorum(true), mutant, &[&before], "pg1 runs on");
+}
+
+#[test]
+fn promising_to_an_older_epoch_is_found_out() {
+    // The server of pg3 stands still while its agent is told, and streams on afterwards.
+    let mut setup = Setup::asynchronous();
+    setup.older_rule = Some(vec![2]);
+    let before = [
+        Action::Think(0),
+        Action::CutFromProxies(0),
+        Action::Freeze(2),
+        Action::Tick,
+        Action::Think(0),
+        Action::Run(0),
+        Action::Run(0),
+        Action::Run(0),
+        Action::CutFromProxies(2),
+        Action::Thaw(2),
+    ];
+    let mutant = Mutant::PromisesToOldEpochs;
+    failsafe_found_out(setup, mutant, &[&before], "pg1 acknowledged");
+}
+
+#[test]
+fn asking_too_few_is_found_out() {
+    let before: [&[Action]; 3] = [&[Action::CutPeers(2)], PROLONGED, FENCED];
+    let (mutant, sign) = (Mutant::AsksTooFew, "pg1 acknowledged");
+    failsafe_found_out(Setup::asynchronous(), mutant, &before, sign);
+}
+
+#[test]
+fn promoting_despite_promises_is_found_out() {
+    let mutant = Mutant::PromotesDespitePromises;
+    let before = [PROLONGED, FENCED];
+    failsafe_found_out(Setup::asynchronous(), mutant, &before, "pg1 acknowledged");
+}
+
+#[test]
+fn forgetting_failsafe_rules_is_found_out() {
+    let mut setup = Setup::asynchronous();
+    setup.older_rule = Some(vec![1]);
+    let before: [&[Action]; 3] = [PROLONGED, &[Action::CutFromProxies(1)], FENCED];
+    let mutant = Mutant::ForgetsFailsafeRules;
+    failsafe_found_out(setup, mutant, &before, "pg1 acknowledged");
+}
+
+/// The same beginnings, with nothing wrong.
+#[test]
+fn from_where_mutants_are_found_out_all_is_safe() {
+    for older in [None, Some(vec![1]), Some(vec![2])] {
+        for end in [
+            Action::CutFromProxies(1),
+            Action::RestartAgent(1),
+            Action::Freeze(2),
+        ] {
+            let mut setup = only(Setup::asynchronous(), &[Kind::Cut, Kind::Agent]).failsafe();
+            setup.faults = 3;
+            setup.older_rule.clone_from(&older);
+            setup.before = [PROLONGED, &[end], FENCED].concat();
+            for explored in [run(&setup, 4_000), walk(&setup, 50)] {
+                if let Err(trace) = explored {
+                    panic!("{older:?}, {end:?}: {trace}");
+                }
+            }
+        }
+    }
 }

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 
+use super::mutants::Mutant;
 use super::world::{NODES, Run, World, lsn, timeline};
 use crate::core::failover::command::{Act, Command};
 use crate::core::failover::facts::observation::{
-    AgentAnswer, Attached, Attempt, Leadership, NodeFacts, Observation, Postmaster, PrimaryFacts,
-    Receiver, ReplicationRole, RuleOrder, ServerAnswer, StandbyFacts, Upstream,
+    AgentAnswer, AgentFailsafe, AgentPromise, Attached, Attempt, Leadership, NodeFacts,
+    Observation, Postmaster, PrimaryFacts, Receiver, ReplicationRole, RuleOrder, ServerAnswer,
+    StandbyFacts, Upstream,
 };
 use crate::core::failover::policy::FailoverPolicy;
 use crate::core::failover::record::{Record, Request};
@@ -109,18 +111,24 @@ impl Proxy {
     }
 
     /// Takes a plan's commands; what concerns only this proxy is done at once.
-    pub(super) fn take(&mut self, commands: Vec<Command>, several: bool, world: &mut World) {
+    pub(super) fn take(
+        &mut self,
+        commands: Vec<Command>,
+        several: bool,
+        world: &mut World,
+        mutant: Mutant,
+    ) {
         for command in commands {
             match command.act {
                 // Alone in its class, and harmless at any moment: no order to explore.
                 Act::Heartbeat(_) => {
                     self.heartbeat = Some(world.now);
-                    world.run(&command, 0);
+                    world.run(&command, 0, mutant);
                 }
                 // A renewal that comes late matters only if somebody else leads by then.
-                Act::RenewLease(_) if !several => {
+                Act::RenewLease { .. } if !several => {
                     let answered = self.note(&command, world);
-                    world.run(&command, answered);
+                    world.run(&command, answered, mutant);
                 }
                 Act::Hold => self.holding = true,
                 Act::Release => self.holding = false,
@@ -138,12 +146,12 @@ impl Proxy {
     }
 
     /// Runs the first command.
-    pub(super) fn run_one(&mut self, world: &mut World) {
+    pub(super) fn run_one(&mut self, world: &mut World, mutant: Mutant) {
         let Some(command) = self.queue.pop_front() else {
             return;
         };
         let answered = self.note(&command, world);
-        let done = world.run(&command, answered);
+        let done = world.run(&command, answered, mutant);
         if let Act::SetSync { node, rule } = &command.act {
             self.rule_order = done.then(|| RuleOrder {
                 node: *node,
@@ -155,16 +163,16 @@ impl Proxy {
         }
     }
 
-    pub(super) fn run_late(&mut self, world: &mut World) {
+    pub(super) fn run_late(&mut self, world: &mut World, mutant: Mutant) {
         if let Some(command) = self.late.take() {
             let answered = self.note(&command, world);
-            world.run(&command, answered);
+            world.run(&command, answered, mutant);
         }
     }
 
     fn note(&mut self, command: &Command, world: &World) -> u8 {
         match command.act {
-            Act::RenewLease(node) => {
+            Act::RenewLease { node, .. } => {
                 let node = usize::from(node.0);
                 self.facts[node].renewal_us = Some(us(world.now));
                 self.answered[node]
@@ -189,6 +197,14 @@ fn agent(world: &World, node: usize) -> AgentAnswer {
         at_us: us(world.now),
         epoch: server.agent_epoch,
         governed: server.governed,
+        failsafe: Some(AgentFailsafe {
+            unable: None,
+            rule: server.failsafe.rule.clone(),
+            promise: (server.failsafe.promised_until > world.now).then(|| AgentPromise {
+                to: "pg1".to_owned(),
+                until_us: us(server.failsafe.promised_until),
+            }),
+        }),
         postmaster: match server.run {
             Run::Down => Postmaster::Stopped {
                 checkpoint,
@@ -276,6 +292,7 @@ pub(super) fn policy(agents: bool) -> FailoverPolicy {
         fence_command: false,
         rejoin_command: false,
         unfenced_accepted: false,
+        failsafe: false,
         zone: None,
         nodes: (0..NODES).map(node).collect(),
     }

@@ -4,7 +4,8 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 
-use super::state::{Action, Setup, State};
+use super::setup::Setup;
+use super::state::{Action, State};
 
 /// How far to go.
 #[derive(Clone, Copy, Debug)]

@@ -2,90 +2,17 @@
 
 use std::hash::{Hash, Hasher};
 
-use super::proxy::{Proxy, policy};
+use super::agents::members;
+use super::mutants::{Mutant, blind, mutate};
+use super::proxy::{Proxy, us};
+use super::setup::{Kind, Setup};
 use super::world::{Entry, Host, NODES, Run, World};
-use crate::core::failover::facts::{Observation, View};
-use crate::core::failover::plan::{Plan, plan};
-use crate::core::failover::policy::{Durability, FailoverPolicy};
+use crate::core::failover::facts::View;
+use crate::core::failover::plan::plan;
 use crate::core::failover::quorum::{CommitRule, SyncState};
-use crate::core::failover::record::{Candidate, FenceProof, Phase, Record, Request, RequestKind};
+use crate::core::failover::record::{Phase, Record, Request, RequestKind};
 use crate::core::lsn::Timeline;
 use crate::core::topology::NodeId;
-
-/// What is explored.
-#[derive(Clone, Debug)]
-pub(super) struct Setup {
-    pub(super) policy: FailoverPolicy,
-    pub(super) proxies: usize,
-    /// How many mishaps there are at most, and of which kinds.
-    pub(super) faults: u8,
-    pub(super) kinds: Vec<Kind>,
-    pub(super) writes: u8,
-    pub(super) ticks: u8,
-    /// No agent has been given a lease yet: the proxies have just come, or come back.
-    pub(super) fresh: bool,
-    /// An operator asks for a switchover at some moment.
-    pub(super) switchover: bool,
-    pub(super) mutant: Mutant,
-}
-
-/// Kinds of mishaps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A postmaster or a host is gone.
-    Crash,
-    /// A server, or a host, stands still and goes on at any later moment.
-    Freeze,
-    /// The network is cut and mended.
-    Cut,
-    /// The deciding proxy is restarted, or another is elected while the first is half-way.
-    Proxy,
-}
-
-/// Planners that are wrong on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mutant {
-    None,
-    /// Promotes without waiting for proof.
-    SkipsTheFence,
-    /// Promotes the first standby in the list.
-    PromotesTheFirst,
-    /// Forgets old rules as soon as it wants another.
-    ForgetsRules,
-    /// Takes a lease for run out before it has.
-    CountsLeasesShort,
-    /// Reckons that a lease runs out where none was ever granted.
-    BelievesInLeases,
-    /// Promotes with one standby seen, whoever may hold what was acknowledged.
-    TrustsAnyone,
-}
-
-impl Setup {
-    pub(super) fn asynchronous() -> Self {
-        Self {
-            policy: policy(true),
-            proxies: 1,
-            faults: 1,
-            kinds: vec![Kind::Crash, Kind::Freeze, Kind::Cut, Kind::Proxy],
-            writes: 1,
-            ticks: 3,
-            fresh: false,
-            switchover: false,
-            mutant: Mutant::None,
-        }
-    }
-
-    pub(super) fn quorum(agents: bool) -> Self {
-        let mut setup = Self::asynchronous();
-        setup.policy = policy(agents);
-        setup.policy.durability = Durability::Quorum { standbys: 1 };
-        setup
-    }
-
-    fn is_quorum(&self) -> bool {
-        matches!(self.policy.durability, Durability::Quorum { .. })
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
@@ -113,6 +40,15 @@ pub(super) enum Action {
     /// Another proxy is elected; the first does not know yet.
     Elect(usize),
     AskSwitchover,
+    /// A primary's agent asks the others to promise.
+    Ask(usize),
+    /// The same, and nothing is late.
+    Confer(usize),
+    /// A question of an agent is read, or its answer.
+    Deliver(usize),
+    RestartAgent(usize),
+    KillAgent(usize),
+    StartAgent(usize),
     /// A clean stop, or a crash's recovery, comes to its end.
     Complete(usize),
 }
@@ -171,15 +107,37 @@ impl State {
                 barrier: None,
             };
         }
+        if setup.policy.failsafe {
+            let needed = if setup.is_quorum() { 1 } else { 2 };
+            let agent = &mut world.servers[0];
+            (agent.agent_epoch, agent.failsafe.lease_epoch) = (1, 1);
+            if let Some(older) = &setup.older_rule {
+                record.failsafe.want(NodeId(0), older.len(), members(older));
+                agent.failsafe.rule = record.failsafe.wanted(NodeId(0)).cloned();
+            }
+            record.failsafe.want(NodeId(0), needed, members(&[1, 2]));
+            if setup.older_rule.is_none() {
+                agent.failsafe.rule = record.failsafe.wanted(NodeId(0)).cloned();
+            }
+        }
         let leads = |index: usize| Proxy::new((index == 0).then_some(0));
-        Self {
+        let mut proxies: Vec<Proxy> = (0..setup.proxies).map(leads).collect();
+        if setup.older_rule.is_some() {
+            // It was renewed just before.
+            proxies[0].facts[0].renewal_us = Some(us(0));
+        }
+        let mut state = Self {
             world,
             record,
-            proxies: (0..setup.proxies).map(leads).collect(),
+            proxies,
             faults: 0,
             request: None,
             told: Told::default(),
+        };
+        for action in &setup.before {
+            state.act(setup, *action);
         }
+        state
     }
 
     pub(super) fn actions(&self, setup: &Setup) -> Vec<Action> {
@@ -205,11 +163,19 @@ impl State {
             if world.is_busy(node) {
                 actions.push(Action::Complete(node));
             }
+            if world.may_ask(node) {
+                actions.extend([Action::Ask(node), Action::Confer(node)]);
+            }
             let server = &world.servers[node];
+            if server.failsafe.agent_down {
+                actions.push(Action::StartAgent(node));
+            }
             if server.run == Run::Frozen || server.host != Host::Up {
                 actions.push(Action::Thaw(node));
             }
         }
+        let arrives = (0..world.questions.len()).filter(|index| world.arrives(*index));
+        actions.extend(arrives.map(Action::Deliver));
         if world.cut_proxy.contains(&true) || world.cut_peers.contains(&true) {
             actions.push(Action::Mend);
         }
@@ -240,6 +206,13 @@ impl State {
                         actions.extend([Action::Freeze(node), Action::FreezeHost(node)]);
                     }
                     Kind::Cut => self.cuts(node, actions),
+                    Kind::Agent if self.world.servers[node].host == Host::Up => {
+                        actions.push(Action::RestartAgent(node));
+                        // One that is killed beside a primary fences nobody: only the quorum covers that.
+                        if !self.world.servers[node].primary {
+                            actions.push(Action::KillAgent(node));
+                        }
+                    }
                     _ => {}
                 }
             }
@@ -258,6 +231,7 @@ impl State {
         let alike = cuts.iter().all(|cut| cut[1] == cut[2]);
         self.record.phase == Phase::Steady
             && alike
+            && self.world.questions.is_empty()
             && self.world.servers[1] == self.world.servers[2]
             && self.proxies.iter().all(|proxy| proxy.queue.is_empty())
     }
@@ -284,6 +258,10 @@ impl State {
                 | Action::Thaw(_)
                 | Action::Mend
                 | Action::AskSwitchover
+                | Action::Ask(_)
+                | Action::Confer(_)
+                | Action::StartAgent(_)
+                | Action::Deliver(_)
                 | Action::Complete(_)
         )
     }
@@ -312,6 +290,8 @@ impl State {
                 });
             }
             Action::CutPeers(pair) => world.cut_peers[pair] = true,
+            Action::RestartAgent(node) => world.restart_agent(setup.mutant, node),
+            Action::KillAgent(node) => world.servers[node].failsafe.agent_down = true,
             Action::RestartProxy => {
                 let now = world.now;
                 for proxy in &mut self.proxies {
@@ -326,6 +306,9 @@ impl State {
         self.faults += u8::from(Self::is_mishap(action));
         self.world.enforce();
         self.world.notice();
+        if setup.policy.failsafe {
+            self.world.notice_strays();
+        }
         for node in 0..NODES {
             if let Some(entry) = self.world.acknowledgeable(node) {
                 self.world.acknowledge(node, entry);
@@ -358,18 +341,25 @@ impl State {
             Action::Run(index) => {
                 let before = self.world.reigns;
                 let mut proxy = self.proxies[index].clone();
-                proxy.run_one(&mut self.world);
+                proxy.run_one(&mut self.world, setup.mutant);
                 self.proxies[index] = proxy;
                 self.check(setup, before);
             }
             Action::Late(index) => {
                 let before = self.world.reigns;
                 let mut proxy = self.proxies[index].clone();
-                proxy.run_late(&mut self.world);
+                proxy.run_late(&mut self.world, setup.mutant);
                 self.proxies[index] = proxy;
                 self.check(setup, before);
             }
             Action::Write(node) => self.world.write(node),
+            Action::Ask(node) => self.world.ask(node),
+            Action::StartAgent(node) => {
+                self.world.servers[node].failsafe.agent_down = false;
+                self.world.restart_agent(setup.mutant, node);
+            }
+            Action::Confer(node) => self.world.confer(setup.mutant, node),
+            Action::Deliver(index) => self.world.deliver(setup.mutant, index),
             Action::Complete(node) => self.world.complete(node),
             // As far as it gets, and acknowledged as soon as it may be.
             Action::Stream(node) => while self.world.stream(node) {},
@@ -397,16 +387,17 @@ impl State {
 
     fn think(&mut self, setup: &Setup, index: usize) {
         let mut proxy = self.proxies[index].clone();
-        let observation = proxy.observation(&self.world, &self.record, self.request);
+        let mut observation = proxy.observation(&self.world, &self.record, self.request);
         let mut policy = setup.policy.clone();
         if setup.mutant == Mutant::CountsLeasesShort {
             policy.lease_us /= 2;
         }
-        let before = self.record.clone();
+        let mut before = self.record.clone();
+        blind(setup.mutant, &mut observation, &mut before);
         let mut planned = plan(View {
             observation: &observation,
             policy: &policy,
-            record: &self.record,
+            record: &before,
         });
         mutate(setup.mutant, &before, &mut planned, &observation, &policy);
         self.record = planned.next;
@@ -415,7 +406,8 @@ impl State {
             why: planned.why,
             commands: commands.map(|c| c.act.describe(&setup.policy)).collect(),
         };
-        proxy.take(planned.commands, self.proxies.len() > 1, &mut self.world);
+        let several = self.proxies.len() > 1;
+        proxy.take(planned.commands, several, &mut self.world, setup.mutant);
         // What this process has just stored, it has seen.
         let _ = proxy.observation(&self.world, &self.record, self.request);
         self.proxies[index] = proxy;
@@ -454,6 +446,7 @@ impl State {
         state.world.cut_peers = [false; NODES];
         for node in 0..NODES {
             state.act(setup, Action::Thaw(node));
+            state.act(setup, Action::StartAgent(node));
             // Somebody starts standbys that were down; without agents also primaries, as they were.
             let server = &mut state.world.servers[node];
             let started = !server.primary || !setup.policy.has_agent(NodeId(0));
@@ -539,49 +532,5 @@ impl State {
             text += &format!("    {command}\n");
         }
         text
-    }
-}
-
-/// Makes a plan wrong.
-fn mutate(
-    mutant: Mutant,
-    before: &Record,
-    planned: &mut Plan,
-    observation: &Observation,
-    policy: &FailoverPolicy,
-) {
-    match mutant {
-        Mutant::SkipsTheFence => {
-            if let Phase::Fencing(failed) = planned.next.phase.clone() {
-                planned.next.phase = Phase::Discovering(failed, FenceProof::AgentStopped);
-            }
-        }
-        Mutant::PromotesTheFirst => {
-            if let Phase::Promoting(_, _, candidate) = &mut planned.next.phase {
-                let first = policy.ids().find(|node| {
-                    let answer = observation.answer(*node, policy.timeout_us);
-                    answer.is_some_and(|answer| answer.standby().is_some())
-                });
-                if !matches!(before.phase, Phase::Promoting(..)) {
-                    *candidate = Candidate {
-                        node: first.unwrap_or(candidate.node),
-                        ..*candidate
-                    };
-                }
-            }
-        }
-        Mutant::BelievesInLeases => {
-            planned.next.governed.insert(NodeId(0));
-        }
-        Mutant::ForgetsRules => planned.next.sync.settle(),
-        Mutant::TrustsAnyone => {
-            if let Phase::Discovering(..) = planned.next.phase {
-                planned.next.sync.rules = vec![Some(CommitRule {
-                    needed: 1,
-                    members: std::collections::BTreeSet::new(),
-                })];
-            }
-        }
-        Mutant::None | Mutant::CountsLeasesShort => {}
     }
 }

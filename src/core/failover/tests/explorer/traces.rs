@@ -2,12 +2,13 @@
 //!
 //! A trace that is out of date fails with what it should be.
 
-use super::state::{Action, Setup, State};
+use super::setup::Setup;
+use super::state::{Action, State};
 use super::world::NODES;
 
 use Action::{
-    AskSwitchover, Complete, CrashHost, CutFromProxies, Freeze, FreezeHost, Isolate, Kill, Mend,
-    RestartProxy, Thaw, Think, Tick, Write,
+    AskSwitchover, Complete, Confer, CrashHost, CutFromProxies, Freeze, FreezeHost, Isolate, Kill,
+    Mend, RestartProxy, Thaw, Think, Tick, Write,
 };
 
 /// Plays a script; after each group of actions the proxy plans and runs commands until it only waits.
@@ -151,6 +152,20 @@ fn a_proxy_that_is_cut_off_itself() {
         include_str!("traces/cut-off-proxy.txt"),
         &text,
     );
+}
+
+#[test]
+fn a_primary_that_goes_on_by_promises_and_then_dies() {
+    let script: [&[Action]; 6] = [
+        &[Write(0)],
+        &[CutFromProxies(0), Tick, Confer(0)],
+        &[CrashHost(0)],
+        &[Tick],
+        &[Tick],
+        &[Mend, Thaw(0)],
+    ];
+    let text = play(&Setup::asynchronous().failsafe(), &script);
+    agrees("prolonged.txt", include_str!("traces/prolonged.txt"), &text);
 }
 
 #[test]

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use super::agents::{Failsafe, Question};
+use super::mutants::Mutant;
 use crate::core::failover::command::{Act, Command, Stop};
 use crate::core::failover::quorum::CommitRule;
 use crate::core::lsn::{Lsn, Timeline};
@@ -65,6 +67,7 @@ pub(super) struct Server {
     pub(super) checkpoint: Option<usize>,
     /// Which promotion made it a primary.
     pub(super) reign: u8,
+    pub(super) failsafe: Failsafe,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -78,6 +81,10 @@ pub(super) struct World {
     pub(super) acked: BTreeSet<Entry>,
     pub(super) written: u8,
     pub(super) reigns: u8,
+    /// The tick at which the latest promotion was.
+    pub(super) reign_since: u8,
+    /// Between agents, on their way.
+    pub(super) questions: Vec<Question>,
     pub(super) agents: bool,
     /// What went wrong.
     pub(super) broken: Option<String>,
@@ -102,6 +109,7 @@ impl World {
             control_epoch: 0,
             checkpoint: None,
             reign: 0,
+            failsafe: Failsafe::default(),
         };
         Self {
             now: 0,
@@ -111,6 +119,8 @@ impl World {
             acked: BTreeSet::new(),
             written: 0,
             reigns: 0,
+            reign_since: 0,
+            questions: Vec::new(),
             agents,
             broken: None,
         }
@@ -133,10 +143,12 @@ impl World {
 
     /// Whether a proxy can speak to the agent.
     pub(super) fn agent_answers(&self, node: usize) -> bool {
-        self.agents && self.servers[node].host == Host::Up && !self.cut_proxy[node]
+        let server = &self.servers[node];
+        let up = server.host == Host::Up && !server.failsafe.agent_down;
+        self.agents && up && !self.cut_proxy[node]
     }
 
-    fn linked(&self, standby: usize, from: usize) -> bool {
+    pub(super) fn linked(&self, standby: usize, from: usize) -> bool {
         let server = &self.servers[from];
         let sends = server.host == Host::Up && matches!(server.run, Run::Up | Run::Stopping);
         self.lives(standby) && sends && !self.peers_cut(standby, from)
@@ -265,7 +277,8 @@ impl World {
         let (agents, now) = (self.agents, self.now);
         for server in &mut self.servers {
             let due = server.primary && server.governed && server.lease_until <= now;
-            if agents && due && server.host == Host::Up && server.run != Run::Down {
+            let acts = server.host == Host::Up && !server.failsafe.agent_down;
+            if agents && due && acts && server.run != Run::Down {
                 server.run = Run::Down;
                 server.checkpoint = None;
             }
@@ -274,7 +287,7 @@ impl World {
 
     /// Runs a command; false if it fails. `answered` is the tick of the agent's answer that the
     /// plan had read.
-    pub(super) fn run(&mut self, command: &Command, answered: u8) -> bool {
+    pub(super) fn run(&mut self, command: &Command, answered: u8, mutant: Mutant) -> bool {
         let epoch = command.epoch;
         let done = match &command.act {
             Act::Detach(node) => self.control(*node, epoch, |server| server.upstream = None),
@@ -285,10 +298,17 @@ impl World {
                 self.control(*node, epoch, |server| server.rule = Some(rule.clone()))
             }
             Act::Heartbeat(node) => self.heartbeat(usize::from(node.0)),
+            Act::Promote(node) | Act::StartAsPrimary(node) | Act::RenewLease { node, .. }
+                if self.has_promised(*node, mutant) =>
+            {
+                false
+            }
             Act::Promote(node) => self.promote(usize::from(node.0), epoch),
+            Act::Announce(node) => self.agent(*node, epoch, |_| {}),
             Act::Stop { node, how } => self.stop(usize::from(node.0), *how, epoch),
-            Act::RenewLease(node) => self.agent(*node, epoch, |server| {
+            Act::RenewLease { node, failsafe } => self.agent(*node, epoch, |server| {
                 server.governed = true;
+                server.failsafe.granted(epoch, failsafe.clone());
                 server.lease_until = server.lease_until.max(answered + LEASE);
             }),
             Act::StartAsPrimary(node) => self.agent(*node, epoch, |server| {
@@ -309,6 +329,11 @@ impl World {
         self.enforce();
         self.notice();
         done
+    }
+
+    fn has_promised(&self, node: NodeId, mutant: Mutant) -> bool {
+        let until = self.servers[usize::from(node.0)].failsafe.promised_until;
+        self.agents && until > self.now && mutant != Mutant::PromotesDespitePromises
     }
 
     fn control(&mut self, node: NodeId, epoch: u64, set: impl FnOnce(&mut Server)) -> bool {
@@ -355,6 +380,7 @@ impl World {
             return reached;
         }
         self.reigns += 1;
+        self.reign_since = self.now;
         let reign = self.reigns;
         let server = &mut self.servers[index];
         server.primary = true;

@@ -1,5 +1,6 @@
-//! Asking an agent over HTTPS, proven, within a deadline. The status is asked for, and leases are
-//! renewed, on a connection each that is kept; every other order has one of its own.
+//! Asking an agent over HTTPS, proven, within a deadline: for proxies, and for other agents. The status is
+//! asked for, leases are renewed, and promises are asked for, on a connection each that is kept; every
+//! other order has one of its own.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -15,9 +16,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::agent::api::{
-    self, Job, LeaseAnswer, LeaseRequest, Refusal, RefusalCode, RejoinRequest, ReleaseAnswer,
-    ReleaseRequest, Source, StartAnswer, StartRequest, Status, StopAnswer, StopMode, StopRequest,
+use super::api::{
+    self, AnnounceAnswer, AnnounceRequest, Job, LeaseAnswer, LeaseRequest, PeerRule, PromiseAnswer,
+    PromiseRequest, Refusal, RefusalCode, RejoinRequest, ReleaseAnswer, ReleaseRequest, Source,
+    StartAnswer, StartRequest, Status, StopAnswer, StopMode, StopRequest,
 };
 use crate::config::{AgentUrl, Agents, Secret};
 use crate::http::{self, Asked, Carried, Sender};
@@ -39,7 +41,7 @@ pub struct AgentClient {
     clock: Arc<Mutex<Option<(u64, Instant)>>>,
     /// The connection on which the status is asked for, many times a second.
     kept: Line,
-    /// That on which leases are renewed: nothing else holds them up.
+    /// That on which leases are renewed, or prolonged by promises: nothing else holds them up.
     leases: Line,
 }
 
@@ -129,15 +131,27 @@ impl AgentClient {
         Ok(status)
     }
 
-    /// Grants or renews a lease of `ttl`, which ends within `ttl` of the moment at which the request
-    /// was sent, however late it is read. So whatever became of this call, its lease has ended
-    /// `within + ttl` after the call began, and [`api::FENCE_WITHIN_MS`] later the server too, as
-    /// long as the agent lives. A server that is about to be promoted must be given its lease first.
+    /// Grants or renews a lease of `ttl`, which agents do not prolong; see [`Self::lease_with`].
     pub async fn lease(
         &self,
         epoch: u64,
         holder: &str,
         ttl: Duration,
+        within: Duration,
+    ) -> Result<LeaseAnswer, AgentError> {
+        self.lease_with(epoch, holder, ttl, None, within).await
+    }
+
+    /// Grants or renews a lease of `ttl`, with the rule by which agents may prolong it; it ends within `ttl` of the moment at which the request
+    /// was sent, however late it is read. So whatever became of this call, its lease has ended
+    /// `within + ttl` after the call began, and [`api::FENCE_WITHIN_MS`] later the server too, as
+    /// long as the agent lives. A server that is about to be promoted must be given its lease first.
+    pub async fn lease_with(
+        &self,
+        epoch: u64,
+        holder: &str,
+        ttl: Duration,
+        failsafe: Option<PeerRule>,
         within: Duration,
     ) -> Result<LeaseAnswer, AgentError> {
         // Without its clock a request that waits somewhere would count from whenever it is read.
@@ -150,6 +164,7 @@ impl AgentClient {
             holder: holder.to_owned(),
             ttl_ms: milliseconds(ttl),
             clock_ms: Some(clock_ms),
+            failsafe,
         };
         let body = serde_json::to_vec(&request).map_err(|error| self.bad(error))?;
         let asked = self.ask_on(&self.leases, Method::POST, api::LEASE, body.into());
@@ -165,6 +180,27 @@ impl AgentClient {
     /// Has the server left alone from now on, whatever it runs as.
     pub async fn release(&self, epoch: u64, within: Duration) -> Result<ReleaseAnswer, AgentError> {
         self.post(api::RELEASE, &ReleaseRequest { epoch }, within)
+            .await
+    }
+
+    /// Asks for a promise; the connection is kept for the next one.
+    pub async fn promise(
+        &self,
+        request: &PromiseRequest,
+        within: Duration,
+    ) -> Result<PromiseAnswer, AgentError> {
+        let body = serde_json::to_vec(request).map_err(|error| self.bad(error))?;
+        let asked = self.ask_on(&self.leases, Method::POST, api::PROMISE, body.into());
+        self.within(within, asked).await
+    }
+
+    /// Tells it an epoch.
+    pub async fn announce(
+        &self,
+        epoch: u64,
+        within: Duration,
+    ) -> Result<AnnounceAnswer, AgentError> {
+        self.post(api::ANNOUNCE, &AnnounceRequest { epoch }, within)
             .await
     }
 

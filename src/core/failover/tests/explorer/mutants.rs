@@ -1,0 +1,103 @@
+//! Planners and agents that are wrong on purpose: the search must find each out.
+
+use crate::core::failover::facts::Observation;
+use crate::core::failover::facts::observation::AgentFailsafe;
+use crate::core::failover::failsafe::FailsafeState;
+use crate::core::failover::plan::Plan;
+use crate::core::failover::policy::FailoverPolicy;
+use crate::core::failover::quorum::CommitRule;
+use crate::core::failover::record::{Candidate, FenceProof, Phase, Record};
+use crate::core::topology::NodeId;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mutant {
+    None,
+    /// Promotes without waiting for proof.
+    SkipsTheFence,
+    /// Promotes the first standby in the list.
+    PromotesTheFirst,
+    /// Forgets old rules as soon as it wants another.
+    ForgetsRules,
+    /// Takes a lease for run out before it has.
+    CountsLeasesShort,
+    /// Reckons that a lease runs out where none was ever granted.
+    BelievesInLeases,
+    /// Promotes with one standby seen, whoever may hold what was acknowledged.
+    TrustsAnyone,
+    /// An agent's restart loses what it has promised.
+    ForgetsPromises,
+    /// The asker counts a promise from when it hears of it.
+    CountsFromTheAnswer,
+    /// A standby's agent promises although it streams from nobody, or from another.
+    PromisesWithoutFollowing,
+    /// It promises although it knows of a later decision.
+    PromisesToOldEpochs,
+    /// One promise is enough where all are needed.
+    AsksTooFew,
+    /// What was promised keeps nobody from promoting.
+    PromotesDespitePromises,
+    /// Forgets the rule that an agent may still go by as soon as another is wanted.
+    ForgetsFailsafeRules,
+}
+
+/// Makes a plan wrong.
+pub(super) fn mutate(
+    mutant: Mutant,
+    before: &Record,
+    planned: &mut Plan,
+    observation: &Observation,
+    policy: &FailoverPolicy,
+) {
+    match mutant {
+        Mutant::SkipsTheFence => {
+            if let Phase::Fencing(failed) = planned.next.phase.clone() {
+                planned.next.phase = Phase::Discovering(failed, FenceProof::AgentStopped);
+            }
+        }
+        Mutant::PromotesTheFirst => {
+            if let Phase::Promoting(_, _, candidate) = &mut planned.next.phase {
+                let first = policy.ids().find(|node| {
+                    let answer = observation.answer(*node, policy.timeout_us);
+                    answer.is_some_and(|answer| answer.standby().is_some())
+                });
+                if !matches!(before.phase, Phase::Promoting(..)) {
+                    *candidate = Candidate {
+                        node: first.unwrap_or(candidate.node),
+                        ..*candidate
+                    };
+                }
+            }
+        }
+        Mutant::BelievesInLeases => {
+            planned.next.governed.insert(NodeId(0));
+        }
+        Mutant::ForgetsRules => planned.next.sync.settle(),
+        Mutant::TrustsAnyone => {
+            if let Phase::Discovering(..) = planned.next.phase {
+                planned.next.sync.rules = vec![Some(CommitRule {
+                    needed: 1,
+                    members: std::collections::BTreeSet::new(),
+                })];
+            }
+        }
+        Mutant::ForgetsFailsafeRules => {
+            for rules in planned.next.failsafe.rules.values_mut() {
+                rules.drain(..rules.len() - 1);
+            }
+        }
+        // The others are wrong elsewhere.
+        _ => {}
+    }
+}
+
+/// Makes what is planned on wrong.
+pub(super) fn blind(mutant: Mutant, observation: &mut Observation, record: &mut Record) {
+    if mutant == Mutant::PromotesDespitePromises {
+        record.failsafe = FailsafeState::default();
+        for facts in &mut observation.nodes {
+            if let Some(agent) = &mut facts.agent {
+                agent.failsafe = Some(AgentFailsafe::default());
+            }
+        }
+    }
+}
