@@ -19,6 +19,8 @@ pub struct Conduct {
     pub notifies: bool,
     /// It changes definitions.
     pub defines: bool,
+    /// It runs SQL of which parts are made up at run time.
+    pub makes_up: bool,
 }
 
 impl Conduct {
@@ -49,6 +51,7 @@ impl Conduct {
         self.asks |= other.asks;
         self.notifies |= other.notifies;
         self.defines |= other.defines;
+        self.makes_up |= other.makes_up;
         *self != before
     }
 }

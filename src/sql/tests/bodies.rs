@@ -105,7 +105,24 @@ fn bodies_are_what_their_words_say() {
         ("node asks", "SELECT lastval()"),
         ("notifies", "BEGIN PERFORM pg_notify('c', 'x'); END"),
         ("notifies", "BEGIN NOTIFY c; END"),
-        ("defines", "BEGIN EXECUTE 'CREATE TABLE x (a int)'; END"),
+        (
+            "opaque() defines",
+            "BEGIN EXECUTE 'CREATE TABLE x (a int)'; END",
+        ),
+        (
+            "opaque() defines",
+            "BEGIN EXECUTE 'CREATE' || ' TEMP TABLE x (a int)'; END",
+        ),
+        (
+            "opaque() defines",
+            "BEGIN EXECUTE format('CREATE %s TABLE x (a int)', kind); END",
+        ),
+        ("opaque()", "BEGIN EXECUTE 'SELECT ' || q; END"),
+        ("opaque()", "BEGIN EXECUTE format('SELECT %s', q); END"),
+        (
+            "",
+            "BEGIN EXECUTE 'DELETE FROM t WHERE a = ' || quote_literal(q) || ' AND b'; END",
+        ),
     ] {
         let expected = if source.contains("ON COMMIT DROP") {
             "defines"

@@ -130,6 +130,7 @@ pub(super) fn rows() -> Rows {
             on_function: true,
             on: 20001,
         }],
+        ..Rows::default()
     }
 }
 
