@@ -11,7 +11,7 @@ use crate::backend::prepared::{Prepared, Registry, Sense};
 use crate::core::statement::Statement;
 use crate::shared::memory::{MemoryBudget, Share};
 use crate::sql::catalog::Catalog;
-use crate::sql::{Classifier, Lexical, Skim};
+use crate::sql::{Classifier, Lexical, Skim, tells_time};
 use crate::wire::frame;
 
 /// Shapes and parameterised texts that are remembered per worker and database.
@@ -110,7 +110,7 @@ impl Database {
         let catalog = self.catalog.load();
         let sense = Sense {
             settings: meaning ^ lexical.number() << 48,
-            definitions: self.definitions.load(Ordering::Acquire),
+            definitions: self.definitions.load(Ordering::Acquire) ^ catalog.objects(),
         };
         let mut known = self.known.lock();
         if let Some(found) = known.registry.find(body, sense) {
@@ -120,7 +120,8 @@ impl Database {
             }
             return Ok(Some(found));
         }
-        let keep = named || text.contains(&b'$');
+        // What it says of the time is settled when it is parsed: nobody else may be given that.
+        let keep = (named || text.contains(&b'$')) && !tells_time(text, lexical);
         let mut share = self.memory.share();
         if keep || named || body.len() > COUNTED {
             drop(known);

@@ -13,8 +13,8 @@ use crate::pg;
 use crate::shared::cluster::ClusterState;
 use crate::sql::Catalog;
 use crate::sql::catalog::{
-    ColumnRow, Dependency, DependencyRow, FINGERPRINT, FUNCTIONS, FunctionRow, NUMBERED, RELATIONS,
-    RelationRow, Rows, dependencies,
+    ColumnRow, Dependency, DependencyRow, FINGERPRINT, FUNCTIONS, FunctionRow, NUMBERED, OPERATORS,
+    OperatorRow, RELATIONS, RelationRow, Rows, dependencies,
 };
 
 /// The catalogue is looked at this often, for changes made past the proxy.
@@ -161,11 +161,13 @@ pub async fn changes(
     let functions = client.query(FUNCTIONS, &[]).await?;
     let relations = client.query(RELATIONS, &[]).await?;
     let numbered = client.query(NUMBERED, &[]).await?;
+    let operators = client.query(OPERATORS, &[]).await?;
     let edges = client.query(&dependencies(server), &[]).await?;
     let rows = Rows {
         functions: functions.iter().map(function).collect::<Result<_, _>>()?,
         relations: relations.iter().map(relation).collect::<Result<_, _>>()?,
         numbered: numbered.iter().map(column).collect::<Result<_, _>>()?,
+        operators: operators.iter().map(operator).collect::<Result<_, _>>()?,
         dependencies: edges.iter().map(dependency).collect::<Result<_, _>>()?,
     };
     Ok(Some((now, rows)))
@@ -196,6 +198,13 @@ fn column(row: &Row) -> Result<ColumnRow, ReadError> {
     Ok(ColumnRow {
         relation: oid(row, 0)?,
         column: row.try_get(1)?,
+    })
+}
+
+fn operator(row: &Row) -> Result<OperatorRow, ReadError> {
+    Ok(OperatorRow {
+        name: row.try_get(0)?,
+        function: oid(row, 1)?,
     })
 }
 

@@ -81,7 +81,11 @@ pub struct Residue {
     pub silence: Option<Box<str>>,
     /// How many statements of the protocol the server knows by a name.
     pub statements: Option<usize>,
+    /// `statement_timeout` in force, if it was lifted for the question.
+    pub timeout: Option<Box<[u8]>>,
 }
+
+const TIMEOUT: &str = "statement_timeout";
 
 /// A row of the answer: what it tells, of what, and its value.
 type Row = Vec<Option<Box<[u8]>>>;
@@ -94,11 +98,11 @@ impl Residue {
         // DISCARD TEMP goes by the same.
         let mut sql = String::from(
             "SELECT CASE WHEN pg_catalog.octet_length(v) OPERATOR(pg_catalog.>) 30000 THEN 'long' \
-             WHEN (context OPERATOR(pg_catalog.=) 'superuser') AND NOT pg_catalog.current_setting('is_superuser')::bool \
+             WHEN (context OPERATOR(pg_catalog.=) 'superuser') AND NOT pg_catalog.current_setting('is_superuser')::pg_catalog.bool \
              THEN 'fixed' ELSE 'setting' END, name, pg_catalog.left(v, 30000) \
              FROM (SELECT name, context, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \
              WHERE (source OPERATOR(pg_catalog.=) 'session') AND NOT (name \
-             OPERATOR(pg_catalog.=) ANY ('{transaction_isolation,transaction_read_only,transaction_deferrable}'::text[]))) \
+             OPERATOR(pg_catalog.=) ANY ('{transaction_isolation,transaction_read_only,transaction_deferrable}'::pg_catalog.text[]))) \
              s(name, context, v) \
              UNION ALL SELECT 'role', '', pg_catalog.current_setting('role') \
              UNION ALL SELECT 'silence', '', pg_catalog.current_setting('idle_session_timeout', true) \
@@ -129,6 +133,14 @@ impl Residue {
         sql
     }
 
+    /// The same question without the session's `statement_timeout`, which is in force again behind it.
+    pub fn unhurried(question: &str) -> String {
+        format!(
+            "SELECT 'timeout', '', pg_catalog.current_setting('statement_timeout'); \
+             SET LOCAL statement_timeout = 0; {question}"
+        )
+    }
+
     /// The answer. A row that makes no sense is passed over.
     pub fn read(rows: &[Row]) -> Self {
         let mut residue = Self::default();
@@ -156,6 +168,7 @@ impl Residue {
                 b"role" if value != b"none" => residue.role = Some(value.into()),
                 // What is longer than a message that is looked at whole stays where it is.
                 b"long" => residue.pins.insert(PinReason::Settings),
+                b"timeout" => residue.timeout = Some(value.into()),
                 b"silence" => residue.silence = std::str::from_utf8(value).ok().map(Box::from),
                 b"authorization" => residue.pins.insert(PinReason::Authorization),
                 b"lock" => residue.pins.insert(PinReason::AdvisoryLock),
@@ -174,6 +187,11 @@ impl Residue {
                 }
                 _ => {}
             }
+        }
+        if let Some(timeout) = residue.timeout.clone() {
+            // What was asked for behind it is that of the question alone.
+            residue.settings.retain(|(name, _)| &**name != TIMEOUT);
+            residue.settings.push((TIMEOUT.into(), timeout));
         }
         residue
     }

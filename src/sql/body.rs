@@ -171,7 +171,11 @@ impl Body {
                 self.conduct.names = true;
             }
             "pg_listening_channels" => self.conduct.asks_channels = true,
-            _ if takes_session_lock(word) || runs_any_text(word) => self.opaque(false),
+            _ if takes_session_lock(word) => self.opaque(false),
+            _ if runs_any_text(word) => {
+                self.opaque(false);
+                self.conduct.makes_up = true;
+            }
             _ => {}
         }
         self.conduct.of_node |= speaks_of_node(word, called);
@@ -254,14 +258,76 @@ impl Body {
             && (begins(text, STATEMENTS) || begins(text, &["set", "reset", "notify"]))
             && depth < DEEPEST
         {
+            match made_up(expression) {
+                None => {}
+                Some(Part::Name) => self.conduct.makes_up = true,
+                Some(Part::Anything) => {
+                    self.conduct.makes_up = true;
+                    self.opaque(false);
+                }
+            }
+            // Words may be cut up among the texts.
+            self.read(&joined(expression), depth + 1);
             return self.read_texts(expression, depth);
         }
+        self.conduct.makes_up = true;
         // Somewhere in the body stands what it runs, or it comes from outside and may be anything.
         let inside = |token: &Token| matches!(token, Token::Text(text) if begins(text, STATEMENTS));
         let known = all.iter().any(inside);
         self.opaque(!known);
         self.read_texts(all, depth);
     }
+}
+
+/// What is put into a text at run time.
+enum Part {
+    /// Names and values, each in quotes where it needs them.
+    Name,
+    /// Whatever somebody has written.
+    Anything,
+}
+
+/// What is put into the texts of an expression that makes SQL; none if they stand alone.
+fn made_up(expression: &[Token]) -> Option<Part> {
+    const QUOTING: [&str; 3] = ["quote_ident", "quote_literal", "quote_nullable"];
+    let mut found = None;
+    let mut at = 0;
+    let formats = expression
+        .first()
+        .is_some_and(|token| token.is_any_of(&["format"]));
+    while let Some(token) = expression.get(at) {
+        at += 1;
+        match token {
+            Token::Text(text) if formats && text.replace("%%", "").contains("%s") => {
+                return Some(Part::Anything);
+            }
+            // What `format` quotes is no concern.
+            Token::Text(_) if formats => return Some(Part::Name),
+            Token::Word(word) if QUOTING.contains(&&**word) => {
+                found = Some(Part::Name);
+                at += arguments(&expression[at..])
+                    .iter()
+                    .map(|one| one.len() + 1)
+                    .sum::<usize>()
+                    + 1;
+            }
+            // Into which variables its row goes.
+            Token::Word(word) if &**word == "into" => break,
+            Token::Word(word) if matches!(&**word, "format" | "e" | "u") => {}
+            Token::Word(_) => return Some(Part::Anything),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// All texts of an expression, one behind the other.
+fn joined(expression: &[Token]) -> String {
+    let texts = expression.iter().filter_map(|token| match token {
+        Token::Text(text) => Some(text.as_str()),
+        _ => None,
+    });
+    texts.collect()
 }
 
 fn begins(text: &str, words: &[&str]) -> bool {

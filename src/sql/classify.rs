@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use pg_raw_parse::Node;
-use pg_raw_parse::nodes::{CopyStmt, FuncCall, InsertStmt, PrepareStmt, RangeVar, SelectStmt};
+use pg_raw_parse::nodes::{
+    A_Expr, CopyStmt, FuncCall, InsertStmt, PrepareStmt, RangeVar, SelectStmt,
+};
 
 use crate::core::statement::{Effect, PinReason, Statement, WriteReason};
 
@@ -96,6 +98,12 @@ struct Examiner<'c, 'v> {
 impl<'c> Examiner<'c, '_> {
     fn examine(&mut self, node: Node<'c>, alone: bool) {
         self.statement(node, alone);
+        // What is put together from parts of this text, it has in strings.
+        if std::mem::take(&mut self.verdict.makes_up) && names_settings(self.source) {
+            self.verdict.literal = true;
+            let found = code::of_unread(self.source.as_bytes(), self.catalog);
+            self.verdict.opaque(&Arc::new(found));
+        }
         // Made since the catalogue was read, or one session's own.
         if self.unknown.iter().any(|name| !self.with.contains(name)) {
             self.verdict.write(WriteReason::NotReady);
@@ -244,6 +252,7 @@ impl<'c> Examiner<'c, '_> {
     /// Looks at every node below, without recursion: see `tree`.
     fn query(&mut self, root: Node<'c>, once: Option<&FuncCall>) {
         self.verdict.read();
+        self.verdict.conduct(self.catalog.everywhere());
         let mut stack = vec![root];
         while let Some(node) = stack.pop() {
             match node {
@@ -267,6 +276,7 @@ impl<'c> Examiner<'c, '_> {
                     let once = once.is_some_and(|sole| std::ptr::eq(sole, call));
                     functions::weigh(call, once, self.catalog, self.verdict);
                 }
+                Node::A_Expr(expression) => self.operator(expression),
                 Node::CommonTableExpr(query) => self.with.extend(query.ctename()),
                 Node::RangeVar(relation) => self.reads(Some(relation)),
                 _ => {}
@@ -276,6 +286,19 @@ impl<'c> Examiner<'c, '_> {
                 self.verdict.may_commit_async = true;
                 self.verdict.opaque(&Arc::default());
             }
+        }
+    }
+
+    /// An operator of a user's own is a call of its function.
+    fn operator(&mut self, expression: &A_Expr) {
+        let mut name = expression.name().iter().rev();
+        let name = name.next().and_then(Node::as_str);
+        if let Some(known) = name.and_then(|name| self.catalog.operator(name)) {
+            if known.volatile {
+                self.verdict.write(WriteReason::VolatileFunction);
+                self.verdict.may_commit_async |= known.user_defined;
+            }
+            self.verdict.conduct(&known.conduct);
         }
     }
 
@@ -354,6 +377,11 @@ impl<'c> Examiner<'c, '_> {
             }
         }
     }
+}
+
+/// Whether a text, or a text in it, may set settings.
+fn names_settings(source: &str) -> bool {
+    source.to_ascii_lowercase().contains("set_config")
 }
 
 /// The only thing a query does, if that is one call of a function with constants: it runs once.

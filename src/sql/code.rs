@@ -48,6 +48,13 @@ fn resolved(body: Body, catalog: &Catalog) -> Conduct {
         return Conduct::unknown();
     }
     let mut conduct = body.conduct;
+    if conduct.makes_up {
+        conduct.merge(catalog.anything());
+    }
+    conduct.merge(catalog.everywhere());
+    catalog.operators().for_each(|operator| {
+        conduct.merge(&operator.conduct);
+    });
     let functions = body.calls.iter().filter_map(|name| catalog.function(name));
     functions.for_each(|function| {
         conduct.merge(&function.conduct);

@@ -23,6 +23,8 @@ pub struct Conduct {
     pub defines: bool,
     /// It speaks of prepared statements by their names in SQL.
     pub names: bool,
+    /// It runs SQL of which parts are made up at run time.
+    pub makes_up: bool,
 }
 
 impl Conduct {
@@ -55,6 +57,7 @@ impl Conduct {
         self.notifies |= other.notifies;
         self.defines |= other.defines;
         self.names |= other.names;
+        self.makes_up |= other.makes_up;
         *self != before
     }
 }

@@ -22,6 +22,9 @@ pub(super) fn weigh(call: &FuncCall, once: bool, catalog: &Catalog, verdict: &mu
         .and_then(Node::as_str)
         .unwrap_or_default();
     by_name(name, call, once, verdict);
+    if runs_any_text(name) {
+        verdict.conduct(catalog.anything());
+    }
     if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") {
         verdict.effect(Effect::PrimaryOnly);
     }
@@ -35,6 +38,10 @@ pub(super) fn weigh(call: &FuncCall, once: bool, catalog: &Catalog, verdict: &mu
             verdict.write(WriteReason::UnknownFunction);
             verdict.may_commit_async = true;
             verdict.opaque(&Arc::default());
+            // A session's own function defines nothing that a text of another could mean.
+            if schema(call) != Some("pg_temp") {
+                verdict.effect(Effect::Ddl);
+            }
         }
         Some(function) => {
             if function.volatile {
@@ -44,6 +51,12 @@ pub(super) fn weigh(call: &FuncCall, once: bool, catalog: &Catalog, verdict: &mu
             verdict.conduct(&function.conduct);
         }
     }
+}
+
+/// The schema that a call names.
+fn schema(call: &FuncCall) -> Option<&str> {
+    let mut names = call.funcname().iter().rev();
+    names.nth(1).and_then(Node::as_str)
 }
 
 fn by_name(name: &str, call: &FuncCall, once: bool, verdict: &mut Verdict) {
@@ -90,7 +103,10 @@ fn by_name(name: &str, call: &FuncCall, once: bool, verdict: &mut Verdict) {
             verdict.write(WriteReason::VolatileFunction);
             verdict.effect(Effect::Terminates);
         }
-        _ if runs_any_text(name) => verdict.opaque(&Arc::default()),
+        _ if runs_any_text(name) => {
+            verdict.opaque(&Arc::default());
+            verdict.makes_up = true;
+        }
         _ if asks_about_node(name) => verdict.write(WriteReason::SessionState),
         _ if always_writes(name) => verdict.write(WriteReason::VolatileFunction),
         _ => {}

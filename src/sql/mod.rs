@@ -14,6 +14,7 @@ mod foreign;
 mod functions;
 mod hint;
 mod lexical;
+mod moment;
 mod settings;
 mod shape;
 mod skim;
@@ -32,6 +33,7 @@ use crate::core::statement::{Access, Statement, WriteReason};
 
 pub use catalog::{Catalog, FunctionRow};
 pub use lexical::{Encoding, Lexical};
+pub use moment::tells_time;
 pub use skim::{Skim, Skimmed};
 
 #[cfg(any(test, fuzzing))]

@@ -1,8 +1,13 @@
 //! What PostgreSQL's own functions and relations are about, by their names.
 
-/// Functions of PostgreSQL itself that run the SQL they are given.
+/// Functions of PostgreSQL itself that run the SQL they are given, or read what is named to them.
 pub(super) fn runs_any_text(name: &str) -> bool {
-    matches!(name, "ts_stat" | "ts_rewrite") || name.starts_with("query_to_xml")
+    const TO_XML: [&str; 4] = ["query", "table", "schema", "database"];
+    matches!(name, "ts_stat" | "ts_rewrite")
+        || TO_XML.iter().any(|what| {
+            let rest = name.strip_prefix(what);
+            rest.is_some_and(|rest| rest.starts_with("_to_xml"))
+        })
 }
 
 /// Functions that are not volatile, or whose volatility does not say it, but speak of one server

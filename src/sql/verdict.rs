@@ -26,6 +26,8 @@ pub(super) struct Verdict {
     pub(super) asks_role: bool,
     /// Rows of a relation are read.
     pub(super) reads_rows: bool,
+    /// It runs SQL that its text may bring along.
+    pub(super) makes_up: bool,
 }
 
 impl Verdict {
@@ -41,6 +43,7 @@ impl Verdict {
             names_setting: false,
             asks_role: false,
             reads_rows: false,
+            makes_up: false,
         }
     }
 
@@ -111,6 +114,7 @@ impl Verdict {
             self.write(WriteReason::SessionState);
             self.effect(Effect::PrimaryOnly);
         }
+        self.makes_up |= conduct.makes_up;
         if let Some(opaque) = &conduct.opaque {
             self.opaque(opaque);
         }

@@ -1,5 +1,7 @@
 //! Asking a server what is left on a connection, when that cannot be told from what ran.
 
+use std::borrow::Cow;
+
 use super::Attachment;
 use crate::backend::own_query::OwnQueryError;
 use crate::backend::server::UNSURE;
@@ -11,6 +13,9 @@ use crate::wire::reply::error_field;
 
 /// query_canceled.
 const CANCELED: &[u8] = b"57014";
+
+/// A question that was cancelled is put again, so many times in all.
+const ATTEMPTS: usize = 5;
 
 /// What was asked for could not be found out: the connection is not to be used any more.
 #[derive(Debug)]
@@ -27,8 +32,12 @@ pub(in crate::client) async fn ask(
     let server = attachment.server();
     // A role or a search_path of the session must not decide what is found: names are qualified, and
     // these views show everybody their own.
-    for _ in 0..2 {
-        match server.rows_own(question.as_bytes(), OWN_BOUND).await {
+    for attempt in 0..ATTEMPTS {
+        let sql = match attempt {
+            0 => Cow::Borrowed(&question),
+            _ => Cow::Owned(Residue::unhurried(&question)),
+        };
+        match server.rows_own(sql.as_bytes(), OWN_BOUND).await {
             Ok(rows) => {
                 let residue = Residue::read(&rows);
                 state.answered(&residue);
@@ -39,7 +48,8 @@ pub(in crate::client) async fn ask(
                 }
                 return Ok(());
             }
-            // A cancel request that came late for the client's own statement.
+            // A cancel request that came late for the client's own statement, or the session's own
+            // `statement_timeout`, which is meant for the client's.
             Err(OwnQueryError::Refused(frame))
                 if error_field(&frame, field::SQLSTATE) == Some(CANCELED) => {}
             Err(OwnQueryError::Refused(_) | OwnQueryError::Io(_)) => break,

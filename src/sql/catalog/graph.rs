@@ -72,6 +72,19 @@ pub(super) struct Graph<'a> {
     nodes: Vec<Node>,
     /// Whoever comes first does what the other does.
     edges: Vec<(usize, usize)>,
+    /// Functions that casts and domains call.
+    everywhere: Vec<usize>,
+}
+
+/// What a graph comes to.
+pub(super) struct Settled {
+    pub(super) functions: Map<Function>,
+    pub(super) relations: Map<Arc<Relation>>,
+    pub(super) operators: Map<Function>,
+    /// See [`super::Catalog::everywhere`].
+    pub(super) everywhere: Conduct,
+    /// See [`super::Catalog::anything`].
+    pub(super) anything: Conduct,
 }
 
 impl<'a> Graph<'a> {
@@ -80,6 +93,7 @@ impl<'a> Graph<'a> {
             rows,
             nodes: Vec::new(),
             edges: Vec::new(),
+            everywhere: Vec::new(),
         };
         let mut bodies = Vec::new();
         for (at, row) in rows.functions.iter().enumerate() {
@@ -141,6 +155,15 @@ impl<'a> Graph<'a> {
                     (from.map(|at| at + 1), to),
                     (from.map(|at| at + 1), changes(row.on)),
                 ],
+                Dependency::Everywhere => {
+                    // Compiled ones are an extension's, which sets nothing behind anybody's back.
+                    let seen = |at: &usize| !rows.functions[*at].is_compiled();
+                    let called = functions.get(&row.on).copied();
+                    self.everywhere.extend(
+                        called.filter(|at| seen(at) || rows.functions[*at].oid < FIRST_USER_OID),
+                    );
+                    [(None, None), (None, None)]
+                }
                 Dependency::Body => {
                     let from = functions.get(&row.of).copied();
                     [(from, to), (from, changes(row.on))]
@@ -206,7 +229,7 @@ impl<'a> Graph<'a> {
     }
 
     /// Until nobody learns anything more.
-    pub(super) fn settle(mut self) -> (Map<Function>, Map<Arc<Relation>>) {
+    pub(super) fn settle(mut self) -> Settled {
         let functions = self.rows.functions.len();
         let mut news = true;
         while news {
@@ -234,7 +257,78 @@ impl<'a> Graph<'a> {
                 }
             }
         }
-        (self.functions(), self.relations())
+        let anything = self.anything();
+        for node in &mut self.nodes {
+            if node.conduct.makes_up {
+                node.conduct.merge(&anything);
+            }
+        }
+        let mut everywhere = Conduct::default();
+        for at in &self.everywhere {
+            everywhere.merge(&self.nodes[*at].conduct);
+        }
+        everywhere.of_node = false;
+        let operators = self.operators();
+        // Of what bodies say, their casts and operators are not looked at.
+        let mut unseen = everywhere.clone();
+        operators.values().for_each(|operator| {
+            unseen.merge(&operator.conduct);
+        });
+        for (row, node) in self.rows.functions.iter().zip(&mut self.nodes) {
+            if row.oid >= FIRST_USER_OID && !row.is_compiled() {
+                node.conduct.merge(&unseen);
+            }
+        }
+        Settled {
+            functions: self.functions(),
+            relations: self.relations(),
+            operators,
+            everywhere,
+            anything,
+        }
+    }
+
+    /// What all that users have defined may leave on a session: by custom settings of known names.
+    fn anything(&self) -> Conduct {
+        let own = |at: usize| match self.rows.functions.get(at) {
+            Some(row) => row.oid >= FIRST_USER_OID,
+            None => self.rows.relations[(at - self.rows.functions.len()) / 2].oid >= FIRST_USER_OID,
+        };
+        let mut anything = Conduct::default();
+        for (_, node) in self.nodes.iter().enumerate().filter(|(at, _)| own(*at)) {
+            anything.draws |= node.conduct.draws || !node.numbered.is_empty();
+            if let Some(opaque) = &node.conduct.opaque {
+                anything.merge_opaque(&Arc::new(Opaque {
+                    any_name: false,
+                    ..Opaque::clone(opaque)
+                }));
+            }
+        }
+        anything
+    }
+
+    fn operators(&self) -> Map<Function> {
+        let functions: HashMap<u32, usize, ahash::RandomState> = self
+            .rows
+            .functions
+            .iter()
+            .enumerate()
+            .map(|(at, row)| (row.oid, at))
+            .collect();
+        let mut found: Map<Function> = Map::default();
+        for row in &self.rows.operators {
+            let Some(node) = functions
+                .get(&row.function)
+                .and_then(|at| self.nodes.get(*at))
+            else {
+                continue;
+            };
+            let known = found.entry(row.name.as_str().into()).or_default();
+            known.volatile |= node.volatile;
+            known.user_defined |= node.commits_async;
+            known.conduct.merge(&node.conduct);
+        }
+        found
     }
 
     fn functions(&self) -> Map<Function> {
@@ -327,18 +421,23 @@ fn of_system(name: &str) -> Conduct {
         notifies: name == "pg_notify",
         defines: false,
         names: false,
+        makes_up: runs_any_text(name),
     }
 }
 
 /// How a relation is read, and how it is written to, by what it is.
 fn relation(row: &RelationRow) -> (Node, Node) {
-    let mut reading = Node::default();
+    let (mut reading, mut changing) = (Node::default(), Node::default());
+    // An UPDATE of it is a SET (manual, "pg_settings").
+    if row.oid < FIRST_USER_OID && row.name == "pg_settings" {
+        changing.conduct = Conduct::unknown();
+    }
     // A standby shows a sequence up to 32 numbers ahead, refuses unlogged tables, and what a foreign
     // table shows may be on the server's own disk.
     reading.conduct.of_node = matches!(row.kind, 'S' | 'f')
         || row.unlogged
         || (row.oid < FIRST_USER_OID && is_of_node(&row.name));
-    (reading, Node::default())
+    (reading, changing)
 }
 
 fn is_harmless(row: &FunctionRow) -> bool {

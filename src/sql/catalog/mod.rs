@@ -11,12 +11,14 @@ use std::sync::Arc;
 
 pub use entries::{Function, Relation};
 pub use rows::{
-    ColumnRow, Dependency, DependencyRow, FINGERPRINT, FUNCTIONS, FunctionRow, NUMBERED, RELATIONS,
-    RelationRow, Rows, dependencies,
+    ColumnRow, Dependency, DependencyRow, FINGERPRINT, FUNCTIONS, FunctionRow, NUMBERED, OPERATORS,
+    OperatorRow, RELATIONS, RelationRow, Rows, dependencies,
 };
 
 use entries::Map;
-use graph::Graph;
+use graph::{Graph, Settled};
+
+use super::conduct::Conduct;
 
 /// The functions and relations of one database, as of one reading.
 #[derive(Clone, Debug)]
@@ -25,7 +27,11 @@ pub struct Catalog {
     loaded: bool,
     functions: Map<Function>,
     relations: Map<Arc<Relation>>,
+    operators: Map<Function>,
+    everywhere: Conduct,
+    anything: Conduct,
     mentions_synchronous_commit: bool,
+    objects: u64,
 }
 
 impl Catalog {
@@ -36,26 +42,45 @@ impl Catalog {
             loaded: false,
             functions: Map::default(),
             relations: Map::default(),
+            operators: Map::default(),
+            everywhere: Conduct::default(),
+            anything: Conduct::default(),
             mentions_synchronous_commit: false,
+            objects: 0,
         }
     }
 
     /// From what was read. `version` differs for each reading and is never 0.
     pub fn from_rows(version: u64, rows: &Rows) -> Self {
-        let (functions, relations) = Graph::of(rows).settle();
+        let Settled {
+            functions,
+            relations,
+            operators,
+            everywhere,
+            anything,
+        } = Graph::of(rows).settle();
         let mut mentions = rows.functions.iter();
         Self {
             version,
             loaded: true,
             functions,
             relations,
+            operators,
+            everywhere,
+            anything,
             mentions_synchronous_commit: mentions.any(|row| row.mentions_synchronous_commit),
+            objects: objects(rows),
         }
     }
 
     /// Which reading this is; classifications made by another one are void.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Another number when objects have come, gone or been renamed: what a text means may be another one.
+    pub fn objects(&self) -> u64 {
+        self.objects
     }
 
     /// Whether the catalogue has been read at all.
@@ -73,8 +98,37 @@ impl Catalog {
         self.relations.get(name).map(Arc::as_ref)
     }
 
+    /// What is known of the users' own operators of this name.
+    pub fn operator(&self, name: &str) -> Option<&Function> {
+        self.operators.get(name)
+    }
+
+    /// All operators of users.
+    pub(super) fn operators(&self) -> impl Iterator<Item = &Function> {
+        self.operators.values()
+    }
+
+    /// What any statement may bring about without a word of it: by casts and domains of users.
+    pub(super) fn everywhere(&self) -> &Conduct {
+        &self.everywhere
+    }
+
+    /// What SQL may bring about that is made up at run time: all that users have defined.
+    pub(super) fn anything(&self) -> &Conduct {
+        &self.anything
+    }
+
     /// Whether any user's function (a trigger's, say) mentions `synchronous_commit`.
     pub fn mentions_synchronous_commit(&self) -> bool {
         self.mentions_synchronous_commit
     }
+}
+
+/// The same for the same objects, in whatever order they come.
+fn objects(rows: &Rows) -> u64 {
+    let state = ahash::RandomState::with_seeds(1, 2, 3, 4);
+    let functions = rows.functions.iter().map(|row| (row.oid, &row.name));
+    let relations = rows.relations.iter().map(|row| (row.oid, &row.name));
+    let each = functions.chain(relations).map(|row| state.hash_one(row));
+    each.fold(0, u64::wrapping_add)
 }

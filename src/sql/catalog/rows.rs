@@ -15,6 +15,10 @@ SELECT pg_catalog.concat_ws(' ', pg_catalog.count(*), pg_catalog.sum(pg_catalog.
         UNION ALL SELECT 'd' || oid::text || ' ' || xmin::text FROM pg_catalog.pg_attrdef
         UNION ALL SELECT 'k' || oid::text || ' ' || xmin::text FROM pg_catalog.pg_constraint WHERE oid >= 16384
         UNION ALL SELECT 'y' || oid::text || ' ' || xmin::text FROM pg_catalog.pg_policy
+        UNION ALL SELECT 'o' || oid::text || ' ' || xmin::text FROM pg_catalog.pg_operator WHERE oid >= 16384
+        UNION ALL SELECT 'z' || oid::text || ' ' || xmin::text FROM pg_catalog.pg_cast WHERE oid >= 16384
+        UNION ALL SELECT 'i' || indexrelid::text || ' ' || xmin::text FROM pg_catalog.pg_index
+         WHERE indexrelid >= 16384 AND (indexprs IS NOT NULL OR indpred IS NOT NULL)
         UNION ALL SELECT 'a' || attrelid::text || ' ' || xmin::text FROM pg_catalog.pg_attribute
          WHERE attrelid >= 16384 AND attidentity <> '') f";
 
@@ -55,6 +59,10 @@ SELECT d.adrelid::int8, a.attname::text
   JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
  WHERE d.adbin::text LIKE '%:funcid 1574 %'";
 
+/// In the order of [`OperatorRow`]'s fields: `text`, `int8`.
+pub const OPERATORS: &str = "\
+SELECT oprname::text, oprcode::oid::int8 FROM pg_catalog.pg_operator WHERE oid >= 16384 AND oprcode <> 0";
+
 /// What depends on what, in the order of [`DependencyRow`]'s fields: `text`, `int8`, `bool`, `int8`.
 ///
 /// PostgreSQL does not write down dependencies on its own functions: those are in the stored expressions.
@@ -67,6 +75,11 @@ WITH stored(kind, of, expression) AS (
     UNION ALL SELECT 'writes', adrelid, adbin::text FROM pg_catalog.pg_attrdef
     UNION ALL SELECT 'writes', conrelid, conbin::text
       FROM pg_catalog.pg_constraint WHERE contype = 'c' AND oid >= 16384
+    UNION ALL SELECT 'everywhere', 0::oid, conbin::text
+      FROM pg_catalog.pg_constraint WHERE contype = 'c' AND contypid <> 0 AND oid >= 16384
+    UNION ALL SELECT 'writes', indrelid, pg_catalog.concat(indexprs::text, indpred::text)
+      FROM pg_catalog.pg_index
+     WHERE indexrelid >= 16384 AND (indexprs IS NOT NULL OR indpred IS NOT NULL)
     UNION ALL SELECT 'writes', tgrelid, tgqual::text FROM pg_catalog.pg_trigger WHERE tgqual IS NOT NULL
     UNION ALL SELECT 'reads', polrelid, polqual::text FROM pg_catalog.pg_policy
     UNION ALL SELECT 'writes', polrelid, pg_catalog.concat(polqual::text, polwithcheck::text)
@@ -74,7 +87,8 @@ WITH stored(kind, of, expression) AS (
     {bodies}
 )
 SELECT DISTINCT kind, of::int8, true, pg_catalog.split_part(part, ' ', 1)::int8
-  FROM stored, pg_catalog.unnest(pg_catalog.string_to_array(expression, ':funcid '))
+  FROM stored, pg_catalog.unnest(pg_catalog.string_to_array(
+         pg_catalog.replace(expression, ':opfuncid ', ':funcid '), ':funcid '))
        WITH ORDINALITY AS u(part, place)
  WHERE place > 1
    -- A default that draws a number is told for its column.
@@ -98,6 +112,8 @@ SELECT 'writes', tgrelid::int8, true, tgfoid::int8
 SELECT 'rule', confrelid::int8, false, conrelid::int8
   FROM pg_catalog.pg_constraint
  WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
+ UNION
+SELECT 'everywhere', 0::int8, true, castfunc::int8 FROM pg_catalog.pg_cast WHERE castfunc >= 16384
  UNION
 SELECT 'view', inhparent::int8, false, inhrelid::int8 FROM pg_catalog.pg_inherits
  UNION
@@ -156,6 +172,15 @@ pub struct RelationRow {
     pub unlogged: bool,
 }
 
+/// An operator of a user's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperatorRow {
+    /// The name without its schema.
+    pub name: String,
+    /// What it calls.
+    pub function: u32,
+}
+
 /// A column that draws numbers from a sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ColumnRow {
@@ -178,6 +203,8 @@ pub enum Dependency {
     Rule,
     /// A function calls, reads or writes to it.
     Body,
+    /// A cast or a domain calls the function, whoever uses it.
+    Everywhere,
 }
 
 impl Dependency {
@@ -189,6 +216,7 @@ impl Dependency {
             "writes" => Some(Self::Writes),
             "rule" => Some(Self::Rule),
             "body" => Some(Self::Body),
+            "everywhere" => Some(Self::Everywhere),
             _ => None,
         }
     }
@@ -199,7 +227,7 @@ impl Dependency {
 pub struct DependencyRow {
     /// How.
     pub kind: Dependency,
-    /// The relation, or the function whose body it is.
+    /// The relation, or the function whose body it is; 0 for everywhere.
     pub of: u32,
     /// What it needs is a function.
     pub on_function: bool,
@@ -216,6 +244,8 @@ pub struct Rows {
     pub relations: Vec<RelationRow>,
     /// [`NUMBERED`].
     pub numbered: Vec<ColumnRow>,
+    /// [`OPERATORS`].
+    pub operators: Vec<OperatorRow>,
     /// [`dependencies`].
     pub dependencies: Vec<DependencyRow>,
 }

@@ -124,6 +124,20 @@ fn bodies_are_what_their_words_say() {
             "BEGIN DROP TABLE x; ALTER TABLE y ADD z int; END",
         ),
         ("opaque()", "BEGIN PERFORM 1 FROM pg_temp_3.x; END"),
+        (
+            "opaque() defines",
+            "BEGIN EXECUTE 'CREATE' || ' TEMP TABLE x (a int)'; END",
+        ),
+        (
+            "opaque() defines",
+            "BEGIN EXECUTE format('CREATE %s TABLE x (a int)', kind); END",
+        ),
+        ("opaque()", "BEGIN EXECUTE 'SELECT ' || q; END"),
+        ("opaque()", "BEGIN EXECUTE format('SELECT %s', q); END"),
+        (
+            "",
+            "BEGIN EXECUTE 'DELETE FROM t WHERE a = ' || quote_literal(q) || ' AND b'; END",
+        ),
     ] {
         let expected = if source.contains("ON COMMIT DROP") {
             "defines"

@@ -1,6 +1,6 @@
 //! What a catalogue concludes from its rows.
 
-use super::super::catalog::{ColumnRow, Dependency, DependencyRow, RelationRow, Rows};
+use super::super::catalog::{ColumnRow, Dependency, DependencyRow, OperatorRow, RelationRow, Rows};
 use super::super::{Catalog, FunctionRow};
 use super::{function, own};
 
@@ -162,6 +162,7 @@ fn a_view_is_what_it_shows() {
                 ..view(30006, true, 20000)
             },
         ],
+        ..Rows::default()
     };
     let catalog = Catalog::from_rows(1, &rows);
     let relation = |name: &str| catalog.relation(name).unwrap();
@@ -170,4 +171,38 @@ fn a_view_is_what_it_shows() {
     assert!(relation("over_table").draws() && !relation("over_table").reading.of_node);
     assert!(relation("guarded").reading.opaque.is_some() && relation("guarded").commits_async);
     assert_eq!(catalog.relation("nowhere"), None);
+}
+
+#[test]
+fn what_nothing_names_is_known_all_the_same() {
+    let sets = "BEGIN PERFORM set_config('app.t', 'x', false); END";
+    let makes = "BEGIN EXECUTE format('SELECT %I()', f); END";
+    let rows = Rows {
+        functions: vec![own("sets", 20000, sets), own("makes", 20001, makes)],
+        operators: vec![OperatorRow {
+            name: "===".into(),
+            function: 20000,
+        }],
+        ..Rows::default()
+    };
+    let catalog = Catalog::from_rows(1, &rows);
+    let operator = catalog.operator("===").unwrap();
+    assert!(operator.volatile && operator.conduct.opaque.is_some());
+    assert_eq!(catalog.operator("=="), None);
+    let made = catalog.function("makes").unwrap();
+    let names = &made.conduct.opaque.as_ref().unwrap().names;
+    assert_eq!(&**names, &[Box::from("app.t")]);
+}
+
+#[test]
+fn objects_that_come_or_are_renamed_give_another_number() {
+    let of = |rows: Vec<FunctionRow>| of(rows).objects();
+    let (one, other) = (function("a", 20000, true), function("b", 20001, true));
+    let both = of(vec![one.clone(), other.clone()]);
+    assert_eq!(both, of(vec![other.clone(), one.clone()]));
+    assert_ne!(both, of(vec![one]));
+    assert_ne!(
+        of(vec![other.clone()]),
+        of(vec![function("c", 20001, true)])
+    );
 }

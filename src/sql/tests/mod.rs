@@ -131,6 +131,7 @@ pub(super) fn rows() -> Rows {
             on_function: true,
             on: 20001,
         }],
+        ..Rows::default()
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod encodings;
 mod found;
+mod hidden;
 mod long;
 mod pinned;
 mod pipelines;
