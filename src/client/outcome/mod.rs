@@ -17,7 +17,10 @@ use crate::core::commit::Verdict;
 use crate::core::exchange::{Finished, TransactionStatus};
 use crate::core::session::{Cover, Level};
 use crate::core::statement::{Access, Effect};
+use crate::core::tag::frontend;
 use crate::error::{Kind, Problem};
+use crate::sql::Lexical;
+use crate::wire::frame::HEADER;
 use crate::wire::reply::{Reply, error_text};
 
 /// The server connection broke while a batch was under way, or right before any of it was sent.
@@ -263,4 +266,22 @@ fn lost(node: &str, verdict: Verdict) -> Problem {
     };
     let what = format!("the connection to node {node} was lost{consequence}");
     Problem::error(kind, what).with_hint(hint)
+}
+
+/// A standby has refused a batch as a write: the same goes to the primary from now on.
+pub(super) fn remember_refusal(
+    client: &Connection,
+    context: &Context,
+    lexical: Lexical,
+    batch: &Batch,
+) {
+    for message in &batch.messages {
+        if let Some(prepared) = &message.prepared {
+            prepared.refuse();
+        } else if message.tag == frontend::QUERY
+            && let Some(text) = client.inbox.get(message.start + HEADER..message.end - 1)
+        {
+            context.database.refused_by_standby(text, lexical);
+        }
+    }
 }

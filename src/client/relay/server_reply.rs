@@ -111,7 +111,7 @@ impl ServerReply<'_> {
                         && let Some((name, value)) = frame::parameter(&bytes[HEADER..])
                     {
                         self.state.reported(&name, &value);
-                        match self.state.application_name(&name, &value) {
+                        match self.state.application_name.in_place_of(&name, &value) {
                             None => {}
                             Some(told) if told.is_empty() => fate = Fate::Swallow,
                             Some(told) => {

@@ -30,7 +30,6 @@ use crate::core::mutant::{Rule, holds};
 use crate::core::route::NodeSet;
 use crate::core::route::Replay;
 use crate::core::statement::{Access, WriteReason};
-use crate::core::tag::frontend;
 use crate::error::{Kind, Problem};
 use crate::shared::memory::Share;
 use crate::wire::frame::HEADER;
@@ -339,7 +338,8 @@ impl Session {
                     self.context.worker.common.metrics.routing.replayed(why);
                     // Only that it writes is true of a statement in every session and at all times.
                     if why == Replay::ReadOnly {
-                        self.remember_refusal(batch);
+                        let lexical = self.state.lexical();
+                        outcome::remember_refusal(&self.client, &self.context, lexical, batch);
                     }
                     match why {
                         Replay::ReadOnly | Replay::Refused | Replay::NotReplayed => {
@@ -578,19 +578,6 @@ impl Session {
             ..
         } = self;
         outcome::server_lost(client, state, context, held, batch, sent).await
-    }
-
-    fn remember_refusal(&mut self, batch: &Batch) {
-        for message in &batch.messages {
-            if let Some(prepared) = &message.prepared {
-                prepared.refuse();
-            } else if message.tag == frontend::QUERY
-                && let Some(text) = self.client.inbox.get(message.start + 5..message.end - 1)
-            {
-                let lexical = self.state.lexical();
-                self.context.database.refused_by_standby(text, lexical);
-            }
-        }
     }
 
     fn status(&mut self) -> TransactionStatus {

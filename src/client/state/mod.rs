@@ -4,6 +4,7 @@
 //! Changed by what servers answer, statement by statement; asked by whoever places or prepares.
 
 pub(super) mod aftermath;
+mod application_name;
 mod asked;
 mod channels;
 pub(super) mod last_route;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::aftermath::{Aftermath, Doubt};
+use self::application_name::{APPLICATION_NAME, ApplicationName};
 use self::channels::Channels;
 use self::last_route::LastRoute;
 use self::lost::Aborted;
@@ -31,7 +33,6 @@ use crate::core::statement::{Effect, PinReason};
 use crate::core::transaction::{Change, Transaction};
 use crate::sql::{Encoding, Lexical};
 
-const APPLICATION_NAME: &str = "application_name";
 const IDLE_TIMEOUT: &str = "idle_session_timeout";
 
 /// A session's own state.
@@ -39,11 +40,7 @@ const IDLE_TIMEOUT: &str = "idle_session_timeout";
 pub(in crate::client) struct State {
     /// Settings to be found on every server connection that the session uses.
     settings: Arc<Settings>,
-    /// The startup packet's: the one default that server connections do not have from theirs, since they
-    /// are shared by clients that differ in it.
-    application_name: Option<String>,
-    /// What the client was told last of it.
-    told_name: String,
+    pub(in crate::client) application_name: ApplicationName,
     /// See [`Settings::meaning`].
     meaning: u64,
     /// The session's own number, where its temporary objects hide others'.
@@ -91,8 +88,7 @@ impl State {
         }
         Self {
             settings: Arc::new(settings),
-            told_name: application_name.clone().unwrap_or_default(),
-            application_name,
+            application_name: ApplicationName::new(application_name),
             meaning: 0,
             own_meaning,
             transaction: Transaction::default(),
@@ -379,30 +375,6 @@ impl State {
         }
     }
 
-    /// What the client is told in place of a server's word about the application's name: the server's own
-    /// default is not the client's. None for the word itself, an empty text for nothing.
-    pub(in crate::client) fn application_name(
-        &mut self,
-        name: &str,
-        value: &str,
-    ) -> Option<String> {
-        if name != APPLICATION_NAME {
-            return None;
-        }
-        let default = self.application_name.clone()?;
-        let shown = if value.is_empty() {
-            default
-        } else {
-            value.to_owned()
-        };
-        let told = std::mem::replace(&mut self.told_name, shown.clone());
-        match (told == shown, value.is_empty()) {
-            (true, _) => Some(String::new()),
-            (false, true) => Some(shown),
-            (false, false) => None,
-        }
-    }
-
     /// ParameterStatus: the server shows this from now on.
     pub(in crate::client) fn reported(&mut self, name: &str, value: &str) {
         self.lexical.reported(name, value);
@@ -483,7 +455,7 @@ impl State {
     }
 
     fn restore_application_name(&mut self) {
-        if let Some(name) = &self.application_name
+        if let Some(name) = self.application_name.own()
             && !self.settings.contains(APPLICATION_NAME)
         {
             Arc::make_mut(&mut self.settings).set_value(APPLICATION_NAME, name.as_bytes());
@@ -494,13 +466,12 @@ impl State {
     /// What gives the session its own name back inside a transaction that has reset it: the server's default
     /// is not the client's.
     pub(in crate::client) fn restores_name(&mut self) -> Option<String> {
-        let own = self.application_name.as_ref()?;
-        let local = self.transaction.has_reset(APPLICATION_NAME)?;
+        let own = self.application_name.own()?;
         if !own.is_ascii() && self.lexical.encoding != Encoding::Utf8 {
             return None;
         }
-        let value = own.replace('\\', "\\\\").replace('\'', "''");
-        let set = |local| format!("SET {local}{APPLICATION_NAME} = E'{value}'");
+        let local = self.transaction.has_reset(APPLICATION_NAME)?;
+        let set = |local| application_name::set(own, local);
         let change = Change::Set {
             name: APPLICATION_NAME.into(),
             sql: Some(set("").into()),

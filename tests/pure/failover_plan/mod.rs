@@ -13,6 +13,7 @@ use pgcauseway::core::failover::{Plan, View, plan};
 use pgcauseway::core::topology::NodeId;
 
 mod case;
+mod failing;
 mod rows;
 
 use case::*;
