@@ -5,6 +5,7 @@
 pub mod commit;
 pub mod exchange;
 pub mod failover;
+pub mod fitness;
 pub mod flushes;
 pub mod gauge;
 pub mod leader_lease;

@@ -13,6 +13,7 @@ mod console;
 mod dashboard;
 mod drivers;
 mod marks;
+mod one_history;
 mod operations;
 mod parity;
 mod pooling;
