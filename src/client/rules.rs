@@ -102,7 +102,7 @@ fn policy(config: &Config) -> Policy {
     let us = |duration: Duration| duration.as_micros() as u64;
     Policy {
         catchup_wait_us: us(config.routing.catchup_wait),
-        max_lag_us: config.routing.max_lag.map(us),
+        max_lag_us: us(config.routing.max_lag),
         visibility_wait_us: us(VISIBILITY_WAIT),
         lossless: config
             .failover

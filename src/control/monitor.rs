@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::pace::Pace;
 use super::probe::{Probe, ProbeError};
 use crate::config::{Live, Monitor, Node};
+use crate::core::fitness::{self, Unfit};
 use crate::core::gauge::{Gauge, Measurement};
 use crate::core::lsn::Timeline;
 use crate::core::topology::{Incarnation, Life, NodeId, NodeView, Role};
@@ -123,6 +124,7 @@ impl NodeMonitor {
         };
         let mut pace = Pace::new();
         let mut began = false;
+        let mut said = None;
         let mut asked_alive = Instant::now();
         let mut followed = Timeline::default();
         loop {
@@ -158,6 +160,7 @@ impl NodeMonitor {
                 role: answer.role,
                 timeline: probe.timeline(),
                 history: probe.history(),
+                system: probe.run().map(|run| run.system),
                 latest,
                 gauge: Arc::clone(&gauge),
             };
@@ -187,6 +190,7 @@ impl NodeMonitor {
                     self.count_end();
                 }
             });
+            self.judge(&mut said);
 
             let abandoned = gauge.abandoned();
             if !abandoned.is_empty() && asked_alive.elapsed() > RETRY {
@@ -197,6 +201,28 @@ impl NodeMonitor {
                 }
             }
             self.rest(sent, &mut pace).await;
+        }
+    }
+
+    /// Says why the node serves no reads, if it does not, whenever that is not what was said last.
+    fn judge(&self, said: &mut Option<Option<Unfit>>) {
+        let max_lag_us = self.live.load().routing.max_lag.as_micros() as u64;
+        let topology = self.cluster.topology();
+        let standby = topology.node(self.id).and_then(NodeView::as_standby);
+        let unfit = standby.and_then(|(life, _)| {
+            let now_us = self.cluster.now_us();
+            fitness::unfit(&topology, life, max_lag_us, now_us)
+        });
+        if said.replace(unfit) == Some(unfit) {
+            return;
+        }
+        let node = self.node.name.as_str();
+        let reason = unfit.map(|unfit| unfit.to_string());
+        let problems = &self.operator.problems;
+        match (problems.report(node, "unfit", reason.clone()), reason) {
+            (true, Some(reason)) => tracing::warn!(node, reason, "standby serves no reads"),
+            (true, None) => tracing::info!(node, "what kept it from serving reads is over"),
+            (false, _) => {}
         }
     }
 

@@ -50,7 +50,8 @@ const ALIVE: &str = "SELECT pid FROM pg_stat_activity WHERE pid = ANY($1::int4[]
 /// position on the new timeline is never taken for one on the old.
 const STANDBY: &str = concat!(
     "SELECT pg_is_in_recovery() AS standby,
-       pg_last_wal_replay_lsn() AS replay, ",
+       pg_last_wal_replay_lsn() AS replay,
+       pg_last_wal_receive_lsn() AS received, ",
     received_timeline!(),
     " AS timeline,
        pg_current_snapshot()::text AS snapshot,
@@ -295,8 +296,13 @@ impl Probe {
         let received: Option<i32> = row.try_get("timeline")?;
         let received = Timeline(received.map_or(0, i32::unsigned_abs));
         self.timeline = self.timeline.max(received);
+        let held: Option<PgLsn> = row.try_get("received")?;
+        let held = Lsn(held.map_or(0, u64::from));
         Ok(Answer {
-            position: Position::replayed(replay),
+            position: Position {
+                insert: held.max(replay),
+                ..Position::replayed(replay)
+            },
             asynchronous: false,
             role: Role::Standby(finished),
         })

@@ -16,12 +16,12 @@ const HISTORY: usize = 4096;
 /// Distance of the measurements that are kept for longer, to tell a long lag, in microseconds.
 const COARSE_US: u64 = 250_000;
 
-/// A node's positions at one moment. On a standby both are the replay position.
+/// A node's positions at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     /// WAL known to be on disk (`pg_current_wal_flush_lsn`), or replayed.
     pub flush: Lsn,
-    /// WAL generated (`pg_current_wal_insert_lsn`, without a page header), or replayed.
+    /// WAL generated (`pg_current_wal_insert_lsn`, without a page header), or received and replayed.
     pub insert: Lsn,
     /// The end of WAL that holds every commit that the node shows (`core::visibility`), or replayed.
     pub commits: Lsn,
@@ -60,6 +60,8 @@ pub struct Gauge {
     sent: AtomicU64,
     /// The latest measurement's timeline.
     timeline: AtomicU32,
+    /// When the node was first measured where it is now.
+    moved_at_us: AtomicU64,
     history: RwLock<History>,
     /// Units under way that may commit asynchronously.
     asynchronous: AtomicU32,
@@ -98,6 +100,10 @@ impl Gauge {
         self.timeline
             .store(measurement.timeline.0, Ordering::SeqCst);
         let History { fine, coarse } = &mut *self.history.write();
+        let further = |last: &Measurement| measurement.position.flush > last.position.flush;
+        if fine.back().is_none_or(further) {
+            self.moved_at_us.store(measurement.at_us, Ordering::SeqCst);
+        }
         let due = coarse.back().is_none_or(|last| {
             measurement.at_us >= last.at_us + COARSE_US
                 && measurement.position.flush > last.position.flush
@@ -122,6 +128,18 @@ impl Gauge {
         }
         let index = history.partition_point(|m| m.probe <= probe);
         history.get(index).copied()
+    }
+
+    /// When the node was first measured at its present position, in microseconds.
+    pub fn moved_at_us(&self) -> u64 {
+        self.moved_at_us.load(Ordering::SeqCst)
+    }
+
+    /// Whether the first measurement found this node beyond `position` already, so that `age_of` is only
+    /// how long it has been measured.
+    pub fn begins_beyond(&self, position: Lsn) -> bool {
+        let first = self.history.read().coarse.front().copied();
+        first.is_some_and(|first| first.position.flush > position)
     }
 
     /// Microseconds since this node (a primary) was first seen beyond `position`; 0 when it was not.

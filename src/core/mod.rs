@@ -6,6 +6,7 @@ pub mod commit;
 pub mod exchange;
 pub mod failover;
 pub mod fanout;
+pub mod fitness;
 pub mod flushes;
 pub mod gauge;
 pub mod leader_lease;

@@ -3,6 +3,7 @@
 //! In: what the unit needs, what the session has seen, the topology, the policy, how long it has
 //! waited. Out: a node with the reason, or what to wait for.
 
+use super::fitness::unfit;
 use super::session::{Broken, Level, Seen, Upper};
 use super::statement::{Access, WriteReason};
 use super::topology::{Incarnation, Life, NodeId, NodeView, Topology};
@@ -13,7 +14,7 @@ pub struct Policy {
     /// Longest wait of a read for a standby to catch up, in microseconds.
     pub catchup_wait_us: u64,
     /// A standby further behind than this serves no reads, in microseconds.
-    pub max_lag_us: Option<u64>,
+    pub max_lag_us: u64,
     /// Longest wait for proof that the primary shows what a standby has shown, in microseconds.
     pub visibility_wait_us: u64,
     /// A promotion loses nothing that was acknowledged and flushed (`durability: quorum`).
@@ -388,12 +389,8 @@ fn standbys<'a>(
         let Some((life, _)) = node.as_standby() else {
             return false;
         };
-        let near_enough = policy.max_lag_us.is_none_or(|bound| {
-            topology
-                .lag(life, question.now_us)
-                .is_none_or(|lag| lag.us <= bound)
-        });
-        node.weight > 0 && !node.drained && !question.exclude.contains(node.id) && near_enough
+        let taken = node.weight > 0 && !node.drained && !question.exclude.contains(node.id);
+        taken && unfit(topology, life, policy.max_lag_us, question.now_us).is_none()
     })
 }
 

@@ -15,7 +15,7 @@ use super::visibility::{FinishedIds, Snapshot, parse_snapshot};
 const MS: u64 = 1000;
 const POLICY: Policy = Policy {
     catchup_wait_us: 10 * MS,
-    max_lag_us: Some(1000 * MS),
+    max_lag_us: 1000 * MS,
     visibility_wait_us: 1000 * MS,
     lossless: false,
 };
@@ -62,6 +62,7 @@ impl Cluster {
             role,
             timeline: Timeline(1),
             history: Some(Arc::default()),
+            system: Some(7),
             latest,
             gauge,
         });

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::gauge::{Gauge, Measurement};
-use super::lsn::Timeline;
+use super::lsn::{Lsn, Timeline};
 use super::timeline::TimelineHistory;
 use super::visibility::{FinishedIds, Snapshot};
 
 /// So many ended lives of a node are remembered. A session that slept through a failover would
 /// otherwise have to be told that what it has seen may be lost.
 const LIVES: usize = 32;
+
+/// So many lives of primaries are remembered.
+const REIGNS: usize = 8;
 
 /// What is under way on a node that does not answer its monitor is left alone for so long, in
 /// microseconds: one slow probe, or one lost monitoring connection, says nothing of other connections.
@@ -62,6 +65,8 @@ pub struct Life {
     pub timeline: Timeline,
     /// A primary's history; none on a standby, or where it could not be read.
     pub history: Option<Arc<TimelineHistory>>,
+    /// The system identifier, where it could be read.
+    pub system: Option<i64>,
     /// The latest measurement: a lower bound of the position from then on.
     pub latest: Measurement,
     /// The counter and earlier measurements.
@@ -214,6 +219,17 @@ pub enum Writer {
     Nobody,
 }
 
+/// One life of a node as the primary.
+#[derive(Clone, Debug)]
+pub struct Reign {
+    pub incarnation: Incarnation,
+    /// The system identifier.
+    pub system: Option<i64>,
+    pub timeline: Timeline,
+    pub history: Option<Arc<TimelineHistory>>,
+    pub gauge: Arc<Gauge>,
+}
+
 /// All configured nodes at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Topology {
@@ -223,6 +239,8 @@ pub struct Topology {
     pub writer: Writer,
     /// Rises with every change of who may be written to; 0 without a failover controller.
     pub epoch: u64,
+    /// The present primary's life, or the last one's, and those before it, latest first.
+    pub reigns: Arc<[Reign]>,
 }
 
 impl Topology {
@@ -246,13 +264,72 @@ impl Topology {
         }
     }
 
+    /// Remembers who is primary, for as long as there is none and for those that follow. To be called when
+    /// that may have changed.
+    pub fn remember_primary(&mut self) {
+        let Some((life, _)) = self.primary().and_then(NodeView::as_primary) else {
+            return;
+        };
+        let last = self.reigns.first();
+        if last.is_some_and(|last| {
+            last.incarnation == life.incarnation && last.history.is_some() == life.history.is_some()
+        }) {
+            return;
+        }
+        let reign = Reign {
+            incarnation: life.incarnation,
+            system: life.system,
+            timeline: life.timeline,
+            history: life.history.clone(),
+            gauge: Arc::clone(&life.gauge),
+        };
+        let before = self.reigns.iter();
+        let before = before.filter(|known| known.incarnation != life.incarnation);
+        let before = before.take(REIGNS - 1).cloned();
+        self.reigns = std::iter::once(reign).chain(before).collect();
+    }
+
+    /// The system identifier that more of the nodes have than any other; none if that cannot be told.
+    fn prevalent_system(&self) -> Option<i64> {
+        let known = |node: &NodeView| {
+            let silent = node.silent.as_ref().map(|silence| &silence.life);
+            node.life.as_ref().or(silent).and_then(|life| life.system)
+        };
+        let systems: Vec<i64> = self.nodes.iter().filter_map(known).collect();
+        let count = |system: i64| systems.iter().filter(|other| **other == system).count();
+        let best = systems
+            .iter()
+            .copied()
+            .max_by_key(|system| count(*system))?;
+        let rivals = systems
+            .iter()
+            .any(|other| *other != best && count(*other) == count(best));
+        (!rivals).then_some(best)
+    }
+
     fn measured_primary(&self) -> Option<&NodeView> {
         let mut best: Option<(&NodeView, Timeline)> = None;
         let mut tied = false;
+        let mut prevalent = None;
         for node in &self.nodes {
             let Some((life, _)) = node.as_primary() else {
                 continue;
             };
+            // Timelines of different clusters cannot be compared.
+            let rival = best.and_then(|(other, _)| other.life.as_ref());
+            if let Some(rival) = rival
+                && let (Some(one), Some(other)) = (rival.system, life.system)
+                && one != other
+            {
+                match *prevalent.get_or_insert_with(|| self.prevalent_system()) {
+                    Some(system) if system == one => {}
+                    Some(system) if system == other => {
+                        (best, tied) = (Some((node, life.timeline)), false);
+                    }
+                    _ => return None,
+                }
+                continue;
+            }
             match best {
                 Some((_, timeline)) if timeline > life.timeline => {}
                 Some((_, timeline)) if timeline == life.timeline => tied = true,
@@ -278,10 +355,31 @@ impl Topology {
         let (primary, _) = self.primary()?.as_primary()?;
         let replayed = life.latest.position.flush;
         let measured_us = life.latest.at_us.min(now_us);
+        let since_measured = primary.gauge.age_of(replayed, measured_us);
         Some(Lag {
             bytes: primary.latest.position.flush.bytes_since(replayed),
-            us: primary.gauge.age_of(replayed, measured_us),
+            us: match primary.gauge.begins_beyond(replayed) {
+                true => since_measured.max(self.age_before(primary, replayed, measured_us)),
+                false => since_measured,
+            },
         })
+    }
+
+    /// Microseconds since a former primary was first seen beyond a position that the present one had left
+    /// behind when its life began.
+    fn age_before(&self, primary: &Life, position: Lsn, now_us: u64) -> u64 {
+        let part_of_history = |reign: &&Reign| {
+            let same = reign.timeline == primary.timeline;
+            let history = primary.history.as_ref();
+            let end = history.and_then(|history| history.end_of(reign.timeline));
+            same || end.is_some_and(|end| position < end)
+        };
+        let former = self.reigns.iter();
+        let former = former.filter(|reign| reign.incarnation != primary.incarnation);
+        let ages = former
+            .take_while(part_of_history)
+            .map(|reign| reign.gauge.age_of(position, now_us));
+        ages.max().unwrap_or(0)
     }
 }
 

@@ -116,6 +116,7 @@ impl ClusterState {
             if let Some(node) = next.nodes.get_mut(usize::from(id.0)) {
                 change(node);
             }
+            next.remember_primary();
             self.topology.store(Arc::new(next));
         }
         self.changed.notify_waiters();
@@ -156,6 +157,7 @@ impl ClusterState {
             for node in &mut next.nodes {
                 node.barred = barred.contains(node.id);
             }
+            next.remember_primary();
             self.topology.store(Arc::new(next));
             self.ruled_until_us.store(until_us, Ordering::Release);
         }

@@ -14,6 +14,7 @@ mod dashboard;
 mod drivers;
 mod listening;
 mod marks;
+mod one_history;
 mod operations;
 mod parity;
 mod pooling;

@@ -15,7 +15,7 @@ const STEP_US: u64 = 100;
 const POLICY: Policy = Policy {
     lossless: false,
     catchup_wait_us: 10_000,
-    max_lag_us: None,
+    max_lag_us: u64::MAX,
     // Without proof it waits for ever: what happens when patience ends is not promised.
     visibility_wait_us: u64::MAX / 2,
 };

@@ -289,7 +289,7 @@ pub(super) fn config(state: &State) -> Answer {
             text(config.routing.consistency.name()),
         ),
         ("routing.catchup_wait", ms(config.routing.catchup_wait)),
-        ("routing.max_lag", config.routing.max_lag.and_then(ms)),
+        ("routing.max_lag", ms(config.routing.max_lag)),
         ("routing.zone", config.routing.zone.clone()),
         ("failover.hold_timeout", ms(config.hold_timeout)),
     ];

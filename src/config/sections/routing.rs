@@ -19,8 +19,9 @@ pub struct Routing {
     pub users: HashMap<String, Level>,
     /// Longest time a read waits for a standby to catch up before it goes to the primary.
     pub catchup_wait: Duration,
-    /// A standby further behind than this serves no reads; none means no bound.
-    pub max_lag: Option<Duration>,
+    /// A standby further behind than this serves no reads, and neither does one that has replayed nothing
+    /// at all for a fifth of it although there was something to replay.
+    pub max_lag: Duration,
     /// This proxy's failure domain: standbys of the same one are preferred.
     pub zone: Option<String>,
 }
@@ -28,7 +29,7 @@ pub struct Routing {
 pub(super) fn routing(section: &mut Section<'_>) -> Read<Routing> {
     let consistency = section.or("consistency", Level::Session, level);
     let catchup_wait = section.or("catchup_wait", ms(10), span(ms(0)..=minutes(1)));
-    let max_lag = section.optional("max_lag", span(ms(1)..=DAY));
+    let max_lag = section.or("max_lag", ms(10_000), span(ms(1)..=DAY));
     let renamed = if section.has("primary_wait") {
         section.known("primary_wait");
         let text = "is called failover.hold_timeout now: move it there";

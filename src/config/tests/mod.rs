@@ -121,7 +121,7 @@ log: { filter: 'info,pgcauseway=debug', format: json }
             .reveal()
     };
     assert_eq!((server("app"), server("odd.name")), ("x$y", "0123"));
-    assert_eq!(config.routing.max_lag, Some(Duration::from_secs(10)));
+    assert_eq!(config.routing.max_lag, Duration::from_secs(10));
     assert_eq!(config.routing.databases["reports"], Level::Eventual);
     assert_eq!(config.routing.users["boss"], Level::Primary);
     assert_eq!(config.log.format, LogFormat::Json);

@@ -251,6 +251,7 @@ impl Monitor {
             role,
             timeline: Timeline(1),
             history: None,
+            system: None,
             latest,
             gauge: Arc::clone(&connection.gauge),
         };
