@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -70,6 +70,9 @@ pub enum AppError {
     /// A node's agent cannot be spoken to.
     #[error("prepare for the agent of node {node}: {reason}")]
     Agent { node: String, reason: String },
+    /// Something that the proxy cannot do without has panicked.
+    #[error("{0} has panicked; see standard error")]
+    Panicked(&'static str),
     /// The rules of sessions cannot be derived.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -132,7 +135,7 @@ pub async fn run(
 ) -> Result<(), AppError> {
     let signals = signals.into();
     let proxy = Proxy::assemble(config, &signals)?;
-    let control = proxy.start_control(&signals, listeners.http).await?;
+    let mut control = proxy.start_control(&signals, listeners.http).await?;
     let mut workers = Workers::start(&proxy.common).map_err(|source| AppError::Io {
         what: "start a worker".to_owned(),
         source,
@@ -144,7 +147,15 @@ pub async fn run(
         "causeway is ready for clients"
     );
     let (clients, doors) = (listeners.clients, workers.take_doors());
-    dispatcher::accept(clients, doors, Arc::clone(&proxy.common), signals.shutdown).await;
+    let accepting = dispatcher::accept(clients, doors, Arc::clone(&proxy.common), signals.shutdown);
+    tokio::select! {
+        () = accepting => {}
+        // Who goes on without it lets leases run out, or routes by what was once so.
+        name = control.panicked() => {
+            workers.end_within(Duration::ZERO).await;
+            return Err(AppError::Panicked(name));
+        }
+    }
 
     let clients = proxy.common.metrics.clients.connections.get();
     tracing::info!(clients, "shutting down");
@@ -262,7 +273,8 @@ impl Proxy {
         http: Option<TcpListener>,
     ) -> Result<ControlPlane, AppError> {
         let (cluster, metrics) = (&self.common.cluster, &self.common.metrics);
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let mut control = ControlPlane::new();
+        let stop = control.stop.clone();
         for (index, node) in self.config.nodes.iter().enumerate() {
             let monitor = NodeMonitor {
                 id: NodeId(index as u16),
@@ -272,17 +284,20 @@ impl Proxy {
                 metrics: Arc::clone(metrics),
                 operator: Arc::clone(&self.operator),
             };
-            tasks.spawn(monitor.run(stop.clone()));
+            control.spawn("the monitor of a node", monitor.run(stop.clone()));
             let watch = LoginWatch::new(
                 NodeId(index as u16),
                 node.clone(),
                 Arc::clone(&self.live),
                 Arc::clone(cluster),
             );
-            tasks.spawn(watch.run(stop.clone()));
+            control.spawn("the watch on logins", watch.run(stop.clone()));
         }
         let (live, known) = (Arc::clone(&self.live), Arc::clone(cluster));
-        tasks.spawn(catalogs::run(live, known, stop.clone()));
+        control.spawn(
+            "the reader of catalogues",
+            catalogs::run(live, known, stop.clone()),
+        );
         if let Some(settings) = &self.config.failover {
             let shared = failover::Shared {
                 live: Arc::clone(&self.live),
@@ -291,21 +306,33 @@ impl Proxy {
                 metrics: Arc::clone(metrics),
             };
             let controller = Controller::open(shared, settings, agents(&self.config)?).await?;
-            tasks.spawn(controller.run(stop.clone()));
+            control.spawn("the failover controller", controller.run(stop.clone()));
         } else {
             let names = self.config.nodes.iter().map(|node| node.name.clone());
             let agents = names.zip(agents(&self.config)?);
             let agents = agents.filter_map(|(node, agent)| Some((node, agent?)));
-            tasks.spawn(leaving::release_all(agents.collect(), stop.clone()));
+            control.spawn(
+                "the release of agents",
+                leaving::release_all(agents.collect(), stop.clone()),
+            );
         }
         let (maintenance, asked) = (Arc::clone(&self.maintenance), Arc::clone(&signals.reload));
-        tasks.spawn(reload(maintenance, asked, stop.clone()));
-        tasks.spawn(tidy(Arc::clone(&self.common), stop.clone()));
-        tasks.spawn(renew(Arc::clone(&self.common), stop.clone()));
+        control.spawn("the reloader", reload(maintenance, asked, stop.clone()));
+        control.spawn(
+            "the tidying of pools",
+            tidy(Arc::clone(&self.common), stop.clone()),
+        );
+        control.spawn(
+            "the renewal of connections",
+            renew(Arc::clone(&self.common), stop.clone()),
+        );
         if let Some(http) = http {
-            tasks.spawn(admin::http::serve(http, self.admin.clone(), stop.clone()));
+            control.spawn(
+                "the HTTP server",
+                admin::http::serve(http, self.admin.clone(), stop.clone()),
+            );
         }
-        Ok(ControlPlane { tasks, stop })
+        Ok(control)
     }
 }
 
@@ -333,9 +360,40 @@ fn shares(config: &Config) -> Result<Shares, AppError> {
 struct ControlPlane {
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// The names of tasks that have panicked, and their receiver.
+    fallen: (mpsc::Sender<&'static str>, mpsc::Receiver<&'static str>),
 }
 
 impl ControlPlane {
+    fn new() -> Self {
+        Self {
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            fallen: mpsc::channel(1),
+        }
+    }
+
+    /// Starts a task that the proxy cannot do without.
+    fn spawn(&mut self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let task = tokio::spawn(work);
+        let fallen = self.fallen.0.clone();
+        self.tasks.spawn(async move {
+            if task.await.is_err_and(|error| error.is_panic()) {
+                // One is enough.
+                let _ = fallen.try_send(name);
+            }
+        });
+    }
+
+    /// Resolves once a task has panicked.
+    async fn panicked(&mut self) -> &'static str {
+        match self.fallen.1.recv().await {
+            Some(name) => name,
+            // Its sender lives as long.
+            None => std::future::pending().await,
+        }
+    }
+
     async fn stop(self) {
         self.stop.cancel();
         self.tasks.close();
@@ -404,4 +462,18 @@ fn agents(config: &Config) -> Result<Vec<Option<Arc<AgentClient>>>, AppError> {
         Ok(Some(Arc::new(client)))
     });
     clients.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_named() {
+        let mut control = ControlPlane::new();
+        control.spawn("one that ends", async {});
+        control.spawn("one that falls", async { panic!("on purpose") });
+        assert_eq!(control.panicked().await, "one that falls");
+        control.stop().await;
+    }
 }

@@ -7,8 +7,9 @@ use crate::core::failover::record::RequestKind;
 use crate::core::topology::NodeId;
 use crate::shared::operator::commands::Outcome;
 
-/// Longest wait for the end of an order.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Longest wait for the end of an order: longer than a switchover lasts whose checkpoint, and then its
+/// transactions, its clean stop and the rest, take as long as they may.
+const PATIENCE: Duration = Duration::from_secs(420);
 
 /// Why an order was not carried out, or not yet.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, State as Held};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use tokio_stream::StreamExt;
@@ -16,6 +16,7 @@ use super::{State, orders, status};
 pub(super) async fn stream(
     Held(state): Held<State>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
 ) -> Response {
     let Some(feed) = state.sampler.view(&status::take(&state)) else {
         let text = "too many are looking already\n";
@@ -23,7 +24,7 @@ pub(super) async fn stream(
     };
     let access = Event::default()
         .event("access")
-        .data(orders::access(&state, peer));
+        .data(orders::access(&state, peer, &headers));
     let frames =
         ReceiverStream::new(feed).map(|(name, json)| Event::default().event(name).data(&*json));
     let events = tokio_stream::once(access).chain(frames);

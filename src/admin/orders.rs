@@ -34,7 +34,7 @@ pub(super) struct Answer {
 
 /// Why an order is not taken from somebody.
 pub(super) const NOT_ALLOWED: &str = "orders need `Authorization: Bearer` with admin.secret; without \
-    that setting they are taken from this machine only";
+    that setting they are taken from this machine only, and not from a proxy on it";
 
 type Answered = (StatusCode, Json<Answer>);
 
@@ -116,9 +116,10 @@ fn refuse(code: StatusCode, text: String) -> Answered {
 
 /// What a viewer must do to give orders: `open`, nothing; `secret`, show admin.secret; `closed`, come
 /// from this machine.
-pub(super) fn access(state: &State, peer: SocketAddr) -> &'static str {
+pub(super) fn access(state: &State, peer: SocketAddr, headers: &HeaderMap) -> &'static str {
     match &state.live.load().admin.secret {
         Some(_) => "secret",
+        None if is_forwarded(headers) => "closed",
         None if peer.ip().to_canonical().is_loopback() => "open",
         None => "closed",
     }
@@ -127,11 +128,30 @@ pub(super) fn access(state: &State, peer: SocketAddr) -> &'static str {
 pub(super) fn may_order(state: &State, peer: SocketAddr, headers: &HeaderMap) -> bool {
     let config = state.live.load();
     let Some(secret) = &config.admin.secret else {
-        return peer.ip().to_canonical().is_loopback() && !from_a_strange_page(headers);
+        return peer.ip().to_canonical().is_loopback()
+            && !is_forwarded(headers)
+            && !from_a_strange_page(headers);
     };
     let shown = headers.get(header::AUTHORIZATION);
     let shown = shown.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     shown.is_some_and(|shown| bool::from(shown.ct_eq(secret.reveal().as_bytes())))
+}
+
+/// Headers by which a proxy on this machine says for whom it asks.
+const FORWARDED: [&str; 8] = [
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-original-forwarded-for",
+    "x-envoy-external-address",
+    "x-real-ip",
+];
+
+/// A request that was handed on comes from this machine whoever sent it.
+fn is_forwarded(headers: &HeaderMap) -> bool {
+    FORWARDED.iter().any(|name| headers.contains_key(*name))
 }
 
 /// A page in a browser on this machine could be anybody's. Browsers say with every POST which page it
@@ -180,6 +200,20 @@ mod tests {
             )
         });
         from_a_strange_page(&pairs.collect())
+    }
+
+    #[test]
+    fn who_asks_for_somebody_else_is_known() {
+        let asks = |name: &'static str| {
+            let name = HeaderName::from_static(name);
+            is_forwarded(
+                &[(name, HeaderValue::from_static("x"))]
+                    .into_iter()
+                    .collect(),
+            )
+        };
+        assert!(asks("x-forwarded-for") && asks("forwarded") && asks("via"));
+        assert!(!asks("host") && !asks("origin"));
     }
 
     #[test]

@@ -61,12 +61,12 @@ pub async fn order(args: OrderArgs, what: &str) -> ExitCode {
     if !to.is_empty() {
         path = format!("{path}?to={to}");
     }
-    // The proxy bounds the order itself.
+    // The proxy bounds the order itself, by less.
     let asked = args.proxy.ask(Method::POST, &path);
-    let (ok, answer) = match tokio::time::timeout(Duration::from_secs(180), asked).await {
+    let (ok, answer) = match tokio::time::timeout(Duration::from_secs(450), asked).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return unavailable(&args.proxy, &error),
-        Err(_) => return unavailable(&args.proxy, "no answer within 180 s"),
+        Err(_) => return unavailable(&args.proxy, "no answer within 450 s"),
     };
     let text = answer["text"].as_str().unwrap_or_default();
     if ok {

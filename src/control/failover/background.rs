@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::executor::Executor;
+use super::panics::propagate;
 use crate::core::failover::command::{Act, Command};
 
 /// Before an errand that has ended is set going again.
@@ -62,8 +63,12 @@ impl Background {
         });
         let mut failed = Vec::new();
         while let Some(ended) = self.running.try_join_next() {
-            let Ok((command, outcome)) = ended else {
-                continue;
+            let (command, outcome) = match ended {
+                Ok(ended) => ended,
+                Err(error) => {
+                    propagate(error);
+                    continue;
+                }
             };
             if let Some(state) = self.known.get_mut(&command) {
                 *state = State::EndedAt(now);

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use super::background::Background;
 use super::event_log::EventLog;
 use super::executor::Executor;
+use super::panics::propagate;
 use crate::control::store::Claim;
 use crate::core::failover::command::{Act, Command};
 
@@ -64,7 +65,14 @@ impl CommandRunner {
                 }
             }
             while let Some(ended) = self.next_end(&mut all, claim).await {
-                if let Ok((Err(error), command)) = ended {
+                let (outcome, command) = match ended {
+                    Ok(ended) => ended,
+                    Err(error) => {
+                        propagate(error);
+                        continue;
+                    }
+                };
+                if let Err(error) = outcome {
                     let doing = command.act.describe(&self.executor.policy);
                     log.fail(&doing, &error.to_string());
                 }

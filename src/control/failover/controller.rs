@@ -13,6 +13,7 @@ use super::executor::Executor;
 use super::facts::{ControllerFacts, Facts};
 use super::identity;
 use super::orders::Orders;
+use super::panics::propagate;
 use super::policy;
 use super::publisher::Publisher;
 use super::record_keeper::{KnownRecord, RecordKeeper};
@@ -109,6 +110,7 @@ impl Controller {
                 _ = record.changed() => {}
                 () = self.facts.changed() => {}
                 () = self.orders.ordered() => {}
+                Some(Err(error)) = tasks.join_next() => propagate(error),
                 () = shutdown.cancelled() => break,
             }
             self.runner.tell_failures(&mut self.log);

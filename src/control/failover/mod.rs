@@ -15,6 +15,7 @@ mod executor;
 mod facts;
 mod identity;
 mod orders;
+mod panics;
 pub mod policy;
 mod publisher;
 mod record_keeper;

@@ -179,6 +179,7 @@ fn orders_are_taken_from_our_own_page_and_no_other() {
     assert_eq!(order("Origin: null\r\n"), 401);
     let rebound = format!("Host: evil.example:{port}\r\nOrigin: http://evil.example:{port}\r\n");
     assert_eq!(order(&rebound), 401);
+    assert_eq!(order("X-Forwarded-For: 203.0.113.9\r\n"), 401);
 }
 
 #[test]

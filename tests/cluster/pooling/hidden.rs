@@ -1,9 +1,11 @@
 //! What statements bring about that do not say so: by operators, casts, domains, SQL that is put together
 //! at run time. Nothing of it reaches another session.
 
-use crate::cluster;
+use pgcauseway::rig::Login;
+
 use crate::support::frames::{parse, run, sync};
 use crate::support::{Proxy, Wire, eventually};
+use crate::{cluster, on_primary};
 
 fn proxy() -> Proxy {
     Proxy::start(
@@ -12,9 +14,19 @@ fn proxy() -> Proxy {
     )
 }
 
+/// A login to a database of its own: what is defined in it would be everybody's.
+fn apart() -> Login {
+    on_primary(cluster(), "DROP DATABASE IF EXISTS hidden WITH (FORCE)");
+    on_primary(
+        cluster(),
+        "CREATE DATABASE hidden OWNER demo TEMPLATE template0",
+    );
+    Login::new("demo", "demo", "hidden")
+}
+
 /// What a session finds that has done nothing yet: settings, locks, temporary relations.
-fn found(proxy: &Proxy) -> String {
-    proxy.wire().ask(
+fn found(mut wire: Wire) -> String {
+    wire.ask(
         "SELECT coalesce(current_setting('app.hidden', true), ''), current_setting('work_mem'), \
          (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), \
          (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema())",
@@ -25,10 +37,10 @@ const NOTHING: &str = "D[,4MB,0,0] C[SELECT 1] Z[I]";
 
 #[test]
 fn what_no_word_tells_reaches_nobody() {
-    let proxy = proxy();
-    let mut owner = proxy.wire();
+    let (proxy, login) = (proxy(), apart());
+    let login = || Wire::login(proxy.port, &login, &[]);
+    let mut owner = login();
     for sql in [
-        "DROP SCHEMA IF EXISTS concealed CASCADE",
         "CREATE SCHEMA concealed",
         "CREATE FUNCTION concealed.sets(a int, b int) RETURNS bool LANGUAGE plpgsql AS \
          $$ BEGIN PERFORM set_config('app.hidden', 'own', false); RETURN true; END $$",
@@ -62,7 +74,7 @@ fn what_no_word_tells_reaches_nobody() {
         owner.run(sql);
     }
     drop(owner);
-    read_by(&proxy);
+    read_by(login());
     for statements in [
         &["SELECT 1 OPERATOR(concealed.===) 2"][..],
         &["SELECT * FROM concealed.compared"],
@@ -84,7 +96,7 @@ fn what_no_word_tells_reaches_nobody() {
         &["SELECT table_to_xml('concealed.shown', true, true, '')"],
         &["UPDATE pg_settings SET setting = '7MB' WHERE name = 'work_mem'"],
     ] {
-        let mut wire = proxy.wire();
+        let mut wire = login();
         for sql in statements {
             let answer = wire.ask(sql);
             assert!(
@@ -93,14 +105,13 @@ fn what_no_word_tells_reaches_nobody() {
             );
         }
         drop(wire);
-        assert_eq!(found(&proxy), NOTHING, "{statements:?}");
+        assert_eq!(found(login()), NOTHING, "{statements:?}");
     }
     proxy.assert_well();
 }
 
 /// Waits until the proxy has read the definitions of now.
-fn read_by(proxy: &Proxy) {
-    let mut wire = proxy.wire();
+fn read_by(mut wire: Wire) {
     eventually("the catalogue is read", || {
         wire.run("TABLE concealed.made_last");
         let route = wire.value("SHOW causeway.last_route");
