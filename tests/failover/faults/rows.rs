@@ -179,7 +179,7 @@ pub(crate) const ROWS: &[Row] = &[
         log: &["etcd does not answer", "this proxy does not lead any more"],
         never: &["promoted"],
         apart: "No node is named. Nobody writes, since another proxy may have promoted somebody; reads go on, and no server is stopped while the agents see each other.",
-        help: "Bring back a majority of etcd's members. The primary is started again by itself.",
+        help: "Bring back a majority of etcd's members. A primary that was stopped meanwhile is started again by itself.",
     },
 ];
 
