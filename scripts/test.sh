@@ -20,31 +20,10 @@ export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((threads < 8 ? threads : 8))}
 
 # `cargo test` and no runner that gives each test a process of its own: tests share clusters.
 output=$(mktemp)
-beside=$(mktemp)
 CAUSEWAY_SKIPPED_FILE=$(mktemp)
 export CAUSEWAY_SKIPPED_FILE
-trap 'rm -f "$output" "$beside" "$CAUSEWAY_SKIPPED_FILE"; kill $(jobs -p) 2>/dev/null || true' EXIT
-verdict=passed
-run() { "$cargo" test --no-fail-fast "$@" 2>&1; }
-if [ $# -gt 0 ]; then
-    run "$@" | tee "$output" || verdict=failed
-else
-    "$cargo" test --no-run
-    # Containers are waited for most of the time: they come and go beside servers that stand. Those that
-    # fall have the machine to themselves.
-    run --test docker >"$beside" &
-    docker=$!
-    run --lib --bins --test cluster --test pure | tee -a "$output" || verdict=failed
-    wait "$docker" || verdict=failed
-    tee -a "$output" <"$beside"
-    rest=()
-    for main in tests/*/main.rs; do
-        name=$(basename "$(dirname "$main")")
-        case $name in cluster | docker | pure) ;; *) rest+=(--test "$name") ;; esac
-    done
-    run "${rest[@]}" | tee -a "$output" || verdict=failed
-    run --doc | tee -a "$output" || verdict=failed
-fi
+trap 'rm -f "$output" "$CAUSEWAY_SKIPPED_FILE"' EXIT
+if "$cargo" test --no-fail-fast "$@" 2>&1 | tee "$output"; then verdict=passed; else verdict=failed; fi
 
 # What failed has failed, whatever comes of this: the tests that did are run once more, alone, only to
 # tell a steady failure from one that comes and goes.
