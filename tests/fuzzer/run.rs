@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::compare::{Verdict, compare};
 use crate::hold::{Holds, Pins, Stays};
-use crate::script::{Act, Script, Step};
+use crate::script::{Act, CopyIn, Script, Step};
 use crate::side::{Side, holds_within, until};
 use crate::wire::{Frame, LATE, Wire};
 
@@ -80,6 +80,10 @@ impl Pair {
         let mut holds = Holds::new(self.pins);
         let mut stays = Stays::default();
         let (mut steps, mut refused) = (0, 0);
+        let nothing = Act::Simple {
+            statements: Vec::new(),
+            copy: CopyIn::default(),
+        };
         for (index, step) in script.steps.iter().enumerate() {
             let Step { session, act } = step;
             let absent = !self.direct.has(*session);
@@ -89,7 +93,8 @@ impl Pair {
             steps += 1;
             match act {
                 Act::Connect(_) => self.catch_up(),
-                Act::Leave { .. } => {
+                // Asking takes a connection.
+                Act::Leave { .. } if holds.allow(*session, &nothing) => {
                     if let Some(difference) = self.notes(index, step) {
                         return Outcome::Differs(difference);
                     }
