@@ -27,21 +27,22 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Bound on one look.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// Tells whether anything below may have changed: `text`.
+/// Tells whether anything below may have changed: `text`. What was taken back and set again between two looks
+/// is the work of another transaction (`xmin`).
 const FINGERPRINT: &str = "\
 SELECT pg_catalog.concat_ws(' ', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtextextended(k, 0)))
   FROM (SELECT r::text AS k FROM pg_catalog.pg_roles r
-        UNION ALL SELECT pg_catalog.concat_ws(' ', oid, datname, datallowconn) FROM pg_catalog.pg_database
-        UNION ALL SELECT s::text FROM pg_catalog.pg_db_role_setting s) f";
+        UNION ALL SELECT pg_catalog.concat_ws(' ', xmin, oid, datname, datallowconn) FROM pg_catalog.pg_database
+        UNION ALL SELECT pg_catalog.concat_ws(' ', s.xmin, s) FROM pg_catalog.pg_db_role_setting s) f";
 
 /// What a login finds, by database and role, where it depends on them: `text`, `text`, `int8`.
 const LOGINS: &str = "\
 SELECT NULL::text, rolname::text, pg_catalog.hashtextextended(r::text, 0) FROM pg_catalog.pg_roles r
 UNION ALL
-SELECT datname::text, NULL, pg_catalog.hashtextextended(pg_catalog.concat_ws(' ', oid, datallowconn), 0)
+SELECT datname::text, NULL, pg_catalog.hashtextextended(pg_catalog.concat_ws(' ', xmin, oid, datallowconn), 0)
   FROM pg_catalog.pg_database
 UNION ALL
-SELECT d.datname::text, r.rolname::text, pg_catalog.hashtextextended(s::text, 0)
+SELECT d.datname::text, r.rolname::text, pg_catalog.hashtextextended(pg_catalog.concat_ws(' ', s.xmin, s), 0)
   FROM pg_catalog.pg_db_role_setting s
   LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase
   LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole";
