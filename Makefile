@@ -4,9 +4,10 @@ CARGO ?= cargo
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_SCRIPTS ?= 20000
+HEALTHY_SECONDS ?= 600
 FUZZ_SEED ?= $(shell date +%s)
 
-.PHONY: help setup demo test fuzz mutants fuzz-targets bench check clean
+.PHONY: help setup demo test fuzz healthy mutants fuzz-targets bench check clean
 
 help: ## lists these
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -27,6 +28,10 @@ fuzz: setup ## a million random statements through the proxy, beside the same di
 
 mutants: ## the same with one rule of pooling switched off at a time, which must be noticed
 	$(CARGO) test --test fuzzer a_rule -- --nocapture --include-ignored
+
+healthy: setup ## ten minutes each of what is no failure of a healthy cluster (HEALTHY_SECONDS)
+	CAUSEWAY_HEALTHY_SECONDS=$(HEALTHY_SECONDS) \
+		$(CARGO) test --test failover proxies::healthy -- --nocapture
 
 bench: setup ## the benchmarks, as ratios against peers
 	$(CARGO) bench --bench peers -- $(BENCH_ARGS)

@@ -80,12 +80,14 @@ fn main() {
         language: "internal".into(),
         mentions_synchronous_commit: false,
         source: None,
+        immutable: false,
     };
     let table = |name: &&str| RelationRow {
         name: (*name).into(),
         oid: 1,
         kind: 'r',
         unlogged: false,
+        has_rules: false,
     };
     let rows = Rows {
         functions: FUNCTIONS.iter().map(row).collect(),

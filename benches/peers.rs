@@ -23,7 +23,7 @@ use clap::Parser;
 use pgcauseway::rig::Cluster;
 use tokio::signal::unix::{SignalKind, signal};
 
-use peers::cell::{self, Cell};
+use peers::cell::Cell;
 use peers::contestant::{Contestant, Field};
 use peers::options::Options;
 use peers::pgbench::{Pgbench, Run};
@@ -91,7 +91,6 @@ async fn measure(options: Options) -> Outcome<bool> {
             process::confine(i32::try_from(pid)?, cores)?;
         }
     }
-    cell::write_scripts(pgbench.directory())?;
 
     let mut report = Report::new(&cluster, &field, &options);
     for cell in &cells {

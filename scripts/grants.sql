@@ -15,8 +15,11 @@ GRANT EXECUTE ON FUNCTION pg_read_file(text, bigint, bigint, boolean) TO causewa
 -- To promote a standby, and to make a changed setting take effect.
 GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO causeway;
 GRANT EXECUTE ON FUNCTION pg_reload_conf() TO causeway;
--- To end the sessions of a primary that is one no more.
+-- To end sessions that would keep a standby from being promoted, and earlier ones of its own.
 GRANT pg_signal_backend TO causeway;
+
+-- With failover.slots: to make and drop replication slots.
+ALTER ROLE causeway REPLICATION;
 
 -- For pg_rewind, which makes a former primary a standby again and reads the new one as this user.
 GRANT EXECUTE ON FUNCTION pg_ls_dir(text, boolean, boolean) TO replicator;
@@ -28,5 +31,7 @@ GRANT EXECUTE ON FUNCTION pg_read_binary_file(text, bigint, bigint, boolean) TO 
 -- To tell a standby whom to follow, and the primary which standbys a commit waits for.
 GRANT ALTER SYSTEM ON PARAMETER primary_conninfo TO causeway;
 GRANT ALTER SYSTEM ON PARAMETER synchronous_standby_names TO causeway;
+-- With failover.slots: to have a standby use its slot.
+GRANT ALTER SYSTEM ON PARAMETER primary_slot_name TO causeway;
 -- After a promotion, so that pg_rewind finds the new timeline in the control file.
 GRANT pg_checkpoint TO causeway, replicator;

@@ -50,6 +50,7 @@ have_postgres || needed+=(postgresql postgresql-contrib)
 have psql && have pgbench || needed+=(postgresql-client)
 have pgbouncer || wished+=(pgbouncer)
 have etcd || wished+=(etcd-server)
+have openssl || wished+=(openssl)
 have prometheus && have promtool || wished+=(prometheus)
 # For partitions, in network namespaces.
 have ip || wished+=(iproute2)

@@ -22,7 +22,7 @@ source_of() {
     version=$("$python" -m pip show "$1" | sed -n 's/^Version: //p')
     directory=$work/$suite-$version
     [ -d "$directory" ] && return
-    "$python" -m pip download --quiet --no-deps --no-binary :all: --dest "$work" "$suite==$version"
+    "$python" -m pip download --quiet --no-deps --no-binary "$suite" --dest "$work" "$suite==$version"
     tar xzf "$work/$suite-$version.tar.gz" -C "$work"
 }
 
@@ -81,7 +81,7 @@ run() {
 
 case $suite in
 asyncpg) source_of asyncpg distro ;;
-pg8000) source_of pg8000 ;;
+pg8000) source_of pg8000 pytz ;;
 psycopg2) source_of psycopg2-binary ;;
 sqlalchemy) source_of sqlalchemy asyncpg greenlet ;;
 regress) : "${PG_SOURCE:?names no source tree}" ;;

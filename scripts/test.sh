@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Formatting, lints, then every test; ends with a total. Its arguments are `cargo test`'s.
+# Formatting, every test, and lints beside them; ends with a total. Its arguments are `cargo test`'s.
 #
 # CAUSEWAY_SKIP=docker,etcd does without these; README.md lists what can be named. CAUSEWAY_PG_BINS is
 # a list of directories, with colons between, of the PostgreSQL versions to run the local clusters over.
@@ -10,7 +10,6 @@ cargo=${CARGO:-cargo}
 export CARGO_TERM_COLOR=never
 
 "$cargo" fmt --check
-"$cargo" clippy --all-targets -- -D warnings
 
 # Most tests wait for servers most of the time; those that do not take turns (tests/support/turn.rs).
 # Servers that fall are judged by whether others answer in time: more at once than there are cores, and a
@@ -20,10 +19,33 @@ export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((threads < 8 ? threads : 8))}
 
 # `cargo test` and no runner that gives each test a process of its own: tests share clusters.
 output=$(mktemp)
+lints=$(mktemp)
 CAUSEWAY_SKIPPED_FILE=$(mktemp)
 export CAUSEWAY_SKIPPED_FILE
-trap 'rm -f "$output" "$CAUSEWAY_SKIPPED_FILE"' EXIT
+linting=
+# What fails in here would be the script's own exit status.
+clean_up() {
+    rm -f "$output" "$output.over" "$lints" "$CAUSEWAY_SKIPPED_FILE"
+    if [ -n "$linting" ]; then kill "$linting" 2>/dev/null || true; fi
+}
+trap clean_up EXIT
+
+# Lints are read in the time that tests wait: at idle priority they take no core from anybody. They begin
+# when the first test does, since cargo builds one thing at a time.
+lint() {
+    until grep -q '^     Running' "$output"; do
+        if [ -e "$output.over" ]; then break; fi
+        sleep 0.2
+    done
+    chrt --idle 0 "$cargo" clippy --all-targets -- -D warnings
+}
+lint >"$lints" 2>&1 &
+linting=$!
 if "$cargo" test --no-fail-fast "$@" 2>&1 | tee "$output"; then verdict=passed; else verdict=failed; fi
+touch "$output.over"
+if wait "$linting"; then linted=passed; else linted=failed; fi
+linting=
+if [ "$linted" = failed ]; then cat "$lints"; fi
 
 # What failed has failed, whatever comes of this: the tests that did are run once more, alone, only to
 # tell a steady failure from one that comes and goes.
@@ -59,4 +81,5 @@ awk -v skipped="$skipped" '
     END { add()
           printf "total: %d passed, %d failed, %d ignored, %s\n", passed - skipped, failed, ignored, skipped
         }' "$output"
-[ "$verdict" = passed ]
+echo "lints: $linted"
+[ "$verdict" = passed ] && [ "$linted" = passed ]

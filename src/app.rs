@@ -20,7 +20,7 @@ use crate::client::accept::dispatcher;
 use crate::client::cancels::Cancels;
 use crate::client::listening::Listening;
 use crate::client::listening::feed::Means;
-use crate::client::rules::{PasswordError, Rules, StartConfig};
+use crate::client::rules::{Rules, RulesError, StartConfig};
 use crate::client::worker::Common;
 use crate::config::{Config, Live};
 use crate::control::failover::{self, Controller};
@@ -75,7 +75,7 @@ pub enum AppError {
     Panicked(&'static str),
     /// The rules of sessions cannot be derived.
     #[error(transparent)]
-    Password(#[from] PasswordError),
+    Rules(#[from] RulesError),
 }
 
 /// The listening sockets, made by the caller so that tests own them.
@@ -126,8 +126,8 @@ impl From<CancellationToken> for Signals {
     }
 }
 
-/// Runs the proxy until `shutdown`: then it accepts no more clients, closes the idle sessions, lets
-/// the others end their transactions within `SHUTDOWN_GRACE`, and ends.
+/// Runs the proxy until `shutdown`: then `/readyz` says so, new clients are refused, the idle sessions are
+/// closed, the others may end their transactions within `SHUTDOWN_GRACE`, and it ends.
 pub async fn run(
     config: Config,
     listeners: Listeners,
@@ -147,9 +147,12 @@ pub async fn run(
         "causeway is ready for clients"
     );
     let (clients, doors) = (listeners.clients, workers.take_doors());
-    let accepting = dispatcher::accept(clients, doors, Arc::clone(&proxy.common), signals.shutdown);
+    let accepting = dispatcher::accept(clients, doors, Arc::clone(&proxy.common));
+    tokio::pin!(accepting);
+    let mut accepts = true;
     tokio::select! {
-        () = accepting => {}
+        () = &mut accepting => accepts = false,
+        () = signals.shutdown.cancelled() => {}
         // Who goes on without it lets leases run out, or routes by what was once so.
         name = control.panicked() => {
             workers.end_within(Duration::ZERO).await;
@@ -160,7 +163,14 @@ pub async fn run(
     let clients = proxy.common.metrics.clients.connections.get();
     tracing::info!(clients, "shutting down");
     proxy.common.draining.cancel();
-    workers.end_within(SHUTDOWN_GRACE).await;
+    let ended = workers.end_within(SHUTDOWN_GRACE);
+    tokio::pin!(ended);
+    loop {
+        tokio::select! {
+            () = &mut ended => break,
+            () = &mut accepting, if accepts => accepts = false,
+        }
+    }
     // It is needed until the last session has ended.
     control.stop().await;
     tracing::info!("causeway has ended");
@@ -459,7 +469,7 @@ fn agents(config: &Config) -> Result<Vec<Option<Arc<AgentClient>>>, AppError> {
             node: node.name.clone(),
             reason: error.to_string(),
         })?;
-        Ok(Some(Arc::new(client)))
+        Ok(Some(Arc::new(client.of(&node.name))))
     });
     clients.collect()
 }

@@ -5,7 +5,7 @@ use crate::backend::prepared::Shape;
 use crate::client::gather_any;
 use crate::core::residue::Residue;
 use crate::sql::{Catalog, Classifier, Encoding, Lexical, scan_any};
-use crate::wire::auth::{ScramExchange, Verifier};
+use crate::wire::auth::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramExchange, Verifier};
 use crate::wire::frame::{self, Walker};
 use crate::wire::reply::{error_field, error_text};
 use crate::wire::startup;
@@ -71,10 +71,14 @@ pub fn scram(data: &[u8]) {
         stored_key: vec![2; 32],
         server_key: vec![3; 32],
     };
-    for verifier in [Some(&verifier), None] {
-        if let Ok((exchange, challenge)) = ScramExchange::begin(verifier, first) {
+    for (verifier, mechanism) in [
+        (Some(&verifier), SCRAM_SHA_256),
+        (None, SCRAM_SHA_256),
+        (None, SCRAM_SHA_256_PLUS),
+    ] {
+        if let Ok((exchange, challenge)) = ScramExchange::begin(verifier, None, mechanism, first) {
             assert!(challenge.starts_with("r="));
-            assert!(exchange.finish(last).is_none());
+            assert!(exchange.finish(last).is_err());
         }
     }
     // The stored form, as a configuration has it.

@@ -3,7 +3,7 @@
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,6 +22,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) method: Method,
     pub(crate) path: &'a str,
     pub(crate) host: &'a str,
+    /// What else stands in its head; what cannot stand there is left out.
+    pub(crate) headers: &'a [(&'static str, String)],
     /// Shown as a bearer token.
     pub(crate) secret: Option<&'a str>,
     /// JSON, or nothing.
@@ -36,6 +38,11 @@ impl Asked<'_> {
             .header(HOST, self.host);
         if !self.body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
+        }
+        for (name, value) in self.headers {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                request = request.header(*name, value);
+            }
         }
         if let Some(secret) = self.secret {
             request = request.header(AUTHORIZATION, format!("Bearer {secret}"));

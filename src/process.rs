@@ -21,6 +21,8 @@ pub struct Process {
     pub pid: i32,
     parent: i32,
     state: u8,
+    /// The processor time that it has used, in clock ticks.
+    pub worked: u64,
     /// Tells a process from a later one with the same number.
     started: u64,
 }
@@ -45,6 +47,12 @@ impl Process {
         let entry = |name: &str| fs::read_link(format!("/proc/{}/{name}", self.pid));
         entry("cwd").is_ok_and(|cwd| cwd == directory)
             && entry("exe").is_ok_and(|exe| is_one_of(&exe, programs))
+    }
+
+    /// What it is shown as in the list of processes; empty without `/proc`.
+    pub fn title(self) -> String {
+        let title = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        String::from_utf8_lossy(&title).replace('\0', " ")
     }
 
     /// Whether it stands still (SIGSTOP), or has ended.
@@ -174,7 +182,12 @@ fn parse_stat(stat: &str) -> Option<Process> {
         pid: head.split_once(' ')?.0.parse().ok()?,
         state: *fields.next()?.as_bytes().first()?,
         parent: fields.next()?.parse().ok()?,
-        started: fields.nth(17)?.parse().ok()?,
+        worked: {
+            let (user, system): (u64, u64) =
+                (fields.nth(9)?.parse().ok()?, fields.next()?.parse().ok()?);
+            user.saturating_add(system)
+        },
+        started: fields.nth(6)?.parse().ok()?,
     })
 }
 
@@ -192,6 +205,7 @@ fn ask_ps() -> Vec<Process> {
             pid: fields.next()?.parse().ok()?,
             parent: fields.next()?.parse().ok()?,
             state: *fields.next()?.as_bytes().first()?,
+            worked: 0,
             started: 0,
         })
     };
@@ -211,6 +225,7 @@ mod tests {
         let process = parse_stat(line).unwrap();
         assert_eq!((process.pid, process.parent), (71, 3));
         assert_eq!((process.state, process.started), (b'S', 987_654));
+        assert_eq!(process.worked, 5 + 6);
     }
 
     #[test]

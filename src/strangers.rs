@@ -1,5 +1,6 @@
 //! Connections that have not said yet who they are: only so many at once, and when another comes the
-//! oldest goes, of the address that has the most. So nobody keeps others out by being silent.
+//! oldest goes, of the address that has the most. So nobody keeps others out by being silent: whoever comes
+//! from an address that has fewer waits for nobody.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -10,7 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Who is younger is not sent away yet: a crowd that logs in at once is no attack, and waits in line.
+/// Who is younger is not sent away yet for another of the same address: a crowd that logs in at once is no
+/// attack, and waits in line.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Those who are there.
@@ -51,7 +53,8 @@ impl Strangers {
         Self::with_grace(most, GRACE)
     }
 
-    /// The same, where nobody is left alone for longer than `grace` once it is crowded.
+    /// The same, where nobody is left alone for longer than `grace` once it is crowded; without one nobody
+    /// waits either.
     pub fn with_grace(most: usize, grace: Duration) -> Arc<Self> {
         Arc::new(Self {
             most,
@@ -66,7 +69,8 @@ impl Strangers {
         self.present.lock().all.len()
     }
 
-    /// Lets one in, as soon as there is room for it: that takes no longer than the grace.
+    /// Lets one in, as soon as there is room for it: at once, or, in a crowd of its own address, within the
+    /// grace.
     pub async fn admit(self: &Arc<Self>, from: IpAddr) -> Stranger {
         loop {
             match self.try_admit(from) {
@@ -81,11 +85,11 @@ impl Strangers {
     fn try_admit(self: &Arc<Self>, from: IpAddr) -> Result<Stranger, Duration> {
         let mut present = self.present.lock();
         if present.all.len() >= self.most
-            && let Some(at) = present.who_goes()
+            && let Some((at, grace)) = present.who_goes(from, self.grace)
         {
             let stayed = present.all[at].at.elapsed();
-            if stayed < self.grace {
-                return Err(self.grace - stayed);
+            if stayed < grace {
+                return Err(grace - stayed);
             }
             if let Some(gone) = present.all.remove(at) {
                 gone.leave.cancel();
@@ -109,15 +113,21 @@ impl Strangers {
 }
 
 impl Present {
-    /// The oldest of the address that has the most.
-    fn who_goes(&self) -> Option<usize> {
+    /// The oldest of the address that has the most, and how long it is left alone: not at all where that is a
+    /// crowd and the newcomer none of it.
+    fn who_goes(&self, newcomer: IpAddr, grace: Duration) -> Option<(usize, Duration)> {
         let mut by_address: HashMap<IpAddr, usize> = HashMap::new();
         for entered in &self.all {
             *by_address.entry(entered.from).or_default() += 1;
         }
+        let own = by_address.get(&newcomer).copied().unwrap_or_default();
         let most = by_address.values().copied().max()?;
         let crowded = |entered: &Entered| by_address.get(&entered.from) == Some(&most);
-        self.all.iter().position(crowded)
+        let grace = match most > own + 1 {
+            true => Duration::ZERO,
+            false => grace,
+        };
+        Some((self.all.iter().position(crowded)?, grace))
     }
 }
 
@@ -167,6 +177,20 @@ mod tests {
         assert!(!third.leave.is_cancelled() && !alone.leave.is_cancelled());
         drop(first);
         assert_eq!(strangers.count(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_crowd_holds_up_nobody_else() {
+        let strangers = Strangers::with_grace(2, Duration::from_secs(3_600));
+        let first = strangers.admit(HERE).await;
+        let second = strangers.admit(HERE).await;
+        let bound = Duration::from_secs(20);
+        let other = tokio::time::timeout(bound, strangers.admit(THERE)).await;
+        assert!(first.turned_out().is_cancelled() && !second.leave.is_cancelled());
+        // One each: nobody has more right than who is there.
+        let third = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 3));
+        assert!(strangers.try_admit(third).is_err());
+        drop(other);
     }
 
     #[tokio::test]

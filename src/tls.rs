@@ -1,11 +1,14 @@
-//! TLS for both ends of an agent's API.
+//! TLS for both ends of an agent's API; and towards clients, in `client_leg`.
 
+pub mod client_leg;
+
+use std::io;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, Error, RootCertStore, ServerConfig};
 
 use crate::config::{Agents, Certificates, Identity};
 
@@ -18,6 +21,36 @@ pub enum TlsError {
     /// The authority's certificates do not serve.
     #[error("the authority's certificates do not serve: {0}")]
     Authority(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// What went wrong in a handshake, and on whose side.
+pub fn in_words(error: &io::Error) -> String {
+    use AlertDescription as Alert;
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>());
+    match inner {
+        None => error.to_string(),
+        Some(Error::AlertReceived(Alert::UnknownCA)) => {
+            "the other end does not know who signed our certificate (alert unknown_ca)".to_owned()
+        }
+        Some(Error::AlertReceived(
+            alert @ (Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown),
+        )) => format!("the other end refuses our certificate (alert {alert:?})"),
+        Some(Error::AlertReceived(Alert::CertificateRequired)) => {
+            "the other end wants a certificate, and none was shown".to_owned()
+        }
+        Some(Error::AlertReceived(alert)) => format!("the other end gave up (alert {alert:?})"),
+        Some(Error::InvalidCertificate(why)) => {
+            format!("the other end's certificate is not good: {why}")
+        }
+        Some(Error::InvalidMessage(why)) => format!("the other end speaks no TLS: {why:?}"),
+        Some(other) => other.to_string(),
+    }
 }
 
 // Named, so that no feature of another crate decides it.

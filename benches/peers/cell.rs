@@ -3,13 +3,11 @@
 use std::fmt;
 use std::path::Path;
 
+use super::contestant::POOL;
 use crate::Outcome;
 
 /// pgbench's scale factor.
 pub(crate) const SCALE: u32 = 10;
-
-/// The name of the file that [`write_scripts`] makes.
-const MIX: &str = "mix.sql";
 
 /// What one pgbench transaction does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +18,14 @@ pub(crate) enum Workload {
     Tpcb,
     /// One UPDATE and nine SELECTs, each a transaction of its own.
     Mix,
+    /// A `SET` before the SELECT, as frameworks send with each request.
+    Set,
+    /// The SELECT in a session that has a temporary table, and so a server connection for itself.
+    Pinned,
+    /// The SELECT in a PL/pgSQL function, whose body tells that it leaves nothing in the session.
+    Call,
+    /// The same put together at run time: what it has left there can only be asked.
+    Opaque,
 }
 
 /// pgbench's `-M`.
@@ -49,6 +55,10 @@ impl Cell {
             (Workload::Tpcb, Protocol::Prepared),
             (Workload::Mix, Protocol::Simple),
             (Workload::Mix, Protocol::Prepared),
+            (Workload::Set, Protocol::Simple),
+            (Workload::Pinned, Protocol::Simple),
+            (Workload::Call, Protocol::Simple),
+            (Workload::Opaque, Protocol::Simple),
         ];
         let with_clients = |(workload, protocol)| {
             clients.iter().map(move |&clients| Self {
@@ -57,7 +67,10 @@ impl Cell {
                 clients,
             })
         };
-        kinds.into_iter().flat_map(with_clients).collect()
+        let cells = kinds.into_iter().flat_map(with_clients);
+        cells
+            .filter(|cell| cell.workload != Workload::Pinned || cell.clients <= POOL)
+            .collect()
     }
 
     /// pgbench's arguments for it; its working directory must be where the scripts are.
@@ -65,7 +78,10 @@ impl Cell {
         let workload = match self.workload {
             Workload::Select => vec!["--builtin=select-only".to_owned()],
             Workload::Tpcb => vec!["--builtin=tpcb-like".to_owned()],
-            Workload::Mix => vec![format!("--file={MIX}"), format!("--define=scale={SCALE}")],
+            own => vec![
+                format!("--file={own}.sql"),
+                format!("--define=scale={SCALE}"),
+            ],
         };
         let mut arguments = vec![
             format!("--protocol={}", self.protocol.name()),
@@ -81,14 +97,26 @@ impl Cell {
     }
 }
 
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Select => "select",
+            Self::Tpcb => "tpcb",
+            Self::Mix => "mix",
+            Self::Set => "set",
+            Self::Pinned => "pinned",
+            Self::Call => "call",
+            Self::Opaque => "opaque",
+        })
+    }
+}
+
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let workload = match self.workload {
-            Workload::Select => "select",
-            Workload::Tpcb => "tpcb",
-            Workload::Mix => "mix",
-        };
-        let name = format!("{workload}-{}-{}", self.protocol.name(), self.clients);
+        let Self {
+            workload, clients, ..
+        } = self;
+        let name = format!("{workload}-{}-{clients}", self.protocol.name());
         f.pad(&name)
     }
 }
@@ -103,17 +131,49 @@ impl Protocol {
     }
 }
 
-/// Writes pgbench's own scripts into its working directory.
+/// What `call` and `opaque` call.
+pub(crate) const FUNCTIONS: &str = "functions.sql";
+
+/// Writes the scripts that are not pgbench's own into its working directory.
 pub(crate) fn write_scripts(directory: &Path) -> Outcome<()> {
-    let mut mix = String::new();
-    for read in 0..=9 {
-        mix.push_str("\\set aid random(1, 100000 * :scale)\n");
-        mix.push_str(if read == 0 {
-            "UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = :aid;\n"
-        } else {
-            "SELECT abalance FROM pgbench_accounts WHERE aid = :aid;\n"
-        });
+    const AID: &str = "\\set aid random(1, 100000 * :scale)\n";
+    const READ: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = :aid;\n";
+    const WRITE: &str = "UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = :aid;\n";
+    let reads = format!("{AID}{READ}").repeat(9);
+    let scripts = [
+        (Workload::Mix, format!("{AID}{WRITE}{reads}")),
+        (
+            Workload::Set,
+            format!("{AID}SET app.tenant = :client_id;\n{READ}"),
+        ),
+        (
+            Workload::Pinned,
+            format!(
+                "{AID}\\if :{{?made}}\n\\else\nCREATE TEMPORARY TABLE IF NOT EXISTS own ();\n\
+                 \\set made 1\n\\endif\n{READ}"
+            ),
+        ),
+        (Workload::Call, format!("{AID}SELECT called(:aid);\n")),
+        (Workload::Opaque, format!("{AID}SELECT opaque(:aid);\n")),
+    ];
+    for (workload, script) in scripts {
+        std::fs::write(directory.join(format!("{workload}.sql")), script)?;
     }
-    std::fs::write(directory.join(MIX), mix)?;
+    let function = |name, body| {
+        format!("CREATE FUNCTION {name}(a int) RETURNS int LANGUAGE plpgsql AS $$ {body} $$;\n")
+    };
+    let functions = [
+        function(
+            "called",
+            "BEGIN RETURN (SELECT abalance FROM pgbench_accounts WHERE aid = a); END",
+        ),
+        function(
+            "opaque",
+            "DECLARE b int; BEGIN \
+             EXECUTE 'SELECT abalance FROM pgbench_accounts WHERE aid = $1' INTO b USING a; \
+             RETURN b; END",
+        ),
+    ];
+    std::fs::write(directory.join(FUNCTIONS), functions.concat())?;
     Ok(())
 }

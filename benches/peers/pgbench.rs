@@ -5,14 +5,14 @@
 //! logins stay outside, and the transactions in it are counted exactly.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pgcauseway::rig::{Cluster, Login};
 use tokio::process::Command;
 
-use super::cell::{Cell, SCALE};
+use super::cell::{self, Cell, SCALE};
 use super::process::{self, Sample};
 use super::statistics::percentile;
 use crate::Outcome;
@@ -91,24 +91,25 @@ impl Pgbench {
         Ok(Self { program, directory })
     }
 
-    /// Where scripts are looked for.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// Makes pgbench's tables on the primary.
+    /// Makes pgbench's tables and the functions on the primary, and the scripts.
     pub(crate) async fn initialise(&self, cluster: &Cluster) -> Outcome<()> {
+        cell::write_scripts(&self.directory)?;
         let endpoint = Endpoint {
             port: cluster.primary().port(),
             login: cluster.application().clone(),
         };
-        let mut command = self.command(&endpoint);
-        command.args(["--initialize", "--quiet", &format!("--scale={SCALE}")]);
-        let output = tokio::time::timeout(PATIENCE * 5, command.output()).await??;
-        if output.status.success() {
-            return Ok(());
+        let tables = ["--initialize", "--quiet", &format!("--scale={SCALE}")];
+        let functions = ["--no-vacuum", "--transactions=1", "--file", cell::FUNCTIONS];
+        for arguments in [&tables[..], &functions] {
+            let mut command = self.command(&endpoint);
+            command.args(arguments);
+            let output = tokio::time::timeout(PATIENCE * 5, command.output()).await??;
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr);
+                return Err(format!("pgbench {}: {said}", arguments.join(" ")).into());
+            }
         }
-        Err(format!("pgbench -i: {}", String::from_utf8_lossy(&output.stderr)).into())
+        Ok(())
     }
 
     /// Runs a cell once; `proxy` is the process to look at, if there is one.

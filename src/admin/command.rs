@@ -5,11 +5,13 @@ use std::time::Duration;
 use super::State;
 use crate::core::failover::record::RequestKind;
 use crate::core::topology::NodeId;
-use crate::shared::operator::commands::Outcome;
+use crate::shared::operator::commands::{Commands, Outcome};
 
 /// Longest wait for the end of an order: longer than a switchover lasts whose checkpoint, and then its
 /// transactions, its clean stop and the rest, take as long as they may.
 const PATIENCE: Duration = Duration::from_secs(420);
+/// Longest wait for an order to be taken up: what decides does that at once, or refuses it.
+const UNHEARD: Duration = Duration::from_secs(10);
 
 /// Why an order was not carried out, or not yet.
 #[derive(Debug)]
@@ -66,9 +68,44 @@ pub(super) async fn carry_out(
     let ordered = state.operator.commands.submit(kind, node);
     let order = ordered.map_err(|other| Refused::Busy(other.kind))?;
     tracing::info!(?kind, to, from, "order");
-    match tokio::time::timeout(PATIENCE, state.operator.commands.outcome(order.id)).await {
-        Ok(Outcome::Done { stall }) => Ok(stall),
-        Ok(Outcome::Refused(why)) => Err(Refused::Not(why)),
+    let given = Given(&state.operator.commands, order.id);
+    if let Ok(outcome) = tokio::time::timeout(UNHEARD, given.outcome()).await {
+        return stall(outcome);
+    }
+    if given.withdraw() {
+        let why = &state.operator.status.get().why;
+        return Err(Refused::Not(format!(
+            "not begun within {UNHEARD:?}, and withdrawn; {why}"
+        )));
+    }
+    match tokio::time::timeout(PATIENCE, given.outcome()).await {
+        Ok(outcome) => stall(outcome),
         Err(_) => Err(Refused::TooLong),
+    }
+}
+
+fn stall(outcome: Outcome) -> Result<Duration, Refused> {
+    match outcome {
+        Outcome::Done { stall } => Ok(stall),
+        Outcome::Refused(why) => Err(Refused::Not(why)),
+    }
+}
+
+/// An order that is waited for. When its giver is gone before anybody has begun it, it is withdrawn.
+struct Given<'a>(&'a Commands, u64);
+
+impl Given<'_> {
+    async fn outcome(&self) -> Outcome {
+        self.0.outcome(self.1).await
+    }
+
+    fn withdraw(&self) -> bool {
+        self.0.withdraw(self.1)
+    }
+}
+
+impl Drop for Given<'_> {
+    fn drop(&mut self) {
+        self.withdraw();
     }
 }

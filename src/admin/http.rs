@@ -115,6 +115,14 @@ async fn metrics(Held(state): Held<State>) -> Response {
 }
 
 async fn ready(Held(state): Held<State>) -> Response {
+    if state.shutdown.is_cancelled() {
+        // Whoever deals clients out is to look elsewhere, before anybody is turned away.
+        let refusal = (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "causeway is shutting down\n",
+        );
+        return refusal.into_response();
+    }
     if state.cluster.topology().primary().is_some() {
         "ready\n".into_response()
     } else {

@@ -2,12 +2,22 @@
 //!
 //! Every request carries an *epoch*, the number of the decision it belongs to. The agent keeps the
 //! highest it has seen on disk and refuses lower ones. All calls may be repeated.
+//!
+//! An address may lead to the agent of another node, or of another cluster. So each request names in its
+//! headers whom it means ([`NODE`], [`SYSTEM`]); who is somebody else refuses. Absent ones mean whoever
+//! answers, as with older proxies, and older agents read neither: who asks them looks at [`Status::node`].
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Secret;
+
+/// Header: the name of the node whose agent is meant.
+pub const NODE: &str = "causeway-node";
+/// Header of orders: the cluster that is meant, as PostgreSQL's system identifier in decimal. An agent whose
+/// server has no data yet is of any.
+pub const SYSTEM: &str = "causeway-system";
 
 /// `GET`: [`Status`].
 pub const STATUS: &str = "/v1/status";
@@ -23,6 +33,8 @@ pub const ANNOUNCE: &str = "/v1/announce";
 pub const STOP: &str = "/v1/stop";
 /// `POST` [`StartRequest`]: [`StartAnswer`].
 pub const START: &str = "/v1/start";
+/// `POST` [`UpstreamRequest`]: [`UpstreamAnswer`].
+pub const UPSTREAM: &str = "/v1/upstream";
 /// `POST` [`RejoinRequest`]: [`Job`], which goes on by itself; [`Status::job`] tells how it stands.
 pub const REJOIN: &str = "/v1/rejoin";
 
@@ -181,6 +193,10 @@ pub struct Postmaster {
     pub ready: bool,
     /// Whether it was stopped where it stands (SIGSTOP): it answers nobody.
     pub frozen: bool,
+    /// For how long it has not got on with its start, its recovery or what it replays, in milliseconds, while
+    /// it runs.
+    #[serde(default)]
+    pub still_ms: Option<u64>,
 }
 
 /// A lease in force.
@@ -188,7 +204,7 @@ pub struct Postmaster {
 pub struct Lease {
     /// The epoch that it was given under.
     pub epoch: u64,
-    /// Who renews it; empty when it is what is left to a server after the agent's own restart.
+    /// Who renews it.
     pub holder: String,
     /// What is left of it, in milliseconds.
     pub remaining_ms: u64,
@@ -293,6 +309,12 @@ pub struct Source {
     pub user: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
+    /// What else the connection string is to say; the agent's own `replication.conninfo` is stronger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conninfo: Option<String>,
+    /// The replication slot to use there; without one a slot of Causeway's is not used any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
 }
 
 impl Source {
@@ -331,6 +353,21 @@ pub struct StartAnswer {
     pub already: bool,
     /// How long it took, in milliseconds.
     pub elapsed_ms: u64,
+}
+
+/// Asks what the server's `primary_conninfo` must say for it to follow `source`; the server itself is not
+/// told. The password goes into a file of the agent's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamRequest {
+    pub epoch: u64,
+    pub source: Source,
+}
+
+/// The agent's keys are in it, and no secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamAnswer {
+    pub conninfo: String,
 }
 
 /// Makes the server a standby of `source`, whatever it has become.
@@ -415,6 +452,8 @@ pub enum RefusalCode {
     TooLate,
     /// The system or the server did not let it be done.
     Failed,
+    /// It is meant for the agent of another node, or of another cluster.
+    OtherNode,
     /// The request cannot be read.
     BadRequest,
     /// The secret is missing or wrong.

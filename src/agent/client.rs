@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
@@ -19,7 +20,8 @@ use tokio_rustls::client::TlsStream;
 use super::api::{
     self, AnnounceAnswer, AnnounceRequest, Job, LeaseAnswer, LeaseRequest, PeerRule, PromiseAnswer,
     PromiseRequest, Refusal, RefusalCode, RejoinRequest, ReleaseAnswer, ReleaseRequest, Source,
-    StartAnswer, StartRequest, Status, StopAnswer, StopMode, StopRequest,
+    StartAnswer, StartRequest, Status, StopAnswer, StopMode, StopRequest, UpstreamAnswer,
+    UpstreamRequest,
 };
 use crate::config::{AgentUrl, Agents, Secret};
 use crate::http::{self, Asked, Carried, Sender};
@@ -37,6 +39,10 @@ pub struct AgentClient {
     name: ServerName<'static>,
     tls: TlsConnector,
     secret: Option<Secret>,
+    /// Whose agent it is to be; any node's if not given.
+    node: Option<String>,
+    /// The system identifier of the cluster that it is to be of; 0 while that is not known.
+    system: Arc<AtomicU64>,
     /// The agent's clock in an answer, and when that answer arrived here.
     clock: Arc<Mutex<Option<(u64, Instant)>>>,
     /// The connection on which the status is asked for, many times a second.
@@ -112,10 +118,31 @@ impl AgentClient {
             name,
             tls,
             secret: agents.secret.clone(),
+            node: None,
+            system: Arc::default(),
             clock: Arc::default(),
             kept: Arc::default(),
             leases: Arc::default(),
         })
+    }
+
+    /// The same, where it must be the agent of this node: another's answer is none, and does nothing.
+    pub fn of(self, node: &str) -> Self {
+        Self {
+            node: Some(node.to_owned()),
+            ..self
+        }
+    }
+
+    /// From now on orders are for a server of this cluster.
+    pub fn expect(&self, system: u64) {
+        self.system.store(system, Ordering::Relaxed);
+    }
+
+    /// See [`AgentClient::expect`].
+    pub fn expected(&self) -> Option<u64> {
+        let system = self.system.load(Ordering::Relaxed);
+        (system != 0).then_some(system)
     }
 
     /// Where it is.
@@ -127,6 +154,13 @@ impl AgentClient {
     pub async fn status(&self, within: Duration) -> Result<Status, AgentError> {
         let asked = self.ask_on(&self.kept, Method::GET, api::STATUS, Bytes::new());
         let status: Status = self.within(within, asked).await?;
+        // An agent of an older version does not refuse what is meant for another.
+        if let Some(meant) = self.node.as_ref().filter(|meant| **meant != status.node) {
+            let found = &status.node;
+            return Err(self.bad(format!(
+                "it is the agent of {found}, and that of {meant} is meant"
+            )));
+        }
         self.note_clock(status.clock_ms);
         Ok(status)
     }
@@ -234,6 +268,17 @@ impl AgentClient {
             timeout_ms: Some(milliseconds(within)),
         };
         self.post(api::START, &request, within + ROUND_TRIP).await
+    }
+
+    /// What the server's `primary_conninfo` must say for it to follow `source`, without any secret.
+    pub async fn upstream(
+        &self,
+        epoch: u64,
+        source: Source,
+        within: Duration,
+    ) -> Result<UpstreamAnswer, AgentError> {
+        let request = UpstreamRequest { epoch, source };
+        self.post(api::UPSTREAM, &request, within).await
     }
 
     /// Begins to make the server a standby of `source`; [`Status::job`] tells how it goes on.
@@ -383,8 +428,13 @@ impl AgentClient {
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), AgentError> {
+        let mut headers = Vec::new();
+        headers.extend(self.node.clone().map(|node| (api::NODE, node)));
+        let system = self.expected().filter(|_| method == Method::POST);
+        headers.extend(system.map(|system| (api::SYSTEM, system.to_string())));
         let asked = Asked {
             method,
+            headers: &headers,
             path,
             host: &self.url.host,
             secret: self.secret.as_ref().map(Secret::reveal),

@@ -9,6 +9,9 @@ use std::path::Path;
 
 use crate::core::lsn::Lsn;
 
+/// More than its fields take in any version.
+const LONGEST: u64 = 1024;
+
 /// The server's state, as `pg_controldata` words it.
 const STATES: [&str; 7] = [
     "starting up",
@@ -24,6 +27,8 @@ const STATES: [&str; 7] = [
 pub(super) struct Control {
     pub(super) system_identifier: u64,
     state: u32,
+    /// When the file was written, in seconds.
+    written: u64,
     /// Where the latest checkpoint's record begins.
     checkpoint: u64,
     /// Of the last checkpoint: stale between a promotion and its checkpoint.
@@ -39,6 +44,15 @@ impl Control {
         Self::parse(&bytes)
     }
 
+    /// Whether the file's checksum is right: PostgreSQL starts by no other. It stands behind fields that differ
+    /// from version to version, and is found by its being right.
+    pub(super) fn is_intact(data: &Path) -> bool {
+        let file = File::open(data.join("global/pg_control"));
+        let mut bytes = Vec::new();
+        let read = file.and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
+        read.is_ok() && has_checksum(&bytes)
+    }
+
     pub(super) fn parse(bytes: &[u8; 52]) -> Option<Self> {
         let word = |at: usize| {
             let word = bytes.get(at..at + 4)?.try_into().ok()?;
@@ -47,6 +61,7 @@ impl Control {
         let control = Self {
             system_identifier: u64::from_ne_bytes(bytes.get(..8)?.try_into().ok()?),
             state: word(16)?,
+            written: u64::from_ne_bytes(bytes.get(24..32)?.try_into().ok()?),
             checkpoint: u64::from_ne_bytes(bytes.get(32..40)?.try_into().ok()?),
             timeline: word(48)?,
         };
@@ -84,9 +99,44 @@ impl Control {
     }
 }
 
+/// Whether the CRC-32C of a beginning follows it.
+fn has_checksum(bytes: &[u8]) -> bool {
+    let mut crc = u32::MAX;
+    bytes.chunks_exact(4).enumerate().any(|(index, word)| {
+        let found = word.try_into().map(u32::from_ne_bytes).ok();
+        let is_it = index > 12 && found == Some(!crc);
+        for byte in word {
+            crc ^= u32::from(*byte);
+            for _ in 0..8 {
+                crc = (crc >> 1) ^ (0x82F6_3B78 & (crc & 1).wrapping_neg());
+            }
+        }
+        is_it
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_checksum_is_found_wherever_it_stands() {
+        for length in [52, 288, 296] {
+            let mut bytes: Vec<u8> = (0..length).map(|at| (at * 7) as u8).collect();
+            let crc = bytes.iter().fold(u32::MAX, |crc, byte| {
+                (0..8).fold(crc ^ u32::from(*byte), |crc, _| match crc & 1 {
+                    1 => (crc >> 1) ^ 0x82F6_3B78,
+                    _ => crc >> 1,
+                })
+            });
+            bytes.extend((!crc).to_ne_bytes());
+            bytes.resize(1024, 0);
+            assert!(has_checksum(&bytes));
+            bytes[20] ^= 1;
+            assert!(!has_checksum(&bytes));
+        }
+        assert!(!has_checksum(&[0; 1024]) && !has_checksum(&[]));
+    }
 
     #[test]
     fn fields_are_found_in_their_places() {

@@ -2,7 +2,8 @@
 //!
 //! Times are those of one clock that runs through suspends, since the machine started. A lease that
 //! has run out is not renewed while the server it let run may still run: whoever reckoned with its
-//! end may have made another primary meanwhile.
+//! end may have made another primary meanwhile. A server that stands still since then runs on only by
+//! what was asked for, or promised, after it had begun to.
 
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ pub struct Ledger {
     failsafe: Option<PeerRule>,
     /// What was promised to another node.
     promise: Option<GivenPromise>,
+    /// The server is being stopped, or its data changed, to make it a standby of another: nothing lets it
+    /// lead meanwhile.
+    rejoining: bool,
 }
 
 /// That the server is granted no lease.
@@ -49,6 +53,24 @@ pub enum LeaseStatus {
     Fenced,
 }
 
+/// Whether the server runs as a primary, as far as can be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runs {
+    No,
+    Yes,
+    /// Its processes stand still since then.
+    Held(Duration),
+}
+
+impl From<bool> for Runs {
+    fn from(leads: bool) -> Self {
+        match leads {
+            true => Self::Yes,
+            false => Self::No,
+        }
+    }
+}
+
 /// A lease without its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -66,6 +88,8 @@ pub struct Remembered {
     pub highest_epoch: u64,
     /// The status, and a lease without its end.
     pub status: RememberedStatus,
+    /// The epoch of the last stop in good order.
+    pub stopped_in: Option<u64>,
     /// See [`Ledger::failsafe`].
     pub failsafe: Option<PeerRule>,
     /// What was promised; its end is known if the machine has run on since.
@@ -124,28 +148,28 @@ pub enum Denied {
     /// Who may lead promises nobody that it will not.
     #[error("its server has a lease of its own")]
     HasLease,
+    /// It is being changed into what cannot lead.
+    #[error(
+        "the server is being made a standby of another: wait for the end of the rejoin, or stop"
+    )]
+    Rejoining,
     /// Started as a primary it would be stopped at once.
     #[error("no lease is in force: the server starts as a primary only under one")]
     LeaseRequired,
 }
 
 impl Ledger {
-    /// After the agent's start. A lease whose end is known keeps it; one that ended while the agent
-    /// was away, or before the machine started, leaves the server one more period to get another.
+    /// After the agent's start, which gives no right: a lease keeps its end, also one that has passed
+    /// meanwhile, and one whose end is not known is over, since others may have reckoned with that.
     pub fn restored(remembered: Remembered, now: Duration) -> Self {
         let status = match remembered.status {
             RememberedStatus::Ungoverned => LeaseStatus::Ungoverned,
             RememberedStatus::Fenced => LeaseStatus::Fenced,
-            RememberedStatus::Leased(grant, ends) => {
-                let period = now + grant.ttl;
-                let ends = ends.filter(|ends| *ends > now).unwrap_or(period);
-                LeaseStatus::Leased {
-                    // The clock of another start of the machine must not stretch it.
-                    ends: ends.min(period),
-                    grant,
-                    prolonged: false,
-                }
-            }
+            RememberedStatus::Leased(grant, ends) => LeaseStatus::Leased {
+                ends: ends.unwrap_or(now).min(now + grant.ttl),
+                grant,
+                prolonged: false,
+            },
         };
         let promise = remembered.promise.map(|promise| GivenPromise {
             // Whoever was promised something may reckon with all of it.
@@ -156,9 +180,10 @@ impl Ledger {
         Self {
             highest_epoch: remembered.highest_epoch,
             status,
-            stopped_in: None,
+            stopped_in: remembered.stopped_in,
             failsafe: remembered.failsafe,
             promise,
+            rejoining: false,
         }
     }
 
@@ -179,6 +204,7 @@ impl Ledger {
         Remembered {
             highest_epoch: self.highest_epoch,
             status,
+            stopped_in: self.stopped_in,
             failsafe: self.failsafe.clone(),
             promise,
         }
@@ -218,6 +244,18 @@ impl Ledger {
         matches!(self.status, LeaseStatus::Leased { .. })
     }
 
+    /// The lease that was in force then and is over now, with nothing decided since.
+    pub fn lapsed(&self, then: Duration, now: Duration) -> Option<&Grant> {
+        match &self.status {
+            LeaseStatus::Leased { grant, ends, .. }
+                if then < *ends && *ends <= now && grant.epoch == self.highest_epoch =>
+            {
+                Some(grant)
+            }
+            _ => None,
+        }
+    }
+
     /// By whose promises a lease may be prolonged.
     pub fn failsafe(&self) -> Option<&PeerRule> {
         self.failsafe.as_ref()
@@ -235,21 +273,26 @@ impl Ledger {
         self.is_governed() && self.lease(now).is_none()
     }
 
-    /// Grants or renews a lease. `sent` is this clock's time when the request was sent, if known;
-    /// `leads` is whether the server runs as a primary, as far as can be known.
+    /// Grants or renews a lease. `sent` is this clock's time when the request was sent, if known.
     pub fn grant(
         &self,
         asked: Grant,
         sent: Option<Duration>,
         now: Duration,
-        leads: bool,
+        runs: impl Into<Runs>,
     ) -> Result<Self, Denied> {
         self.check(asked.epoch)?;
         if self.stopped_in == Some(asked.epoch) {
             return Err(Denied::Stopped(asked.epoch));
         }
         self.check_promise(now)?;
-        if leads && self.forbids_primary(now) {
+        self.check_rejoin()?;
+        let may_run_on = match runs.into() {
+            Runs::No => true,
+            Runs::Yes => false,
+            Runs::Held(since) => sent.is_some_and(|sent| sent >= since),
+        };
+        if !may_run_on && self.forbids_primary(now) {
             return Err(Denied::Expired);
         }
         let mut ends = sent.unwrap_or(now).min(now) + asked.ttl;
@@ -293,11 +336,20 @@ impl Ledger {
         }
     }
 
-    /// Lets the lease of this epoch go on by what others have promised.
-    pub fn prolong(&self, epoch: u64, until: Duration, now: Duration) -> Result<Self, Denied> {
+    /// Lets the lease of this epoch go on by what others have promised; one that has run out only where the
+    /// server stands still since, and by what was promised after that.
+    pub fn prolong(
+        &self,
+        epoch: u64,
+        until: Duration,
+        now: Duration,
+        is_held: bool,
+    ) -> Result<Self, Denied> {
         self.check(epoch)?;
         match &self.status {
-            LeaseStatus::Leased { grant, ends, .. } if now < *ends && grant.epoch == epoch => {
+            LeaseStatus::Leased { grant, ends, .. }
+                if grant.epoch == epoch && (now < *ends || is_held && now < until) =>
+            {
                 Ok(Self {
                     status: LeaseStatus::Leased {
                         grant: grant.clone(),
@@ -322,14 +374,14 @@ impl Ledger {
     ) -> Result<Self, Denied> {
         self.may_promise(epoch, received)?;
         let ends = received + lasts;
-        // A longer one stands, whoever has it.
-        let before = self.promise.as_ref().map(|promise| promise.ends);
+        // A longer one stands, whoever has it, and in another run of the machine for all of its time.
+        let before = self.promised(received).map(|(promise, _)| promise);
         Ok(Self {
             highest_epoch: epoch,
             promise: Some(GivenPromise {
                 to: to.to_owned(),
-                ends: before.map_or(ends, |before| ends.max(before)),
-                lasts,
+                ends: before.map_or(ends, |before| ends.max(before.ends)),
+                lasts: before.map_or(lasts, |before| lasts.max(before.lasts)),
             }),
             ..self.clone()
         })
@@ -362,6 +414,15 @@ impl Ledger {
         })
     }
 
+    /// The server has been made a standby: what lease it had is no matter any more, and it is not left alone
+    /// for that. A lease in force stays.
+    pub fn stands_by(&self, epoch: u64, now: Duration) -> Result<Self, Denied> {
+        match self.forbids_primary(now) {
+            true => self.fence(epoch),
+            false => self.admit(epoch),
+        }
+    }
+
     /// Ends the rule of leases.
     pub fn release(&self, epoch: u64) -> Result<Self, Denied> {
         self.check(epoch)?;
@@ -385,10 +446,44 @@ impl Ledger {
     pub fn admit_primary(&self, epoch: u64, now: Duration) -> Result<Self, Denied> {
         self.check(epoch)?;
         self.check_promise(now)?;
+        self.check_rejoin()?;
         if self.forbids_primary(now) {
             return Err(Denied::LeaseRequired);
         }
         self.admit(epoch)
+    }
+
+    /// Right before the server is stopped or its data changed for a rejoin of this epoch: whether that may be.
+    /// A lease that was granted meanwhile is stronger; one that an earlier decision has left to a server that
+    /// does not lead ends.
+    pub fn begin_rejoin(&self, epoch: u64, now: Duration, leads: bool) -> Result<Self, Denied> {
+        self.check(epoch)?;
+        let status = match self.lease(now) {
+            Some((grant, _)) if leads || grant.epoch >= epoch => return Err(Denied::HasLease),
+            Some(_) => LeaseStatus::Fenced,
+            None => self.status.clone(),
+        };
+        Ok(Self {
+            highest_epoch: epoch,
+            status,
+            rejoining: true,
+            ..self.clone()
+        })
+    }
+
+    /// The server runs as a standby again, or the rejoin was given up.
+    pub fn end_rejoin(&self) -> Self {
+        Self {
+            rejoining: false,
+            ..self.clone()
+        }
+    }
+
+    fn check_rejoin(&self) -> Result<(), Denied> {
+        match self.rejoining {
+            true => Err(Denied::Rejoining),
+            false => Ok(()),
+        }
     }
 
     fn check_promise(&self, now: Duration) -> Result<(), Denied> {

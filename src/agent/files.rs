@@ -17,6 +17,21 @@ pub(super) fn is_standby(data: &Path) -> bool {
     data.join(STANDBY_SIGNAL).exists() || data.join(RECOVERY_SIGNAL).exists()
 }
 
+/// The highest timeline that any file of WAL, or history of one, is of; 0 without any. `pg_control` learns of a
+/// new one only by the first checkpoint on it.
+pub(super) fn newest_timeline(data: &Path) -> u32 {
+    let entries = fs::read_dir(data.join("pg_wal"));
+    let names = entries.into_iter().flatten().flatten();
+    let timelines = names.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let (timeline, rest) = name.split_at_checked(8)?;
+        let is_segment = rest.len() == 16 && rest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let known = is_segment || rest == ".history";
+        u32::from_str_radix(timeline, 16).ok().filter(|_| known)
+    });
+    timelines.max().unwrap_or_default()
+}
+
 /// Makes the data directory one of a standby, or of a primary.
 pub(super) fn set_standby(data: &Path, standby: bool) -> io::Result<()> {
     remove_if_there(&data.join(RECOVERY_SIGNAL))?;
@@ -41,6 +56,37 @@ pub(super) fn set_auto(data: &Path, name: &str, value: &str) -> io::Result<bool>
     }
     file::replace(&path, after.as_bytes())?;
     Ok(true)
+}
+
+/// Whether `postgresql.auto.conf` says that the server is to follow nobody.
+pub(super) fn follows_nobody(data: &Path) -> io::Result<bool> {
+    Ok(auto_value(data, "primary_conninfo")?.is_some_and(|value| value.is_empty()))
+}
+
+/// Whether the server has been told to lead by a file that it has not read yet.
+pub(super) fn is_promoted(data: &Path) -> bool {
+    data.join("promote").exists()
+}
+
+/// Whether a setting's value in `postgresql.auto.conf` begins so.
+pub(super) fn auto_has(data: &Path, name: &str, beginning: &str) -> io::Result<bool> {
+    let value = auto_value(data, name)?;
+    Ok(value.is_some_and(|value| value.starts_with(beginning)))
+}
+
+/// A setting's value in `postgresql.auto.conf`, with its inner quotes as they are written.
+fn auto_value(data: &Path, name: &str) -> io::Result<Option<String>> {
+    let text = match fs::read_to_string(data.join(AUTO_CONF)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let value = text.lines().rev().find_map(|line| {
+        let (set, value) = line.split_once('=')?;
+        let is_it = set.trim().eq_ignore_ascii_case(name);
+        is_it.then_some(value.trim())
+    });
+    Ok(value.map(|value| value.trim_matches('\'').to_owned()))
 }
 
 fn with_setting(text: &str, name: &str, value: &str) -> String {

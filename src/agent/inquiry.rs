@@ -84,6 +84,7 @@ async fn connect(config: &AgentConfig, server: &Server) -> Result<Kept, tokio_po
     let mut to = tokio_postgres::Config::new();
     to.user(user)
         .dbname(database)
+        .options(pg::OPTIONS)
         .application_name("causeway-agent");
     if let Some(password) = password {
         to.password(password.reveal());

@@ -19,14 +19,18 @@ mod operations;
 mod owner;
 mod peers;
 mod postmaster;
+mod progress;
 mod rejoin;
+mod rejoin_error;
 mod rejoin_plan;
 mod run;
 mod server;
 mod state;
 mod supervise;
 mod swap;
+mod tablespaces;
 mod tools;
 mod upstream;
+mod vital;
 
 pub use run::{PreparedAgent, StartError, prepare};

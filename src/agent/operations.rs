@@ -9,10 +9,11 @@ use tokio::task::spawn_blocking;
 use super::api::{
     AnnounceAnswer, AnnounceRequest, Failsafe, Lease, LeaseAnswer, LeaseRequest, Postmaster,
     Promise, PromiseAnswer, PromiseRequest, RefusalCode, ReleaseAnswer, ReleaseRequest, Role,
-    StartAnswer, StartRequest, Status, StopAnswer, StopMode, StopRequest,
+    StartAnswer, StartRequest, Status, StopAnswer, StopMode, StopRequest, UpstreamAnswer,
+    UpstreamRequest,
 };
 use super::enforcer::LatestLook;
-use super::fencing_lease::{Denied, Grant, Ledger};
+use super::fencing_lease::{Denied, Grant, Ledger, Runs};
 use super::inquiry::Inquiry;
 use super::jobs::Jobs;
 use super::postmaster::{Server, ServerError};
@@ -40,6 +41,8 @@ pub(super) struct Agent {
     pub(super) jobs: Jobs,
     /// Stops asked for so far: a start that began before one must not end after it.
     pub(super) stops: AtomicU64,
+    /// Starts as a primary that are under way.
+    pub(super) leading: AtomicU64,
 }
 
 /// Why something was not done, for the caller.
@@ -67,6 +70,7 @@ impl From<Denied> for Failure {
             Denied::Late => RefusalCode::Late,
             Denied::Promised { .. } => RefusalCode::Promised,
             Denied::HasLease => RefusalCode::NotFollowing,
+            Denied::Rejoining => RefusalCode::Busy,
             Denied::LeaseRequired => RefusalCode::LeaseRequired,
         };
         Self::new(code, denied.to_string())
@@ -100,6 +104,33 @@ impl From<std::io::Error> for Failure {
 }
 
 impl Agent {
+    /// Whether somebody else is meant: the node's name, and the system identifier, as a request says them.
+    pub(super) fn is_meant(
+        &self,
+        node: Option<&[u8]>,
+        system: Option<&[u8]>,
+    ) -> Result<(), Failure> {
+        let refuse = |text: String| Err(Failure::new(RefusalCode::OtherNode, text));
+        let own = &self.config.name;
+        if let Some(meant) = node.filter(|meant| *meant != own.as_bytes()) {
+            let meant = String::from_utf8_lossy(meant);
+            return refuse(format!(
+                "this is the agent of {own}, and that of {meant} is meant"
+            ));
+        }
+        let control = self.watch.last().0.control;
+        let own = control.map(|control| control.system_identifier.to_string());
+        match (own, system) {
+            (Some(own), Some(meant)) if own.as_bytes() != meant => {
+                let meant = String::from_utf8_lossy(meant);
+                refuse(format!(
+                    "its server is of another cluster: its system identifier is {own}, and {meant} is meant"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What the agent knows.
     pub(super) async fn status(self: Arc<Self>) -> Status {
         let (look, _, gone) = self.watch.last();
@@ -111,6 +142,9 @@ impl Agent {
             }
             false => None,
         };
+        if let Some(answer) = answer {
+            self.watch.note_replayed(answer.replayed);
+        }
         let ledger = self.state.ledger();
         let now = clock::now();
         let control = look.control;
@@ -123,6 +157,9 @@ impl Agent {
                 since: look.postmaster.map_or(gone, |_| look.started),
                 ready: look.ready,
                 frozen: look.frozen,
+                still_ms: look
+                    .postmaster
+                    .map(|_| clock::milliseconds(self.watch.still())),
             },
             role: answer.map(|answer| answer.role).or(look.role),
             cluster_state: control.map(|control| control.state().to_owned()),
@@ -131,6 +168,7 @@ impl Agent {
                 .map(|lsn| lsn.to_string()),
             timeline: answer
                 .and_then(|answer| answer.timeline)
+                .or(look.wrote)
                 .or(control.map(|control| control.timeline)),
             answers: answer.is_some(),
             system_identifier: control.map(|control| control.system_identifier.to_string()),
@@ -174,8 +212,13 @@ impl Agent {
             let text = format!("this is the agent of {}", self.config.name);
             return Err(Failure::new(RefusalCode::BadRequest, text));
         }
-        self.follows(&asked).await?;
+        let followed = self.follows(&asked).await?;
         self.blocking(move |agent| {
+            let stands_by = || match followed {
+                Followed::Streams => Ok(()),
+                Followed::Nobody => agent.cannot_lead(&asked),
+            };
+            stands_by()?;
             if lasts.is_zero() {
                 agent.state.ledger().may_promise(asked.epoch, received)?;
             } else {
@@ -183,6 +226,8 @@ impl Agent {
                 agent.state.change(|ledger, _| {
                     ledger.promise(&asked.from, asked.epoch, lasts, received)
                 })?;
+                // A start that did not see the promise is seen now.
+                stands_by()?;
             }
             Ok(PromiseAnswer {
                 promise_ms: asked.promise_ms,
@@ -191,24 +236,28 @@ impl Agent {
         .await
     }
 
-    /// Whether our server streams from the timeline that the asker's writes.
-    async fn follows(&self, asked: &PromiseRequest) -> Result<(), Failure> {
+    /// Whether our server streams from the timeline that the asker's writes, or from nobody at present.
+    async fn follows(&self, asked: &PromiseRequest) -> Result<Followed, Failure> {
         let refuse = |text: String| Err(Failure::new(RefusalCode::NotFollowing, text));
         let (look, ..) = self.watch.last();
-        let system = look
-            .control
-            .map(|control| control.system_identifier.to_string());
-        if system.as_ref() != Some(&asked.system_identifier) {
+        let Some(control) = look.control else {
+            return refuse("its pg_control cannot be read".to_owned());
+        };
+        if control.system_identifier.to_string() != asked.system_identifier {
             return refuse("its server is of another cluster".to_owned());
+        }
+        if look.postmaster.is_none() {
+            return Ok(Followed::Nobody);
         }
         let inquiry = &self.inquiry;
         let Some(answer) = inquiry.standing(&self.config, &self.server, ANSWER).await else {
-            return refuse("its server does not answer".to_owned());
+            // It starts, recovers from a crash, or hangs.
+            return Ok(Followed::Nobody);
         };
         match (answer.role, answer.streams, answer.timeline) {
             (Role::Primary, ..) => refuse("its server leads".to_owned()),
-            (_, None, _) => refuse("its server streams from nobody".to_owned()),
-            (_, Some(_), Some(timeline)) if timeline == asked.timeline => Ok(()),
+            (_, None, _) => Ok(Followed::Nobody),
+            (_, Some(_), Some(timeline)) if timeline == asked.timeline => Ok(Followed::Streams),
             (_, Some(_), timeline) => {
                 let timeline = timeline.map_or_else(|| "none".to_owned(), |t| t.to_string());
                 let asked = asked.timeline;
@@ -216,6 +265,38 @@ impl Agent {
                     "its server streams timeline {timeline}, and not {asked}"
                 ))
             }
+        }
+    }
+
+    /// Whether our server, which streams from nobody, is a standby that holds nothing of a later timeline, be it
+    /// stopped, starting, or between two receivers: it leads nothing, since it is started or promoted as a primary
+    /// only under a lease, or by this agent. Blocks on the disk.
+    fn cannot_lead(&self, asked: &PromiseRequest) -> Result<(), Failure> {
+        let refuse = |text: &str| Err(Failure::new(RefusalCode::NotFollowing, text));
+        let (look, data) = (self.watch.look(&self.server), &self.server.data);
+        let standby = look.role == Some(Role::Standby);
+        let control = look.control.filter(|control| !control.in_production());
+        let Some(control) = control.filter(|_| standby) else {
+            return refuse("its server does not stream, and is no standby");
+        };
+        if control.timeline > asked.timeline {
+            return refuse("its server holds a later timeline");
+        }
+        if look.postmaster.is_some() {
+            // A decision that this agent may not have heard of.
+            if files::follows_nobody(data)? {
+                return refuse("its server has been told to follow nobody");
+            }
+            if files::is_promoted(data) || files::newest_timeline(data) > asked.timeline {
+                return refuse("its server is being promoted, or holds a later timeline");
+            }
+        }
+        if self.leading.load(Ordering::SeqCst) > 0 {
+            return refuse("its server is being started as a primary");
+        }
+        match self.jobs.is_running() || self.state.rejoin().is_some() {
+            true => refuse("its server streams from nobody, and is being rejoined"),
+            false => Ok(()),
         }
     }
 
@@ -249,9 +330,15 @@ impl Agent {
                 holder: asked.holder.clone(),
                 ttl,
             };
-            let granted = ledger.grant(grant, sent, now, self.watch.may_lead(Duration::ZERO))?;
+            let runs = match self.state.held() {
+                Some(since) => Runs::Held(since),
+                None => self.watch.may_lead(Duration::ZERO).into(),
+            };
+            let granted = ledger.grant(grant, sent, now, runs)?;
             Ok(granted.with_failsafe(asked.failsafe.clone()))
         })?;
+        // Whoever may lead is not made a standby.
+        self.jobs.cancel();
         let now = clock::now();
         let lease = lease_view(&ledger, now);
         Ok(LeaseAnswer {
@@ -306,6 +393,19 @@ impl Agent {
     }
 
     pub(super) fn start(&self, asked: &StartRequest) -> Result<StartAnswer, Failure> {
+        match asked.role {
+            Role::Standby => self.start_as(asked),
+            Role::Primary => {
+                // Known before promises are looked at: either this sees one, or whoever gives one sees this.
+                self.leading.fetch_add(1, Ordering::SeqCst);
+                let started = self.start_as(asked);
+                self.leading.fetch_sub(1, Ordering::SeqCst);
+                started
+            }
+        }
+    }
+
+    fn start_as(&self, asked: &StartRequest) -> Result<StartAnswer, Failure> {
         let begun = Instant::now();
         let epoch = asked.epoch;
         let stops = self.stops.load(Ordering::SeqCst);
@@ -331,8 +431,7 @@ impl Agent {
             files::set_standby(&self.server.data, asked.role == Role::Standby)?;
         }
         if let (Role::Standby, Some(source)) = (asked.role, &asked.source) {
-            let conninfo = upstream::primary_conninfo(&self.config, source);
-            let changed = files::set_auto(&self.server.data, "primary_conninfo", &conninfo)?;
+            let changed = upstream::set(&self.config, &self.server.data, source)?;
             if changed && running {
                 self.server.reload()?;
             }
@@ -345,6 +444,9 @@ impl Agent {
             self.stops.load(Ordering::SeqCst) == stops
         })?;
         self.watch.look(&self.server);
+        if asked.role == Role::Standby {
+            self.stands_by(epoch)?;
+        }
         let elapsed_ms = clock::milliseconds(begun.elapsed());
         tracing::info!(epoch, role = ?asked.role, elapsed_ms, "started");
         Ok(StartAnswer {
@@ -352,6 +454,13 @@ impl Agent {
             already: running,
             elapsed_ms,
         })
+    }
+
+    /// How the server is to be told whom to follow.
+    pub(super) fn upstream(&self, asked: &UpstreamRequest) -> Result<UpstreamAnswer, Failure> {
+        self.state.change(|ledger, _| ledger.admit(asked.epoch))?;
+        let conninfo = upstream::primary_conninfo(&self.config, &asked.source)?;
+        Ok(UpstreamAnswer { conninfo })
     }
 
     /// Starts the server under an epoch, unless something newer is decided meanwhile or `also` says
@@ -373,6 +482,31 @@ impl Agent {
         Ok(postmaster.pid)
     }
 
+    /// Starts the server as a standby under an epoch unless it runs, and waits for nothing.
+    pub(super) fn launch_standby(
+        &self,
+        epoch: u64,
+        also: impl Fn() -> bool,
+    ) -> Result<(), ServerError> {
+        let permitted = || also() && self.state.ledger().highest_epoch() == epoch;
+        self.server.launch(&permitted).map(drop)
+    }
+
+    /// Notes that the server runs as a standby, if a look says so.
+    pub(super) fn stands_by(&self, epoch: u64) -> std::io::Result<()> {
+        if self.watch.last().0.role != Some(Role::Standby) {
+            return Ok(());
+        }
+        match self
+            .state
+            .change(|ledger, now| ledger.stands_by(epoch, now))
+        {
+            Err(ChangeError::Io(error)) => Err(error),
+            // Something newer has been decided.
+            _ => Ok(()),
+        }
+    }
+
     /// Stops the server for a rejoin: in good order if that is quick and it is a standby.
     pub(super) fn stop_to_rejoin(&self) -> Result<(), ServerError> {
         const GOOD_ORDER: Duration = Duration::from_secs(20);
@@ -392,6 +526,14 @@ impl Agent {
         let joined = spawn_blocking(move || work(&self)).await;
         joined.map_err(|error| Failure::new(RefusalCode::Failed, error.to_string()))?
     }
+}
+
+/// Why a server leads nothing at present.
+enum Followed {
+    /// It streams from the timeline of whoever does.
+    Streams,
+    /// It streams from nobody: it does not run, or not yet, or has lost its receiver.
+    Nobody,
 }
 
 fn lease_view(ledger: &Ledger, now: Duration) -> Option<Lease> {

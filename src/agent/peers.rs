@@ -15,6 +15,7 @@ use super::api::{Peer, PeerRule, PromiseRequest};
 use super::client::{AgentClient, AgentError};
 use super::failsafe::{Collected, is_due, promise_for};
 use super::operations::Agent;
+use super::vital::Vital;
 use crate::clock;
 use crate::config::{AgentUrl, Agents};
 
@@ -29,6 +30,7 @@ const ANSWER: Duration = Duration::from_millis(300);
 
 /// Asks whenever it is time. Never ends.
 pub(super) async fn keep_asking(agent: Arc<Agent>, trust: Agents) {
+    let _vital = Vital("ask for promises");
     let mut asker = Asker {
         agent,
         trust,
@@ -48,7 +50,7 @@ struct Asker {
     agent: Arc<Agent>,
     trust: Agents,
     /// By what the rule says of a peer.
-    clients: HashMap<(String, u16), AgentClient>,
+    clients: HashMap<(String, String, u16), AgentClient>,
     collected: Collected,
     /// The latest that our own server said it writes.
     timeline: Option<u32>,
@@ -72,7 +74,12 @@ impl Asker {
         let ledger = self.agent.state.ledger();
         let now = clock::now();
         let (look, ..) = self.agent.watch.last();
-        let Some((grant, left)) = ledger.lease(now).filter(|_| look.leads()) else {
+        let is_held = self.agent.state.held().is_some();
+        let lapsed = ledger.lapsed(Duration::ZERO, now).filter(|_| is_held);
+        let lease = ledger
+            .lease(now)
+            .or(lapsed.map(|grant| (grant, Duration::ZERO)));
+        let Some((grant, left)) = lease.filter(|_| look.leads()) else {
             self.prolonging = false;
             return;
         };
@@ -102,12 +109,15 @@ impl Asker {
         let Some(system) = look.control.map(|control| control.system_identifier) else {
             return;
         };
-        let answer = self.agent.inquiry.standing(
-            &self.agent.config,
-            &self.agent.server,
-            ANSWER.min(grant.ttl / 8),
-        );
-        let told = answer.await.and_then(|answer| answer.timeline);
+        // What stands still answers nothing.
+        let told = match is_held {
+            true => None,
+            false => {
+                let (agent, within) = (&self.agent, ANSWER.min(grant.ttl / 8));
+                let asked = agent.inquiry.standing(&agent.config, &agent.server, within);
+                asked.await.and_then(|answer| answer.timeline)
+            }
+        };
         self.timeline = told.or(self.timeline);
         let timeline = self
             .timeline
@@ -183,11 +193,6 @@ impl Asker {
             return;
         };
         let prolonged = self.agent.state.prolong(wanted.epoch, until);
-        if prolonged.is_ok() {
-            // Nobody waits for the disk.
-            let agent = self.agent.clone();
-            tokio::task::spawn_blocking(move || agent.state.keep_end());
-        }
         match prolonged {
             Ok(()) if !self.prolonging => {
                 self.prolonging = true;
@@ -216,7 +221,7 @@ impl Asker {
     }
 
     fn client(&mut self, peer: &Peer) -> Result<AgentClient, String> {
-        let place = (peer.host.clone(), peer.port);
+        let place = (peer.node.clone(), peer.host.clone(), peer.port);
         if let Some(client) = self.clients.get(&place) {
             return Ok(client.clone());
         }
@@ -225,6 +230,7 @@ impl Asker {
             port: peer.port,
         };
         let client = AgentClient::new(&url, &self.trust).map_err(|error| error.to_string())?;
+        let client = client.of(&peer.node);
         self.clients.insert(place, client.clone());
         Ok(client)
     }

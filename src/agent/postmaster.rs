@@ -9,6 +9,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -16,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::api::{Role, StopMode, Stopped};
 use super::control_file::Control;
-use super::files;
+use super::{files, progress};
 use crate::config::AgentConfig;
 use crate::file;
 use crate::process::{self, Process};
@@ -41,6 +43,10 @@ pub(super) struct Server {
     log_file: PathBuf,
     /// The postmaster if it is this process's child; held while one is started.
     child: Mutex<Option<Child>>,
+    /// Whether the server that was launched last has begun to look at its data.
+    begun: Mutex<Arc<AtomicBool>>,
+    /// What a stopped primary had written, and by which `pg_control` that was looked up.
+    wrote: Mutex<Option<(Control, u32)>>,
 }
 
 /// A look at the server.
@@ -48,11 +54,15 @@ pub(super) struct Server {
 pub(super) struct Look {
     pub(super) postmaster: Option<Process>,
     pub(super) ready: bool,
+    /// As started as it gets, be it that it lets nobody in (`hot_standby = off`).
+    pub(super) up: bool,
     pub(super) frozen: bool,
     /// Seconds of the Unix epoch at which it was started.
     pub(super) started: Option<u64>,
     pub(super) role: Option<Role>,
     pub(super) control: Option<Control>,
+    /// The timeline that it wrote, if it was a primary and runs no more.
+    pub(super) wrote: Option<u32>,
 }
 
 impl Look {
@@ -139,6 +149,8 @@ impl Server {
             config_file: config.config_file.clone(),
             log_file: config.log_file.clone(),
             child: Mutex::new(None),
+            begun: Mutex::new(Arc::new(AtomicBool::new(true))),
+            wrote: Mutex::default(),
         })
     }
 
@@ -162,11 +174,74 @@ impl Server {
         Look {
             postmaster,
             ready: file.is_ready(),
+            up: file.is_started(),
             frozen: postmaster.is_some_and(Process::is_still),
             started: file.started,
             role: control.map(|_| role),
             control,
+            wrote: control
+                .filter(|_| leads && postmaster.is_none())
+                .map(|control| self.wrote(control)),
         }
+    }
+
+    /// The timeline that a stopped primary wrote.
+    fn wrote(&self, control: Control) -> u32 {
+        let mut known = self.wrote.lock();
+        match *known {
+            Some((then, wrote)) if then == control => wrote,
+            _ => {
+                let wrote = control.timeline.max(files::newest_timeline(&self.data));
+                *known = Some((control, wrote));
+                wrote
+            }
+        }
+    }
+
+    /// Which WAL segment the startup process is at, and its processor time, as [`Sight`] has them.
+    ///
+    /// [`Sight`]: super::progress::Sight
+    pub(super) fn recovery(&self, postmaster: Process) -> (u64, u64) {
+        let children = process::children(postmaster.pid);
+        let mut startup = children.iter().filter_map(|child| {
+            let segment = progress::segment(&child.title())?;
+            Some((segment, child.worked))
+        });
+        startup.next().unwrap_or_default()
+    }
+
+    /// The process of its `restore_command`, if one is under way.
+    pub(super) fn restores(&self) -> Option<i32> {
+        let children = process::children(self.postmaster()?.pid);
+        let startup = children
+            .iter()
+            .find(|child| progress::segment(&child.title()).is_some())?;
+        let command = process::children(startup.pid).into_iter().next();
+        command.map(|command| command.pid)
+    }
+
+    /// Whether the server that was launched last has come so far as to look at its data; true of one that
+    /// another hand has started.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.lock().load(Ordering::Relaxed)
+    }
+
+    /// Watches for a postmaster's coming so far: it says so right before it looks, and takes it back when it ends.
+    fn watch_begin(&self, pid: i32) {
+        let begun = Arc::new(AtomicBool::new(false));
+        *self.begun.lock() = Arc::clone(&begun);
+        let data = self.data.clone();
+        let watch = move || {
+            let lives = || process::look(pid).is_some_and(Process::is_alive);
+            while !begun.load(Ordering::Relaxed) && lives() {
+                let file = PidFile::read(&data).filter(|file| file.pid == pid);
+                let says = file.is_some_and(|file| !file.status.is_empty());
+                begun.store(says, Ordering::Relaxed);
+                std::thread::sleep(PAUSE / 2);
+            }
+        };
+        // Without it nothing is known to have begun, and nothing is replaced for that.
+        let _ = std::thread::Builder::new().spawn(watch);
     }
 
     /// Where the running server listens, by its own account.
@@ -185,6 +260,17 @@ impl Server {
         let found = process::look(pid)?;
         // The number may be a stranger's by now.
         (found.is_alive() && found.works_in(&self.data, &PROGRAMS)).then_some(found)
+    }
+
+    /// A process of a server that is at work in a directory, such as where its data were moved to.
+    pub(super) fn occupant(&self, directory: &Path) -> Option<Process> {
+        let own = self.postmaster().filter(|_| directory == self.data);
+        let found = || {
+            process::working_in(directory, &["postgres"])
+                .into_iter()
+                .next()
+        };
+        own.or_else(found)
     }
 
     /// Every process of the server, orphans included.
@@ -305,7 +391,7 @@ impl Server {
             if self.postmaster().is_none() {
                 self.reap();
                 return Err(match permitted() {
-                    true => ServerError::Ended { log: log() },
+                    true => self.ended(),
                     false => ServerError::Overtaken,
                 });
             }
@@ -320,10 +406,20 @@ impl Server {
         }
     }
 
-    fn launch(&self, permitted: &impl Fn() -> bool) -> Result<Process, ServerError> {
+    /// That it has ended while it started, with what it said.
+    pub(super) fn ended(&self) -> ServerError {
+        ServerError::Ended {
+            log: file::tail(&self.log_file, TAIL),
+        }
+    }
+
+    /// Starts the server unless it runs, and waits for nothing.
+    pub(super) fn launch(&self, permitted: &impl Fn() -> bool) -> Result<Process, ServerError> {
         if let Some(running) = self.postmaster() {
+            *self.begun.lock() = Arc::new(AtomicBool::new(true));
             return Ok(running);
         }
+        self.end_orphans()?;
         self.clear_pid_file()?;
         let mut child = self.child.lock();
         // Somebody else may just have started it.
@@ -357,9 +453,8 @@ impl Server {
         let started = command.spawn().map_err(ServerError::io(doing))?;
         let pid = i32::try_from(started.id()).unwrap_or_default();
         *child = Some(started);
-        process::look(pid).ok_or_else(|| ServerError::Ended {
-            log: file::tail(&self.log_file, TAIL),
-        })
+        self.watch_begin(pid);
+        process::look(pid).ok_or_else(|| self.ended())
     }
 
     /// One of PostgreSQL's programs, away from our terminal's signals and `PG…` variables.
@@ -375,6 +470,19 @@ impl Server {
             .stdin(Stdio::null())
             .process_group(0);
         command
+    }
+
+    /// Ends what is left of a server whose postmaster was killed: a process that does not notice, such as one in
+    /// a long computation, keeps the next server from starting for as long as it likes. A postmaster that has
+    /// just been started by another hand, or a single-user server, is nobody's orphan.
+    fn end_orphans(&self) -> Result<(), ServerError> {
+        let family = self.family(None);
+        let is_orphan = |process: &Process| process.title().starts_with("postgres: ");
+        if !family.is_empty() && family.iter().all(is_orphan) {
+            tracing::warn!(processes = ?family, "the postmaster is gone: its processes are killed");
+            self.kill(None)?;
+        }
+        Ok(())
     }
 
     /// A file that names a zombie, or by chance a stranger of the same user, keeps PostgreSQL from

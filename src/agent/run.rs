@@ -106,6 +106,7 @@ pub fn prepare(config: AgentConfig, asked: CancellationToken) -> Result<Prepared
         inquiry: Inquiry::default(),
         jobs: Jobs::default(),
         stops: AtomicU64::new(0),
+        leading: AtomicU64::new(0),
     });
     Ok(PreparedAgent {
         agent,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{
     self, AnnounceRequest, LeaseRequest, PromiseRequest, Refusal, RefusalCode, RejoinRequest,
-    ReleaseRequest, StartRequest, StopRequest,
+    ReleaseRequest, StartRequest, StopRequest, UpstreamRequest,
 };
 use super::operations::{Agent, Failure};
 use crate::descriptors::Descriptors;
@@ -32,16 +32,18 @@ use crate::strangers::{Stranger, Strangers};
 
 /// Callers at once that are known.
 const CALLERS: usize = 64;
-/// And that are not.
-const STRANGERS: usize = 32;
-/// An own proxy takes a few milliseconds to say who it is.
-const STRANGERS_GRACE: Duration = Duration::from_millis(200);
+/// And that are not. An own proxy takes a few milliseconds to say who it is: only that many newcomers in that
+/// time would send it away.
+const STRANGERS: usize = 128;
 /// Bound on a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(1);
 /// Bound on a stranger's whole first request.
 const INTRODUCTION: Duration = Duration::from_secs(2);
-/// Bound on a request's head, and on the pause before it.
-const HEAD: Duration = Duration::from_secs(5);
+/// Bound on a request's head, and on the pause before it: longer than between two questions of other agents
+/// (`peers`), whose connections stay open.
+const HEAD: Duration = Duration::from_secs(30);
+/// Bound on a request's body.
+const BODY: Duration = Duration::from_secs(5);
 /// Bytes of a request's body.
 const BODY_BYTES: usize = 64 * 1024;
 /// Pause after an accept that failed for want of something, such as file descriptors.
@@ -58,7 +60,8 @@ pub(super) async fn serve(
 ) {
     let pages = pages(agent);
     let known = Arc::new(Semaphore::new(CALLERS));
-    let strangers = Strangers::with_grace(STRANGERS, STRANGERS_GRACE);
+    // Nobody who comes is waited for, whoever else is at the door.
+    let strangers = Strangers::with_grace(STRANGERS, Duration::ZERO);
     let descriptors = Descriptors::present();
     loop {
         let accepted = tokio::select! {
@@ -167,6 +170,7 @@ fn pages(agent: Arc<Agent>) -> Router {
         .route(api::ANNOUNCE, post(announce))
         .route(api::STOP, post(stop))
         .route(api::START, post(start))
+        .route(api::UPSTREAM, post(upstream))
         .route(api::REJOIN, post(rejoin))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         // Outermost: who has not proven anything learns nothing, not even which paths there are.
@@ -181,9 +185,15 @@ async fn authenticate(
     request: Request,
     next: Next,
 ) -> Response {
-    let proceed = async |request: Request| match caller.introduced() {
-        true => next.run(request).await,
-        false => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    let proceed = async |request: Request| {
+        if !caller.introduced() {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        let meant = is_meant(&agent, request.headers());
+        match meant {
+            Ok(()) => next.run(request).await,
+            Err(failure) => answer::<()>(&agent, Err(failure)),
+        }
     };
     let Some(secret) = &agent.config.secret else {
         // The certificate has been checked by the handshake.
@@ -203,6 +213,11 @@ async fn authenticate(
         highest_epoch: 0,
     };
     (StatusCode::UNAUTHORIZED, Json(refusal)).into_response()
+}
+
+fn is_meant(agent: &Agent, head: &HeaderMap) -> Result<(), Failure> {
+    let says = |name: &str| head.get(name).map(HeaderValue::as_bytes);
+    agent.is_meant(says(api::NODE), says(api::SYSTEM))
 }
 
 async fn status(State(agent): State<Arc<Agent>>) -> Response {
@@ -264,6 +279,16 @@ async fn start(State(agent): State<Arc<Agent>>, Body(asked): Body<StartRequest>)
     )
 }
 
+async fn upstream(State(agent): State<Arc<Agent>>, Body(asked): Body<UpstreamRequest>) -> Response {
+    answer(
+        &agent,
+        agent
+            .clone()
+            .blocking(move |agent| agent.upstream(&asked))
+            .await,
+    )
+}
+
 async fn rejoin(State(agent): State<Arc<Agent>>, Body(asked): Body<RejoinRequest>) -> Response {
     // In a task of its own: a caller that goes away half-way must not leave half a beginning.
     let beginning = tokio::spawn(agent.clone().rejoin(asked)).await;
@@ -298,6 +323,7 @@ fn status_of(code: RefusalCode) -> StatusCode {
         | RefusalCode::OtherRole
         | RefusalCode::Busy
         | RefusalCode::UnfinishedRejoin => StatusCode::CONFLICT,
+        RefusalCode::OtherNode => StatusCode::MISDIRECTED_REQUEST,
         RefusalCode::TooLate => StatusCode::GATEWAY_TIMEOUT,
         RefusalCode::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         RefusalCode::BadRequest => StatusCode::BAD_REQUEST,
@@ -316,7 +342,7 @@ where
     type Rejection = Response;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
-        let read = timeout(HEAD, Json::<T>::from_request(request, state)).await;
+        let read = timeout(BODY, Json::<T>::from_request(request, state)).await;
         let text = match read {
             Ok(Ok(Json(value))) => return Ok(Self(value)),
             Ok(Err(JsonRejection::JsonDataError(error))) => error.body_text(),

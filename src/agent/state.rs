@@ -1,8 +1,9 @@
 //! What the agent remembers: the ledger in memory, and in its directory what must outlive it.
 //!
 //! `state.json` is on disk before anything that it promises is answered. `lease.json`, the end of
-//! the lease, is rewritten at each renewal without waiting for the disk: it outlives the agent, and
-//! is worth nothing to another run of the machine.
+//! the lease, follows by itself ([`AgentState::keep_end`]): a renewal changes nothing but memory, and
+//! no disk that stands still holds it up. It outlives the agent, and is worth nothing to another run of
+//! the machine. One that is behind tells of a lease that ends earlier.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
@@ -27,10 +28,16 @@ pub(super) struct AgentState {
     directory: PathBuf,
     boot: Option<String>,
     ledger: Mutex<Ledger>,
-    /// What `state.json` holds; whoever writes it holds this.
-    written: Mutex<Durable>,
+    /// What `state.json` holds. Never held while the disk is waited for.
+    stored: Mutex<Durable>,
+    /// Whoever writes it holds this.
+    writing: Mutex<()>,
+    /// What `lease.json` holds, as far as this process has written it; whoever writes it holds this.
+    end: Mutex<Option<LeaseEnd>>,
     /// Why too few of the others would promise anything, as last heard; empty when enough do.
     trouble: Mutex<String>,
+    /// Since when the server stands still, while it is to be found out whether it may run on.
+    held: Mutex<Option<Duration>>,
     /// Held for as long as the agent lives, so that there is one only.
     _lock: File,
 }
@@ -45,6 +52,8 @@ struct Durable {
     lease: Option<DurableLease>,
     #[serde(default)]
     rejoin: Option<Stage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stopped_in: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     failsafe: Option<PeerRule>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,8 +120,11 @@ impl AgentState {
             directory: directory.to_owned(),
             boot,
             ledger: Mutex::new(Ledger::restored(remembered, clock::now())),
-            written: Mutex::new(durable),
+            stored: Mutex::new(durable),
+            writing: Mutex::default(),
+            end: Mutex::default(),
             trouble: Mutex::default(),
+            held: Mutex::default(),
             _lock: lock,
         })
     }
@@ -136,39 +148,90 @@ impl AgentState {
         news
     }
 
+    /// Since when the server stands still, if it does.
+    pub(super) fn held(&self) -> Option<Duration> {
+        *self.held.lock()
+    }
+
+    /// The server stands still from now on, or no longer. Once it does not, what was promised or asked for
+    /// before says nothing any more: whoever lets it run looks at the ledger after this.
+    pub(super) fn set_held(&self, since: Option<Duration>) {
+        *self.held.lock() = since;
+    }
+
     /// The ledger as it stands.
     pub(super) fn ledger(&self) -> Ledger {
         self.ledger.lock().clone()
     }
 
-    /// Changes the ledger once the change is on disk. Blocks on the disk.
+    /// Changes the ledger once the change is on disk. Blocks on the disk, unless nothing changes there.
     pub(super) fn change(
         &self,
         change: impl Fn(&Ledger, Duration) -> Result<Ledger, Denied>,
     ) -> Result<Ledger, ChangeError> {
-        let mut written = self.written.lock();
+        if let Some(changed) = self.change_in_memory(&change)? {
+            return Ok(changed);
+        }
+        let _writing = self.writing.lock();
         let next = change(&self.ledger(), clock::now())?;
-        self.write(&mut written, &next.to_remember())?;
+        self.put(&next.to_remember())?;
         let changed = {
             let mut ledger = self.ledger.lock();
             // A fence does not wait for the disk and may have come between.
             *ledger = change(&ledger, clock::now())?;
             ledger.clone()
         };
-        self.write_end(&changed);
+        self.keep_end();
         Ok(changed)
+    }
+
+    /// The same where what is on disk already says all that has to outlive the agent, as at a renewal.
+    fn change_in_memory(
+        &self,
+        change: impl Fn(&Ledger, Duration) -> Result<Ledger, Denied>,
+    ) -> Result<Option<Ledger>, Denied> {
+        let mut ledger = self.ledger.lock();
+        let next = change(&ledger, clock::now())?;
+        let stored = self.stored.lock();
+        if *stored != Durable::of(&next.to_remember(), stored.rejoin, self.boot.as_deref()) {
+            return Ok(None);
+        }
+        *ledger = next.clone();
+        Ok(Some(next))
     }
 
     /// Lets the lease go on by what others have promised: in memory, whatever the disk does.
     pub(super) fn prolong(&self, epoch: u64, until: Duration) -> Result<(), Denied> {
         let mut ledger = self.ledger.lock();
-        *ledger = ledger.prolong(epoch, until, clock::now())?;
+        *ledger = ledger.prolong(epoch, until, clock::now(), self.held().is_some())?;
         Ok(())
     }
 
-    /// Writes down where the lease ends by now. Blocks on the disk.
+    /// Writes down where the lease ends by now, unless that is written. Blocks on the disk. Best effort:
+    /// without it the lease is over for an agent that is started again.
     pub(super) fn keep_end(&self) {
-        self.write_end(&self.ledger());
+        let mut kept = self.end.lock();
+        if let RememberedStatus::Leased(grant, Some(ends)) = self.ledger().to_remember().status
+            && let Some(boot) = self.boot.clone()
+        {
+            let end = LeaseEnd {
+                boot,
+                epoch: grant.epoch,
+                ends_ms: clock::milliseconds(ends),
+            };
+            if kept.as_ref() == Some(&end) {
+                return;
+            }
+            let json = serde_json::to_vec(&end).unwrap_or_default();
+            let written = file::replace_unsynced(&self.directory.join("lease.json"), &json);
+            *kept = written.is_ok().then_some(end);
+        }
+    }
+
+    /// The server runs as a standby again, or a rejoin was given up: it may be granted a lease.
+    pub(super) fn end_rejoin(&self) {
+        let mut ledger = self.ledger.lock();
+        *ledger = ledger.end_rejoin();
     }
 
     /// Fences at once, in memory; [`AgentState::persist`] must follow before it is answered.
@@ -187,53 +250,39 @@ impl AgentState {
 
     /// Writes the ledger as it stands. Blocks on the disk.
     pub(super) fn persist(&self) -> io::Result<()> {
-        let mut written = self.written.lock();
-        let remembered = self.ledger().to_remember();
-        self.write(&mut written, &remembered)
+        let _writing = self.writing.lock();
+        self.put(&self.ledger().to_remember())
     }
 
     /// How far a rejoin has changed the data directory that has not ended.
     pub(super) fn rejoin(&self) -> Option<Stage> {
-        self.written.lock().rejoin
+        self.stored.lock().rejoin
     }
 
     /// Notes, before it is so, how far a rejoin has changed the data directory, or that it has ended.
     pub(super) fn set_rejoin(&self, rejoin: Option<Stage>) -> io::Result<()> {
-        let mut written = self.written.lock();
+        let _writing = self.writing.lock();
         let next = Durable {
             rejoin,
-            ..written.clone()
+            ..self.stored.lock().clone()
         };
-        self.put(&mut written, next)
+        self.write(next)
     }
 
-    fn write(&self, written: &mut Durable, remembered: &Remembered) -> io::Result<()> {
-        let next = Durable::of(remembered, written.rejoin, self.boot.as_deref());
-        self.put(written, next)
+    /// `writing` is held.
+    fn put(&self, remembered: &Remembered) -> io::Result<()> {
+        let rejoin = self.rejoin();
+        self.write(Durable::of(remembered, rejoin, self.boot.as_deref()))
     }
 
-    fn put(&self, written: &mut Durable, next: Durable) -> io::Result<()> {
-        if *written != next {
-            let json = serde_json::to_vec(&next)?;
-            file::replace(&self.directory.join("state.json"), &json)?;
-            *written = next;
+    fn write(&self, next: Durable) -> io::Result<()> {
+        if *self.stored.lock() == next {
+            return Ok(());
         }
+        let json = serde_json::to_vec(&next)?;
+        file::replace(&self.directory.join("state.json"), &json)?;
+        *self.stored.lock() = next;
         Ok(())
-    }
-
-    /// Best effort: without it the agent's restart leaves the server a whole period.
-    fn write_end(&self, ledger: &Ledger) {
-        if let RememberedStatus::Leased(grant, Some(ends)) = ledger.to_remember().status
-            && let Some(boot) = self.boot.clone()
-        {
-            let end = LeaseEnd {
-                boot,
-                epoch: grant.epoch,
-                ends_ms: clock::milliseconds(ends),
-            };
-            let json = serde_json::to_vec(&end).unwrap_or_default();
-            let _ = file::replace_unsynced(&self.directory.join("lease.json"), &json);
-        }
     }
 }
 
@@ -259,6 +308,7 @@ impl Durable {
             fenced: remembered.status == RememberedStatus::Fenced,
             lease,
             rejoin,
+            stopped_in: remembered.stopped_in,
             failsafe: remembered.failsafe.clone(),
             promise,
         }
@@ -292,6 +342,7 @@ impl Durable {
         Remembered {
             highest_epoch: self.highest_epoch,
             status,
+            stopped_in: self.stopped_in,
             failsafe: self.failsafe.clone(),
             promise,
         }
@@ -300,6 +351,8 @@ impl Durable {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, mpsc};
+
     use super::*;
 
     #[test]
@@ -340,6 +393,49 @@ mod tests {
         assert!(state.ledger().forbids_primary(clock::now()));
         assert!(matches!(state.change(lease), Err(ChangeError::Denied(_))));
         drop(state);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// Opening a pipe that nobody reads stands still, as a file system may.
+    fn stall(path: &Path) {
+        nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+
+    #[test]
+    fn a_disk_that_stands_still_holds_no_renewal_up() {
+        let name = format!("causeway-stall-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        let state = Arc::new(AgentState::open(&directory).unwrap());
+        let lease = |ledger: &Ledger, now: Duration| {
+            let grant = Grant {
+                epoch: 4,
+                holder: "a".to_owned(),
+                ttl: Duration::from_secs(60),
+            };
+            ledger.grant(grant, None, now, true)
+        };
+        let first = state.change(lease).unwrap();
+        for file in ["lease.json.new", "state.json.new"] {
+            stall(&directory.join(file));
+        }
+        let works: [fn(&AgentState); 2] = [
+            |state| state.keep_end(),
+            |state| drop(state.change(|ledger, _| ledger.admit(5))),
+        ];
+        for work in works {
+            let state = state.clone();
+            std::thread::spawn(move || work(&state));
+        }
+        let (done, renewed) = mpsc::channel();
+        let renewing = state.clone();
+        std::thread::spawn(move || {
+            while renewing.writing.try_lock().is_some() {}
+            let _ = done.send((renewing.change(lease), renewing.rejoin()));
+        });
+        let (renewed, _) = renewed.recv_timeout(Duration::from_secs(20)).unwrap();
+        let now = clock::now();
+        let left = |ledger: &Ledger| ledger.lease(now).unwrap().1;
+        assert!(left(&renewed.unwrap()) > left(&first));
         fs::remove_dir_all(&directory).unwrap();
     }
 

@@ -12,6 +12,7 @@ use super::api::{Role, StopMode};
 use super::files;
 use super::operations::Agent;
 use super::postmaster::ServerError;
+use super::vital::Vital;
 
 /// How long a stop in good order may take; a primary waits for its standbys to receive everything.
 const GOOD_ORDER: Duration = Duration::from_secs(60);
@@ -23,6 +24,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Starts the server as what it is whenever it does not run, if that cannot make a second primary.
 /// Never ends.
 pub(super) async fn keep_running(agent: Arc<Agent>) {
+    let _vital = Vital("keep the server running");
     let mut pause = PACE;
     let mut said = None;
     loop {

@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::files;
+use super::tablespaces::WAL;
 use crate::file;
 
 /// What else than `*.conf` belongs to the node and not to the data.
 const OWN: [&str; 4] = ["conf", "crt", "key", "pem"];
+/// Links that can be made again although PostgreSQL gave them their names: what they lead to is no part of a copy.
+const LINKED: [&str; 3] = [WAL, "pg_log", "pg_stat_tmp"];
 /// A directory of settings that `include_dir` commonly names.
 const OWN_DIRECTORY: &str = "conf.d";
 
@@ -68,6 +71,7 @@ impl DataDirectories {
 
     /// Makes room for a base backup.
     pub(super) fn prepare(&self) -> io::Result<()> {
+        refuse_links(&self.data)?;
         files::remove_all(&self.backup)?;
         files::remove_all(&self.old)?;
         let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev());
@@ -85,25 +89,60 @@ impl DataDirectories {
         Ok(())
     }
 
-    /// Puts the whole backup in the place of the data.
-    pub(super) fn swap(&self) -> io::Result<()> {
+    /// Puts the whole backup in the place of the data, unless something is at work there: what that is.
+    pub(super) fn swap<T>(&self, occupant: impl Fn(&Path) -> Option<T>) -> io::Result<Option<T>> {
         fs::rename(&self.data, &self.old)?;
+        // Where it was moved to nothing more can begin.
+        if let Some(found) = occupant(&self.old) {
+            fs::rename(&self.old, &self.data)?;
+            return Ok(Some(found));
+        }
         fs::rename(&self.backup, &self.data)?;
         for changed in [&self.data, &self.old] {
             if let Some(parent) = changed.parent() {
                 file::sync_directory(parent)?;
             }
         }
-        files::remove_all(&self.old)
+        files::remove_all(&self.old)?;
+        Ok(None)
     }
+}
+
+/// Data that were given another place by hand would lie in the data directory once they are copied.
+fn refuse_links(data: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(data)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_data = name.starts_with("pg_") || ["base", "global"].contains(&&*name);
+        let is_setting = OWN
+            .iter()
+            .any(|own| entry.path().extension().is_some_and(|it| it == *own));
+        if entry.file_type()?.is_symlink() && is_data && !is_setting && !LINKED.contains(&&*name) {
+            return Err(io::Error::other(format!(
+                "{name} is a link to {}: a copy would put it into the data directory, and nothing was \
+                 changed; make it a directory there, or a tablespace",
+                fs::read_link(entry.path())?.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn copy_settings(from: &Path, to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
-        let (entry, is_file) = match entry {
-            Ok(entry) => (entry.path(), entry.file_type()?.is_file()),
+        let (entry, kind) = match entry {
+            Ok(entry) => (entry.path(), entry.file_type()?),
             Err(error) => return Err(error),
         };
+        if let Some(name) = entry.file_name().filter(|_| kind.is_symlink()) {
+            // Where the WAL is a copy is told by itself.
+            if name != WAL {
+                copy_link(&entry, &to.join(name))?;
+            }
+            continue;
+        }
+        let is_file = kind.is_file();
         let own = entry
             .extension()
             .is_some_and(|extension| OWN.iter().any(|own| extension == *own));
@@ -114,11 +153,22 @@ fn copy_settings(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     let included = from.join(OWN_DIRECTORY);
-    if included.is_dir() {
+    if included.is_dir() && !included.is_symlink() {
         fs::create_dir_all(to.join(OWN_DIRECTORY))?;
         copy_settings(&included, &to.join(OWN_DIRECTORY))?;
     }
     Ok(())
+}
+
+/// Makes a link again, whatever a copy has brought in its place.
+fn copy_link(from: &Path, to: &Path) -> io::Result<()> {
+    let target = fs::read_link(from)?;
+    match fs::symlink_metadata(to) {
+        Ok(found) if found.is_symlink() && fs::read_link(to)? == target => return Ok(()),
+        Ok(found) if found.is_dir() => files::remove_all(to)?,
+        _ => files::remove_if_there(to)?,
+    }
+    symlink(target, to)
 }
 
 #[cfg(test)]
@@ -149,6 +199,9 @@ mod tests {
         fs::create_dir(&directories.backup).unwrap();
         fs::write(directories.backup.join("PG_VERSION"), "new").unwrap();
         directories.restore_settings(&directories.backup).unwrap();
+        // What is in use stays where it is.
+        assert_eq!(directories.swap(|_| Some(7)).unwrap(), Some(7));
+        assert_eq!(fs::read_to_string(data.join("PG_VERSION")).unwrap(), "old");
         fs::rename(&data, &directories.old).unwrap();
         directories.finish_swap().unwrap();
         assert_eq!(fs::read_to_string(data.join("PG_VERSION")).unwrap(), "new");
@@ -157,6 +210,49 @@ mod tests {
             "ours"
         );
         directories.finish_swap().unwrap();
+        fs::remove_dir_all(&base).unwrap();
+    }
+
+    #[test]
+    fn links_stay_links_and_what_cannot_be_kept_is_refused() {
+        let base = std::env::temp_dir().join(format!("causeway-links-{}", std::process::id()));
+        let (data, state, etc) = (base.join("data"), base.join("state"), base.join("etc"));
+        for directory in [&data, &state, &etc.join("conf.d")] {
+            fs::create_dir_all(directory).unwrap();
+        }
+        fs::write(etc.join("postgresql.conf"), "ours").unwrap();
+        for (target, name) in [
+            (etc.join("postgresql.conf"), "postgresql.conf"),
+            (etc.join("conf.d"), "conf.d"),
+            ("../etc".into(), "log"),
+            (base.join("wal"), "pg_wal"),
+        ] {
+            symlink(target, data.join(name)).unwrap();
+        }
+        let directories = DataDirectories::new(&data, &state);
+        directories.save_settings(false).unwrap();
+        directories.prepare().unwrap();
+        // What the source has there.
+        for directory in ["conf.d", "log", "pg_wal"] {
+            fs::create_dir_all(directories.backup.join(directory)).unwrap();
+        }
+        fs::write(directories.backup.join("postgresql.conf"), "theirs").unwrap();
+        fs::write(directories.backup.join("log/today"), "theirs").unwrap();
+        directories.restore_settings(&directories.backup).unwrap();
+        for name in ["postgresql.conf", "conf.d", "log"] {
+            let made = fs::read_link(directories.backup.join(name)).unwrap();
+            assert_eq!(made, fs::read_link(data.join(name)).unwrap());
+        }
+        assert!(!directories.backup.join("pg_wal").is_symlink());
+        assert_eq!(
+            fs::read_to_string(etc.join("postgresql.conf")).unwrap(),
+            "ours"
+        );
+
+        symlink(&etc, data.join("pg_xact")).unwrap();
+        let refused = directories.prepare().unwrap_err().to_string();
+        assert!(refused.contains("pg_xact is a link to"), "{refused}");
+        assert!(directories.backup.exists(), "nothing was removed before");
         fs::remove_dir_all(&base).unwrap();
     }
 }

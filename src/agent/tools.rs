@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::postmaster::Server;
 use crate::config::Secret;
 use crate::file;
+use crate::pg;
 
 /// Bytes of what a program prints that are read.
 const OUTPUT_BYTES: u64 = 64 * 1024;
@@ -61,7 +62,10 @@ impl Tool {
     /// A program of the server's version; what it says of its progress is appended to `log`.
     pub(super) fn new(server: &Server, name: &'static str, log: &Path, within: Duration) -> Self {
         let mut command = Command::from(server.program(name));
-        command.env("LC_ALL", "C").kill_on_drop(true);
+        command
+            .env("LC_ALL", "C")
+            .env("PGOPTIONS", pg::OPTIONS)
+            .kill_on_drop(true);
         Self {
             name,
             command,

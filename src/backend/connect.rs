@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::frontend;
 use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
 
 use super::server::{CancelTarget, Origin, Server, StartupSettings};
 use crate::config::Secret;
@@ -188,6 +189,7 @@ async fn login(target: &Target, startup: &[(String, String)]) -> Result<Opened, 
         let body = &frame[frame::HEADER..];
         match sent {
             backend::AUTHENTICATION => {
+                login.prove(body).await?;
                 if let Some(answer) = login.answer(body)? {
                     socket.write_all(&answer).await.map_err(io)?;
                 }
@@ -250,12 +252,30 @@ impl Target {
     }
 }
 
+/// Begins AuthenticationSASLContinue.
+const SASL_CONTINUE: [u8; 4] = 11_i32.to_be_bytes();
+
 struct Login<'a> {
     target: &'a Target,
     scram: Option<sasl::ScramSha256>,
 }
 
 impl Login<'_> {
+    /// Before the answer to a SASL challenge: thousands of HMACs, not where sessions are served.
+    async fn prove(&mut self, body: &[u8]) -> Result<(), ConnectError> {
+        let Some(asked) = body.strip_prefix(&SASL_CONTINUE) else {
+            return Ok(());
+        };
+        let Some(mut scram) = self.scram.take() else {
+            return Ok(());
+        };
+        let asked = asked.to_vec();
+        let proof = spawn_blocking(move || scram.update(&asked).map(|()| scram)).await;
+        let proof = proof.unwrap_or_else(|error| Err(io::Error::other(error)));
+        self.scram = Some(proof.map_err(|source| self.target.io(source))?);
+        Ok(())
+    }
+
     /// The answer to an authentication request (manual, "Message Formats": Authentication…).
     fn answer(&mut self, body: &[u8]) -> Result<Option<BytesMut>, ConnectError> {
         let node = || Arc::clone(&self.target.node);
@@ -268,16 +288,13 @@ impl Login<'_> {
             .split_first_chunk::<4>()
             .ok_or_else(|| unsupported("it sent a malformed authentication request".to_owned()))?;
         let password = || {
-            self.target
-                .password
-                .as_ref()
-                .map(Secret::reveal)
-                .ok_or_else(|| {
-                    let user = &self.target.user;
-                    unsupported(format!(
-                        "it asks for a password, and none is configured for user {user}"
-                    ))
-                })
+            let password = self.target.password.as_ref().map(Secret::reveal);
+            password.ok_or_else(|| {
+                let user = &self.target.user;
+                unsupported(format!(
+                    "it asks for a password, and none is configured for user {user}"
+                ))
+            })
         };
         let mut out = BytesMut::new();
         match u32::from_be_bytes(*code) {
@@ -295,26 +312,22 @@ impl Login<'_> {
             }
             10 if rest
                 .split(|byte| *byte == 0)
-                .any(|name| name == b"SCRAM-SHA-256") =>
+                .any(|name| name == sasl::SCRAM_SHA_256.as_bytes()) =>
             {
-                let scram = sasl::ScramSha256::new(
-                    password()?.as_bytes(),
-                    sasl::ChannelBinding::unsupported(),
-                );
-                frontend::sasl_initial_response("SCRAM-SHA-256", scram.message(), &mut out)
+                let unbound = sasl::ChannelBinding::unsupported();
+                let scram = sasl::ScramSha256::new(password()?.as_bytes(), unbound);
+                frontend::sasl_initial_response(sasl::SCRAM_SHA_256, scram.message(), &mut out)
                     .map_err(io)?;
                 self.scram = Some(scram);
             }
             11 | 12 => {
-                let last = code[3] == 12;
                 let scram = self.scram.as_mut().ok_or_else(|| {
                     unsupported("it went on with a SASL exchange never begun".to_owned())
                 })?;
-                if last {
+                if code[3] == 12 {
                     scram.finish(rest).map_err(io)?;
                     return Ok(None);
                 }
-                scram.update(rest).map_err(io)?;
                 frontend::sasl_response(scram.message(), &mut out).map_err(io)?;
             }
             other => {

@@ -2,6 +2,7 @@
 
 pub mod cancel;
 pub mod connect;
+pub mod locally;
 pub mod own_query;
 pub mod pool;
 pub mod pools;
@@ -9,3 +10,4 @@ pub mod prepared;
 pub mod senders;
 pub mod server;
 pub mod settings;
+pub mod want;

@@ -4,18 +4,21 @@
 //! are common to all, so that no worker starves while another one's connections are idle.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::RecvError;
 
-use super::connect::{self, ConnectError, Target};
+use super::connect::{self, Target};
 use super::server::{Origin, Server, StartupSettings};
+use super::want::{AcquireError, Want};
 use crate::config::{self, Secret};
-use crate::core::mutant::{Rule, holds};
 use crate::core::topology::{NodeId, NodeView, Topology};
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
@@ -23,27 +26,6 @@ use crate::shared::pause::Pause;
 
 /// Between two log lines about one exhausted pool.
 const EXHAUSTED_PAUSE: Duration = Duration::from_secs(10);
-
-/// Why no server connection was to be had.
-#[derive(Debug, thiserror::Error)]
-pub enum AcquireError {
-    /// All were in use for as long as a client may wait.
-    #[error("no server connection to node {node} came free within {waited:?}")]
-    Exhausted {
-        node: Arc<str>,
-        /// How long was waited.
-        waited: Duration,
-    },
-    /// The node has no present life.
-    #[error("node {node} is not available")]
-    Gone { node: Arc<str> },
-    /// Operators have paused the database.
-    #[error("database \"{database}\" is paused")]
-    Paused { database: Arc<str> },
-    /// A new one could not be opened.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-}
 
 /// What all pools need to know.
 #[derive(Debug)]
@@ -55,48 +37,6 @@ pub(super) struct Shared {
     /// Connections per pool; apart from the other limits, as it is asked for whenever one comes back.
     size: AtomicUsize,
     limits: ArcSwap<config::Pool>,
-}
-
-/// Which of a pool's connections a session can use.
-#[derive(Clone, Copy, Debug)]
-pub struct Want<'a> {
-    /// The connection's startup packet must have asked for these.
-    pub startup: &'a StartupSettings,
-    /// Alive while the session is; to it belong the connections whose sequence numbers are its own.
-    pub session: &'a Arc<()>,
-}
-
-impl Want<'_> {
-    fn fits(&self, server: &Server) -> bool {
-        Arc::ptr_eq(&server.startup, self.startup)
-            || server.startup == *self.startup
-            || !holds(Rule::StartupIsTheDefault)
-    }
-
-    /// The best of the idle connections: the one whose sequence numbers are the session's own, then one
-    /// whose numbers nobody may ask for; the last given back first.
-    #[expect(clippy::vec_box, reason = "moving a server connection moves a pointer")]
-    fn take(&self, idle: &mut Vec<Box<Server>>, is_last_resort: bool) -> Option<Box<Server>> {
-        let own = |server: &Server| server.numbers_of.as_ptr() == Arc::as_ptr(self.session);
-        let rank = |server: &Server| match server.numbers_of.strong_count() {
-            0 => 1,
-            _ if own(server) => 2,
-            _ => 0,
-        };
-        if let Some(last) = idle.last()
-            && rank(last) > 0
-            && self.fits(last)
-            && (rank(last) == 2 || !idle.iter().any(|server| own(server)))
-        {
-            return idle.pop();
-        }
-        let fitting = idle
-            .iter()
-            .enumerate()
-            .filter(|(_, server)| self.fits(server));
-        let (at, best) = fitting.max_by_key(|(_, server)| rank(server))?;
-        (rank(best) > 0 || is_last_resort).then(|| idle.remove(at))
-    }
 }
 
 impl Shared {
@@ -154,7 +94,7 @@ struct State {
     /// Connections that exist or are being opened.
     open: usize,
     /// First come, first served.
-    waiting: VecDeque<(Instant, oneshot::Sender<Grant>)>,
+    waiting: VecDeque<(Instant, oneshot::Sender<Offer>)>,
 }
 
 impl State {
@@ -163,14 +103,6 @@ impl State {
         let mut present = self.waiting.iter().filter(|(_, grant)| !grant.is_closed());
         present.next().map(|(since, _)| *since)
     }
-}
-
-#[derive(Debug)]
-enum Grant {
-    /// A connection, perhaps of another worker's event loop.
-    Server(Box<Server>),
-    /// One may be opened.
-    Permit,
 }
 
 impl Pool {
@@ -226,20 +158,47 @@ impl Pool {
         }
     }
 
+    /// Takes an idle connection that this session had last, and on which code of users may have run.
+    pub fn take_left(self: &Arc<Self>, worker: usize, session: &Arc<()>) -> Option<Lease> {
+        let its_own = |server: &Server| server.used_by.as_ptr() == Arc::as_ptr(session);
+        let server = self.state.lock().idle.iter_mut().find_map(|idle| {
+            let mut each = idle.iter();
+            let at = each.position(|server| its_own(server) && server.traces.ran_code())?;
+            Some(idle.remove(at))
+        })?;
+        self.lease(server, worker)
+    }
+
     /// Takes an idle connection, opens one, or waits in turn; bounded by the pool's two timeouts.
     pub async fn acquire(
         self: &Arc<Self>,
         worker: usize,
         want: Want<'_>,
     ) -> Result<Lease, AcquireError> {
+        let mut place = match self.take_or_queue(worker, want).await? {
+            Turn::Now(lease) => return Ok(lease),
+            Turn::Later(place) => place,
+        };
+        match tokio::time::timeout(self.wait_timeout(), place.granted()).await {
+            Ok(granted) => place.redeem(granted, worker, want).await,
+            Err(_) => Err(place.give_up()),
+        }
+    }
+
+    /// Takes an idle connection or opens one; where there is none to spare, a place in the queue.
+    pub async fn take_or_queue(
+        self: &Arc<Self>,
+        worker: usize,
+        want: Want<'_>,
+    ) -> Result<Turn, AcquireError> {
         if let Some(lease) = self.take_idle(worker, want) {
-            return Ok(lease);
+            return Ok(Turn::Now(lease));
         }
         if !self.is_usable() {
             let node = Arc::clone(&self.name);
             return Err(AcquireError::Gone { node });
         }
-        let waiter = {
+        let permit = {
             let mut state = self.state.lock();
             // Under the lock: whoever has paused and then counted none may rely on it.
             if !self.shared.pause.is_open(&self.database) {
@@ -253,54 +212,18 @@ impl Pool {
                 state.open -= 1;
                 drop(unfit);
             }
-            if state.open < self.size() {
-                state.open += 1;
-                None
-            } else {
-                let (grant, waiter) = oneshot::channel();
-                state.waiting.push_back((Instant::now(), grant));
-                Some(waiter)
+            if state.open >= self.size() {
+                return Ok(Turn::Later(Place::last(self, &mut state)));
             }
+            state.open += 1;
+            Permit { pool: self }
         };
-        let permit = Permit { pool: self };
-        let Some(waiter) = waiter else {
-            return permit.open(worker, want.startup).await;
-        };
-        std::mem::forget(permit);
+        permit.open(worker, want.startup).await.map(Turn::Now)
+    }
 
-        let began = Instant::now();
-        let mut waiting = Waiting { pool: self, waiter };
-        let bound = self.shared.limits.load().wait_timeout;
-        let granted = tokio::time::timeout(bound, &mut waiting.waiter).await;
-        drop(waiting);
-        let node = &*self.name;
-        let metrics = &self.shared.metrics;
-        let waits = metrics.pools.wait.with_label_values(&[node]);
-        waits.observe(began.elapsed().as_secs_f64());
-        match granted {
-            Ok(Ok(Grant::Server(server))) if want.fits(&server) => {
-                match self.lease(server, worker) {
-                    Some(lease) => Ok(lease),
-                    None => Err(AcquireError::Gone {
-                        node: Arc::clone(&self.name),
-                    }),
-                }
-            }
-            // Its startup packet asked for something else: another takes its place.
-            Ok(Ok(Grant::Server(server))) => {
-                drop(server);
-                Permit { pool: self }.open(worker, want.startup).await
-            }
-            Ok(Ok(Grant::Permit)) => Permit { pool: self }.open(worker, want.startup).await,
-            Ok(Err(_)) | Err(_) => {
-                metrics.pools.timeouts.with_label_values(&[node]).inc();
-                self.tell_exhausted(bound);
-                Err(AcquireError::Exhausted {
-                    node: Arc::clone(&self.name),
-                    waited: began.elapsed(),
-                })
-            }
-        }
+    /// Longest wait of a client for a connection.
+    pub fn wait_timeout(&self) -> Duration {
+        self.shared.limits.load().wait_timeout
     }
 
     /// Says now and then that clients get no connection here: each of them is told by itself.
@@ -358,11 +281,11 @@ impl Pool {
             return;
         }
         while let Some((_, waiter)) = state.waiting.pop_front() {
-            match waiter.send(Grant::Server(server)) {
+            match waiter.send(Offer::Server(server)) {
                 Ok(()) => return,
                 // That client gave up; the next one.
-                Err(Grant::Server(back)) => server = back,
-                Err(Grant::Permit) => return,
+                Err(Offer::Server(back)) => server = back,
+                Err(Offer::Permit) => return,
             }
         }
         let worker = server.worker;
@@ -467,25 +390,122 @@ impl Pool {
             let Some((_, waiter)) = state.waiting.pop_front() else {
                 return;
             };
-            if waiter.send(Grant::Permit).is_ok() {
+            if waiter.send(Offer::Permit).is_ok() {
                 state.open += 1;
             }
         }
     }
 }
 
-/// A place in the queue. What was granted at the very moment of giving up goes to the next.
-struct Waiting<'a> {
-    pool: &'a Pool,
-    waiter: oneshot::Receiver<Grant>,
+/// What somebody gets who asks for a connection.
+#[derive(Debug)]
+pub enum Turn {
+    Now(Lease),
+    Later(Place),
 }
 
-impl Drop for Waiting<'_> {
+/// What those who wait are given.
+#[derive(Debug)]
+pub enum Offer {
+    /// A connection, perhaps of another worker's event loop.
+    Server(Box<Server>),
+    /// One may be opened.
+    Permit,
+}
+
+/// A place in a pool's queue. Given up, what was granted at that very moment goes to the next.
+#[derive(Debug)]
+pub struct Place {
+    pool: Arc<Pool>,
+    grant: oneshot::Receiver<Offer>,
+    since: Instant,
+}
+
+/// What came of waiting: only `Place::redeem` makes something of it.
+#[derive(Debug)]
+#[must_use]
+pub struct Granted(Result<Offer, RecvError>);
+
+impl Place {
+    fn last(pool: &Arc<Pool>, state: &mut State) -> Self {
+        let (granted, grant) = oneshot::channel();
+        let since = Instant::now();
+        state.waiting.push_back((since, granted));
+        Self {
+            pool: Arc::clone(pool),
+            grant,
+            since,
+        }
+    }
+
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Its turn has come. What is granted must be redeemed.
+    pub async fn granted(&mut self) -> Granted {
+        std::future::poll_fn(|context| self.poll_granted(context)).await
+    }
+
+    pub fn poll_granted(&mut self, context: &mut Context<'_>) -> Poll<Granted> {
+        Pin::new(&mut self.grant).poll(context).map(Granted)
+    }
+
+    /// Takes what was granted here.
+    pub async fn redeem(
+        self,
+        granted: Granted,
+        worker: usize,
+        want: Want<'_>,
+    ) -> Result<Lease, AcquireError> {
+        let pool = Arc::clone(&self.pool);
+        self.observe();
+        match granted.0 {
+            Ok(Offer::Server(server)) if want.fits(&server) => match pool.lease(server, worker) {
+                Some(lease) => Ok(lease),
+                None => {
+                    let node = Arc::clone(&pool.name);
+                    Err(AcquireError::Gone { node })
+                }
+            },
+            // Its startup packet asked for something else: another takes its place.
+            Ok(Offer::Server(server)) => {
+                drop(server);
+                Permit { pool: &pool }.open(worker, want.startup).await
+            }
+            Ok(Offer::Permit) => Permit { pool: &pool }.open(worker, want.startup).await,
+            Err(_) => Err(self.exhausted()),
+        }
+    }
+
+    /// It was waited for in vain.
+    pub fn give_up(self) -> AcquireError {
+        self.observe();
+        self.exhausted()
+    }
+
+    fn observe(&self) {
+        let waits = &self.pool.shared.metrics.pools.wait;
+        let waits = waits.with_label_values(&[&*self.pool.name]);
+        waits.observe(self.since.elapsed().as_secs_f64());
+    }
+
+    fn exhausted(&self) -> AcquireError {
+        let (pool, waited) = (&self.pool, self.since.elapsed());
+        let timeouts = &pool.shared.metrics.pools.timeouts;
+        timeouts.with_label_values(&[&*pool.name]).inc();
+        pool.tell_exhausted(pool.wait_timeout());
+        let node = Arc::clone(&pool.name);
+        AcquireError::Exhausted { node, waited }
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.waiter.close();
-        match self.waiter.try_recv() {
-            Ok(Grant::Server(server)) => self.pool.give_back(server),
-            Ok(Grant::Permit) => self.pool.closed(),
+        self.grant.close();
+        match self.grant.try_recv() {
+            Ok(Offer::Server(server)) => self.pool.give_back(server),
+            Ok(Offer::Permit) => self.pool.closed(),
             Err(_) => {}
         }
     }

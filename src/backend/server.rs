@@ -10,8 +10,10 @@ use super::senders::{Sender, Senders};
 use super::settings::Settings;
 use crate::core::exchange::Exchange;
 use crate::core::gauge::Gauge;
+use crate::core::plans::Plans;
 use crate::core::session::LifeAt;
 use crate::core::topology::{Incarnation, NodeId, NodeView, PATIENCE_US, Topology};
+use crate::core::traces::Traces;
 use crate::shared::cluster::ClusterState;
 use crate::wire::frame::{self, Walker};
 use crate::wire::socket::Socket;
@@ -25,6 +27,16 @@ pub struct Origin {
     pub incarnation: Incarnation,
     /// Its gauge.
     pub gauge: Arc<Gauge>,
+}
+
+impl Origin {
+    /// For the marks of what is shown there.
+    pub fn life(&self) -> LifeAt<'_> {
+        LifeAt {
+            incarnation: self.incarnation,
+            gauge: &self.gauge,
+        }
+    }
 }
 
 /// What cancels the statement that a connection is running.
@@ -177,6 +189,15 @@ pub struct Server {
     pub numbers_of: Weak<()>,
     /// Somebody has drawn a number here since it was opened, or since DISCARD SEQUENCES.
     pub has_numbers: bool,
+    /// The session that had it last.
+    pub used_by: Weak<()>,
+    /// What has run on it since it was clean.
+    pub traces: Traces,
+    /// Code of users may have run in its process, or a temporary table may have been used: of that the process
+    /// keeps what nothing takes away.
+    pub worn: bool,
+    /// Plans that code has left since they were last discarded.
+    pub plans: Plans,
     /// Which of its pool's generations it belongs to.
     pub generation: u64,
     /// The node's life that it belongs to.
@@ -225,6 +246,10 @@ impl Server {
             startup,
             numbers_of: Weak::new(),
             has_numbers: false,
+            used_by: Weak::new(),
+            traces: Traces::default(),
+            worn: false,
+            plans: Plans::default(),
             generation: 0,
             born_at_probe: origin.gauge.sent(),
             origin,
@@ -244,10 +269,7 @@ impl Server {
 
     /// The node's life, for marks.
     pub fn life(&self) -> LifeAt<'_> {
-        LifeAt {
-            incarnation: self.origin.incarnation,
-            gauge: &self.origin.gauge,
-        }
+        self.origin.life()
     }
 
     /// Whether measurements of its incarnation speak for this connection.

@@ -14,6 +14,61 @@ pub const ROLE: &str = "role";
 const ENCODING: &str = "client_encoding";
 const STRINGS: &str = "standard_conforming_strings";
 
+/// Where names are looked for: when that changes, PostgreSQL parses a prepared statement anew, and reads its
+/// constants by what is in force then (`RevalidateCachedQuery`).
+const LOOKS: [&str; 3] = [ROLE, "search_path", "session_authorization"];
+
+/// How constants are read: of a prepared statement, when it is parsed.
+pub(super) const READS: [&str; 11] = [
+    "array_nulls",
+    "backslash_quote",
+    ENCODING,
+    "datestyle",
+    "intervalstyle",
+    "lc_monetary",
+    STRINGS,
+    "timezone",
+    "timezone_abbreviations",
+    "transform_null_equals",
+    "xmloption",
+];
+
+/// What functions give that a plan may have as constants, because somebody calls them immutable.
+const SHOWS: [&str; 5] = [
+    "bytea_output",
+    "default_text_search_config",
+    "extra_float_digits",
+    "lc_numeric",
+    "lc_time",
+];
+
+/// Settings whose values are lists of names, of which SET would take a literal for one name.
+const NAME_LISTS: [&str; 6] = [
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+    "unix_socket_directories",
+];
+
+/// Takes all settings away, and takes no snapshot for it.
+pub(super) const RESET_ALL: &[u8] = b"RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; ";
+
+/// The longest identifier, in bytes: of a longer one the parser drops the rest.
+const LONGEST_IDENTIFIER: usize = 63;
+
+/// How a statement is understood that was parsed under other settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reread {
+    /// As it was.
+    Same,
+    /// By those of its Parse, wherever it is parsed.
+    AsOfThen,
+    /// As it would be now.
+    Now,
+}
+
 /// Settings by name, each as the complete statement that makes it so, in the bytes of the session's
 /// client encoding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,14 +95,29 @@ impl Settings {
         self.bytes
     }
 
-    /// Remembers a setting by its value, as the server shows it: `set_config` takes lists and units so.
+    /// Remembers a setting by its value, as the server shows it.
     pub fn set_value(&mut self, name: &str, value: &[u8]) {
+        if is_set_by_value(name, value) {
+            let mut sql = b"SET ".to_vec();
+            push_name(&mut sql, name);
+            sql.extend_from_slice(b" = ");
+            push_literal(&mut sql, value);
+            return self.put(name, &sql);
+        }
+        // A query, which takes a snapshot, but takes lists and any name.
         let mut sql = b"SELECT pg_catalog.set_config(".to_vec();
         push_literal(&mut sql, name.as_bytes());
         sql.extend_from_slice(b", ");
         push_literal(&mut sql, value);
         sql.extend_from_slice(b", false)");
         self.put(name, &sql);
+    }
+
+    /// Those of `others` as they are there.
+    pub fn take_from(&mut self, others: &Self) {
+        for (name, sql) in &others.by_name {
+            self.put(name, sql);
+        }
     }
 
     /// Forgets one.
@@ -73,6 +143,11 @@ impl Settings {
     /// Whether a setting was chosen.
     pub fn contains(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
+    }
+
+    /// The statement that makes a setting so.
+    pub(super) fn statement(&self, name: &str) -> Option<&[u8]> {
+        self.by_name.get(name).map(|sql| &**sql)
     }
 
     /// The value that a setting was given, as it was written, without quotes.
@@ -110,18 +185,66 @@ impl Settings {
         if any { hasher.finish() | 1 } else { 0 }
     }
 
+    /// What constants are read by, as a hash, and by what functions give some that are called immutable.
+    pub fn constants(&self) -> u64 {
+        let mut hasher = AHasher::default();
+        READS.map(|name| self.by_name.get(name)).hash(&mut hasher);
+        SHOWS.map(|name| self.by_name.get(name)).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Those by which a text is understood when it is parsed: where names are looked for, and how its
+    /// constants are read.
+    pub fn reading(&self) -> Self {
+        let mut reading = Self::default();
+        let deciding = |name: &str| READS.contains(&name) || LOOKS.contains(&name);
+        for (name, sql) in self.by_name.iter().filter(|(name, _)| deciding(name)) {
+            reading.put(name, sql);
+        }
+        reading
+    }
+
+    /// What becomes of a statement that was parsed under `then`, now that these are in force.
+    pub fn rereads(&self, then: &Self) -> Reread {
+        let differ = |names: &[&str]| {
+            let differs = |name: &&str| match (self.by_name.get(*name), then.by_name.get(*name)) {
+                (Some(now), Some(then)) if now != then => {
+                    let list = schemas(now);
+                    list.is_none() || list != schemas(then)
+                }
+                (now, then) => now != then,
+            };
+            names.iter().any(differs)
+        };
+        match (differ(&LOOKS), differ(&READS)) {
+            (true, _) => Reread::Now,
+            (false, true) => Reread::AsOfThen,
+            (false, false) => Reread::Same,
+        }
+    }
+
+    /// These, but with the constants' settings as they were `then`.
+    pub fn with_constants_of(&self, then: &Self) -> Self {
+        let mut settings = self.clone();
+        for name in READS {
+            match then.by_name.get(name) {
+                Some(sql) => settings.put(name, sql),
+                None => settings.reset(name),
+            }
+        }
+        settings
+    }
+
     /// The messages that turn a connection with `applied` into one with these settings, in order; none
     /// when there is nothing to do. Without knowledge of what is applied everything is reset first.
     ///
-    /// The encoding comes first, in a message of its own, since it decides how the others are read. The
-    /// role comes last: the settings may take a privilege that it lacks.
+    /// What is taken away comes in a message of its own: the others are not to run under it, such as in a
+    /// transaction that is SERIALIZABLE by default. So does the encoding, since it decides how the others are
+    /// read. The role comes last: the settings may take a privilege that it lacks.
     pub fn sync(&self, applied: Option<&Self>) -> Vec<Vec<u8>> {
-        let mut sql = Vec::new();
+        let mut messages = Vec::new();
         let nothing = Self::default();
         let known = applied.unwrap_or(&nothing);
-        if applied.is_none() {
-            sql.extend_from_slice(b"RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; ");
-        }
         let role_differs = known.by_name.get(ROLE) != self.by_name.get(ROLE);
         let others_differ = known
             .by_name
@@ -129,32 +252,32 @@ impl Settings {
             .any(|(name, sql)| &**name != ROLE && self.by_name.get(name) != Some(sql))
             || self.by_name.keys().any(|name| !known.contains(name));
         let leave_role = known.contains(ROLE) && (role_differs || others_differ);
+        let mut sql = Vec::new();
+        if applied.is_none() {
+            sql.extend_from_slice(RESET_ALL);
+        }
         if leave_role {
             sql.extend_from_slice(b"RESET ROLE; ");
         }
-        let mut messages = Vec::new();
-        let encoding = (known.by_name.get(ENCODING), self.by_name.get(ENCODING));
-        if encoding.0 != encoding.1 {
-            match encoding.1 {
-                Some(statement) => sql.extend_from_slice(statement),
-                None => sql.extend_from_slice(b"RESET client_encoding"),
-            }
+        let given_up = |name: &str| !matches!(name, ROLE | STRINGS) && !self.contains(name);
+        for name in known.by_name.keys().filter(|name| given_up(name)) {
+            sql.extend_from_slice(b"RESET ");
+            push_name(&mut sql, name);
+            sql.extend_from_slice(b"; ");
+        }
+        if !sql.is_empty() {
             messages.push(std::mem::take(&mut sql));
+        }
+        if let Some(encoding) = self.by_name.get(ENCODING)
+            && known.by_name.get(ENCODING) != Some(encoding)
+        {
+            messages.push(encoding.to_vec());
         }
         // What a text with a backslash meant when it was sent, it is to mean again.
         if known.contains(STRINGS) || self.contains(STRINGS) {
             messages.push(b"SET standard_conforming_strings = on".to_vec());
         }
         let plain = |name: &str| !matches!(name, ROLE | ENCODING | STRINGS);
-        for name in known
-            .by_name
-            .keys()
-            .filter(|name| plain(name) && !self.contains(name))
-        {
-            sql.extend_from_slice(b"RESET ");
-            push_name(&mut sql, name);
-            sql.extend_from_slice(b"; ");
-        }
         for (name, statement) in self.by_name.iter().filter(|(name, _)| plain(name)) {
             if known.by_name.get(name) != Some(statement) {
                 sql.extend_from_slice(statement);
@@ -176,6 +299,17 @@ impl Settings {
         }
         messages
     }
+}
+
+/// What a `search_path` names, as it was written or as the server has shown it; none where that cannot be
+/// told: a string may have a comma in it.
+fn schemas(sql: &[u8]) -> Option<Vec<&str>> {
+    let text = std::str::from_utf8(sql).ok()?;
+    let list = match text.strip_prefix("SELECT pg_catalog.set_config('search_path', '") {
+        Some(shown) => shown.strip_suffix("', false)")?,
+        None => text.split_once('=')?.1,
+    };
+    (!list.contains('\'')).then(|| list.split(',').map(str::trim).collect())
 }
 
 /// A time in PostgreSQL's units, and milliseconds without one (manual, "Parameter Names and Values"); none
@@ -204,6 +338,16 @@ pub fn same(left: &Arc<Settings>, right: &Arc<Settings>) -> bool {
     Arc::ptr_eq(left, right) || left == right
 }
 
+/// Whether literals of a text are read by the setting of that name.
+pub fn reads_literals(name: &str) -> bool {
+    READS.contains(&name)
+}
+
+/// Whether constants are read by the setting of that name.
+pub fn reads_constants(name: &str) -> bool {
+    READS.contains(&name) || SHOWS.contains(&name)
+}
+
 /// Settings that applications change all day and that no statement's meaning or plan depends on; of the
 /// others it is not asked. A custom setting is read when a statement runs.
 fn has_meaning(name: &str) -> bool {
@@ -222,6 +366,19 @@ fn has_meaning(name: &str) -> bool {
                 | "tcp_user_timeout"
                 | "transaction_timeout"
         )
+}
+
+/// Whether SET with the value as a literal does what `set_config` does with it.
+fn is_set_by_value(name: &str, value: &[u8]) -> bool {
+    let is_plain = |part: &str| {
+        let mut bytes = part.bytes();
+        !part.is_empty()
+            && part.len() <= LONGEST_IDENTIFIER
+            && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    name.split('.').all(is_plain)
+        && !NAME_LISTS.contains(&name)
+        && (value.is_ascii() || !value.contains(&b'\\'))
 }
 
 /// A setting's name, part by part, safe to put into a statement.
@@ -283,7 +440,7 @@ mod tests {
         let mut applied = Settings::default();
         assert_eq!(
             text(&wanted, Some(&applied)),
-            "SELECT pg_catalog.set_config('application_name',  E'it''s\\\\me', false); SET search_path = a, b; "
+            "SET \"application_name\" =  E'it''s\\\\me'; SET search_path = a, b; "
         );
         applied.set("search_path", b"SET search_path = a, b");
         applied.set_value("work_mem", b"1MB");
@@ -291,8 +448,9 @@ mod tests {
         assert_eq!(text(&wanted, Some(&applied)), "RESET \"work_mem\"; ");
         assert_eq!(text(&wanted, Some(&wanted)), "");
         assert!(
-            text(&wanted, None)
-                .starts_with("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET search_path")
+            text(&wanted, None).starts_with(
+                "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL;  | SET search_path"
+            )
         );
     }
 
@@ -313,7 +471,7 @@ mod tests {
         other.reset("client_encoding");
         assert_eq!(
             text(&other, Some(&wanted)),
-            "RESET ROLE; RESET client_encoding | SET ROLE a"
+            "RESET ROLE; RESET \"client_encoding\";  | SET ROLE a"
         );
         wanted.reset_all();
         assert!(wanted.contains("role") && !wanted.contains("session_replication_role"));
@@ -337,6 +495,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_literal_for_set_is_left_to_set_config() {
+        let long = format!("a.{}", "b".repeat(64));
+        for (by_set, name, value) in [
+            (true, "datestyle", "ISO, DMY"),
+            (true, "work_mem", "7MB"),
+            (true, "My.App_1", "it's"),
+            (true, "a.b", "\u{e9}"),
+            (false, "search_path", "a, \"B\""),
+            (false, "temp_tablespaces", ""),
+            (false, "a.b", "\\\u{e9}"),
+            (false, "a..b", "x"),
+            (false, "a.b c", "x"),
+            (false, &long, "x"),
+        ] {
+            let mut settings = Settings::default();
+            settings.set_value(name, value.as_bytes());
+            let sql = text(&settings, Some(&Settings::default()));
+            assert_eq!(sql.starts_with("SET "), by_set, "{sql}");
+        }
+    }
+
+    #[test]
     fn names_cannot_break_out() {
         let mut applied = Settings::default();
         applied.set_value("x\"; drop table t", b"1");
@@ -345,6 +525,33 @@ mod tests {
             text(&Settings::default(), Some(&applied)),
             "RESET \"my\".\"Setting\"; RESET \"x\"\"; drop table t\"; "
         );
+    }
+
+    #[test]
+    fn constants_are_as_of_parse_until_names_are_looked_for_elsewhere() {
+        let mut then = Settings::default();
+        then.set("datestyle", b"SET datestyle = 'ISO, DMY'");
+        then.set("work_mem", b"SET work_mem = '1MB'");
+        let read = then.reading();
+        assert!(read.contains("datestyle") && !read.contains("work_mem"));
+        let mut now = then.clone();
+        now.set("work_mem", b"SET work_mem = '2MB'");
+        assert_eq!(now.rereads(&read), Reread::Same);
+        now.set("datestyle", b"SET datestyle = 'ISO, MDY'");
+        now.set("timezone", b"SET TIME ZONE 'UTC'");
+        assert_eq!(now.rereads(&read), Reread::AsOfThen);
+        let as_then = now.with_constants_of(&read);
+        assert_eq!(
+            text(&as_then, Some(&now)),
+            "RESET \"timezone\";  | SET datestyle = 'ISO, DMY'; "
+        );
+        now.set("search_path", b"SET search_path = a, \"B\"");
+        assert_eq!(now.rereads(&read), Reread::Now);
+        let read = now.reading();
+        now.set_value("search_path", b"a, \"B\"");
+        assert_eq!(now.rereads(&read), Reread::Same);
+        now.set_value("search_path", b"\"a, B\"");
+        assert_eq!(now.rereads(&read), Reread::Now);
     }
 
     #[test]

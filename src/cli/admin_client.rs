@@ -78,6 +78,7 @@ impl AdminClient {
         let asked = Asked {
             method,
             path,
+            headers: &[],
             host: &self.http,
             secret: self.secret.as_deref(),
             body: Bytes::new(),

@@ -145,7 +145,7 @@ async fn examine_all(config: &Config) -> Vec<NodeReport> {
 }
 
 async fn examine(node: &Node, monitor: &Monitor, failover: Option<&Failover>) -> NodeReport {
-    let login = pg::monitor(node, monitor, "causeway check");
+    let login = pg::monitor(node, monitor, "causeway check", "");
     let (client, connection) = pg::connect(&login).await.map_err(|error| {
         let refused = error.as_db_error().is_some();
         let what = if refused {

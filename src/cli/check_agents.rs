@@ -17,11 +17,23 @@ pub(super) async fn lines(config: &Config) -> Vec<String> {
     let failover = config.failover.as_ref();
     let renews = failover.is_some_and(|failover| failover.mode != FailoverMode::Observe);
     let mut lines = Vec::new();
+    let mut cluster: Option<String> = None;
     for node in &config.nodes {
         let Some(url) = &node.agent else { continue };
         let said = match AgentClient::new(url, agents) {
-            Ok(agent) => match agent.status(BOUND).await {
-                Ok(status) => describe(&status, renews),
+            Ok(agent) => match agent.of(&node.name).status(BOUND).await {
+                Ok(status) => {
+                    let cluster = cluster.get_or_insert_with(|| {
+                        status.system_identifier.clone().unwrap_or_default()
+                    });
+                    match &status.system_identifier {
+                        Some(system) if !cluster.is_empty() && system != cluster => format!(
+                            "its server is of another cluster than those above: its system identifier is \
+                             {system}, theirs {cluster}"
+                        ),
+                        _ => describe(&status, renews),
+                    }
+                }
                 Err(error) => error.to_string(),
             },
             Err(error) => error.to_string(),

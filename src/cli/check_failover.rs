@@ -4,6 +4,7 @@
 use tokio_postgres::{Client, Error};
 
 use crate::config::{Durability, Failover, FailoverMode};
+use crate::pg::queries::early_commits;
 
 /// From this version on, rights to settings can be granted.
 const GRANTS_ON_SETTINGS: i32 = 150_000;
@@ -38,6 +39,9 @@ pub(super) async fn missing_privileges(
     let mut missing = missing_functions(client, &FUNCTIONS).await?;
     missing.extend(missing_settings(client, failover).await?);
     missing.extend(replication(client, failover).await?);
+    if failover.slots.is_some() && !may_make_slots(client).await? {
+        missing.push("REPLICATION of the monitoring role, for failover.slots".to_owned());
+    }
     Ok(missing)
 }
 
@@ -45,6 +49,9 @@ async fn missing_settings(client: &Client, failover: &Failover) -> Result<Vec<St
     let mut settings = vec!["primary_conninfo"];
     if failover.durability == Durability::Quorum {
         settings.push("synchronous_standby_names");
+    }
+    if failover.slots.is_some() {
+        settings.push("primary_slot_name");
     }
     let row = client
         .query_one(
@@ -74,6 +81,11 @@ async fn missing_settings(client: &Client, failover: &Failover) -> Result<Vec<St
         format!("ALTER SYSTEM on {name} (GRANT ALTER SYSTEM ON PARAMETER {name} TO …)")
     };
     Ok(rows.iter().map(missing).collect())
+}
+
+async fn may_make_slots(client: &Client) -> Result<bool, Error> {
+    let sql = "SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user";
+    client.query_one(sql, &[]).await?.try_get(0)
 }
 
 /// Whether the replication login is one. Its password is not tried: pg_hba.conf may well allow it
@@ -107,11 +119,17 @@ pub(super) async fn notes(client: &Client, failover: &Failover) -> Result<Vec<St
                       WHERE name = 'wal_retrieve_retry_interval'), \
              current_setting('wal_log_hints')::bool OR current_setting('data_checksums')::bool, \
              current_setting('hot_standby')::bool, \
-             current_setting('max_wal_senders')::int4",
+             current_setting('max_wal_senders')::int4, \
+             current_setting('max_replication_slots')::int4, \
+             (SELECT setting::int8 FROM pg_settings WHERE name = 'max_slot_wal_keep_size')",
             &[],
         )
         .await?;
     let mut notes = Vec::new();
+    notes.extend(few_connections(client).await?);
+    if failover.durability == Durability::Quorum {
+        notes.extend(early_commits(client).await?);
+    }
     let retry_ms: i64 = row.get(0);
     if retry_ms > 100 {
         notes.push(format!(
@@ -133,5 +151,77 @@ pub(super) async fn notes(client: &Client, failover: &Failover) -> Result<Vec<St
     if row.get::<_, i32>(3) == 0 {
         notes.push("max_wal_senders is 0: no standby could follow this node".to_owned());
     }
+    notes.extend(lost_keys(client, failover).await?);
+    if failover.slots.is_some() {
+        if row.get::<_, i32>(4) == 0 {
+            notes.push("max_replication_slots is 0: there can be no slots".to_owned());
+        }
+        if row.get::<_, Option<i64>>(5).is_none_or(|bound| bound < 0) {
+            notes.push(
+                "max_slot_wal_keep_size has no bound: while no proxy runs, and where a standby is connected \
+                 and slow, nothing keeps slots from filling the disk"
+                    .to_owned(),
+            );
+        }
+    }
     Ok(notes)
+}
+
+/// The most connections of the monitoring role that a proxy has on one server: six that stay, and those of orders.
+const CONNECTIONS: i32 = 10;
+
+/// Whether the monitoring role may have fewer connections than failover takes.
+async fn few_connections(client: &Client) -> Result<Option<String>, Error> {
+    let sql = "SELECT rolconnlimit, rolsuper FROM pg_roles WHERE rolname = current_user";
+    let row = client.query_one(sql, &[]).await?;
+    let limit: i32 = row.try_get(0)?;
+    let limited = !row.try_get::<_, bool>(1)? && (0..CONNECTIONS).contains(&limit);
+    Ok(limited.then(|| {
+        format!(
+            "the monitoring role has a CONNECTION LIMIT of {limit}: a proxy takes up to {CONNECTIONS} of its \
+             connections on each server, and a new primary that it cannot log in to serves nobody"
+        )
+    }))
+}
+
+/// Whose commits wait for no standby's disk, whatever `durability` says.
+async fn early_commits(client: &Client) -> Result<Vec<String>, Error> {
+    let sql = concat!(
+        "SELECT current_setting('synchronous_commit'), ",
+        early_commits!()
+    );
+    let row = client.query_one(sql, &[]).await?;
+    let (server, mut whose): (String, Vec<String>) = (row.try_get(0)?, row.try_get(1)?);
+    if !matches!(server.as_str(), "on" | "remote_apply") {
+        whose.insert(0, format!("synchronous_commit is {server}"));
+    }
+    let note = |early| format!("{early}: such commits are not kept by durability: quorum");
+    Ok(whose.into_iter().map(note).collect())
+}
+
+/// Keys of the node's connection string, such as those of TLS, that would be gone once it is told to follow
+/// another node. Their values stay on the server.
+async fn lost_keys(client: &Client, failover: &Failover) -> Result<Option<String>, Error> {
+    let login = failover.replication.as_ref();
+    let kept = login.map_or("", |login| &login.conninfo);
+    let row = client
+        .query_one(
+            r"SELECT string_agg(DISTINCT key[1], ', ') FROM regexp_matches(
+                current_setting('primary_conninfo'),
+                '(\w+)\s*=\s*(?:''(?:[^''\\]|\\.)*''|(?:[^\s''\\](?:[^\s\\]|\\.)*)?)', 'g') AS key
+               WHERE key[1] NOT IN ('host', 'hostaddr', 'port', 'user', 'password', 'passfile', 'dbname',
+                                    'application_name', 'connect_timeout', 'replication')
+                 AND $1 !~ ('\m' || key[1] || '\s*=')
+                 AND current_setting('primary_conninfo') !~ '^postgres(ql)?://'",
+            &[&kept],
+        )
+        .await?;
+    let lost: Option<String> = row.get(0);
+    Ok(lost.map(|lost| {
+        format!(
+            "primary_conninfo has {lost}: name them in failover.replication.conninfo, or in \
+             replication.conninfo of the node's agent, or they are gone when it is told to follow another \
+             node"
+        )
+    }))
 }

@@ -10,6 +10,7 @@ mod attachment;
 pub mod cancels;
 mod connection;
 mod database;
+mod definitions;
 pub mod listening;
 mod outcome;
 mod relay;

@@ -9,15 +9,23 @@ use arc_swap::ArcSwap;
 
 use crate::config::{AuthMethod, Config, Durability, OnLostWrites, PoolMode, Secret};
 use crate::core::route::Policy;
+use crate::tls::TlsError;
+use crate::tls::client_leg::ClientLeg;
 use crate::wire::auth::Verifier;
 
 /// Longest wait for proof that the primary shows what a standby has shown.
 const VISIBILITY_WAIT: Duration = Duration::from_secs(1);
 
-/// A user's password in the configuration cannot be used.
+/// Something in the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the password of user \"{0}\" is not one that the authentication method can check")]
-pub struct PasswordError(String);
+pub enum RulesError {
+    /// A user's password.
+    #[error("the password of user \"{0}\" is not one that the authentication method can check")]
+    Password(String),
+    /// What TLS towards clients is made of.
+    #[error("prepare TLS towards clients: {0}")]
+    Tls(#[from] TlsError),
+}
 
 /// The rules in force, shared by all workers.
 pub type LiveRules = Arc<ArcSwap<Rules>>;
@@ -30,6 +38,8 @@ pub struct Rules {
     pub bounds: Bounds,
     /// By user name: how to check a client, and what to show the servers.
     pub users: HashMap<String, Arc<Account>>,
+    /// The TLS that clients are offered, if they are.
+    pub client_leg: Option<Arc<ClientLeg>>,
 }
 
 /// What every batch needs.
@@ -80,8 +90,8 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// A password that the authentication method cannot check.
-    pub fn derive(config: Arc<Config>, before: Option<&Self>) -> Result<Self, PasswordError> {
+    /// A password that the authentication method cannot check, or certificates that do not serve.
+    pub fn derive(config: Arc<Config>, before: Option<&Self>) -> Result<Self, RulesError> {
         let failover = config.failover.as_ref();
         let warns = |on_lost_writes| on_lost_writes == OnLostWrites::Warn;
         Ok(Self {
@@ -93,6 +103,7 @@ impl Rules {
                 resolves_commits: failover.is_some_and(|f| f.resolve_commits),
             },
             users: accounts(&config, before)?,
+            client_leg: client_leg(&config, before)?,
             config,
         })
     }
@@ -111,10 +122,20 @@ fn policy(config: &Config) -> Policy {
     }
 }
 
+fn client_leg(
+    config: &Config,
+    before: Option<&Rules>,
+) -> Result<Option<Arc<ClientLeg>>, RulesError> {
+    match before.filter(|before| before.config.tls.client == config.tls.client) {
+        Some(before) => Ok(before.client_leg.clone()),
+        None => Ok(ClientLeg::new(&config.tls.client)?.map(Arc::new)),
+    }
+}
+
 fn accounts(
     config: &Config,
     before: Option<&Rules>,
-) -> Result<HashMap<String, Arc<Account>>, PasswordError> {
+) -> Result<HashMap<String, Arc<Account>>, RulesError> {
     let mut accounts = HashMap::new();
     for (name, user) in &config.auth.users {
         // The method stays for the proxy's life.
@@ -130,7 +151,7 @@ fn accounts(
             (AuthMethod::ScramSha256, Some(password)) => Verifier::scram(password),
             (_, None) => None,
         };
-        let verifier = verifier.ok_or_else(|| PasswordError(name.clone()))?;
+        let verifier = verifier.ok_or_else(|| RulesError::Password(name.clone()))?;
         let account = Account {
             verifier,
             server_password: user.server_password.clone(),

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -10,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cancels::Cancels;
 use super::database::{Database, Databases, REMEMBERED};
+use super::definitions::Definitions;
 use super::listening::Listening;
 use super::rules::{LiveRules, StartConfig};
 use crate::backend::pools::Pools;
@@ -56,7 +56,7 @@ pub struct Common {
     /// ParameterStatus as the servers give it, by database, user and startup settings.
     pub greetings: RwLock<HashMap<(DatabaseName, UserName, StartupSettings), Greeting>>,
     /// Changes of definitions seen, by database.
-    pub definitions: RwLock<HashMap<DatabaseName, Arc<AtomicU64>>>,
+    pub definitions: RwLock<HashMap<DatabaseName, Arc<Definitions>>>,
     /// In the names of prepared statements: nobody's guess.
     pub token: u64,
     /// Number of workers.
@@ -98,11 +98,13 @@ impl Common {
         known > self.rules.load().config.max_clients.min(self.most_clients)
     }
 
-    fn definitions_of(&self, database: &Arc<str>) -> Arc<AtomicU64> {
+    fn definitions_of(&self, database: &Arc<str>) -> Arc<Definitions> {
         if let Some(found) = self.definitions.read().get(database) {
             return Arc::clone(found);
         }
         let mut all = self.definitions.write();
+        // Of databases that nobody has in mind any more, whose names need not come again.
+        all.retain(|_, count| Arc::strong_count(count) > 1);
         Arc::clone(all.entry(Arc::clone(database)).or_default())
     }
 
@@ -125,9 +127,10 @@ impl Worker {
     /// What is known of a database's statements.
     pub fn database(&self, name: &str) -> Arc<Database> {
         let mut databases = self.databases.lock();
-        if let Some(found) = databases.get(name) {
+        if let Some(found) = databases.get(name).filter(|known| !known.is_gone()) {
             return Arc::clone(found);
         }
+        databases.retain(|_, known| !known.is_gone());
         let name: Arc<str> = Arc::from(name);
         let common = &self.common;
         let registry = Registry::new(

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::faults::{Fault, Faults};
 use super::raw;
+use super::secret;
 use super::section::{Read, Reader, Reported, Section};
 
 pub(super) struct Document<T> {
@@ -17,7 +18,11 @@ impl<T> Document<T> {
     pub(super) fn load(&self, path: &Path) -> Result<T, Faults> {
         let name = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => self.parse(&name, &text, &|variable| std::env::var(variable).ok()),
+            Ok(text) => {
+                let env = |variable: &str| std::env::var(variable).ok();
+                let reader = Reader::new(&name, &env, secret::is_open(path));
+                self.check(reader, &text)
+            }
             Err(error) => Err(Faults::new(vec![Fault {
                 file: name,
                 line: None,
@@ -34,7 +39,10 @@ impl<T> Document<T> {
         text: &str,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<T, Faults> {
-        let reader = Reader::new(name, env);
+        self.check(Reader::new(name, env, false), text)
+    }
+
+    fn check(&self, reader: Reader<'_>, text: &str) -> Result<T, Faults> {
         let checked = match raw::read(text) {
             Ok(raw) if raw.is_nothing() => {
                 let needed = self.needed;

@@ -25,8 +25,8 @@ pub use pem::{Certificates, Identity};
 pub use reload::{Reload, reload};
 pub use secret::Secret;
 pub use sections::{
-    Admin, AgentConfig, AgentLogin, AgentUrl, Agents, Auth, AuthMethod, Config, Coordination,
-    Durability, Etcd, Failover, FailoverMode, Fencing, Log, LogFormat, Monitor, Node, OnLostWrites,
-    Pool, PoolMode, Replication, Routing, User,
+    Admin, AgentConfig, AgentLogin, AgentUrl, Agents, Auth, AuthMethod, ClientCert, ClientTls,
+    ClientTlsMode, Config, Coordination, Durability, Etcd, Failover, FailoverMode, Fencing, Log,
+    LogFormat, Monitor, Node, OnLostWrites, Pool, PoolMode, Replication, Routing, Tls, User,
 };
 pub use units::{Bytes, InvalidQuantity, Span};

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{InconsistentKeys, RootCertStore};
+use x509_parser::time::ASN1Time;
 
 use super::section::{Read, Section};
 
@@ -19,6 +21,31 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 pub struct Certificates(Arc<[CertificateDer<'static>]>);
 
 impl Certificates {
+    /// What is wrong with the time of any of them, as of now.
+    pub(super) fn out_of_date(&self) -> Option<String> {
+        let count = self.0.len();
+        self.iter().enumerate().find_map(|(index, certificate)| {
+            let (_, read) = x509_parser::parse_x509_certificate(certificate).ok()?;
+            let (now, validity) = (ASN1Time::now(), read.validity());
+            let which = match count {
+                1 => "the certificate".to_owned(),
+                _ => format!("certificate {} of {count}", index + 1),
+            };
+            if now > validity.not_after {
+                return Some(format!(
+                    "{which} has expired: it was good until {}",
+                    validity.not_after
+                ));
+            }
+            (now < validity.not_before).then(|| {
+                format!(
+                    "{which} is not good yet, but from {} on",
+                    validity.not_before
+                )
+            })
+        })
+    }
+
     /// The certificates in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
         self.0.iter()
@@ -63,13 +90,22 @@ pub(super) fn identity(
     match (chain?, key?) {
         (Some(chain), Some(key)) => {
             let key = Arc::new(key);
-            match belong_together(&chain, &key) {
-                true => Ok(Some(Identity { chain, key })),
-                false => Err(section.fault(
+            let (at, text) = match belong_together(&chain, &key) {
+                Ok(()) => return Ok(Some(Identity { chain, key })),
+                Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => (
                     key_key,
                     format!("is not the key of the first certificate in {cert_key}"),
-                )),
-            }
+                ),
+                Err(rustls::Error::InvalidCertificate(why)) => (
+                    cert_key,
+                    format!("the first certificate in it cannot be used: {why}"),
+                ),
+                Err(why) => (
+                    key_key,
+                    format!("must hold an RSA, ECDSA (P-256 or P-384) or Ed25519 key: {why}"),
+                ),
+            };
+            Err(section.fault(at, text))
         }
         (None, None) => Ok(None),
         (Some(_), None) => Err(section.fault(key_key, format!("missing beside {cert_key}"))),
@@ -77,9 +113,28 @@ pub(super) fn identity(
     }
 }
 
-fn belong_together(chain: &Certificates, key: &PrivateKeyDer<'static>) -> bool {
+fn belong_together(
+    chain: &Certificates,
+    key: &PrivateKeyDer<'static>,
+) -> Result<(), rustls::Error> {
     let provider = rustls::crypto::ring::default_provider();
-    rustls::sign::CertifiedKey::from_der(chain.0.to_vec(), key.clone_key(), &provider).is_ok()
+    rustls::sign::CertifiedKey::from_der(chain.0.to_vec(), key.clone_key(), &provider).map(drop)
+}
+
+/// The certificates of a PEM file, each of which can vouch for others.
+pub(super) fn authorities(path: PathBuf) -> Result<Certificates, String> {
+    let name = path.display().to_string();
+    let found = certificates(path)?;
+    for (index, certificate) in found.iter().enumerate() {
+        let usable = RootCertStore::empty().add(certificate.clone());
+        usable.map_err(|why| {
+            format!(
+                "certificate {} in `{name}` cannot vouch for others: {why}",
+                index + 1
+            )
+        })?;
+    }
+    Ok(found)
 }
 
 /// The certificates of a PEM file.

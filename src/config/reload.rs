@@ -4,7 +4,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::sections::{
-    Admin, Auth, Config, Failover, FailoverMode, Log, Memory, Monitor, Node, Pool, Routing, User,
+    Admin, Auth, ClientTls, Config, Failover, FailoverMode, Log, Memory, Monitor, Node, Pool,
+    Routing, Tls, User,
 };
 
 /// A configuration that takes over from another one.
@@ -23,6 +24,7 @@ pub struct Reload {
 pub fn reload(running: &Config, wanted: Config) -> Reload {
     let Config {
         file: _,
+        shows_secrets: _,
         listen,
         workers,
         max_clients,
@@ -33,6 +35,7 @@ pub fn reload(running: &Config, wanted: Config) -> Reload {
         pool,
         memory,
         auth,
+        tls,
         routing,
         failover,
         hold_timeout,
@@ -59,6 +62,7 @@ pub fn reload(running: &Config, wanted: Config) -> Reload {
     differences.take("memory.total", &mut next.memory.total, total);
     differences.take("memory.session", &mut next.memory.session, session);
     differences.auth(&mut next.auth, auth);
+    differences.tls(&mut next.tls, tls);
     differences.routing(&mut next.routing, routing);
     match (&mut next.failover, failover) {
         (Some(running), Some(wanted)) => differences.failover(running, wanted),
@@ -185,6 +189,23 @@ impl Differences {
         running.users = users;
     }
 
+    /// Files count by what they hold.
+    fn tls(&mut self, running: &mut Tls, wanted: Tls) {
+        let Tls { client } = wanted;
+        let ClientTls {
+            mode,
+            identity,
+            ca,
+            client_cert,
+        } = client;
+        let client = &mut running.client;
+        self.take("tls.client.mode", &mut client.mode, mode);
+        self.take("tls.client.cert_file", &mut client.identity, identity);
+        self.take("tls.client.ca_file", &mut client.ca, ca);
+        let asked = &mut client.client_cert;
+        self.take("tls.client.client_cert", asked, client_cert);
+    }
+
     fn routing(&mut self, running: &mut Routing, wanted: Routing) {
         let Routing {
             consistency,
@@ -216,6 +237,7 @@ impl Differences {
             rejoin_command,
             fencing,
             on_lost_writes,
+            slots,
             resolve_commits,
             cluster,
             coordination,
@@ -233,6 +255,7 @@ impl Differences {
             let login = &running.replication;
             self.keep("failover.replication", login, &replication);
         }
+        self.take("failover.slots", &mut running.slots, slots);
         if durability == running.durability {
             let bytes = &mut running.max_lost_bytes;
             self.take("failover.max_lost_bytes", bytes, max_lost_bytes);

@@ -76,6 +76,11 @@ pub(super) fn checked(text: String) -> Result<Secret, String> {
     Ok(Secret::new(text))
 }
 
+/// Whether every account of the machine can read a file.
+pub(super) fn is_open(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o004 != 0)
+}
+
 /// The content of a file without its final newline.
 ///
 /// A file that every account of the machine can read is refused. Reading by a group is allowed:
@@ -87,7 +92,7 @@ pub(super) fn from_file(path: &Path) -> Result<Secret, String> {
     if !meta.is_file() || meta.len() > MAX_FILE_BYTES {
         return Err(format!("`{name}` must be a regular file of at most 64 kB"));
     }
-    if meta.mode() & 0o004 != 0 {
+    if is_open(path) {
         return Err(format!(
             "`{name}` can be read by everyone: run chmod o-rwx on it"
         ));

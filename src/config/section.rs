@@ -1,6 +1,6 @@
 //! Reading a section key by key: what is asked for is what is known, and every fault is noted.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 
 use super::faults::{Fault, nearest};
@@ -19,14 +19,24 @@ pub(super) struct Reader<'a> {
     file: &'a str,
     env: &'a dyn Fn(&str) -> Option<String>,
     faults: RefCell<Vec<Fault>>,
+    is_open: bool,
+    /// A secret stands in the file itself.
+    holds_secrets: Cell<bool>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(file: &'a str, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+    /// `is_open` when everybody on the machine can read the file.
+    pub(super) fn new(
+        file: &'a str,
+        env: &'a dyn Fn(&str) -> Option<String>,
+        is_open: bool,
+    ) -> Self {
         Self {
             file,
             env,
+            is_open,
             faults: RefCell::default(),
+            holds_secrets: Cell::default(),
         }
     }
 
@@ -392,8 +402,14 @@ impl<'a> Section<'a> {
                 file_key,
                 format!("`{key}` is given as well: remove one of them"),
             )),
-            (Some((_, text)), None) => match secret::checked(text) {
-                Ok(secret) => Ok(Some(GivenSecret { secret, key })),
+            (Some((written, text)), None) => match secret::checked(text) {
+                Ok(secret) => {
+                    let is_here = !written.contains("${");
+                    self.reader
+                        .holds_secrets
+                        .set(is_here || self.reader.holds_secrets.get());
+                    Ok(Some(GivenSecret { secret, key }))
+                }
                 Err(text) => Err(self.fault(key, text)),
             },
             (None, Some((_, path))) => match secret::from_file(&self.reader.resolve(&path)) {
@@ -404,6 +420,11 @@ impl<'a> Section<'a> {
                 Err(text) => Err(self.fault(file_key, text)),
             },
         }
+    }
+
+    /// Whether everybody on the machine can read a secret in the file, as far as it has been read.
+    pub(super) fn shows_secrets(&self) -> bool {
+        self.reader.holds_secrets.get() && self.reader.is_open
     }
 
     /// What a path leads to.

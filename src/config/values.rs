@@ -68,6 +68,31 @@ pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
     })
 }
 
+/// Options that are appended to a connection string; what is set from elsewhere is refused.
+pub(super) fn conninfo(text: &str) -> Parsed<String> {
+    const OWN: [&str; 7] = [
+        "host",
+        "hostaddr",
+        "port",
+        "user",
+        "password",
+        "dbname",
+        "application_name",
+    ];
+    let names = text
+        .split_whitespace()
+        .filter_map(|part| part.split_once('='));
+    if text.chars().any(char::is_control) {
+        return Err("must be one line".to_owned());
+    }
+    for (name, _) in names {
+        if OWN.contains(&name) {
+            return Err(format!("must not set {name}, which is set from elsewhere"));
+        }
+    }
+    Ok(text.to_owned())
+}
+
 /// A node's or a zone's name; it appears in metrics, commands and messages.
 pub(super) fn short_name(text: &str) -> Parsed<String> {
     let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');

@@ -97,9 +97,7 @@ impl LoginWatch {
     /// Waits until the monitor has an answer of the node.
     async fn is_up(&self) {
         loop {
-            let changed = self.cluster.changed();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
+            let changed = self.cluster.turned();
             let topology = self.cluster.topology();
             if topology
                 .node(self.id)
@@ -115,9 +113,8 @@ impl LoginWatch {
     /// Looks again and again on one connection.
     async fn watch(&mut self) -> Result<(), WatchError> {
         let monitor = self.live.load().monitor.clone();
-        let mut config = pg::monitor(&self.node, &monitor, "causeway logins");
+        let mut config = pg::monitor(&self.node, &monitor, "causeway logins", "");
         config.connect_timeout(monitor.timeout);
-        config.options("-c statement_timeout=0 -c jit=off");
         let opened = tokio::time::timeout(BOUND, pg::connect(&config)).await;
         let (client, _) = opened.map_err(|_| WatchError::Late)??;
         loop {

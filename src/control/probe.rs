@@ -41,7 +41,7 @@ SELECT pg_is_in_recovery() AS standby,
        pg_current_snapshot()::text AS snapshot";
 
 /// Which processes are still there; their statements are nobody's business.
-const ALIVE: &str = "SELECT pid FROM pg_stat_activity WHERE pid = ANY($1::int4[])";
+const ALIVE: &str = "SELECT pid FROM pg_stat_get_activity(NULL) WHERE pid = ANY($1::int4[])";
 
 /// `$1` holds transactions that the primary has running. One beyond the standby's snapshot must
 /// not be asked about: it would be an error, and it is certainly not finished here.
@@ -64,11 +64,12 @@ const STANDBY: &str = concat!(
 const RUN: &str = "\
 SELECT (SELECT system_identifier FROM pg_control_system()) AS system,
        pg_postmaster_start_time()::text AS postmaster,
-       (SELECT pid || ' ' || backend_start FROM pg_stat_activity
+       (SELECT pid || ' ' || backend_start FROM pg_stat_get_activity(NULL)
          WHERE backend_type = 'checkpointer') AS checkpointer";
 
-/// At most this many running transactions are asked about in one probe.
-const MAX_ASKED: usize = 500;
+/// At most this many running transactions are asked about in one probe: more than servers have connections.
+/// While there are more, nothing proves that the primary shows what a standby does.
+const MAX_ASKED: usize = 10_000;
 
 /// Why a probe failed: the node's life, as far as its monitor can tell, is over.
 #[derive(Debug, thiserror::Error)]
@@ -126,10 +127,8 @@ impl Probe {
     }
 
     async fn login(node: &config::Node, monitor: &config::Monitor) -> Result<Self, ProbeError> {
-        let mut config = pg::monitor(node, monitor, "causeway monitor");
-        // A probe is cheap; what could make it slow is none of its business. It tells the server's own
-        // `synchronous_commit`, and waits for nothing by that, as it writes nothing.
-        config.options("-c statement_timeout=0 -c jit=off");
+        // It tells the server's own `synchronous_commit`, and waits for nothing by that, as it writes nothing.
+        let config = pg::monitor(node, monitor, "causeway monitor", "");
         let (client, _) = pg::connect(&config).await?;
 
         let begin = client.query_one(BEGIN, &[]).await?;
@@ -285,10 +284,12 @@ impl Probe {
         let replay: Option<PgLsn> = row.try_get("replay")?;
         let replay = Lsn(replay.map_or(0, u64::from));
         let running: Vec<String> = row.try_get("running")?;
-        let still_running: Option<Arc<[u64]>> = running.iter().map(|id| id.parse().ok()).collect();
+        let still_running: Option<Vec<u64>> = running.iter().map(|id| id.parse().ok()).collect();
+        let mut still_running = still_running.ok_or(ProbeError::Unexpected("a transaction id"))?;
+        still_running.sort_unstable();
         let finished = FinishedIds {
             xmax: snapshot.xmax,
-            still_running: still_running.ok_or(ProbeError::Unexpected("a transaction id"))?,
+            still_running: Arc::from(still_running),
             // The snapshot is older than the position in the same answer.
             at_least: self.replayed,
         };

@@ -173,6 +173,11 @@ impl Exchange {
         self.owed.is_empty()
     }
 
+    /// True when a pipeline awaits its Sync, every reply so far has arrived, and the server would take more.
+    pub fn awaits_more(&self) -> bool {
+        self.owed.is_empty() && self.unsynced && !self.skips && self.copy == Copy::No
+    }
+
     /// True when the server has all the COPY data of an extended batch and answers upon Sync only.
     pub fn awaits_sync_after_copy(&self) -> bool {
         self.unsynced && self.copy == Copy::No && self.copied
@@ -212,6 +217,11 @@ impl Exchange {
     /// Whether a named statement's description is what comes next.
     pub fn describes_named(&self) -> bool {
         self.owed.front() == Some(&Owed::DescribeNamed)
+    }
+
+    /// Whether the answer to a client's Parse is what comes next.
+    pub fn parses(&self) -> bool {
+        self.owed.front() == Some(&Owed::Parse)
     }
 
     /// Whether the next reply is one to be synthesised.

@@ -3,7 +3,8 @@
 //!
 //! A commit record that is flushed before it is acknowledged has everything before it on disk: all that the
 //! transaction has seen, whoever committed it. A transaction that changed nothing flushes nothing, and what
-//! it saw may be somebody's asynchronous commit.
+//! it saw may be somebody's asynchronous commit. What VACUUM and ANALYZE write in place is no transaction's:
+//! neither its commit record nor a snapshot tells of it, and no ROLLBACK takes it back.
 
 /// The transactions on one server connection, as far as they have come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +13,17 @@ pub struct Flushes {
     wrote: bool,
     /// The one that ended last had, and nothing has run since.
     flushed: bool,
+    /// Something was written in place.
+    in_place: bool,
+}
+
+/// How a transaction has left what it saw and wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// All of it on disk, unless commits are asynchronous or its rows are not logged.
+    pub flushed: bool,
+    /// It, or one before, has written in place.
+    pub in_place: bool,
 }
 
 impl Flushes {
@@ -21,6 +33,7 @@ impl Flushes {
         let mut words = tag.split(|byte| *byte == b' ');
         let verb = words.next().unwrap_or_default();
         let rows = words.next_back();
+        self.in_place |= matches!(verb, b"VACUUM" | b"ANALYZE");
         match (verb, rows) {
             (b"INSERT" | b"UPDATE" | b"DELETE" | b"MERGE", Some(rows)) if rows != b"0" => {
                 (self.wrote, self.flushed) = (true, false);
@@ -29,14 +42,14 @@ impl Flushes {
                 self.flushed = std::mem::take(&mut self.wrote);
             }
             // A savepoint's is not told from a transaction's.
-            (b"ROLLBACK", None) => *self = Self::default(),
+            (b"ROLLBACK", None) => self.failed(),
             _ => self.flushed = false,
         }
     }
 
     /// A statement has failed.
     pub fn failed(&mut self) {
-        *self = Self::default();
+        (self.wrote, self.flushed) = (false, false);
     }
 
     /// ReadyForQuery outside of a transaction: what ran without one is committed.
@@ -44,10 +57,12 @@ impl Flushes {
         self.flushed |= std::mem::take(&mut self.wrote);
     }
 
-    /// Whether the transaction that ended last has flushed all that it has seen, unless commits are
-    /// asynchronous.
-    pub fn take(&mut self) -> bool {
-        std::mem::take(self).flushed
+    /// How the transaction that ended last has left all that it has seen.
+    pub fn take(&mut self) -> Left {
+        let Self {
+            flushed, in_place, ..
+        } = std::mem::take(self);
+        Left { flushed, in_place }
     }
 }
 
@@ -56,7 +71,7 @@ mod tests {
     use super::*;
 
     /// Tags, separated by semicolons; `error` for an error, `Z` for ReadyForQuery outside of a transaction.
-    fn flushed(history: &str) -> bool {
+    fn left(history: &str) -> Left {
         let mut flushes = Flushes::default();
         for event in history.split("; ") {
             match event {
@@ -89,7 +104,18 @@ mod tests {
             ("BEGIN; UPDATE 1; COMMIT; BEGIN; SELECT 1; COMMIT; Z", false),
             ("COMMIT PREPARED; Z", false),
         ] {
-            assert_eq!(flushed(history), expected, "{history}");
+            assert_eq!(left(history).flushed, expected, "{history}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_in_place_stays() {
+        for history in [
+            "VACUUM; Z",
+            "BEGIN; ANALYZE; ROLLBACK; Z",
+            "ANALYZE; INSERT 0 1; Z",
+        ] {
+            assert!(left(history).in_place, "{history}");
         }
     }
 }

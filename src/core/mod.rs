@@ -12,6 +12,7 @@ pub mod gauge;
 pub mod leader_lease;
 pub mod lsn;
 pub mod mutant;
+pub mod plans;
 pub mod replication;
 pub mod residue;
 pub mod route;
@@ -20,6 +21,7 @@ pub mod statement;
 pub mod tag;
 pub mod timeline;
 pub mod topology;
+pub mod traces;
 pub mod transaction;
 pub mod visibility;
 

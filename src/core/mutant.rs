@@ -78,6 +78,19 @@ pub fn holds(_: Rule) -> bool {
     true
 }
 
+/// Whether no rule is switched off: what would catch another rule's failures is left out while one is.
+#[cfg(debug_assertions)]
+pub fn all_hold() -> bool {
+    OFF.load(Ordering::Relaxed) == u8::MAX
+}
+
+/// Whether no rule is switched off: none is.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn all_hold() -> bool {
+    true
+}
+
 /// Switches a rule off in this process, and the one before on again; none puts all in force.
 #[cfg(debug_assertions)]
 pub fn switch_off(rule: Option<Rule>) {

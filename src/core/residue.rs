@@ -38,6 +38,13 @@ impl Pins {
         ASKED.iter().any(|reason| self.contains(*reason))
     }
 
+    /// Whether something is left that ends with the server process alone, whatever is discarded.
+    pub fn stay_in_process(self) -> bool {
+        PinReason::ALL
+            .into_iter()
+            .any(|reason| reason.stays_in_process() && self.contains(reason))
+    }
+
     /// All of them.
     pub fn iter(self) -> impl Iterator<Item = PinReason> {
         PinReason::ALL
@@ -109,7 +116,7 @@ impl Residue {
              UNION ALL SELECT 'authorization', '', '' WHERE session_user OPERATOR(pg_catalog.<>) (SELECT r.rolname \
              FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) a \
              JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) a.usesysid) \
-             UNION ALL SELECT 'lock', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
+             UNION ALL SELECT 'lock', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_lock_status() \
              WHERE (locktype OPERATOR(pg_catalog.=) 'advisory') AND (pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())) \
              UNION ALL SELECT 'temporary', '', '' WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND \
              EXISTS (SELECT FROM pg_catalog.pg_depend WHERE (refclassid OPERATOR(pg_catalog.=) 2615) \

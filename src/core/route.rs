@@ -121,6 +121,8 @@ pub enum Reason {
     NoStandby,
     /// No standby was expected to catch up, or did, within `catchup_wait`.
     StandbysBehind,
+    /// All connections to the standbys that would do have been in use for long.
+    StandbysFull,
     /// The transaction, or the session, keeps its server connection.
     Held,
 }
@@ -145,10 +147,11 @@ impl Reason {
             Self::NoStandby => 8,
             Self::StandbysBehind => 9,
             Self::Held => 10,
+            Self::StandbysFull => 11,
         }
     }
 
-    pub const LABELS: [&'static str; 11] = [
+    pub const LABELS: [&'static str; 12] = [
         "write",
         "refused_by_standby",
         "neutral",
@@ -160,6 +163,7 @@ impl Reason {
         "no_standby",
         "standbys_behind",
         "held",
+        "standbys_full",
     ];
 }
 

@@ -65,8 +65,8 @@ pub enum Cover {
     /// The session's own commit, or one of which this proxy knows, may have been asynchronous: covered
     /// alike, and a promotion may have lost it.
     Insert,
-    /// The client was told that the outcome is unknown: what it may be covers the same, but whether a
-    /// promotion has lost it is no news.
+    /// The client was told that the outcome is unknown, or it was no transaction's: all that is generated
+    /// covers it, and whether a promotion has lost it is no news.
     Unknown,
 }
 
@@ -85,6 +85,21 @@ pub struct Mark {
     pub origin: ShownBy,
 }
 
+impl Mark {
+    /// The standby whose state the primary is to be proved to show, in which life, and since which probe.
+    fn standby(&self) -> Option<(NodeId, Incarnation, u64)> {
+        match self.origin {
+            ShownBy::Standby => Some((self.node, self.incarnation, self.probe)),
+            ShownBy::StandbyBefore {
+                node,
+                incarnation,
+                probe,
+            } => Some((node, incarnation, probe)),
+            ShownBy::Primary | ShownBy::LostStandby => None,
+        }
+    }
+}
+
 /// Who showed a session what it has seen: decides what proof a move to the primary needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShownBy {
@@ -94,6 +109,15 @@ pub enum ShownBy {
     Standby,
     /// A standby whose incarnation is over; the mark was moved to the primary's WAL.
     LostStandby,
+    /// A standby, of which the primary is still to be proved to show it, and the primary since.
+    StandbyBefore {
+        /// Which standby.
+        node: NodeId,
+        /// In which of its lives.
+        incarnation: Incarnation,
+        /// Its probe counter as that was.
+        probe: u64,
+    },
 }
 
 /// A position that certainly includes everything the session has seen.
@@ -151,6 +175,15 @@ pub struct Seen {
     /// The mark before an outcome became unknown: the client was told of the latter, so that only
     /// what this one stands for can be lost to it unawares.
     certain: Option<Certain>,
+    /// What it was told beside its answers and has not been taken in: the latest of each life.
+    told: Vec<Told>,
+}
+
+/// Somebody's commit of which a session was told: a mark, and the timeline on which it was made.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    mark: Mark,
+    timeline: Timeline,
 }
 
 /// A mark that was replaced by one of unknown outcome.
@@ -187,7 +220,34 @@ impl Seen {
             Cover::Flush if at.gauge.is_asynchronous() => Cover::Insert,
             _ => cover,
         };
+        // Its commit stands behind the ones of which it was told before.
+        let over = |told: &Told| told.mark.incarnation == at.incarnation;
+        self.told.retain(|told| !over(told));
         self.set(node, at, cover, ShownBy::Primary);
+    }
+
+    /// The client is about to be told of a commit that this node, a primary, shows: a notification comes
+    /// once its transaction is visible. Taken in by [`Seen::follow`], for what the session had seen before
+    /// may have to be judged first.
+    pub fn told_by_primary(&mut self, node: NodeId, at: LifeAt<'_>) {
+        let last = self
+            .told
+            .pop_if(|last| last.mark.incarnation == at.incarnation);
+        let was_insert = last.is_some_and(|last| last.mark.cover == Cover::Insert);
+        let cover = match was_insert || at.gauge.may_show_unflushed() {
+            true => Cover::Insert,
+            false => Cover::Shown,
+        };
+        self.told.push(Told {
+            mark: Mark {
+                node,
+                incarnation: at.incarnation,
+                probe: at.gauge.sent(),
+                cover,
+                origin: ShownBy::Primary,
+            },
+            timeline: at.gauge.timeline(),
+        });
     }
 
     fn set(&mut self, node: NodeId, at: LifeAt<'_>, cover: Cover, origin: ShownBy) {
@@ -224,8 +284,10 @@ impl Seen {
                 Cover::Flush if !bound.asynchronous => position.flush,
                 // The default has changed, and the connection may not have been told.
                 Cover::Flush => position.flush.max(position.commits),
-                Cover::Shown | Cover::Insert => position.commits,
-                // It may be committed, and not be shown yet.
+                Cover::Shown | Cover::Insert if mark.origin == ShownBy::Primary => position.commits,
+                // A standby may have shown what the primary did not yet, but nothing that is not flushed.
+                Cover::Shown | Cover::Insert => position.commits.max(position.flush),
+                // It may be committed, and not be shown yet; or no snapshot tells of it.
                 Cover::Unknown => position.insert,
             };
             self.upper = Some(Upper {
@@ -268,6 +330,62 @@ impl Seen {
     /// `lossless`: nothing that was acknowledged and flushed can be missing after a promotion, so that
     /// a mark whose position never became known is carried over as well.
     pub fn follow(&mut self, topology: &Topology, lossless: bool) -> Result<(), Broken> {
+        let mut kept = self.judge(topology, lossless);
+        for Told { mark, timeline } in std::mem::take(&mut self.told) {
+            let mut told = Self {
+                mark: Some(mark),
+                timeline,
+                ..Self::default()
+            };
+            kept = kept.and(told.judge(topology, lossless));
+            self.take_in(told, topology);
+        }
+        kept
+    }
+
+    /// The mark covers what the session was told as well.
+    fn take_in(&mut self, mut told: Self, topology: &Topology) {
+        let Some(mark) = told.mark else { return };
+        let primary = topology.primary().and_then(|n| Some((n, n.as_primary()?)));
+        // Over: it says nothing of what the session has seen since, as the primary's WAL of now does.
+        if !told.lives_on(mark, topology)
+            && let Some((node, (life, _))) = primary
+        {
+            told.rebase(node.id, life);
+        }
+        let Some(mut mark) = told.mark else { return };
+        if let Some(before) = self.mark {
+            if self.timeline > told.timeline {
+                return;
+            }
+            mark.origin = match before.origin {
+                ShownBy::Standby => ShownBy::StandbyBefore {
+                    node: before.node,
+                    incarnation: before.incarnation,
+                    probe: before.probe,
+                },
+                other => other,
+            };
+            match before.cover {
+                Cover::Insert => mark.cover = Cover::Insert,
+                Cover::Unknown => {
+                    self.certain = Some(Certain {
+                        mark,
+                        upper: None,
+                        timeline: told.timeline,
+                    });
+                    mark.cover = Cover::Unknown;
+                }
+                Cover::Flush | Cover::Shown => {}
+            }
+        }
+        self.mark = Some(mark);
+        self.upper = None;
+        self.timeline = told.timeline;
+    }
+
+    /// Carries the mark over, apart from what the session was told since.
+    fn judge(&mut self, topology: &Topology, lossless: bool) -> Result<(), Broken> {
         let (Some(mark), Some(node)) = (self.mark, topology.primary()) else {
             return Ok(());
         };
@@ -331,7 +449,7 @@ impl Seen {
             timeline: certain.timeline,
             ..Self::default()
         };
-        before.follow(topology, lossless)
+        before.judge(topology, lossless)
     }
 
     /// A promoted node had replayed all of the timeline that it left, and shows it.
@@ -355,9 +473,7 @@ impl Seen {
         if mark.origin == ShownBy::Primary {
             return true;
         }
-        let shown_before = topology
-            .node(mark.node)
-            .filter(|_| mark.origin == ShownBy::Standby);
+        let shown_before = mark.standby().and_then(|(node, ..)| topology.node(node));
         let life = shown_before.and_then(|node| node.life.as_ref());
         if life.is_some_and(|life| life.incarnation == primary.incarnation) {
             // It was promoted, and goes on showing what it had replayed.
@@ -390,13 +506,14 @@ impl Seen {
     /// Asks a standby what was certainly finished where the session has read: the standby itself,
     /// or once that life is over, another that has replayed at least as much.
     fn testify(&mut self, mark: Mark, topology: &Topology) -> Option<Testimony> {
-        let itself = topology
-            .node(mark.node)
-            .filter(|_| mark.origin == ShownBy::Standby)
-            .and_then(|node| Some((node.id, node.as_standby()?)))
-            .filter(|(_, (life, _))| life.incarnation == mark.incarnation);
+        let itself = mark.standby().and_then(|(node, incarnation, probe)| {
+            let node = topology.node(node)?;
+            let found = node.as_standby()?;
+            let lives = found.0.incarnation == incarnation;
+            lives.then_some((probe, (node.id, found)))
+        });
         let (node, (life, finished)) = match itself {
-            Some(found) if found.1.0.latest.probe > mark.probe => found,
+            Some((probe, found)) if found.1.0.latest.probe > probe => found,
             Some(_) => return None,
             None => {
                 let upper = self.upper(topology)?;

@@ -3,6 +3,7 @@
 //! `sql` derives these from a statement's text; `core::route` and the client's session act on them.
 //! Nothing here depends on the text any more.
 
+use super::plans::Constants;
 use std::sync::Arc;
 
 /// Where a statement may run.
@@ -66,7 +67,8 @@ pub enum PinReason {
     Settings,
     /// `SET SESSION AUTHORIZATION`.
     Authorization,
-    /// `LOAD`: what a library keeps for itself cannot be asked for.
+    /// `LOAD`, and functions that leave something in the server process (a temporary replication slot, a
+    /// backup that has begun): what a library keeps for itself cannot be asked for, or taken away.
     Library,
     /// `setseed`: the numbers that follow come from this server process.
     Seed,
@@ -85,6 +87,11 @@ impl PinReason {
         Self::Library,
         Self::Seed,
     ];
+
+    /// Whether the server process keeps it through DISCARD ALL.
+    pub fn stays_in_process(self) -> bool {
+        matches!(self, Self::Library | Self::Seed)
+    }
 
     /// As consoles and metrics name it.
     pub fn label(self) -> &'static str {
@@ -180,6 +187,8 @@ pub enum Effect {
     },
     /// `EXECUTE name`: does what was prepared under this name.
     Execute(Box<str>),
+    /// Makes a setting until the transaction's end, of which the text does not tell what it comes to.
+    SetsWithin,
     /// Declares a cursor, which stays where it is.
     Declare,
     /// Takes or reads what all sessions share on the primary alone: advisory locks, the state of sequences.
@@ -225,6 +234,8 @@ pub struct Opaque {
     pub any_name: bool,
     /// Its parameters that name settings, numbered from 1: they are known once they are bound.
     pub parameters: Box<[u16]>,
+    /// Nothing says that there is such code: a table is written to that is not known yet.
+    pub by_chance: bool,
 }
 
 impl Opaque {
@@ -303,6 +314,13 @@ pub struct Step {
     pub effect: Effect,
 }
 
+/// Those of one of a text's statements, by its number; they stand in the statements' order.
+pub fn of_statement(steps: &[Step], number: u32) -> &[Step] {
+    let start = steps.partition_point(|step| step.statement < number);
+    let of = &steps[start..];
+    &of[..of.partition_point(|step| step.statement == number)]
+}
+
 impl Effect {
     /// Whether it ends a transaction and begins the next.
     pub fn chains(&self) -> bool {
@@ -324,6 +342,18 @@ impl Effect {
                 | Self::Opaque(_)
                 | Self::Execute(_)
                 | Self::Begin { .. }
+        )
+    }
+
+    /// Whether it is what its statement is for, and not something beside it.
+    pub fn counts(&self) -> bool {
+        !matches!(
+            self,
+            Self::Unpin(_)
+                | Self::NamesStatements
+                | Self::Declare
+                | Self::PrimaryOnly
+                | Self::SetsWithin
         )
     }
 
@@ -361,6 +391,13 @@ pub struct Statement {
     /// The commit may not have been flushed when it is acknowledged (`synchronous_commit` was
     /// touched, or code ran that could have touched it): only the insert position covers it.
     pub may_commit_async: bool,
+    /// Code of users may run by it, or may run unseen: only what is made of PostgreSQL's own and of plain
+    /// tables is known to run none.
+    pub may_run_code: bool,
+    /// What it changes need not be a table whose rows are logged, so that its commit may flush nothing.
+    pub may_flush_nothing: bool,
+    /// By what constants are read in the plans that its code leaves.
+    pub settled: Constants,
     /// A per-statement level.
     pub hint: Option<Hint>,
 }
@@ -391,6 +428,9 @@ impl Statement {
             }]),
             count: 1,
             may_commit_async: true,
+            may_run_code: true,
+            may_flush_nothing: true,
+            settled: Constants::ByAnything,
             hint: None,
         }
     }

@@ -1,5 +1,7 @@
 //! The decisions as tables: one cluster, drawn in a few numbers, one question, one answer.
 
+mod told;
+
 use std::sync::Arc;
 
 use super::gauge::{Gauge, Measurement, Position};

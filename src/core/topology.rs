@@ -172,6 +172,33 @@ impl NodeView {
         silent.is_some_and(|silence| silence.life.incarnation == incarnation)
     }
 
+    /// Whether nothing has come of it but another measurement: the node is what it was, in the same life,
+    /// and may be used as before.
+    pub fn stands_as(&self, before: &Self) -> bool {
+        let standing = |node: &Self| {
+            let life = node.life.as_ref().map(|life| {
+                let leads = matches!(life.role, Role::Primary(_));
+                (
+                    life.incarnation,
+                    leads,
+                    life.timeline,
+                    life.system,
+                    life.history.is_some(),
+                )
+            });
+            let silent = node.silent.as_ref().map(|silence| silence.life.incarnation);
+            (
+                life,
+                silent,
+                node.barred,
+                node.drained,
+                node.weight,
+                node.near,
+            )
+        };
+        standing(self) == standing(before)
+    }
+
     /// The present life is over.
     pub fn end_life(&mut self) -> bool {
         let silent = self.silent.take().map(|silence| silence.life);

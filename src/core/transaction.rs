@@ -50,6 +50,8 @@ pub struct Transaction {
     /// An error has undone what stands outside of a transaction block.
     failed: bool,
     pending: Vec<Pending>,
+    /// Another number whenever that has changed.
+    turn: u64,
     /// Each with how many changes were pending at it. Names may come more than once.
     savepoints: Vec<(Box<str>, usize)>,
     /// What all of that takes.
@@ -140,17 +142,19 @@ impl Transaction {
             }
             Effect::Release(name) => {
                 if let Some(at) = self.find(name) {
-                    self.savepoints.truncate(at);
-                    self.weigh();
+                    self.forget_savepoints(at);
                 }
             }
             Effect::RollbackTo(name) => {
                 if let Some(at) = self.find(name)
                     && holds(Rule::RollbackToTakesBack)
                 {
-                    self.pending.truncate(self.savepoints[at].1);
-                    self.savepoints.truncate(at + 1);
-                    self.weigh();
+                    let pending = self.savepoints[at].1;
+                    let undone = self.pending.get(pending..).unwrap_or_default().iter();
+                    self.bytes -= undone.map(Pending::bytes).sum::<usize>();
+                    self.pending.truncate(pending);
+                    self.turn += 1;
+                    self.forget_savepoints(at + 1);
                 }
             }
             Effect::Set { name, sql, local } => {
@@ -167,12 +171,14 @@ impl Transaction {
         let pending = Pending { change, local };
         self.bytes += pending.bytes();
         self.pending.push(pending);
+        self.turn += 1;
     }
 
     /// The server has answered with an error.
     pub fn error(&mut self) {
         if !self.open && holds(Rule::ErrorTakesBack) {
             self.pending.clear();
+            self.turn += 1;
             self.failed = true;
             self.weigh();
         }
@@ -239,7 +245,16 @@ impl Transaction {
 
     /// Its server is lost, and all of it with it.
     pub fn lost(&mut self) {
-        *self = Self::default();
+        let turn = self.turn + 1;
+        *self = Self {
+            turn,
+            ..Self::default()
+        };
+    }
+
+    /// Another number whenever the changes in force inside the transaction are others.
+    pub fn turn(&self) -> u64 {
+        self.turn
     }
 
     /// The changes in force inside the transaction, the oldest first.
@@ -276,14 +291,25 @@ impl Transaction {
         let lasts = |p: &Pending| !p.local || !holds(Rule::LocalEnds);
         committed.extend(pending.filter(lasts).map(|p| p.change));
         self.bytes = 0;
+        self.turn += 1;
     }
 
     fn roll_back(&mut self) {
         self.savepoints.clear();
         if holds(Rule::RollbackTakesBack) {
             self.pending.clear();
+            self.turn += 1;
         }
         self.weigh();
+    }
+
+    /// All from this one on. It costs what is forgotten, not what is kept: a text can do it for each of its
+    /// statements.
+    fn forget_savepoints(&mut self, from: usize) {
+        let forgotten = self.savepoints.drain(from..);
+        self.bytes -= forgotten
+            .map(|(name, _)| BESIDE + name.len())
+            .sum::<usize>();
     }
 
     fn weigh(&mut self) {
@@ -443,6 +469,31 @@ mod tests {
         run(&[(BEGIN, "BEGIN")], InTransaction, &mut transaction);
         let again = transaction.replay(false).unwrap();
         assert_eq!(again[0], "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_no_longer_counted() {
+        let mut transaction = Transaction::default();
+        let save = |name: &str| (Effect::Savepoint(name.into()), "SAVEPOINT");
+        let release = |name: &str| (Effect::Release(name.into()), "RELEASE");
+        let back = |name: &str| (Effect::RollbackTo(name.into()), "ROLLBACK");
+        for (steps, changes) in [
+            (vec![(BEGIN, "BEGIN"), (set("first"), "SET")], true),
+            (vec![save("a"), (set("b"), "SET"), save("long name")], true),
+            (vec![back("long name"), release("long name")], false),
+            (vec![save("b"), save("b"), back("a")], true),
+            (vec![back("nowhere"), release("nowhere")], false),
+            (vec![release("a")], false),
+        ] {
+            let turn = transaction.turn();
+            run(&steps, InTransaction, &mut transaction);
+            let counted = transaction.bytes();
+            transaction.weigh();
+            assert_eq!(transaction.bytes(), counted, "{steps:?}");
+            assert!(transaction.turn() != turn || !changes, "{steps:?}");
+        }
+        assert_eq!(transaction.changes().count(), 1);
+        assert_eq!(transaction.bytes(), BESIDE + "first".len());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::lsn::Lsn;
 pub struct Snapshot {
     /// Every id from here on is not finished.
     pub xmax: u64,
-    /// Ids below `xmax` that are still running.
+    /// Ids below `xmax` that are still running, in order.
     pub running: Arc<[u64]>,
 }
 
@@ -23,7 +23,7 @@ pub struct Snapshot {
 pub struct FinishedIds {
     /// Every id from here on is not finished there.
     pub xmax: u64,
-    /// Ids that were asked about and were still running there.
+    /// Ids that were asked about and were still running there, in order.
     pub still_running: Arc<[u64]>,
     /// A position that it had certainly replayed when this was so.
     pub at_least: Lsn,
@@ -45,10 +45,11 @@ pub fn end_of_commits(before: Option<(&Snapshot, Lsn)>, snapshot: &Snapshot, ins
 /// True when a primary snapshot shows every transaction that the standby held to be finished.
 ///
 /// A later snapshot of the same primary then shows it too, so the answer never expires. Ids that
-/// the standby held to be running at a later moment (`running_later`) were running then as well.
+/// the standby held to be running at a later moment (`running_later`, in order) were running then as well.
 pub fn primary_shows(primary: &Snapshot, standby: &FinishedIds, running_later: &[u64]) -> bool {
     let unfinished = |id: &u64| {
-        *id >= standby.xmax || standby.still_running.contains(id) || running_later.contains(id)
+        let among = |ids: &[u64]| ids.binary_search(id).is_ok();
+        *id >= standby.xmax || among(&standby.still_running) || among(running_later)
     };
     standby.xmax <= primary.xmax && primary.running.iter().all(unfinished)
 }
@@ -132,6 +133,20 @@ mod tests {
             "19 is ahead of both"
         );
     }
+    #[test]
+    fn thousands_of_writers_are_no_other_case() {
+        let ids: Vec<u64> = (1..=5_000).map(|id| 2 * id).collect();
+        let list: Vec<String> = ids.iter().map(u64::to_string).collect();
+        let primary = primary(&format!("2:20000:{}", list.join(",")));
+        assert!(primary_shows(&primary, &standby(20_000, &ids), &[]));
+        assert!(!primary_shows(&primary, &standby(20_000, &ids[1..]), &[]));
+        assert!(primary_shows(
+            &primary,
+            &standby(20_000, &ids[1..]),
+            &ids[..1]
+        ));
+    }
+
     #[test]
     fn what_runs_on_the_standby_later_has_not_ended_before() {
         let (primary, standby) = (primary("7:20:7,9"), standby(20, &[7]));

@@ -24,6 +24,7 @@ pub struct RoutingMetrics {
     pub stale_reads_prevented: IntCounter,
     pub catchup_wait: Histogram,
     fallback_behind: IntCounter,
+    fallback_full: IntCounter,
     fallback_none: IntCounter,
     replays: [IntCounter; Replay::VARIANTS.len()],
     pub visibility_unproven: IntCounter,
@@ -77,6 +78,7 @@ impl RoutingMetrics {
                 &SHORT,
             )?,
             fallback_behind: fallback.with_label_values(&["standbys_behind"]),
+            fallback_full: fallback.with_label_values(&["standbys_full"]),
             fallback_none: fallback.with_label_values(&["no_standby"]),
             replays: std::array::from_fn(|index| {
                 replays.with_label_values(&[<&str>::from(Replay::VARIANTS[index])])
@@ -102,6 +104,7 @@ impl RoutingMetrics {
         }
         match reason {
             Reason::StandbysBehind => self.fallback_behind.inc(),
+            Reason::StandbysFull => self.fallback_full.inc(),
             Reason::NoStandby => self.fallback_none.inc(),
             _ => {}
         }

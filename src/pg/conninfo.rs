@@ -2,18 +2,58 @@
 //!
 //! They are libpq's, and read here because tokio_postgres refuses every key that it does not know.
 
-/// Host and port.
-pub(crate) fn address(conninfo: &str) -> Option<(String, u16)> {
-    let mut host = None;
-    let mut port = 5432;
+/// Where a server is, as a connection string has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// What is connected to, first, and the name that it has. None means a Unix socket.
+    pub(crate) hosts: Vec<String>,
+    pub(crate) port: u16,
+}
+
+/// Where a connection string points; none if it does not say, or names several.
+pub(crate) fn address(conninfo: &str) -> Option<Address> {
+    let (mut host, mut address, mut port) = (None, None, None);
     for (key, value) in pairs(conninfo) {
         match key.as_str() {
-            "host" | "hostaddr" => host = Some(value),
-            "port" => port = value.parse().ok()?,
+            "host" => host = Some(value),
+            "hostaddr" => address = Some(value),
+            "port" => port = Some(value),
             _ => {}
         }
     }
-    Some((host?, port))
+    if host.is_none() && address.is_none() && port.is_none() {
+        return None;
+    }
+    let several = |value: &&String| value.contains(',');
+    if [&host, &address, &port]
+        .into_iter()
+        .flatten()
+        .any(|value| several(&value))
+    {
+        return None;
+    }
+    let port = port.filter(|port| !port.is_empty());
+    Some(Address {
+        hosts: address
+            .into_iter()
+            .chain(host)
+            .filter(|host| !host.is_empty())
+            .collect(),
+        port: port.map_or(Some(5432), |port| port.parse().ok())?,
+    })
+}
+
+/// The same connection string pointing to another server.
+pub(crate) fn pointing(conninfo: &str, host: &str, port: u16) -> String {
+    let begun = Conninfo::default()
+        .with("host", host)
+        .with("port", &port.to_string());
+    let others = pairs(conninfo)
+        .into_iter()
+        .filter(|(key, _)| !["host", "hostaddr", "port"].contains(&key.as_str()));
+    others
+        .fold(begun, |conninfo, (key, value)| conninfo.with(&key, &value))
+        .into()
 }
 
 /// A connection string in the making.
@@ -86,23 +126,42 @@ mod tests {
             text,
             r"host='10.0.0.1' password='it\'s \\ port=1' port=5501"
         );
-        assert_eq!(address(&text), Some(("10.0.0.1".to_owned(), 5501)));
+        let address = address(&text).unwrap();
+        assert_eq!((&*address.hosts[0], address.port), ("10.0.0.1", 5501));
         let values: Vec<String> = pairs(&text).into_iter().map(|(_, value)| value).collect();
         assert_eq!(values, ["10.0.0.1", r"it's \ port=1", "5501"]);
     }
 
     #[test]
+    fn it_points_elsewhere_with_all_else_as_it_was() {
+        let text = r"user=u host=a hostaddr=10.0.0.1 passfile='/a b/it\'s' port=1";
+        assert_eq!(
+            pointing(text, "c", 2),
+            r"host='c' port='2' user='u' passfile='/a b/it\'s'"
+        );
+    }
+
+    #[test]
     fn a_connection_string_tells_where_it_points() {
         for (text, expected) in [
-            ("host=10.0.0.1 port=5501 user=u", Some(("10.0.0.1", 5501))),
-            ("host = 'a b' port = '1'", Some(("a b", 1))),
-            ("user=u host=h", Some(("h", 5432))),
-            (r"password='it\'s host=x' host=h\ h", Some(("h h", 5432))),
+            (
+                "host=10.0.0.1 port=5501 user=u",
+                Some((&["10.0.0.1"][..], 5501)),
+            ),
+            ("host = 'a b' port = '1'", Some((&["a b"], 1))),
+            ("user=u host=h", Some((&["h"], 5432))),
+            (r"password='it\'s host=x' host=h\ h", Some((&["h h"], 5432))),
+            ("host=h hostaddr=10.0.0.1", Some((&["10.0.0.1", "h"], 5432))),
+            ("port=5433 user=u", Some((&[], 5433))),
             ("", None),
             ("user=u", None),
             ("host=h port=nine", None),
+            ("host=a,b", None),
         ] {
-            let expected = expected.map(|(host, port)| (host.to_owned(), port));
+            let expected = expected.map(|(hosts, port)| Address {
+                hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+                port,
+            });
             assert_eq!(address(text), expected, "{text}");
         }
     }

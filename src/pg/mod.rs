@@ -6,5 +6,5 @@ pub(crate) mod conninfo;
 mod errors;
 pub(crate) mod queries;
 
-pub(crate) use connect::{connect, monitor};
+pub(crate) use connect::{OPTIONS, connect, monitor};
 pub(crate) use errors::{describe, with_causes};

@@ -129,10 +129,15 @@ impl Agent {
             "key_file": file("agent.key"),
             "client_ca_file": file("ca.pem"),
         });
+        // Of servers on one machine, each needs a directory of its own for a tablespace.
+        let shared = self.home.with_file_name("tablespace");
+        let own = self.home.join("tablespace");
+        let mapping = format!("{}={}", shared.display(), own.display());
         let postgres = json!({
             "data": home("data"),
             "bin": path(self.shared.binaries.directory()),
             "log_file": home("postgres.log"),
+            "tablespace_mapping": [mapping],
         });
         [
             section("name", &self.node),

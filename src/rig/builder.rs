@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-
-use postgres_protocol::escape::{escape_identifier, escape_literal};
 
 use super::account::Account;
 use super::agent::Agent;
 use super::authority::Authority;
 use super::cluster::Cluster;
 use super::credentials::{Credentials, Login};
-use super::deadline::Deadline;
+use super::data;
 use super::home::{self, Home};
 use super::net::{Host, Place};
 use super::ports::Reservation;
@@ -33,6 +30,7 @@ pub struct Builder {
     settings: Settings,
     replay_delays: BTreeMap<usize, Duration>,
     durable: bool,
+    own_history: bool,
     binaries: Option<Binaries>,
     credentials: Credentials,
     within: Duration,
@@ -59,6 +57,7 @@ impl Builder {
             settings: Settings::new(),
             replay_delays: BTreeMap::new(),
             durable: false,
+            own_history: false,
             binaries: None,
             credentials: Credentials::default(),
             within: Duration::from_secs(60),
@@ -112,6 +111,13 @@ impl Builder {
     /// Whether commits wait for the disk (`fsync`). Killed servers lose nothing either way.
     pub fn durable(mut self, durable: bool) -> Self {
         self.durable = durable;
+        self
+    }
+
+    /// Whether the data are made for this cluster, with a system identifier that no other one has. It takes
+    /// longer than a copy.
+    pub fn own_history(mut self, own: bool) -> Self {
+        self.own_history = own;
         self
     }
 
@@ -170,29 +176,22 @@ impl Builder {
         let [primary, standbys @ ..] = cluster.nodes() else {
             return Ok(cluster);
         };
-        make_data(&cluster, primary, standbys).await?;
+        // A directory that was asked for is kept, or shown.
+        let own = self.own_history || self.durable || self.directory.is_some();
+        make_data(&cluster, primary, standbys, own).await?;
         for node in cluster.nodes() {
             node.spawn()?;
         }
-        primary.wait_ready().await?;
-        primary
-            .execute(&create_roles(
-                cluster.credentials(),
-                cluster.binaries().major(),
-            ))
-            .await?;
-        for login in &cluster.credentials().applications {
-            create_application(primary, login).await?;
-        }
-        let made = primary.written().await?;
+        let session = primary.wait_ready().await?;
+        let written = primary.written_on(&session).await?;
         for standby in standbys {
-            standby.wait_ready().await?;
-            standby.wait_streaming().await?;
+            let session = standby.wait_ready().await?;
+            standby.wait_streaming_on(&session).await?;
             if !self
                 .replay_delays
                 .contains_key(&standby_number(standbys, standby))
             {
-                standby.wait_replayed(made).await?;
+                standby.wait_replayed_on(&session, written).await?;
             }
         }
         for agent in cluster.nodes().iter().filter_map(|node| node.agent()) {
@@ -281,19 +280,19 @@ fn standby_number(standbys: &[Arc<Node>], standby: &Arc<Node>) -> usize {
         .count()
 }
 
-/// Makes the primary's data with initdb and the standbys' by copying it before it is first started:
-/// a clean copy is a base backup, and takes milliseconds.
+/// Makes the primary's data, and the standbys' by copying it before it is first started.
 async fn make_data(
     cluster: &Cluster,
     primary: &Arc<Node>,
     standbys: &[Arc<Node>],
+    own: bool,
 ) -> Result<(), RigError> {
     let primary = Arc::clone(primary);
     let standbys = standbys.to_vec();
     home::blocking(cluster.home(), "make the data directories", move || {
         let account = primary.shared.account;
         home::private_directory(primary.home(), account)?;
-        initdb(&primary)?;
+        data::make(primary.home(), &primary.shared, own)?;
         primary.configure(false)?;
         let copy = |standby: &Node| {
             home::private_directory(standby.home(), account)?;
@@ -312,103 +311,4 @@ async fn make_data(
         })
     })
     .await
-}
-
-fn initdb(primary: &Node) -> Result<(), RigError> {
-    let Shared {
-        binaries,
-        account,
-        credentials,
-        within,
-    } = &*primary.shared;
-    let superuser = &credentials.superuser;
-    let password_file = primary.home().join("password");
-    let log = primary.home().join("initdb.log");
-    home::write_private(
-        &password_file,
-        &format!("{}\n", superuser.password),
-        *account,
-    )?;
-    let doing = || {
-        RigError::io(format!(
-            "run initdb in {} as {account}",
-            primary.home().display()
-        ))
-    };
-    let output = home::open_log(&log, *account)?;
-    let mut command = Command::new(binaries.program("initdb"));
-    command
-        .arg("-D")
-        .arg(primary.data())
-        .arg(format!("--username={}", superuser.user))
-        .arg(format!("--pwfile={}", password_file.display()))
-        .args([
-            "--auth=scram-sha-256",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--no-sync",
-        ])
-        .current_dir(primary.home())
-        .stdin(Stdio::null())
-        .stdout(output.try_clone().map_err(doing())?)
-        .stderr(output);
-    account.prepare(&mut command);
-    let mut child = command.spawn().map_err(doing())?;
-    let deadline = Deadline::after(*within);
-    let status = loop {
-        if let Some(status) = child.try_wait().map_err(doing())? {
-            break status;
-        }
-        if !deadline.again_blocking() {
-            let _ = child.kill();
-            return Err(primary.too_late("get its data directory from initdb", deadline));
-        }
-    };
-    let _ = std::fs::remove_file(&password_file);
-    if status.success() {
-        return Ok(());
-    }
-    Err(RigError::Program {
-        program: "initdb",
-        status,
-        output: home::tail(&log),
-    })
-}
-
-/// What an operator runs, so that it is known to suffice.
-const GRANTS: &str = include_str!("../../scripts/grants.sql");
-/// From here on the grants are for version 15 and newer.
-const FROM_15: &str = "-- From PostgreSQL 15 on.";
-
-fn create_roles(credentials: &Credentials, major: u32) -> String {
-    let create = |login: &Login, attributes: &str| {
-        let (user, password) = (
-            escape_identifier(&login.user),
-            escape_literal(&login.password),
-        );
-        format!("create role {user} login {attributes} password {password};\n")
-    };
-    let monitor = create(&credentials.monitor, "");
-    let replication = create(&credentials.replication, "replication");
-    let grants = match GRANTS.split_once(FROM_15) {
-        Some((before, _)) if major < 15 => before,
-        _ => GRANTS,
-    };
-    // Standbys that a commit is to wait for cannot log in before these roles exist.
-    format!("set synchronous_commit = local;\n{monitor}{replication}{grants}")
-}
-
-async fn create_application(primary: &Node, login: &Login) -> Result<(), RigError> {
-    let (user, password) = (
-        escape_identifier(&login.user),
-        escape_literal(&login.password),
-    );
-    primary
-        .execute(&format!("create role {user} login password {password}"))
-        .await?;
-    // Not in the same batch: CREATE DATABASE runs in no transaction block.
-    let database = escape_identifier(&login.database);
-    primary
-        .execute(&format!("create database {database} owner {user}"))
-        .await
 }

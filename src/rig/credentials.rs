@@ -20,7 +20,7 @@ impl Login {
 }
 
 /// Who may log in to a cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// `postgres`.
     pub superuser: Login,

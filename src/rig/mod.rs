@@ -12,6 +12,7 @@ mod builder;
 mod cluster;
 mod credentials;
 mod daemon;
+mod data;
 mod deadline;
 mod demo;
 mod error;

@@ -150,7 +150,7 @@ impl Node {
     pub async fn start(&self) -> Result<(), RigError> {
         self.await_strays().await?;
         self.spawn()?;
-        self.wait_ready().await
+        self.wait_ready().await.map(drop)
     }
 
     /// Stops the server and waits until its process has ended; a frozen one is thawed first.
@@ -307,6 +307,12 @@ impl Node {
             home::write_private(&data.join("standby.signal"), "", account)?;
         }
         Ok(())
+    }
+
+    /// Whether the server lets clients in, by what it writes down for pg_ctl.
+    pub(super) fn says_ready(&self) -> bool {
+        let file = fs::read_to_string(self.data().join("postmaster.pid"));
+        file.is_ok_and(|text| text.lines().nth(7).map(str::trim_end) == Some("ready"))
     }
 
     pub(super) fn signal_reload(&self) -> Result<(), RigError> {

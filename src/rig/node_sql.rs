@@ -75,8 +75,9 @@ impl Node {
         self.bounded(sql, run).await
     }
 
-    /// Waits until the server answers a query; fails at once when its process ends.
-    pub(super) async fn wait_ready(&self) -> Result<(), RigError> {
+    /// Waits until the server answers a query, and gives the session that it answered in; fails at once when
+    /// its process ends.
+    pub(super) async fn wait_ready(&self) -> Result<Client, RigError> {
         let deadline = Deadline::after(self.shared.within);
         loop {
             if let Some(status) = self.ended() {
@@ -87,26 +88,47 @@ impl Node {
                     log,
                 });
             }
-            match tokio::time::timeout(deadline.left(), self.query::<i32>("select 1")).await {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(_)) if deadline.again().await => {}
-                _ => return Err(self.too_late("answer a query", deadline)),
+            // One that refuses starts a process to say so, and takes the longer to start.
+            if self.says_ready() {
+                let asked = async {
+                    let session = self.admin().await?;
+                    let answer = session.batch_execute("select 1").await;
+                    answer.map_err(self.sql_error("answer")).map(|()| session)
+                };
+                match tokio::time::timeout(deadline.left(), asked).await {
+                    Ok(Ok(session)) => return Ok(session),
+                    Ok(Err(_)) => {}
+                    Err(_) => return Err(self.too_late("answer a query", deadline)),
+                }
+            }
+            if !deadline.again().await {
+                return Err(self.too_late("answer a query", deadline));
             }
         }
     }
 
     /// Waits until the node, a standby, receives WAL as a stream.
     pub async fn wait_streaming(&self) -> Result<(), RigError> {
+        let session = self.admin().await?;
+        self.wait_streaming_on(&session).await
+    }
+
+    pub(super) async fn wait_streaming_on(&self, session: &Client) -> Result<(), RigError> {
         let sql = "select exists (select from pg_stat_wal_receiver where status = 'streaming')";
-        self.wait_for("stream", sql).await
+        self.wait_on(session, "stream", sql).await
     }
 
     /// Waits until a query that gives one boolean gives true.
     pub async fn wait_for(&self, awaited: &str, sql: &str) -> Result<(), RigError> {
+        let session = self.admin().await?;
+        self.wait_on(&session, awaited, sql).await
+    }
+
+    /// The same in a session that there is.
+    async fn wait_on(&self, session: &Client, awaited: &str, sql: &str) -> Result<(), RigError> {
         let deadline = Deadline::after(self.shared.within);
-        let admin = self.admin().await?;
         loop {
-            let answer = tokio::time::timeout(deadline.left(), admin.query_one(sql, &[])).await;
+            let answer = tokio::time::timeout(deadline.left(), session.query_one(sql, &[])).await;
             let Ok(row) = answer else {
                 return Err(self.too_late(awaited, deadline));
             };
@@ -124,7 +146,18 @@ impl Node {
 
     /// The end of the WAL that this node, a primary, has written.
     pub async fn written(&self) -> Result<Lsn, RigError> {
-        let lsn: PgLsn = self.query("select pg_current_wal_insert_lsn()").await?;
+        self.written_on(&self.admin().await?).await
+    }
+
+    /// The same, asked in a session that there is.
+    pub(super) async fn written_on(&self, session: &Client) -> Result<Lsn, RigError> {
+        let sql = "select pg_current_wal_insert_lsn()";
+        let asked = async {
+            let row = session.query_one(sql, &[]).await;
+            row.and_then(|row| row.try_get::<_, PgLsn>(0))
+                .map_err(self.sql_error(sql))
+        };
+        let lsn = self.bounded(sql, asked).await?;
         Ok(Lsn(lsn.into()).without_page_header(WalGeometry::default()))
     }
 
@@ -136,8 +169,17 @@ impl Node {
 
     /// Waits until this node, a standby, has replayed WAL up to there.
     pub async fn wait_replayed(&self, lsn: Lsn) -> Result<(), RigError> {
+        let session = self.admin().await?;
+        self.wait_replayed_on(&session, lsn).await
+    }
+
+    pub(super) async fn wait_replayed_on(
+        &self,
+        session: &Client,
+        lsn: Lsn,
+    ) -> Result<(), RigError> {
         let sql = format!("select pg_last_wal_replay_lsn() >= '{lsn}'");
-        self.wait_for(&format!("replay WAL up to {lsn}"), &sql)
+        self.wait_on(session, &format!("replay WAL up to {lsn}"), &sql)
             .await
     }
 

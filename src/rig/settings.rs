@@ -42,6 +42,8 @@ pub(super) fn base(durable: bool) -> Settings {
         ("fsync", on_disk),
         // pg_rewind asks for both this and wal_log_hints.
         ("full_page_writes", "on"),
+        // What is asked here is soon answered; to load the compiler takes each session longer.
+        ("jit", "off"),
         ("log_line_prefix", "%m [%p] %q%u@%d "),
         ("log_timezone", "UTC"),
         ("timezone", "UTC"),

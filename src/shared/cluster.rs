@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
 
 use super::catalogs::Catalogs;
 use super::load::{Demands, Load};
 use super::logins::Logins;
+use super::signals::{Signal, Signals};
 use crate::clock;
 use crate::config::{Config, Node};
 use crate::core::route::NodeSet;
@@ -28,7 +27,7 @@ pub struct ClusterState {
     publishing: Mutex<()>,
     /// Until when the ruling may be relied on, by this cluster's clock.
     ruled_until_us: AtomicU64,
-    changed: Notify,
+    signals: Signals,
     /// What a failover waits for.
     why: Mutex<Arc<str>>,
     started: Duration,
@@ -45,7 +44,7 @@ impl ClusterState {
             logins: Logins::default(),
             publishing: Mutex::new(()),
             ruled_until_us: AtomicU64::new(u64::MAX),
-            changed: Notify::new(),
+            signals: Signals::new(nodes.len()),
             topology: ArcSwap::from_pointee(Topology {
                 nodes,
                 ..Topology::default()
@@ -105,21 +104,27 @@ impl ClusterState {
             // The next ruling brings the next time.
             self.ruled_until_us.store(u64::MAX, Ordering::Release);
         }
-        self.changed.notify_waiters();
+        self.signals.turned();
     }
 
-    /// Publishes a change to one node and wakes everyone who waits for a newer topology.
+    /// Publishes a change to one node, and wakes those whom it concerns.
     pub fn publish(&self, id: NodeId, change: impl FnOnce(&mut NodeView)) {
+        let mut turned = true;
         {
             let _one_at_a_time = self.publishing.lock();
-            let mut next = Topology::clone(&self.topology.load());
+            let before = self.topology.load();
+            let mut next = Topology::clone(&before);
             if let Some(node) = next.nodes.get_mut(usize::from(id.0)) {
                 change(node);
+                turned = before.node(id).is_none_or(|before| !node.stands_as(before));
             }
             next.remember_primary();
             self.topology.store(Arc::new(next));
         }
-        self.changed.notify_waiters();
+        match turned {
+            true => self.signals.turned(),
+            false => self.signals.measured(id),
+        }
     }
 
     /// Publishes what a reload may change of nodes.
@@ -133,7 +138,7 @@ impl ClusterState {
             }
             self.topology.store(Arc::new(next));
         }
-        self.changed.notify_waiters();
+        self.signals.turned();
     }
 
     /// Publishes the failover controller's ruling: who may be written to, and from whom clients are kept
@@ -161,7 +166,7 @@ impl ClusterState {
             self.topology.store(Arc::new(next));
             self.ruled_until_us.store(until_us, Ordering::Release);
         }
-        self.changed.notify_waiters();
+        self.signals.turned();
         Ok(())
     }
 
@@ -178,9 +183,15 @@ impl ClusterState {
         Arc::clone(&self.why.lock())
     }
 
-    /// Resolves at the next publication after it was created and enabled.
-    pub fn changed(&self) -> Notified<'_> {
-        self.changed.notified()
+    /// Resolves at the next publication after it was created that says more than where a node stands, such
+    /// as who leads; and at the next measurement of one of `nodes`.
+    pub fn signal(&self, nodes: NodeSet) -> Signal<'_> {
+        self.signals.of(nodes)
+    }
+
+    /// Resolves at the next publication after it was created that says who leads, or which nodes may be used.
+    pub fn turned(&self) -> Signal<'_> {
+        self.signal(NodeSet::default())
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Client {
     pub database: Arc<str>,
     /// Where from, if that could be found out.
     pub address: Option<SocketAddr>,
+    /// Version, cipher and key exchange of its TLS, if it has come by that.
+    pub encryption: Option<String>,
     pub connected: SystemTime,
     /// A statement of it is being worked on.
     busy: AtomicBool,
@@ -97,6 +99,7 @@ impl Connections {
         user: &Arc<str>,
         database: &Arc<str>,
         address: Option<SocketAddr>,
+        encryption: Option<String>,
     ) -> Entry {
         let traffic = Arc::clone(self.traffic.lock().entry(Arc::clone(database)).or_default());
         let client = Arc::new(Client {
@@ -104,6 +107,7 @@ impl Connections {
             user: Arc::clone(user),
             database: Arc::clone(database),
             address,
+            encryption,
             connected: SystemTime::now(),
             busy: AtomicBool::new(false),
             pins: Mutex::default(),
@@ -251,7 +255,7 @@ mod tests {
     fn clients_come_and_go_and_leave_what_they_did() {
         let connections = Arc::new(Connections::default());
         let (user, database) = (Arc::from("u"), Arc::from("d"));
-        let entry = connections.enter(&user, &database, None);
+        let entry = connections.enter(&user, &database, None, None);
         entry.begin();
         assert!(connections.clients()[0].is_busy());
         entry.end(Duration::from_micros(7), true);

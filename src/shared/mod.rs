@@ -11,3 +11,4 @@ pub mod maintenance;
 pub mod memory;
 pub mod operator;
 pub mod pause;
+pub mod signals;

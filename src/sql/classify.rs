@@ -1,5 +1,6 @@
 //! One text, parsed by PostgreSQL's own grammar, and what each of its statements means.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use pg_raw_parse::nodes::{
     A_Expr, CopyStmt, FuncCall, InsertStmt, PrepareStmt, RangeVar, SelectStmt,
 };
 
-use crate::core::statement::{Effect, PinReason, Statement, WriteReason};
+use crate::core::plans::Constants;
+use crate::core::statement::{Effect, Opaque, PinReason, Statement, WriteReason};
 
 use super::catalog::{Catalog, Relation};
 use super::definitions::{self, Created, is_temporary, is_temporary_schema};
@@ -105,8 +107,10 @@ impl<'c> Examiner<'c, '_> {
             self.verdict.opaque(&Arc::new(found));
         }
         // Made since the catalogue was read, or one session's own.
-        if self.unknown.iter().any(|name| !self.with.contains(name)) {
+        let with: HashSet<&str> = self.with.drain(..).collect();
+        if self.unknown.iter().any(|name| !with.contains(name)) {
             self.verdict.write(WriteReason::NotReady);
+            self.verdict.runs_code(self.catalog.settled());
         }
     }
 
@@ -147,6 +151,17 @@ impl<'c> Examiner<'c, '_> {
     }
 
     fn utility(&mut self, node: Node<'c>) {
+        if !definitions::runs_nothing(node) {
+            // Of these it is said below what they run.
+            let told = matches!(
+                node,
+                Node::DoStmt(_) | Node::CallStmt(_) | Node::PrepareStmt(_) | Node::TruncateStmt(_)
+            );
+            self.verdict.runs_code(match told {
+                true => Constants::ByNothing,
+                false => self.catalog.settled(),
+            });
+        }
         match node {
             Node::ExecuteStmt(statement) => {
                 self.verdict.effect(Effect::NamesStatements);
@@ -221,6 +236,8 @@ impl<'c> Examiner<'c, '_> {
         self.inner(statement.query());
         let prepared = std::mem::replace(self.verdict, outer);
         self.verdict.may_commit_async |= prepared.may_commit_async;
+        self.verdict.may_flush_nothing |= prepared.may_flush_nothing;
+        self.verdict.runs_code(prepared.settled());
         self.verdict.write(WriteReason::SessionState);
         self.verdict.effect(Effect::Pin(PinReason::SqlPrepare));
         self.verdict.effect(Effect::Prepare {
@@ -252,6 +269,9 @@ impl<'c> Examiner<'c, '_> {
     /// Looks at every node below, without recursion: see `tree`.
     fn query(&mut self, root: Node<'c>, once: Option<&FuncCall>) {
         self.verdict.read();
+        if self.catalog.hides_code() {
+            self.verdict.runs_code(self.catalog.hidden());
+        }
         self.verdict.conduct(self.catalog.everywhere());
         let mut stack = vec![root];
         while let Some(node) = stack.pop() {
@@ -261,6 +281,7 @@ impl<'c> Examiner<'c, '_> {
                         self.verdict.write(WriteReason::Locks);
                     }
                     if let Some(into) = select.into_clause() {
+                        self.verdict.may_run_code = true;
                         self.verdict.write(WriteReason::SelectInto);
                         definitions::created(into.rel(), into.on_commit, self.verdict);
                     }
@@ -277,6 +298,8 @@ impl<'c> Examiner<'c, '_> {
                     functions::weigh(call, once, self.catalog, self.verdict);
                 }
                 Node::A_Expr(expression) => self.operator(expression),
+                Node::ColumnRef(column) => self.fields(column.fields().iter()),
+                Node::A_Indirection(of) => self.fields(of.indirection().iter()),
                 Node::CommonTableExpr(query) => self.with.extend(query.ctename()),
                 Node::RangeVar(relation) => self.reads(Some(relation)),
                 _ => {}
@@ -284,8 +307,20 @@ impl<'c> Examiner<'c, '_> {
             if !push_children(node, &mut stack) {
                 self.verdict.write(WriteReason::UnknownFunction);
                 self.verdict.may_commit_async = true;
+                self.verdict.runs_code(Constants::ByAnything);
                 self.verdict.opaque(&Arc::default());
             }
+        }
+    }
+
+    /// `p.f` is `f(p)` where no column of that name is found.
+    fn fields(&mut self, mut names: impl Iterator<Item = Node<'c>>) {
+        let called = names
+            .by_ref()
+            .filter_map(|name| self.catalog.function(name.as_str()?));
+        let code = called.filter(|function| function.conduct.code);
+        for function in code {
+            self.verdict.runs_code(function.conduct.settled);
         }
     }
 
@@ -335,14 +370,29 @@ impl<'c> Examiner<'c, '_> {
     /// A relation that is written to, whose triggers and defaults run; none if it is not known.
     fn changes(&mut self, relation: Option<&'c RangeVar>, reads: bool) -> Option<&'c Relation> {
         let relation = relation?;
+        if is_temporary(relation) {
+            self.verdict.runs_code(self.catalog.settled());
+        }
         let known = self
             .catalog
             .relation(relation.relname().unwrap_or_default());
         match known {
             // Its own triggers are the session's own doing, and were seen when they were made.
-            None if relation.schemaname().is_some_and(is_temporary_schema) => {}
-            None => self.verdict.opaque(&Arc::default()),
+            None if relation.schemaname().is_some_and(is_temporary_schema) => {
+                self.verdict.may_flush_nothing = true;
+            }
+            None => {
+                self.verdict.may_flush_nothing = true;
+                self.verdict.may_commit_async = true;
+                self.verdict.runs_code(Constants::ByAnything);
+                self.verdict.opaque(&Arc::new(Opaque {
+                    by_chance: true,
+                    ..Opaque::default()
+                }));
+            }
             Some(known) => {
+                self.verdict.may_flush_nothing |=
+                    known.unlogged || relation.schemaname().is_some_and(is_temporary_schema);
                 self.verdict.conduct(&known.changing);
                 if reads {
                     self.verdict.conduct(&known.reading);
@@ -358,16 +408,26 @@ impl<'c> Examiner<'c, '_> {
         };
         self.verdict.read();
         self.verdict.reads_rows = true;
+        if is_temporary(relation) {
+            self.verdict.runs_code(self.catalog.settled());
+        }
         let name = relation.relname().unwrap_or_default();
         if name == "pg_prepared_statements" {
             self.verdict.effect(Effect::NamesStatements);
         }
         if is_of_node(name) || is_temporary(relation) {
+            self.verdict.may_run_code |= self
+                .catalog
+                .relation(name)
+                .is_none_or(|known| known.reading.code);
             return self.verdict.write(WriteReason::SessionState);
         }
         match self.catalog.relation(name) {
             None if relation.schemaname().is_none() => self.unknown.push(name),
-            None => self.verdict.write(WriteReason::NotReady),
+            None => {
+                self.verdict.write(WriteReason::NotReady);
+                self.verdict.runs_code(self.catalog.settled());
+            }
             Some(known) => {
                 if known.volatile {
                     self.verdict.write(WriteReason::VolatileFunction);

@@ -44,17 +44,16 @@ pub(super) fn of_unread(text: &[u8], catalog: &Catalog) -> Opaque {
 }
 
 fn resolved(body: Body, catalog: &Catalog) -> Conduct {
-    if !catalog.is_loaded() {
-        return Conduct::unknown();
-    }
     let mut conduct = body.conduct;
+    if !catalog.is_loaded() {
+        conduct.merge(&Conduct::unknown());
+        conduct.of_node = false;
+        return conduct;
+    }
     if conduct.makes_up {
         conduct.merge(catalog.anything());
     }
-    conduct.merge(catalog.everywhere());
-    catalog.operators().for_each(|operator| {
-        conduct.merge(&operator.conduct);
-    });
+    conduct.merge(catalog.unseen());
     let functions = body.calls.iter().filter_map(|name| catalog.function(name));
     functions.for_each(|function| {
         conduct.merge(&function.conduct);

@@ -12,6 +12,9 @@ use crate::core::statement::{Effect, PinReason, Renew, WriteReason};
 
 use super::verdict::Verdict;
 
+/// Roles that are told apart when they are dropped together.
+const MOST_ROLES: usize = 16;
+
 /// What is left to look into.
 pub(super) enum Created<'a> {
     Nothing,
@@ -71,6 +74,22 @@ pub(super) fn note<'a>(node: Node<'a>, verdict: &mut Verdict) -> Created<'a> {
     Created::Nothing
 }
 
+/// Whether it calls nothing of anybody's, neither by itself nor by a trigger on events.
+pub(super) fn runs_nothing(node: Node<'_>) -> bool {
+    matches!(
+        node,
+        Node::DiscardStmt(_)
+            | Node::DeallocateStmt(_)
+            | Node::ListenStmt(_)
+            | Node::UnlistenStmt(_)
+            | Node::NotifyStmt(_)
+            | Node::LockStmt(_)
+            | Node::CheckPointStmt(_)
+            // Of what triggers it runs, it is known that they were put off.
+            | Node::ConstraintsSetStmt(_)
+    )
+}
+
 fn pin(reason: PinReason, verdict: &mut Verdict) {
     verdict.write(WriteReason::SessionState);
     verdict.effect(Effect::Pin(reason));
@@ -84,6 +103,9 @@ fn of_everybody(node: Node<'_>, verdict: &mut Verdict) -> bool {
             None => Renew::Role(statement.role().and_then(role)),
         }],
         Node::AlterRoleStmt(statement) => vec![Renew::Role(statement.role().and_then(role))],
+        Node::DropRoleStmt(statement) if statement.roles().len() > MOST_ROLES => {
+            vec![Renew::Role(None)]
+        }
         Node::DropRoleStmt(statement) => {
             let roles = statement.roles().iter().filter_map(|node| match node {
                 Node::RoleSpec(spec) => Some(Renew::Role(role(spec))),

@@ -39,6 +39,7 @@ pub(super) fn settled(mut statement: Statement, foreign: bool) -> Statement {
 fn unrepeatable(names: impl IntoIterator<Item = Box<str>>) -> Effect {
     let (names, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.is_ascii());
     Effect::Opaque(Arc::new(Opaque {
+        by_chance: false,
         names: names.into(),
         any_name: !others.is_empty(),
         parameters: Box::default(),

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use pg_raw_parse::nodes::FuncCall;
 use pg_raw_parse::{ConstValue, Node};
 
+use crate::core::plans::Constants;
 use crate::core::statement::{Effect, Opaque, PinReason, WriteReason};
 
 use super::catalog::Catalog;
 use super::settings::custom;
-use super::system::{asks_about_node, runs_any_text, tells_role};
+use super::system::{asks_about_node, makes_slot, runs_any_text, stays_in_process, tells_role};
 use super::verdict::Verdict;
 
 /// Adds what one call means for its statement. `once` if it runs once when the statement succeeds,
@@ -31,12 +32,14 @@ pub(super) fn weigh(call: &FuncCall, once: bool, catalog: &Catalog, verdict: &mu
     if !catalog.is_loaded() {
         verdict.write(WriteReason::NotReady);
         verdict.may_commit_async = true;
+        verdict.runs_code(Constants::ByAnything);
         return verdict.opaque(&Arc::default());
     }
     match catalog.function(name) {
         None => {
             verdict.write(WriteReason::UnknownFunction);
             verdict.may_commit_async = true;
+            verdict.runs_code(Constants::ByAnything);
             verdict.opaque(&Arc::default());
             // A session's own function defines nothing that a text of another could mean.
             if schema(call) != Some("pg_temp") {
@@ -44,6 +47,7 @@ pub(super) fn weigh(call: &FuncCall, once: bool, catalog: &Catalog, verdict: &mu
             }
         }
         Some(function) => {
+            verdict.may_run_code |= function.code;
             if function.volatile {
                 verdict.write(WriteReason::VolatileFunction);
                 verdict.may_commit_async |= function.user_defined;
@@ -99,6 +103,10 @@ fn by_name(name: &str, call: &FuncCall, once: bool, verdict: &mut Verdict) {
             verdict.effect(Effect::AsksChannels);
         }
         "current_setting" => current_setting(call, verdict),
+        _ if stays_in_process(name) || makes_slot(name) && is_temporary(call) => {
+            verdict.write(WriteReason::SessionState);
+            verdict.effect(Effect::Pin(PinReason::Library));
+        }
         "pg_terminate_backend" => {
             verdict.write(WriteReason::VolatileFunction);
             verdict.effect(Effect::Terminates);
@@ -106,6 +114,7 @@ fn by_name(name: &str, call: &FuncCall, once: bool, verdict: &mut Verdict) {
         _ if runs_any_text(name) => {
             verdict.opaque(&Arc::default());
             verdict.makes_up = true;
+            verdict.may_commit_async = true;
         }
         _ if asks_about_node(name) => verdict.write(WriteReason::SessionState),
         _ if always_writes(name) => verdict.write(WriteReason::VolatileFunction),
@@ -121,11 +130,14 @@ fn set_config(call: &FuncCall, verdict: &mut Verdict) {
     verdict.may_commit_async = true;
     let [name, _, local] = arguments(call, ["setting_name", "new_value", "is_local"]);
     if matches!(constant(local), Some(ConstValue::Boolean(true))) {
-        return;
+        return verdict.effect(Effect::SetsWithin);
     }
     let opaque = match constant(name) {
         Some(ConstValue::String(name)) => {
             verdict.literal = true;
+            if name.eq_ignore_ascii_case("seed") {
+                verdict.effect(Effect::Pin(PinReason::Seed));
+            }
             Opaque {
                 names: custom(name).into_iter().collect(),
                 ..Opaque::default()
@@ -143,6 +155,13 @@ fn set_config(call: &FuncCall, verdict: &mut Verdict) {
         },
     };
     verdict.opaque(&Arc::new(opaque));
+}
+
+/// Whether a slot that is made ends with its session.
+fn is_temporary(call: &FuncCall) -> bool {
+    let [_, _, temporary] = arguments(call, ["", "", "temporary"]);
+    let stays = matches!(constant(temporary), Some(ConstValue::Boolean(false)));
+    !stays && !matches!(temporary, Node::None)
 }
 
 /// `current_setting(name)`: some settings say what the node is, and the session's is the primary.

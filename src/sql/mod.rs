@@ -8,6 +8,7 @@ mod cache;
 pub mod catalog;
 mod classify;
 mod code;
+mod compact;
 mod conduct;
 mod definitions;
 mod foreign;
@@ -22,6 +23,7 @@ mod system;
 mod tree;
 mod verdict;
 mod words;
+mod work;
 
 #[cfg(test)]
 mod tests;

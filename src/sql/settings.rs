@@ -1,6 +1,5 @@
 //! Statements about the session itself: settings and the bounds of transactions.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use pg_raw_parse::nodes::{DefElem, TransactionStmt, VariableSetStmt};
@@ -9,6 +8,7 @@ use pg_raw_parse::{ConstValue, Node};
 
 use crate::core::statement::{Effect, Isolation, Opaque, PinReason, WriteReason};
 
+use super::compact::compact;
 use super::shape::skip_blank;
 use super::verdict::Verdict;
 
@@ -110,6 +110,10 @@ pub(super) fn transaction(statement: &TransactionStmt, alone: bool, verdict: &mu
                     }
                     _ => {}
                 }
+                if !is_repeated(option) {
+                    // Whatever else it says.
+                    verdict.write(WriteReason::SessionState);
+                }
             }
             // By itself it decides nothing; followed by more in one text, it has to be decided now.
             if !alone && (read_only != Some(true) || isolation == Some(Isolation::Serializable)) {
@@ -156,7 +160,7 @@ fn of_transaction(statement: &VariableSetStmt, verdict: &mut Verdict) {
             Some("transaction_read_only") => is_on(option),
             _ => true,
         };
-        if !movable {
+        if !movable || !is_repeated(option) {
             // Whatever its BEGIN said.
             verdict.write(WriteReason::SessionState);
         }
@@ -187,6 +191,17 @@ fn characteristics(statement: &VariableSetStmt, verdict: &mut Verdict) {
             sql: Some(format!("SET {name} = '{value}'").into()),
             local: statement.is_local,
         });
+    }
+}
+
+/// Whether a transaction that moves has it on the primary as well.
+fn is_repeated(option: &DefElem) -> bool {
+    match option.defname() {
+        Some("transaction_isolation") => {
+            level(option).is_none_or(|(_, name)| name != "read uncommitted")
+        }
+        Some("transaction_deferrable") => !is_on(option),
+        _ => true,
     }
 }
 
@@ -240,18 +255,14 @@ fn real_name(name: &str) -> String {
     }
 }
 
-/// The statement without `LOCAL`. A line comment at its end would swallow whatever is sent after it in
-/// the same text.
+/// The statement without comments, which would be kept for as long as the setting, and without `LOCAL`.
 fn repeatable(source: &str, local: bool) -> Box<str> {
-    let start = skip_blank(source.as_bytes(), 0);
-    let mut source = Cow::Borrowed(source[start..].trim_end());
-    if local {
-        let word = skip_blank(source.as_bytes(), "SET".len());
-        let rest = source[word..].get("LOCAL".len()..).unwrap_or_default();
-        source = format!("SET{rest}").into();
+    let source = compact(source);
+    let source = source.trim();
+    if !local {
+        return source.into();
     }
-    if source.contains("--") {
-        source += "\n";
-    }
-    source.into()
+    let word = skip_blank(source.as_bytes(), "SET".len());
+    let rest = source[word..].get("LOCAL".len()..).unwrap_or_default();
+    format!("SET{rest}").into()
 }

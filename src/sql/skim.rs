@@ -11,12 +11,10 @@ use std::ops::Deref;
 use crate::core::statement::Opaque;
 
 use super::catalog::Catalog;
-use super::conduct::Conduct;
+use super::conduct::{Conduct, MOST_NAMES};
 
 /// Longer words and names are nobody's, in bytes.
 const LONGEST: usize = 256;
-/// Custom settings that are asked for by name; more are any.
-const MOST_NAMES: usize = 256;
 /// So many symbols after SET may be a comment's.
 const LONGEST_COMMENT: u16 = 1_000;
 
@@ -51,6 +49,9 @@ impl Skimmed {
         self.defines |= conduct.defines;
         if let Some(opaque) = &conduct.opaque {
             self.any_name |= opaque.any_name;
+            if self.any_name && self.names.len() >= MOST_NAMES {
+                return;
+            }
             for name in &opaque.names {
                 self.name(name.as_bytes().to_vec());
             }
@@ -59,6 +60,7 @@ impl Skimmed {
 
     pub(super) fn into_opaque(self) -> Opaque {
         Opaque {
+            by_chance: false,
             names: self.names.into_iter().collect(),
             any_name: self.any_name,
             parameters: Box::default(),

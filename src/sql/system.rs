@@ -10,6 +10,30 @@ pub(super) fn runs_any_text(name: &str) -> bool {
         })
 }
 
+/// Functions, of PostgreSQL itself or of `dblink`, after which the server process has something of the
+/// session that no question finds and nothing but the process's end takes away.
+pub(super) fn stays_in_process(name: &str) -> bool {
+    matches!(
+        name,
+        "dblink_connect"
+            | "dblink_connect_u"
+            | "pg_backup_start"
+            | "pg_replication_origin_session_setup"
+            | "pg_start_backup"
+    )
+}
+
+/// Functions that do the same if they make a temporary slot, which their third argument says.
+pub(super) fn makes_slot(name: &str) -> bool {
+    matches!(
+        name,
+        "pg_copy_logical_replication_slot"
+            | "pg_copy_physical_replication_slot"
+            | "pg_create_logical_replication_slot"
+            | "pg_create_physical_replication_slot"
+    )
+}
+
 /// Functions that are not volatile, or whose volatility does not say it, but speak of one server
 /// or of one session on it.
 pub(super) fn asks_about_node(name: &str) -> bool {

@@ -3,9 +3,15 @@
 use std::sync::Arc;
 
 use crate::core::mutant::{Rule, holds};
-use crate::core::statement::{Access, Effect, Opaque, Statement, Step, WriteReason};
+use crate::core::plans::Constants;
+use crate::core::statement::{Access, Effect, Opaque, PinReason, Statement, Step, WriteReason};
 
-use super::conduct::{Conduct, merged};
+use super::conduct::{Conduct, any_name, merge};
+use super::work;
+
+/// So many names the statements of one text may have put together from what they call; with more, each may
+/// set any. A short text could call much.
+const MOST_MERGED: usize = 4096;
 
 /// What is known so far about the statements of one text.
 #[derive(Debug)]
@@ -13,10 +19,14 @@ pub(super) struct Verdict {
     access: Access,
     write_reason: Option<WriteReason>,
     effects: Vec<Step>,
+    /// Names that were put together, statement by statement.
+    merged: usize,
     /// Which of the text's statements is being looked at.
     pub(super) statement: u32,
     /// See [`Statement::may_commit_async`].
     pub(super) may_commit_async: bool,
+    /// See [`Statement::may_flush_nothing`].
+    pub(super) may_flush_nothing: bool,
     /// Other literals in the same shape would give another classification, or the shape is one
     /// that hardly comes back.
     pub(super) literal: bool,
@@ -28,6 +38,10 @@ pub(super) struct Verdict {
     pub(super) reads_rows: bool,
     /// It runs SQL that its text may bring along.
     pub(super) makes_up: bool,
+    /// See [`Statement::may_run_code`].
+    pub(super) may_run_code: bool,
+    /// See [`Statement::settled`].
+    settled: Constants,
 }
 
 impl Verdict {
@@ -37,14 +51,24 @@ impl Verdict {
             access: Access::Neutral,
             write_reason: None,
             effects: Vec::new(),
+            merged: 0,
             statement: 0,
             may_commit_async: false,
+            may_flush_nothing: false,
             literal: false,
             names_setting: false,
             asks_role: false,
             reads_rows: false,
             makes_up: false,
+            may_run_code: false,
+            settled: Constants::default(),
         }
+    }
+
+    /// Code may run of which no more is known than what this comes to.
+    pub(super) fn runs_code(&mut self, settled: Constants) {
+        self.may_run_code = true;
+        self.settled = self.settled.max(settled);
     }
 
     /// A read, unless it already is more.
@@ -85,26 +109,40 @@ impl Verdict {
             statement: self.statement,
             effect,
         };
-        if !self.effects.contains(&step) {
+        if !self.of_this_statement().any(|known| *known == step) {
             self.effects.push(step);
         }
+    }
+
+    /// What has been said of the statement that is being looked at: few things, at the end.
+    fn of_this_statement(&mut self) -> impl Iterator<Item = &mut Step> {
+        let number = self.statement;
+        let all = self.effects.iter_mut().rev();
+        all.take_while(move |step| {
+            work::took(1);
+            step.statement == number
+        })
     }
 
     /// Runs what the text does not tell, on the primary: what is left of it is asked for there.
     pub(super) fn opaque(&mut self, opaque: &Arc<Opaque>) {
         self.write(WriteReason::SessionState);
-        let number = self.statement;
+        self.may_run_code = true;
+        let merged = self.merged;
         let known = self
-            .effects
-            .iter_mut()
+            .of_this_statement()
             .find_map(|step| match &mut step.effect {
-                Effect::Opaque(known) if step.statement == number => Some(known),
+                Effect::Opaque(known) => Some(known),
                 _ => None,
             });
         match known {
             None => self.effect(Effect::Opaque(Arc::clone(opaque))),
-            Some(known) if known != opaque => *known = Arc::new(merged(known, opaque)),
-            Some(_) => {}
+            Some(known) if merged > MOST_MERGED => *known = Arc::new(any_name()),
+            Some(known) => {
+                let news = merge(known, opaque);
+                let names = known.names.len();
+                self.merged += usize::from(news) * names;
+            }
         }
     }
 
@@ -115,8 +153,20 @@ impl Verdict {
             self.effect(Effect::PrimaryOnly);
         }
         self.makes_up |= conduct.makes_up;
+        self.may_run_code |= conduct.code;
+        self.settled = self.settled.max(conduct.settled);
+        self.may_commit_async |= conduct.sets_unnamed;
         if let Some(opaque) = &conduct.opaque {
             self.opaque(opaque);
+        }
+        for (does, reason) in [
+            (conduct.stays, PinReason::Library),
+            (conduct.seeds, PinReason::Seed),
+        ] {
+            if does {
+                self.write(WriteReason::SessionState);
+                self.effect(Effect::Pin(reason));
+            }
         }
         if conduct.names {
             self.effect(Effect::NamesStatements);
@@ -135,6 +185,11 @@ impl Verdict {
         }
     }
 
+    /// What it prepares may run.
+    pub(super) fn settled(&self) -> Constants {
+        self.settled
+    }
+
     /// The effects alone, of a single statement.
     pub(super) fn into_effects(self) -> Arc<[Effect]> {
         self.effects.into_iter().map(|step| step.effect).collect()
@@ -148,6 +203,9 @@ impl Verdict {
             effects: self.effects.into(),
             count,
             may_commit_async: self.may_commit_async,
+            may_run_code: self.may_run_code,
+            may_flush_nothing: self.may_flush_nothing,
+            settled: self.settled,
             hint: None,
         }
     }

@@ -23,7 +23,7 @@ pub(super) fn tokens(source: &str) -> Vec<Token> {
     let mut rest = source;
     while let Some(first) = rest.chars().next() {
         let length = match first {
-            '-' if rest.starts_with("--") => rest.find('\n').unwrap_or(rest.len()),
+            '-' if rest.starts_with("--") => rest.find(['\n', '\r']).unwrap_or(rest.len()),
             '/' if rest.starts_with("/*") => comment(rest),
             '\'' => {
                 let escapes = matches!(found.last(), Some(Token::Word(word)) if &**word == "e")

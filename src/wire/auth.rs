@@ -10,8 +10,12 @@ use pgwire::api::auth::sasl::scram::{
     SCRAM_ITERATIONS, ScramSecret, ScramServerAuth, ScramServerAuthWaitingForClientFinal,
     gen_salted_password,
 };
+use pgwire::error::PgWireError;
 
 use crate::error::{Kind, Problem};
+
+/// What pgwire says of a client that has seen another certificate.
+const BINDING_MISMATCH: &str = "Channel binding mismatch";
 
 /// What is kept of a password to check a client's proof.
 #[derive(Clone)]
@@ -107,17 +111,94 @@ fn md5_hex(bytes: &[u8]) -> String {
         .collect()
 }
 
+/// What binds a SCRAM login to the TLS it comes by: the certificate that the client has seen
+/// (`tls-server-end-point`, RFC 5929).
+#[derive(Clone)]
+pub struct Binding(ScramServerAuth);
+
+impl Binding {
+    /// To this certificate, in DER; none where its signature says by no hash that is known what stands for
+    /// it, as Ed25519's does not.
+    pub fn to(certificate: &[u8]) -> Option<Self> {
+        let text = STANDARD.encode(certificate);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        let mut bound = ScramServerAuth::new();
+        bound.configure_certificate(pem.as_bytes()).ok()?;
+        Some(Self(bound))
+    }
+}
+
+impl fmt::Debug for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Binding")
+    }
+}
+
+/// The mechanisms that are offered, the strongest first.
+pub fn mechanisms(binding: Option<&Binding>) -> Vec<String> {
+    let plus = binding.map(|_| SCRAM_SHA_256_PLUS.to_owned());
+    plus.into_iter().chain([SCRAM_SHA_256.to_owned()]).collect()
+}
+
+/// The names of the mechanisms.
+pub const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
+pub const SCRAM_SHA_256_PLUS: &str = "SCRAM-SHA-256-PLUS";
+
+/// Why a client's proof is none.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unproved {
+    /// It is another password's, or nobody's.
+    Wrong,
+    /// Something else is wrong with it.
+    Malformed(Problem),
+}
+
 /// A SCRAM exchange after the client's first message.
 pub struct ScramExchange {
     state: ScramServerAuthWaitingForClientFinal,
     /// An unknown user goes through the motions, so that it cannot be told from a wrong password.
     doomed: bool,
+    /// It is bound to a certificate.
+    bound: bool,
 }
 
 impl ScramExchange {
-    /// Takes the client's first message; gives the exchange and the server's first message.
-    pub fn begin(verifier: Option<&Verifier>, first: &[u8]) -> Result<(Self, String), Problem> {
-        let malformed = |_| Problem::fatal(Kind::ProtocolViolation, "malformed SCRAM message");
+    /// Takes the client's first message by a mechanism that was offered; gives the exchange and the
+    /// server's first message.
+    pub fn begin(
+        verifier: Option<&Verifier>,
+        binding: Option<&Binding>,
+        mechanism: &str,
+        first: &[u8],
+    ) -> Result<(Self, String), Problem> {
+        let malformed = || Problem::fatal(Kind::ProtocolViolation, "malformed SCRAM message");
+        let bound = mechanism == SCRAM_SHA_256_PLUS;
+        // RFC 5802, section 6, in PostgreSQL's words.
+        match first.first() {
+            Some(b'n' | b'y') if bound => {
+                return Err(malformed().with_detail(
+                    "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include \
+                     channel binding data.",
+                ));
+            }
+            Some(b'p') if !bound => {
+                return Err(malformed().with_detail(
+                    "The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message \
+                     includes channel binding data.",
+                ));
+            }
+            // Somebody in between has taken the offer away.
+            Some(b'y') if binding.is_some() => {
+                let what = "SCRAM channel binding negotiation error";
+                return Err(
+                    Problem::fatal(Kind::InvalidAuthorization, what).with_detail(
+                        "The client supports SCRAM channel binding but thinks the server does not. \
+                     However, this server does support channel binding.",
+                    ),
+                );
+            }
+            _ => {}
+        }
         let (secret, doomed) = match verifier {
             Some(Verifier::Scram {
                 iterations,
@@ -143,18 +224,42 @@ impl ScramExchange {
                 true,
             ),
         };
-        let (answer, state) = ScramServerAuth::new()
-            .on_client_first_message_with_secret(first, secret)
-            .map_err(malformed)?;
-        Ok((Self { state, doomed }, answer))
+        let (answer, state) = match binding {
+            Some(Binding(bound)) => bound.on_client_first_message_with_secret(first, secret),
+            None => ScramServerAuth::new().on_client_first_message_with_secret(first, secret),
+        }
+        .map_err(|_| malformed())?;
+        let begun = Self {
+            state,
+            doomed,
+            bound,
+        };
+        Ok((begun, answer))
     }
 
-    /// Takes the client's proof; gives the server's, or none when the proof is wrong.
-    pub fn finish(&self, last: &[u8]) -> Option<String> {
-        self.state
-            .on_client_final_message(last)
-            .ok()
-            .filter(|_| !self.doomed)
+    /// Takes the client's proof; gives the server's.
+    pub fn finish(&self, last: &[u8]) -> Result<String, Unproved> {
+        match self.state.on_client_final_message(last) {
+            Ok(answer) if !self.doomed => Ok(answer),
+            // The only one whose name tells it.
+            Err(PgWireError::InvalidScramMessage(what)) if what == BINDING_MISMATCH => {
+                Err(Unproved::Malformed(match self.bound {
+                    true => Problem::fatal(
+                        Kind::InvalidAuthorization,
+                        "SCRAM channel binding check failed",
+                    ),
+                    false => Problem::fatal(
+                        Kind::ProtocolViolation,
+                        "unexpected SCRAM channel-binding attribute in client-final-message",
+                    ),
+                }))
+            }
+            Err(PgWireError::InvalidScramMessage(_)) => Err(Unproved::Malformed(Problem::fatal(
+                Kind::ProtocolViolation,
+                "malformed SCRAM message",
+            ))),
+            Ok(_) | Err(_) => Err(Unproved::Wrong),
+        }
     }
 }
 
@@ -164,14 +269,105 @@ mod tests {
     use postgres_protocol::authentication::{md5_hash, sasl};
 
     fn login(verifier: Option<&Verifier>, password: &str) -> bool {
-        let mut client =
-            sasl::ScramSha256::new(password.as_bytes(), sasl::ChannelBinding::unsupported());
-        let (exchange, first) = ScramExchange::begin(verifier, client.message()).unwrap();
+        bound_login(
+            verifier,
+            password,
+            None,
+            sasl::ChannelBinding::unsupported(),
+        )
+        .is_ok()
+    }
+
+    /// A login by the mechanism that goes with what the client binds it to.
+    fn bound_login(
+        verifier: Option<&Verifier>,
+        password: &str,
+        binding: Option<&Binding>,
+        seen: sasl::ChannelBinding,
+    ) -> Result<(), Unproved> {
+        let mut client = sasl::ScramSha256::new(password.as_bytes(), seen);
+        let mechanism = match client.message().first() {
+            Some(b'p') => SCRAM_SHA_256_PLUS,
+            _ => SCRAM_SHA_256,
+        };
+        let begun = ScramExchange::begin(verifier, binding, mechanism, client.message());
+        let (exchange, first) = begun.map_err(Unproved::Malformed)?;
         client.update(first.as_bytes()).unwrap();
-        match exchange.finish(client.message()) {
-            Some(last) => client.finish(last.as_bytes()).is_ok(),
-            None => false,
+        let last = exchange.finish(client.message())?;
+        client.finish(last.as_bytes()).unwrap();
+        Ok(())
+    }
+
+    /// A certificate, signed by a key of this kind.
+    fn certificate(kind: &'static rcgen::SignatureAlgorithm) -> Vec<u8> {
+        let key = rcgen::KeyPair::generate_for(kind).unwrap();
+        let made = rcgen::CertificateParams::new(["here".to_owned()]).unwrap();
+        made.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn a_login_is_bound_to_the_certificate_that_was_seen() {
+        use sasl::ChannelBinding as Seen;
+        let verifier = Verifier::scram("sesame").unwrap();
+        let [own, other] = [(); 2].map(|()| certificate(&rcgen::PKCS_ECDSA_P256_SHA256));
+        let binding = Binding::to(&own);
+        assert!(binding.is_some());
+        let sha256 = |bytes: &[u8]| {
+            use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+            let rustls::SupportedCipherSuite::Tls13(suite) = TLS13_AES_128_GCM_SHA256 else {
+                panic!()
+            };
+            let hash = suite.common.hash_provider.hash(bytes);
+            Seen::tls_server_end_point(hash.as_ref().to_vec())
+        };
+        let try_login = |password: &str, seen| match bound_login(
+            Some(&verifier),
+            password,
+            binding.as_ref(),
+            seen,
+        ) {
+            Ok(()) => "in".to_owned(),
+            Err(Unproved::Wrong) => "wrong".to_owned(),
+            Err(Unproved::Malformed(problem)) => problem.to_string(),
+        };
+        assert_eq!(try_login("sesame", sha256(&own)), "in");
+        assert_eq!(try_login("other", sha256(&own)), "wrong");
+        assert_eq!(try_login("sesame", Seen::unsupported()), "in");
+        assert_eq!(
+            try_login("sesame", sha256(&other)),
+            "SCRAM channel binding check failed (SQLSTATE 28000)"
+        );
+        // It would have bound, had it been offered.
+        assert_eq!(
+            try_login("sesame", Seen::unrequested()),
+            "SCRAM channel binding negotiation error (SQLSTATE 28000)"
+        );
+        let without = bound_login(Some(&verifier), "sesame", None, Seen::unrequested());
+        assert_eq!(without, Ok(()));
+    }
+
+    #[test]
+    fn a_mechanism_and_its_first_message_belong_together() {
+        let own = certificate(&rcgen::PKCS_ECDSA_P256_SHA256);
+        let binding = Binding::to(&own);
+        for (mechanism, first) in [
+            (SCRAM_SHA_256_PLUS, &b"n,,n=,r=abc"[..]),
+            (SCRAM_SHA_256_PLUS, b"y,,n=,r=abc"),
+            (SCRAM_SHA_256, b"p=tls-server-end-point,,n=,r=abc"),
+            (SCRAM_SHA_256_PLUS, b"p=tls-unique,,n=,r=abc"),
+            (SCRAM_SHA_256_PLUS, b""),
+        ] {
+            let begun = ScramExchange::begin(None, binding.as_ref(), mechanism, first);
+            assert_eq!(begun.err().unwrap().kind, Kind::ProtocolViolation);
         }
+    }
+
+    #[test]
+    fn what_no_hash_stands_for_binds_nothing() {
+        assert!(Binding::to(&certificate(&rcgen::PKCS_ED25519)).is_none());
+        assert!(Binding::to(&certificate(&rcgen::PKCS_ECDSA_P384_SHA384)).is_some());
+        assert!(Binding::to(b"no certificate").is_none());
+        assert_eq!(mechanisms(None), [SCRAM_SHA_256]);
     }
 
     #[test]

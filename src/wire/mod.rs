@@ -6,3 +6,4 @@ pub mod reply;
 pub mod socket;
 pub mod startup;
 pub mod stream;
+mod tls;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::Connection;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
@@ -39,6 +40,28 @@ impl Socket {
             stream: Stream::tcp(stream)?,
             carry: Vec::new(),
         })
+    }
+
+    /// TLS from here on, after a handshake that `connection` begins or awaits; what has arrived and was
+    /// not consumed is the beginning of it.
+    pub async fn secure(&mut self, connection: Connection) -> io::Result<()> {
+        let arrived = self.take_rest();
+        self.stream.secure(connection, arrived).await
+    }
+
+    /// The TLS that is spoken, if it is.
+    pub fn tls(&self) -> Option<&Connection> {
+        self.stream.tls()
+    }
+
+    /// Version, cipher and key exchange of the TLS that is spoken, if it is.
+    pub fn encryption(&self) -> Option<String> {
+        self.stream.encryption()
+    }
+
+    /// Whether something has arrived and was not consumed.
+    pub fn has_rest(&self) -> bool {
+        !self.carry.is_empty()
     }
 
     /// The other end's address.

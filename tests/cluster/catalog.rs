@@ -132,6 +132,7 @@ async fn users_functions_are_what_they_were_declared() {
         .unwrap();
     let owner = owner(&cluster).await;
     owner.batch_execute(FUNCTIONS).await.unwrap();
+    owner.batch_execute("create table t (a int)").await.unwrap();
     let (_, catalog) = load(&cluster, 1).await;
     for name in [
         "f_volatile",
@@ -352,4 +353,59 @@ async fn a_large_catalogue_is_read_quickly() {
         assert!(catalog.function("many_7").unwrap().conduct.opaque.is_none());
     }
     cluster.stop().await.unwrap();
+}
+
+/// All changes of what is read change the fingerprint, also those that touch no relation's own row.
+#[tokio::test]
+async fn whatever_is_read_is_noticed_when_it_changes() {
+    let cluster = Cluster::builder("catalog-fingerprint")
+        .standbys(0)
+        .start()
+        .await
+        .unwrap();
+    let owner = owner(&cluster).await;
+    let mut login: Login = cluster.credentials().monitor.clone();
+    login.database.clone_from(&cluster.application().database);
+    let reader = cluster.primary().connect(&login).await.unwrap();
+    let setup = "
+        create function trg() returns trigger language plpgsql as
+          $$ begin perform set_config('app.tenant', 'a', false); return new; end $$;
+        create function one(int, int) returns int language sql immutable as 'select 1';
+        create table par (n int);
+        create table ch1 () inherits (par);
+        create table ch2 (n int);
+        create trigger t before update on ch2 for each row execute function trg();
+        create table numbered (id serial);
+        create domain d as int;
+        create view v as select n from ch1;
+        create aggregate agg(int) (sfunc = one, stype = int);";
+    owner.batch_execute(setup).await.unwrap();
+    let (mut known, _) = changes(&reader, None).await.unwrap().unwrap();
+    reader.batch_execute("rollback").await.unwrap();
+    for change in [
+        "alter table ch2 inherit par",
+        "alter table ch2 no inherit par",
+        "alter table numbered rename column id to number",
+        "alter table ch2 alter n set default one(1, 2)",
+        "alter table ch2 add check (one(n, n) > 0)",
+        "alter domain d set default one(1, 2)",
+        "create index on ch2 (one(n, n))",
+        "create or replace view v as select one(n, n) as n from ch1",
+        "create or replace aggregate agg(int) (sfunc = int4pl, stype = int)",
+        "alter table ch2 disable trigger t",
+        "create rule r as on insert to ch1 do also select one(1, 2)",
+        "create policy p on ch1 using (one(n, n) > 0)",
+        "alter function one(int, int) volatile",
+    ] {
+        owner.batch_execute(change).await.unwrap();
+        let found = changes(&reader, Some(&known)).await.unwrap();
+        let (fingerprint, rows) = found.unwrap_or_else(|| panic!("{change} was not noticed"));
+        known = fingerprint;
+        reader.batch_execute("rollback").await.unwrap();
+        let catalog = Catalog::from_rows(1, &rows);
+        let tells = |text: &str| format!("{:?}", classify(text, &catalog).effects);
+        let told = tells("update par set n = n + 1").contains("app.tenant");
+        assert_eq!(told, change == "alter table ch2 inherit par", "{change}");
+    }
+    assert!(changes(&reader, Some(&known)).await.unwrap().is_none());
 }

@@ -22,6 +22,7 @@ mod protocol;
 mod replication;
 mod rig;
 mod silence;
+mod tls;
 mod top;
 mod verify;
 

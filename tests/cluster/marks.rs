@@ -102,6 +102,140 @@ fn asynchronous_commits_of_another_proxy() {
     });
 }
 
+/// A notification tells of a commit: whoever has heard of it finds its row.
+#[test]
+fn a_notification_and_then_a_look() {
+    let _turn = turn();
+    let cluster = start("note-then-look");
+    let proxy = Proxy::start(&cluster, "");
+    let mut hearer = proxy.wire();
+    settle(&mut hearer);
+    let writer = block_on(cluster.primary().connect(cluster.application())).unwrap();
+    let mut last = 0;
+    let tell = |hearer: &mut Wire, last: &mut i32| {
+        *last += 1;
+        let sql = format!("BEGIN; UPDATE mark SET id = {last}; NOTIFY jobs, '{last}'; COMMIT");
+        block_on(writer.batch_execute(&sql)).unwrap();
+        while hearer.frame().unwrap().tag != b'A' {}
+        assert_eq!(hearer.value("SELECT id FROM mark"), last.to_string());
+    };
+    hearer.run("LISTEN jobs");
+    let standby = &cluster.standbys()[0];
+    for _ in 0..3 {
+        settle(&mut hearer);
+        block_on(standby.pause_replay()).unwrap();
+        tell(&mut hearer, &mut last);
+        block_on(standby.resume_replay()).unwrap();
+    }
+    // A standby serves the look once it has the commit.
+    eventually("a standby has what was told", || {
+        tell(&mut hearer, &mut last);
+        is_on_standby(&mut hearer)
+    });
+    // And of those that are on no standby, whoever has made them.
+    block_on(writer.batch_execute("SET synchronous_commit = off")).unwrap();
+    for _ in 0..ROUNDS {
+        tell(&mut hearer, &mut last);
+    }
+    proxy.assert_well();
+}
+
+/// Code that turns `synchronous_commit` off by a name that stands nowhere in it.
+#[test]
+fn commits_that_code_makes_asynchronous() {
+    let _turn = turn();
+    let cluster = start("async-by-code");
+    let setup = Proxy::start(&cluster, "");
+    let bodies = [
+        "PERFORM set_config(r.name, r.value, true);",
+        "EXECUTE format('SET LOCAL %I = %L', r.name, r.value);",
+        "EXECUTE replace('SET#LOCAL#' || r.name || '=' || r.value, '#', ' ');",
+    ];
+    let mut wire = setup.wire();
+    wire.run("CREATE TABLE said (name text, value text)");
+    wire.run("INSERT INTO said VALUES ('synchronous_commit', 'off')");
+    for (n, body) in bodies.iter().enumerate() {
+        wire.run(&format!("CREATE TABLE own{n} (id int)"));
+        wire.run(&format!(
+            "CREATE FUNCTION quietly{n}() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE r record; \
+             BEGIN FOR r IN SELECT * FROM said LOOP {body} END LOOP; RETURN new; END $$"
+        ));
+        wire.run(&format!(
+            "CREATE TRIGGER quietly BEFORE INSERT ON own{n} FOR EACH ROW EXECUTE FUNCTION quietly{n}()"
+        ));
+    }
+    block_on(cluster.wait_caught_up()).unwrap();
+    let proxy = Proxy::start(&cluster, "");
+    let mut wire = proxy.wire();
+    settle(&mut wire);
+    for (n, body) in bodies.iter().enumerate() {
+        for id in 0..ROUNDS {
+            wire.run(&format!("INSERT INTO own{n} VALUES ({id})"));
+            let found = wire.value(&format!("SELECT count(*) FROM own{n} WHERE id = {id}"));
+            assert_eq!(found, "1", "{body}");
+        }
+    }
+}
+
+/// A transaction whose changes are not logged flushes nothing, and least of all what it has read.
+#[test]
+fn changes_that_are_not_logged() {
+    let _turn = turn();
+    let cluster = start("not-logged");
+    let setup = Proxy::start(&cluster, "");
+    let mut wire = setup.wire();
+    for sql in [
+        "CREATE UNLOGGED TABLE scratch (id int)",
+        "CREATE VIEW nothing AS SELECT 1 AS id",
+        "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN new; END $$",
+        "CREATE TRIGGER nothing INSTEAD OF INSERT ON nothing FOR EACH ROW EXECUTE FUNCTION nothing()",
+    ] {
+        wire.run(sql);
+    }
+    block_on(cluster.wait_caught_up()).unwrap();
+    let proxy = Proxy::start(&cluster, "");
+    let mut wire = proxy.wire();
+    settle(&mut wire);
+    let writer = block_on(cluster.primary().connect(cluster.application())).unwrap();
+    block_on(writer.batch_execute("SET synchronous_commit = off")).unwrap();
+    let mut last = 0;
+    for table in ["scratch", "nothing"] {
+        for _ in 0..ROUNDS {
+            last += 1;
+            let sql = format!("UPDATE mark SET id = {last}");
+            block_on(writer.batch_execute(&sql)).unwrap();
+            wire.run("BEGIN");
+            wire.run(&format!("INSERT INTO {table} VALUES (1)"));
+            assert_eq!(wire.value("SELECT id FROM mark"), last.to_string());
+            wire.run("COMMIT");
+            let again = wire.value("SELECT id FROM mark");
+            assert_eq!(again, last.to_string(), "{table}: it had seen that");
+        }
+    }
+}
+
+/// VACUUM writes its counts in place: no snapshot tells of it.
+#[test]
+fn what_vacuum_has_counted() {
+    let _turn = turn();
+    let cluster = start("in-place");
+    let proxy = Proxy::start(&cluster, "");
+    let mut wire = proxy.wire();
+    settle(&mut wire);
+    let mut rows = 0;
+    for command in ["VACUUM load", "ANALYZE load"].repeat(5) {
+        wire.run("INSERT INTO load SELECT generate_series(1, 1000)");
+        rows += 1000;
+        eventually("a standby serves", || {
+            wire.value("SELECT count(*) FROM load");
+            is_on_standby(&mut wire)
+        });
+        wire.run(command);
+        let counted = wire.value("SELECT reltuples::int FROM pg_class WHERE relname = 'load'");
+        assert_eq!(counted, rows.to_string(), "{command}");
+    }
+}
+
 /// A connection that was given up in the middle of what may commit asynchronously is over once its process
 /// is gone: sessions that commit synchronously are served by standbys although others leave WAL unflushed.
 #[test]

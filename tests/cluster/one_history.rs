@@ -33,7 +33,9 @@ fn unfit(proxy: &Proxy, node: &Node) -> Option<String> {
 }
 
 fn start(name: &str, standbys: usize) -> Cluster {
-    let cluster = block_on(Cluster::builder(name).standbys(standbys).start()).unwrap();
+    let builder = Cluster::builder(name).standbys(standbys);
+    // One of these clusters must be told from another.
+    let cluster = block_on(builder.own_history(true).start()).unwrap();
     let sql = "CREATE TABLE history (id int); INSERT INTO history VALUES (1)";
     let setup = Proxy::start(&cluster, "");
     setup.wire().run(sql);

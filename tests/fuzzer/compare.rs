@@ -119,6 +119,15 @@ const DOCUMENTED: &[Documented] = &[
         },
     },
     Documented {
+        reason: "a prepared statement that is described after search_path has changed is parsed by that: what it \
+             speaks of must be there, also where it returns no rows",
+        stays: false,
+        is_it: |act, direct, proxied| {
+            let may_describe = matches!(act, Act::Extended { .. });
+            may_describe && direct.tag == b't' && is_error(proxied, "42P01")
+        },
+    },
+    Documented {
         reason: "in a failed transaction a statement that its server connection has yet to parse is \
              refused for the transaction's sake, before its own faults are looked at",
         stays: false,

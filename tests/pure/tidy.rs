@@ -40,6 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "error",
             "descriptors",
             "strangers",
+            "tls",
         ],
     ),
     (
@@ -49,7 +50,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("process", &[]),
-    ("tls", &["config"]),
+    ("tls", &["config", "wire"]),
     (
         "agent",
         &[

@@ -9,6 +9,9 @@ use parking_lot::Mutex;
 
 use super::{Proxy, eventually};
 
+/// Between an answer and the next query: a client that thinks leaves the cores to other tests.
+const PACE: Duration = Duration::from_millis(5);
+
 /// Clients at work until this is ended.
 pub struct Load {
     shared: Arc<Shared>,
@@ -43,6 +46,7 @@ impl Load {
                         return;
                     }
                     shared.answered.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(PACE);
                 }
             })
         });

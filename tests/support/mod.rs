@@ -17,6 +17,7 @@ pub mod need;
 pub mod panics;
 pub mod proxy;
 pub mod status;
+pub mod tls;
 pub mod turn;
 pub mod wait;
 pub mod wire;
@@ -32,7 +33,7 @@ pub use frames::{Frame, summary};
 pub use need::{in_namespaces, need};
 pub use proxy::{ConfigFile, Proxy};
 pub use turn::{Turn, turn};
-pub use wait::{BOUND, becomes, eventually};
+pub use wait::{BOUND, becomes, eventually, goes_on_for, throughout};
 pub use wire::Wire;
 
 /// The program under test.

@@ -25,6 +25,7 @@ const THINGS: &[(&str, Look)] = &[
             .ok_or_else(|| "etcd is missing".into())
     }),
     ("namespaces", || Ok(())),
+    ("openssl", || runs("openssl", &["version"])),
     ("pgbench", || {
         runs(&pgbench().to_string_lossy(), &["--version"])
     }),

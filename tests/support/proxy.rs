@@ -2,13 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use pgcauseway::app::{self, Listeners};
 use pgcauseway::config::Config;
 use pgcauseway::rig::{Cluster, Login};
+use rustls::ClientConfig;
 use tokio_util::sync::CancellationToken;
 
+use super::tls::Tunnel;
 use super::{Wire, eventually, http, panics};
 
 /// A running proxy.
@@ -18,6 +21,8 @@ pub struct Proxy {
     /// Where status and metrics are.
     pub http: SocketAddr,
     login: Login,
+    /// By which our own sessions come where not by the port itself.
+    tunnel: Option<Tunnel>,
     shutdown: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
@@ -36,14 +41,22 @@ impl Proxy {
         proxy
     }
 
+    /// Starts it with exactly these sections; our own sessions come by TLS.
+    pub fn over_tls(cluster: &Cluster, yaml: &str, client: &Arc<ClientConfig>) -> Self {
+        let mut proxy = Self::unready(cluster, yaml);
+        proxy.tunnel = Some(Tunnel::to(proxy.port, client));
+        proxy.ready();
+        proxy
+    }
+
     fn ready(&self) {
         eventually("every node is up", || {
             let status = http::status(self.http);
             let nodes = status["nodes"].as_array().unwrap();
             nodes.iter().all(|node| node["state"] == "up")
         });
+        let mut wire = self.wire();
         eventually("the functions are known", || {
-            let mut wire = self.wire();
             wire.ask("SELECT abs(1)");
             let route = wire.value("SHOW causeway.last_route");
             !route.contains("has not been read yet")
@@ -92,6 +105,7 @@ impl Proxy {
             port: clients.port(),
             http,
             login: cluster.application().clone(),
+            tunnel: None,
             shutdown,
             thread: Some(thread),
         }
@@ -122,7 +136,8 @@ impl Proxy {
 
     /// The same, with settings in its startup packet.
     pub fn wire_with(&self, parameters: &[(&str, &str)]) -> Wire {
-        Wire::login(self.port, &self.login, parameters)
+        let port = self.tunnel.as_ref().map_or(self.port, |by| by.port);
+        Wire::login(port, &self.login, parameters)
     }
 
     /// Statements that went nowhere else than to a standby, since the start.

@@ -42,10 +42,23 @@ pub fn is_settled(status: &Value) -> bool {
         && failover["quarantine"].as_array().is_some_and(Vec::is_empty)
 }
 
+/// The last that was seen of a cluster, which is told when a test has waited in vain.
+struct Seen(Value);
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{:#}", self.0);
+        }
+    }
+}
+
 /// Waits for that.
 pub fn settled(http: SocketAddr) {
+    let mut seen = Seen(Value::Null);
     eventually("every node serves", || {
-        is_settled(&http::status_if_any(http))
+        seen.0 = http::status_if_any(http);
+        is_settled(&seen.0)
     });
 }
 

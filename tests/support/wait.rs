@@ -21,6 +21,27 @@ pub async fn becomes(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// Between looks at what is to stay as it is: it is looked at, and not worn out.
+const PACE: Duration = Duration::from_millis(50);
+
+/// Looks again and again, for so long; the look asserts.
+pub fn throughout(time: Duration, mut look: impl FnMut()) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        look();
+        std::thread::sleep(PACE);
+    }
+}
+
+/// The same for what is asked for asynchronously.
+pub async fn goes_on_for(time: Duration, mut look: impl AsyncFnMut()) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        look().await;
+        tokio::time::sleep(PACE).await;
+    }
+}
+
 /// The pauses between looks: what has lasted for long is looked at less often, since many looks are
 /// requests or processes.
 struct Looks<'a> {
@@ -41,7 +62,7 @@ impl<'a> Looks<'a> {
     fn next(&mut self) -> Duration {
         let what = self.what;
         assert!(Instant::now() < self.until, "waited in vain until {what}");
-        self.pause = (self.pause * 9 / 8).min(Duration::from_millis(200));
+        self.pause = (self.pause * 5 / 4).min(Duration::from_millis(200));
         self.pause
     }
 }

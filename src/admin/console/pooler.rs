@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::{maybe, table, text};
 use crate::admin::State;
-use crate::config::PoolMode;
+use crate::config::{ClientTlsMode, PoolMode};
 use crate::shared::admin::Answer;
 
 fn pool_mode(state: &State) -> &'static str {
@@ -97,6 +97,8 @@ pub(super) fn clients(state: &State) -> Answer {
             text(client.id),
             text(client.pins()),
             text(client.channels()),
+            // PgBouncer's is empty without TLS.
+            text(client.encryption.as_deref().unwrap_or_default()),
         ]
     });
     let columns = vec![
@@ -110,6 +112,7 @@ pub(super) fn clients(state: &State) -> Answer {
         "id",
         "pinned",
         "channels",
+        "tls",
     ];
     table(columns, rows.collect())
 }
@@ -267,12 +270,19 @@ const FIXED: [&str; 3] = ["listen", "admin.http", "pool.mode"];
 pub(super) fn config(state: &State) -> Answer {
     let config = state.live.load();
     let ms = |span: std::time::Duration| text(format!("{}ms", span.as_secs_f64() * 1000.0));
+    let (own_mode, sslmode) = match config.tls.client.mode {
+        ClientTlsMode::Off => ("off", "disable"),
+        ClientTlsMode::Prefer => ("prefer", "prefer"),
+        ClientTlsMode::Require => ("require", "require"),
+    };
     let mut pairs = vec![
         ("listen", text(config.listen)),
         ("admin.http", maybe(config.admin.http)),
         ("admin.users", text(config.admin.users.join(","))),
         ("max_clients", text(config.max_clients)),
         ("max_client_conn", text(config.max_clients)),
+        ("tls.client.mode", text(own_mode)),
+        ("client_tls_sslmode", text(sslmode)),
         ("pool.mode", text(pool_mode(state))),
         ("pool.size", text(config.pool.size)),
         ("default_pool_size", text(config.pool.size)),

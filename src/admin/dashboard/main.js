@@ -13,6 +13,7 @@ const REASONS = [
   ["standby.same_standby", "same standby", 1], ["standby.caught_up", "caught up", 5], ["standby.nothing_seen", "nothing seen", 3],
   ["standby.eventual", "eventual", 6], ["standby.held", "held on standby", 7], ["primary.write", "write", 0],
   ["primary.held", "held on primary", 4], ["primary.standbys_behind", "standbys behind", 2], ["primary.no_standby", "no standby", 7],
+  ["primary.standbys_full", "standbys full", 5],
   ["primary.level_primary", "level primary", 3], ["primary.neutral", "neutral", 6], ["primary.refused_by_standby", "refused by standby", 4],
 ];
 const KIND = {

@@ -6,6 +6,7 @@
 //! with the same statement share one plan per connection, under whatever names.
 
 mod held;
+mod reading;
 mod registry;
 
 use std::hash::Hasher;
@@ -16,8 +17,10 @@ use ahash::AHasher;
 use arc_swap::ArcSwap;
 
 pub use self::held::Held;
+pub use self::reading::{Basis, Reading};
 pub use self::registry::Registry;
 
+use crate::backend::settings::{Reread, Settings};
 use crate::core::statement::Statement;
 use crate::core::tag;
 use crate::shared::memory::Share;
@@ -60,6 +63,8 @@ pub struct Prepared {
     classified: ArcSwap<Classified>,
     /// Counts the text.
     _share: Share,
+    /// Under what it was first parsed; none where nobody knows.
+    reading: Option<Reading>,
     /// Changes of definitions that had been seen when it was first parsed.
     definitions: u64,
     /// A standby refused to run it.
@@ -69,6 +74,34 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// How it is understood under what is in force now.
+    pub fn rereads(&self, now: &Reading) -> Reread {
+        match &self.reading {
+            Some(then) if then.meaning != now.meaning => {
+                now.basis.settings().rereads(then.basis.settings())
+            }
+            _ => Reread::Same,
+        }
+    }
+
+    /// What is in force now, but with the constants' settings as they were when it was parsed.
+    pub fn reading_of(&self, now: &Settings) -> Settings {
+        match &self.reading {
+            Some(then) => now.with_constants_of(then.basis.settings()),
+            None => now.clone(),
+        }
+    }
+
+    /// The settings under which it was first parsed.
+    pub fn basis(&self) -> Option<&Arc<Basis>> {
+        self.reading.as_ref().map(|reading| &reading.basis)
+    }
+
+    /// What it takes with the settings, which others may share, in bytes.
+    fn bytes(&self) -> usize {
+        self.body.len() + self.basis().map_or(0, |basis| basis.bytes())
+    }
+
     /// The name that it has on server connections.
     pub fn server_name(&self) -> String {
         server_name(self.token, self.id)

@@ -7,14 +7,15 @@ use std::sync::atomic::AtomicBool;
 use ahash::RandomState;
 use arc_swap::ArcSwap;
 
-use super::{Classified, Prepared, Sense};
+use super::{Classified, Prepared, Reading, Sense};
 use crate::core::statement::Statement;
 use crate::shared::memory::Share;
 
 /// The texts are those of the statements themselves.
 type ByBody = HashMap<Arc<[u8]>, Arc<Prepared>, RandomState>;
 
-/// A registry holds this many bytes of texts at most; longer ones than `LONGEST_SHARED` are not shared.
+/// A registry holds this many bytes of texts at most, each with the settings under which it is read; longer
+/// ones than `LONGEST_SHARED` are not shared.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 const LONGEST_SHARED: usize = 1024 * 1024;
 
@@ -58,8 +59,8 @@ impl Registry {
         &mut self,
         body: &[u8],
         sense: Sense,
-        statement: Arc<Statement>,
-        catalog_version: u64,
+        reading: Option<&Reading>,
+        (statement, catalog_version): (Arc<Statement>, u64),
         keep: bool,
         share: Share,
     ) -> Arc<Prepared> {
@@ -68,6 +69,7 @@ impl Registry {
             token: self.token,
             body: body.into(),
             _share: share,
+            reading: reading.cloned(),
             classified: ArcSwap::from_pointee(Classified {
                 statement,
                 catalog_version,
@@ -77,13 +79,14 @@ impl Registry {
             stale: AtomicBool::new(false),
         });
         self.next_id += self.step;
-        if keep && body.len() <= LONGEST_SHARED && self.make_room(body.len()) {
+        if keep && body.len() <= LONGEST_SHARED && self.make_room(prepared.bytes()) {
             let texts = self.by_settings.entry(sense.settings).or_default();
             let text = Arc::clone(&prepared.body);
-            if texts.remove(&text).is_none() {
-                self.entries += 1;
-                self.bytes += body.len();
+            match texts.remove(&text) {
+                Some(before) => self.bytes -= before.bytes(),
+                None => self.entries += 1,
             }
+            self.bytes += prepared.bytes();
             texts.insert(text, Arc::clone(&prepared));
         }
         prepared
@@ -115,7 +118,7 @@ impl Registry {
         for texts in self.by_settings.values_mut() {
             texts.retain(|_, prepared| Arc::strong_count(prepared) > 1);
             self.entries += texts.len();
-            self.bytes += texts.keys().map(|text| text.len()).sum::<usize>();
+            self.bytes += texts.values().map(|of| of.bytes()).sum::<usize>();
         }
         self.by_settings.retain(|_, texts| !texts.is_empty());
     }
@@ -124,6 +127,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::settings::Settings;
     use crate::core::statement::WriteReason;
     use crate::shared::memory::MemoryBudget;
 
@@ -138,7 +142,7 @@ mod tests {
         let body = b"select 1\0\0\0";
         let sense = Sense::default();
         assert!(registry.find(body, sense).is_none());
-        let first = registry.add(body, sense, statement(), 1, true, share());
+        let first = registry.add(body, sense, None, (statement(), 1), true, share());
         assert_eq!(registry.find(body, sense).unwrap().id(), first.id());
         let elsewhere = Sense {
             settings: 7,
@@ -163,7 +167,7 @@ mod tests {
         );
         assert_eq!(
             registry
-                .add(body, sense, statement(), 1, true, share())
+                .add(body, sense, None, (statement(), 1), true, share())
                 .id(),
             3
         );
@@ -178,8 +182,8 @@ mod tests {
                 registry.add(
                     &number.to_be_bytes(),
                     Sense::default(),
-                    statement,
-                    1,
+                    None,
+                    (statement, 1),
                     true,
                     share(),
                 )
@@ -191,12 +195,49 @@ mod tests {
         registry.add(
             b"again",
             Sense::default(),
-            Arc::clone(&statement),
-            1,
+            None,
+            (Arc::clone(&statement), 1),
             true,
             share(),
         );
-        registry.add(b"and again", Sense::default(), statement, 1, true, share());
+        registry.add(
+            b"and again",
+            Sense::default(),
+            None,
+            (statement, 1),
+            true,
+            share(),
+        );
         assert!(registry.entries <= 2, "what nobody holds makes room");
+    }
+
+    #[test]
+    fn settings_are_kept_once_and_make_room() {
+        let budget = Arc::new(MemoryBudget::new(1 << 30, 1 << 30));
+        let mut settings = Settings::default();
+        settings.set("search_path", &vec![b'x'; 1024 * 1024]);
+        let reading = Reading::under(&settings, &Reading::default());
+        let mut counted = budget.share();
+        assert!(reading.basis.is_uncounted() && counted.grow_to(reading.basis.bytes()));
+        reading.basis.counted_by(counted);
+        let mut registry = Registry::new(7, 1, 1, 10_000);
+        let held: Vec<_> = (0..2_300u32)
+            .map(|number| {
+                let statement = Arc::new(Statement::unexamined(WriteReason::Command));
+                let (body, sense) = (number.to_be_bytes(), Sense::default());
+                let share = budget.share();
+                registry.add(&body, sense, Some(&reading), (statement, 1), true, share)
+            })
+            .collect();
+        assert_eq!(Arc::strong_count(&reading.basis), 1 + held.len());
+        assert_eq!(budget.held(), reading.basis.bytes());
+        assert!(
+            registry.entries < 64,
+            "the settings take room: {}",
+            registry.entries
+        );
+        drop((held, reading));
+        registry.sweep();
+        assert_eq!((registry.entries, budget.held()), (0, 0));
     }
 }

@@ -53,20 +53,12 @@ pub fn door() -> (Door, Floor) {
     )
 }
 
-/// Accepts until `shutdown`, giving each client to the worker that has the fewest.
-pub async fn accept(
-    listener: TcpListener,
-    doors: Vec<Door>,
-    common: Arc<Common>,
-    shutdown: CancellationToken,
-) {
+/// Accepts for ever, giving each client to the worker that has the fewest; returns when one has ended that was
+/// not to. During a shutdown those that come are still answered: with a refusal, and cancel requests as ever.
+pub async fn accept(listener: TcpListener, doors: Vec<Door>, common: Arc<Common>) {
     let descriptors = Descriptors::present();
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shutdown.cancelled() => return,
-        };
-        let (stream, from) = match accepted {
+        let (stream, from) = match listener.accept().await {
             Ok((stream, from)) => (stream, from.ip()),
             Err(error) => {
                 // Out of file descriptors, most likely: accepting goes on when some are free again.
@@ -81,19 +73,18 @@ pub async fn accept(
             turn_away(stream, &common);
             continue;
         }
-        let stranger = tokio::select! {
-            stranger = common.strangers.admit(from) => stranger,
-            () = shutdown.cancelled() => return,
-        };
+        let stranger = common.strangers.admit(from).await;
         let fewest = doors
             .iter()
+            .filter(|door| !door.queue.is_closed())
             .min_by_key(|door| door.clients.load(Ordering::Relaxed));
         let Some(door) = fewest else { return };
         let Ok(stream) = stream.into_std() else {
             continue;
         };
         door.clients.fetch_add(1, Ordering::Relaxed);
-        if door.queue.send((stream, stranger)).await.is_err() {
+        let served = door.queue.send((stream, stranger)).await.is_ok();
+        if !served && !common.draining.is_cancelled() {
             return;
         }
     }
@@ -112,8 +103,8 @@ fn turn_away(stream: TcpStream, common: &Common) {
     let _ = socket.write_now(reply.as_bytes());
 }
 
-/// Serves one worker's clients until its door is closed and the last of them has left, or until
-/// `abort`.
+/// Serves one worker's clients until its door is closed, or a shutdown has begun, and the last of them has left,
+/// or until `abort`.
 pub async fn serve(mut floor: Floor, worker: Arc<Worker>, abort: CancellationToken) {
     let mut sessions = tokio::task::JoinSet::new();
     loop {
@@ -136,6 +127,7 @@ pub async fn serve(mut floor: Floor, worker: Arc<Worker>, abort: CancellationTok
                 None => break,
             },
             Some(ended) = sessions.join_next() => report(ended),
+            () = worker.common.draining.cancelled(), if sessions.is_empty() => return,
             () = abort.cancelled() => return,
         }
     }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::refusal::Refusal;
-use crate::backend::pool::{AcquireError, Lease, Pool};
+use crate::backend::pool::{Lease, Pool};
+use crate::backend::want::AcquireError;
 use crate::client::attachment::routing::Places;
 use crate::client::worker::{Greeting, Worker};
+use crate::core::route::NodeSet;
 use crate::core::topology::{Incarnation, NodeId};
 use crate::error::{Kind, Problem};
 
@@ -95,9 +97,7 @@ pub(super) async fn wait_for<T>(
     let cluster = &worker.common.cluster;
     let wait = async {
         loop {
-            let changed = cluster.changed();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
+            let changed = cluster.signal(NodeSet(u64::MAX));
             if let Some(found) = find() {
                 return found;
             }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pgwire::messages::startup::Authentication;
 use tokio::net::TcpStream;
 
+use super::encryption::{self, Encryption, HANDSHAKE};
 use super::refusal::Refusal;
 use super::{console, greeting, replication};
 use crate::client::attachment::context::Context;
@@ -27,7 +28,7 @@ use crate::error::{Kind, Problem};
 use crate::shared::connections::Entry;
 use crate::sql::Lexical;
 use crate::strangers::Stranger;
-use crate::wire::auth::ScramExchange;
+use crate::wire::auth::{self, ScramExchange, Unproved};
 use crate::wire::frame;
 use crate::wire::reply::Reply;
 use crate::wire::socket::Socket;
@@ -35,6 +36,8 @@ use crate::wire::startup::{self, Hello, MAX_PACKET, NEWEST_MINOR, Startup};
 
 /// Bound on everything up to authentication, PostgreSQL's `authentication_timeout`.
 const LOGIN_BOUND: Duration = Duration::from_secs(60);
+/// At a shutdown, who has not said yet who it is may do so for this long.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// A password or SASL message is never longer, in bytes (PostgreSQL's `PG_MAX_AUTH_TOKEN_LENGTH`).
 const MAX_AUTH_MESSAGE: usize = 65_535;
 /// A cancel request can overtake the statement that it means, on another connection: for so long it waits.
@@ -43,6 +46,10 @@ const OVERTAKEN: Duration = Duration::from_millis(2);
 const CANCEL_AGAIN: Duration = Duration::from_millis(30);
 /// Bytes in a cancel key under protocol 3.2.
 const LONG_KEY: usize = 32;
+
+fn invalid_length() -> Problem {
+    Problem::fatal(Kind::ProtocolViolation, "invalid length of startup packet")
+}
 
 fn key_length(minor: u16) -> usize {
     if minor >= 2 { LONG_KEY } else { 4 }
@@ -56,6 +63,7 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, stranger: Stra
     let mut login = Login {
         worker: &worker,
         socket,
+        encryption: Encryption::default(),
     };
     let session = match tokio::time::timeout(LOGIN_BOUND, login.run(stranger)).await {
         Ok(Ok(Some(Welcome::Session(ready)))) => Ok(ready),
@@ -86,6 +94,11 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, stranger: Stra
                     Reply::new().error(&problem)
                 }
                 Refusal::Frame(frame) => Reply::new().raw(&frame),
+                Refusal::Handshake(reason) => {
+                    let client = login.socket.peer().ok().map(tracing::field::display);
+                    tracing::info!(client, reason, "refuse a client: its TLS came to nothing");
+                    return;
+                }
                 Refusal::Silent => return,
             };
             let _ = tokio::time::timeout(OWN_BOUND, login.socket.write_all(reply.as_bytes())).await;
@@ -93,9 +106,15 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, stranger: Stra
     }
 }
 
+/// Drivers that know of several proxies try another.
+fn shutting_down() -> Problem {
+    Problem::fatal(Kind::AdminShutdown, "causeway is shutting down")
+}
+
 struct Login<'a> {
     worker: &'a Arc<Worker>,
     socket: Socket,
+    encryption: Encryption,
 }
 
 /// Whom a client has come to speak to.
@@ -116,9 +135,15 @@ struct Ready {
 
 impl Login<'_> {
     async fn run(&mut self, stranger: Stranger) -> Result<Option<Welcome>, Refusal> {
+        let draining = self.worker.common.draining.clone();
+        let overdue = async {
+            draining.cancelled().await;
+            tokio::time::sleep(LAST_WORD).await;
+        };
         let known = tokio::select! {
             known = self.introduce() => known?,
             () = stranger.turned_out().cancelled() => return Err(Refusal::Silent),
+            () = overdue => return Err(shutting_down().into()),
         };
         drop(stranger);
         let Some((hello, newest, password)) = known else {
@@ -147,11 +172,16 @@ impl Login<'_> {
         let Some(hello) = self.startup().await? else {
             return Ok(None);
         };
+        if self.worker.common.draining.is_cancelled() {
+            return Err(shutting_down().into());
+        }
         let newest = NEWEST_MINOR.min(hello.minor);
         if hello.minor > NEWEST_MINOR || !hello.unknown_extensions.is_empty() {
             let reply = Reply::new().negotiate(newest, &hello.unknown_extensions);
             self.socket.write_all(reply.as_bytes()).await?;
         }
+        let wanted = self.worker.common.rules.load().client_leg.clone();
+        encryption::check(wanted.as_deref(), &self.socket, &hello)?;
         let password = self.authenticate(&hello.user).await?;
         Ok(Some((hello, newest, password)))
     }
@@ -170,11 +200,19 @@ impl Login<'_> {
 
     /// Answers requests for encryption until the startup packet comes; none after a cancel request.
     async fn startup(&mut self) -> Result<Option<Hello>, Refusal> {
-        // One request of each kind may precede the packet.
-        for _ in 0..3 {
-            let body = self.startup_packet().await?;
+        loop {
+            let first = self.encryption.may_begin();
+            let body = self.startup_packet(first).await?;
+            let offered = self.worker.common.rules.load().client_leg.clone();
+            let (encryption, socket) = (&mut self.encryption, &mut self.socket);
+            let Some(body) = body else {
+                let leg = offered.ok_or_else(invalid_length)?;
+                encryption.begin(socket, leg).await?;
+                continue;
+            };
             match startup::decode(&body)? {
-                Startup::Ssl | Startup::GssEncryption => self.socket.write_all(b"N").await?,
+                Startup::Ssl => encryption.answer_ssl(socket, offered).await?,
+                Startup::GssEncryption => encryption.answer_gss(socket).await?,
                 Startup::Cancel { process, key } => {
                     if let Some(slot) = self.worker.common.cancels.find(process, &key) {
                         self.cancel(slot).await;
@@ -184,7 +222,6 @@ impl Login<'_> {
                 Startup::Session(hello) => return Ok(Some(hello)),
             }
         }
-        Err(Problem::fatal(Kind::ProtocolViolation, "too many encryption requests").into())
     }
 
     /// Ends what a session is doing at this moment.
@@ -207,22 +244,23 @@ impl Login<'_> {
         });
     }
 
-    async fn startup_packet(&mut self) -> Result<Vec<u8>, Refusal> {
+    /// The body of a packet; none where TLS begins in its place, which only the first may do.
+    async fn startup_packet(&mut self, first: bool) -> Result<Option<Vec<u8>>, Refusal> {
         let read = self.socket.read_buffered(|bytes| {
+            if first && bytes.first() == Some(&HANDSHAKE) {
+                return (0, Some(Ok(None)));
+            }
             let Some(length) = bytes.first_chunk::<4>() else {
                 return (0, None);
             };
             let length = u32::from_be_bytes(*length) as usize;
             if !(8..=MAX_PACKET).contains(&length) {
-                return (bytes.len(), Some(None));
+                return (bytes.len(), Some(Err(invalid_length())));
             }
             let body = bytes.get(4..length);
-            (length, body.map(|body| Some(body.to_vec())))
+            (length, body.map(|body| Ok(Some(body.to_vec()))))
         });
-        let invalid =
-            || Problem::fatal(Kind::ProtocolViolation, "invalid length of startup packet");
-        let body = read.await?.ok_or(Refusal::Silent)?;
-        Ok(body.ok_or_else(invalid)?)
+        Ok(read.await?.ok_or(Refusal::Silent)??)
     }
 
     async fn authenticate(&mut self, user: &str) -> Result<Option<Secret>, Refusal> {
@@ -252,23 +290,29 @@ impl Login<'_> {
                 }
             }
             AuthMethod::ScramSha256 => {
-                self.ask(&Authentication::SASL(vec!["SCRAM-SHA-256".to_owned()]))
-                    .await?;
+                let binding = self.encryption.binding().cloned();
+                let binding = binding.as_ref();
+                let offered = auth::mechanisms(binding);
+                self.ask(&Authentication::SASL(offered.clone())).await?;
                 let first = self.answer().await?;
                 let malformed =
                     || Problem::fatal(Kind::ProtocolViolation, "malformed SASL message");
                 let (mechanism, rest) = frame::cstr(&first).ok_or_else(malformed)?;
-                if mechanism != b"SCRAM-SHA-256" {
+                let chosen = offered.iter().find(|name| name.as_bytes() == mechanism);
+                let chosen = chosen.ok_or_else(|| {
                     let what = "client selected an invalid SASL authentication mechanism";
-                    return Err(Problem::fatal(Kind::ProtocolViolation, what).into());
-                }
+                    Problem::fatal(Kind::ProtocolViolation, what)
+                })?;
                 let first = rest.get(4..).ok_or_else(malformed)?;
                 let verifier = account.map(|account| &account.verifier);
-                let (exchange, challenge) = ScramExchange::begin(verifier, first)?;
+                let (exchange, challenge) = ScramExchange::begin(verifier, binding, chosen, first)?;
                 self.ask(&Authentication::SASLContinue(challenge.into()))
                     .await?;
                 let proof = self.answer().await?;
-                let last = exchange.finish(&proof).ok_or_else(wrong)?;
+                let last = exchange.finish(&proof).map_err(|why| match why {
+                    Unproved::Wrong => wrong(),
+                    Unproved::Malformed(problem) => problem,
+                })?;
                 self.ask(&Authentication::SASLFinal(last.into())).await?;
             }
         }
@@ -366,9 +410,8 @@ impl Login<'_> {
         }
         let own_meaning = u64::from(slot.process().unsigned_abs()) << 1 | 1 << 63;
         let state = State::new(level, own_meaning, lexical, application_name);
-        let entry = common
-            .connections
-            .enter(&user, &database, self.socket.peer().ok());
+        let (from, encryption) = (self.socket.peer().ok(), self.socket.encryption());
+        let entry = common.connections.enter(&user, &database, from, encryption);
         Ok(Ready {
             entry,
             database,

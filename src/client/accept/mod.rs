@@ -4,6 +4,7 @@
 
 mod console;
 pub mod dispatcher;
+mod encryption;
 mod greeting;
 mod login;
 mod refusal;

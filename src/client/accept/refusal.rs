@@ -8,6 +8,8 @@ pub(super) enum Refusal {
     Problem(Problem),
     /// In a server's words.
     Frame(Vec<u8>),
+    /// Its TLS came to nothing, for this reason; it has been told by TLS itself.
+    Handshake(String),
     /// It is gone, or not worth an answer.
     Silent,
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::greeting;
 use super::refusal::Refusal;
 use crate::backend::connect;
-use crate::backend::pool::AcquireError;
+use crate::backend::want::AcquireError;
 use crate::client::cancels::Slot;
 use crate::client::connection::OWN_BOUND;
 use crate::client::outcome::told::{Consequence, told};
@@ -85,7 +85,8 @@ pub(super) async fn open(
     let slot = common.cancels.register(key_length);
     // Nothing is under way that a request could have come for.
     let _ = slot.attach(&opened.cancel);
-    let entry = common.connections.enter(&user, &shown, client.peer().ok());
+    let (from, encryption) = (client.peer().ok(), client.encryption());
+    let entry = common.connections.enter(&user, &shown, from, encryption);
     entry.begin();
     let stream = Stream {
         worker: Arc::clone(worker),

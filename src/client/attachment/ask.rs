@@ -14,6 +14,9 @@ use crate::wire::reply::error_field;
 /// query_canceled.
 const CANCELED: &[u8] = b"57014";
 
+/// insufficient_privilege.
+const WITHHELD: &[u8] = b"42501";
+
 /// A question that was cancelled is put again, so many times in all.
 const ATTEMPTS: usize = 5;
 
@@ -52,6 +55,13 @@ pub(in crate::client) async fn ask(
             // `statement_timeout`, which is meant for the client's.
             Err(OwnQueryError::Refused(frame))
                 if error_field(&frame, field::SQLSTATE) == Some(CANCELED) => {}
+            // An administrator has taken from everybody what everybody may look at by default.
+            Err(OwnQueryError::Refused(frame))
+                if error_field(&frame, field::SQLSTATE) == Some(WITHHELD) =>
+            {
+                state.may_not_look();
+                return Ok(());
+            }
             Err(OwnQueryError::Refused(_) | OwnQueryError::Io(_)) => break,
         }
     }

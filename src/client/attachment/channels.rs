@@ -4,6 +4,7 @@
 
 use super::Attachment;
 use super::routing::Failure;
+use crate::backend::own_query::OwnQueryError;
 use crate::client::connection::OWN_BOUND;
 use crate::client::connection::batch::Batch;
 use crate::client::listening::words::statements;
@@ -40,7 +41,15 @@ pub(in crate::client) async fn expose_all(
     statements(&mut sql, b"LISTEN ", channels);
     held.exposes_channels = true;
     let server = held.server();
-    server.talk.listens = true;
-    let listened = server.run_own(&sql, OWN_BOUND).await;
-    listened.map_err(|_| Failure::Lost)
+    let before = std::mem::replace(&mut server.talk.listens, true);
+    match server.run_own(&sql, OWN_BOUND).await {
+        Ok(()) => Ok(()),
+        // Such as by a cancel request, which means the client's own statement.
+        Err(OwnQueryError::Refused(frame)) => {
+            server.talk.listens = before;
+            held.exposes_channels = false;
+            Err(Failure::Said(frame))
+        }
+        Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
+    }
 }

@@ -3,7 +3,10 @@
 
 pub(super) mod ask;
 pub(super) mod channels;
+pub(super) mod cleaning;
+pub(super) mod constants;
 pub(super) mod context;
+mod crowded;
 pub(super) mod moving;
 pub(super) mod routing;
 pub(super) mod shapes;
@@ -25,9 +28,10 @@ use crate::config::PoolMode;
 use crate::core::commit::Pending;
 use crate::core::exchange::TransactionStatus;
 use crate::core::mutant::{Rule, holds};
+use crate::core::plans::Plans;
 use crate::core::route::NodeSet;
 use crate::core::session::{Cover, Level};
-use crate::core::statement::{Access, Effect, WriteReason};
+use crate::core::statement::{Access, Effect, PinReason, WriteReason};
 use crate::core::tag::frontend;
 use crate::error::{Kind, Problem};
 use crate::wire::reply::Reply;
@@ -48,6 +52,8 @@ pub(super) struct Unit {
     /// The strictest access so far; none before the first batch.
     pub(super) access: Option<Access>,
     pub(super) may_commit_async: bool,
+    /// What it changed need not have reached the WAL.
+    pub(super) may_flush_nothing: bool,
     pub(super) level: Level,
     /// A statement has read: a snapshot has been taken.
     pub(super) has_read: bool,
@@ -57,6 +63,22 @@ pub(super) struct Unit {
     pub(super) pending: Option<Pending>,
     /// The connection was placed for the batch at hand, which is counted already.
     pub(super) just_placed: bool,
+}
+
+impl Unit {
+    /// A batch is about to be sent: the strictest access so far.
+    pub(super) fn runs(&mut self, batch: &Batch) -> Access {
+        let access = self.access.unwrap_or(Access::Neutral).max(batch.access);
+        self.access = Some(access);
+        self.may_commit_async |= batch.may_commit_async;
+        self.may_flush_nothing |= batch.may_flush_nothing;
+        self.has_read |= batch.access != Access::Neutral;
+        self.has_portals |= batch.opens_portals();
+        if batch.only_chains() {
+            (self.has_read, self.has_portals) = (false, false);
+        }
+        access
+    }
 }
 
 impl Attachment {
@@ -88,18 +110,28 @@ impl Attachment {
             Some(_) if primary => {
                 let asynchronous =
                     unit.may_commit_async || server.commits_async || state.may_commit_async();
-                let flushed = state.flushes.take();
+                let temporary = state.pins().contains(PinReason::TemporaryObject);
+                let nothing = unit.may_flush_nothing || temporary;
+                let left = state.flushes.take();
                 let cover = match unit.access {
                     Some(Access::Write) if asynchronous => Cover::Insert,
-                    _ if flushed => Cover::Flush,
+                    _ if left.flushed && !nothing => Cover::Flush,
                     _ => Cover::Shown,
                 };
                 state.seen.ended_on_primary(node, server.life(), cover);
+                if left.in_place {
+                    let cover = Cover::Unknown;
+                    state.seen.ended_on_primary(node, server.life(), cover);
+                }
                 let mut owed = NodeSet::default();
                 owed.insert(node);
                 context.worker.common.cluster.demands.ask(owed);
             }
             Some(_) => state.seen.read_on_standby(node, server.life()),
+        }
+        // What it tells of may have been committed behind the transaction's own end.
+        if primary && std::mem::take(&mut state.after.told) {
+            state.seen.told_by_primary(node, server.life());
         }
         self.unit.level = state.level();
     }
@@ -125,6 +157,9 @@ impl Attachment {
             // In the middle of a transaction: closing the connection rolls it back.
             return self.lease.discard();
         }
+        if state.pins().stay_in_process() {
+            return self.lease.discard();
+        }
         let clean = state.pins().is_empty() && state.is_settled() && !context.is_session_pooled();
         if !clean && holds(Rule::LeaversTakeAll) {
             if server.run_own(b"DISCARD ALL", OWN_BOUND).await.is_err() {
@@ -136,6 +171,8 @@ impl Attachment {
             server.talk.listens = false;
             server.applied = Some(Arc::default());
             server.has_numbers = false;
+            server.plans = Plans::default();
+            // What its code may have left that this does not take away, such as a seed, is still there.
         }
     }
 
@@ -177,7 +214,7 @@ pub(super) async fn attach(
     exclude: NodeSet,
 ) -> Result<Attachment, Failure> {
     let need = need(state, context, batch, exclude);
-    let mut attempts = 0;
+    let (mut attempts, mut replaced) = (0, false);
     let (mut lease, last) = loop {
         attempts += 1;
         let (mut lease, last) = place(client, state, context, need).await?;
@@ -188,8 +225,36 @@ pub(super) async fn attach(
         }
         let server = lease.server();
         let node = server.origin.node;
-        match settle(server, state, batch).await {
+        // Each that is closed is one of those that wait; what is opened instead is not worn.
+        if cleaning::wants_unworn(server, state, batch) {
+            lease.discard();
+            attempts -= 1;
+            continue;
+        }
+        match cleaning::take_over(server, state, context).await {
+            Ok(()) => {}
+            // The server refuses the session's settings, which is told below.
+            Err(OwnQueryError::Refused(_)) => {}
+            // What is left there cannot be taken away: another will do. Nothing of the client's has been sent.
+            Err(OwnQueryError::Io(error)) => {
+                tracing::debug!(%error, "clean a server connection");
+                lease.discard();
+                attempts -= 1;
+                continue;
+            }
+        }
+        let server = lease.server();
+        server.used_by = Arc::downgrade(context.places.token());
+        let disowns = server.has_numbers && !owns_numbers(server, context);
+        match settle(server, state, batch, disowns).await {
             Ok(()) => break (lease, last),
+            // It may be for what others have done there, which nothing takes away: another will show it.
+            Err(OwnQueryError::Refused(frame))
+                if last.route.primary && !replaced && cleaning::is_of_process(server, &frame) =>
+            {
+                replaced = true;
+                lease.discard();
+            }
             // Whoever has the connection next resets it first.
             Err(OwnQueryError::Refused(frame)) => {
                 return Err(if last.route.primary {
@@ -238,36 +303,41 @@ pub(super) async fn attach(
     })
 }
 
-/// The same, if need be in other ways: what another session has set may not be for this one to take back
-/// one by one; and what the batch sets anew need not be accepted before.
-async fn settle(server: &mut Server, state: &State, batch: &Batch) -> Result<(), OwnQueryError> {
+/// Makes the session's settings, if need be in other ways: what another session has set may not be for this
+/// one to take back one by one; and what the batch sets anew need not be accepted before. With `disowns`, others'
+/// numbers go with what is sent, if anything is.
+async fn settle(
+    server: &mut Server,
+    state: &State,
+    batch: &Batch,
+    disowns: bool,
+) -> Result<(), OwnQueryError> {
     let leftovers = server.applied.as_ref().is_some_and(|was| !was.is_empty());
-    let mut done = sync(server, state.settings()).await;
+    let mut done = sync(server, state.settings(), disowns).await;
     if leftovers && matches!(done, Err(OwnQueryError::Refused(_))) {
-        done = sync(server, state.settings()).await;
+        done = sync(server, state.settings(), disowns).await;
     }
     if matches!(done, Err(OwnQueryError::Refused(_)))
         && let Some(others) = state.settings_beside(batch.effects())
     {
-        done = sync(server, &others).await;
+        done = sync(server, &others, disowns).await;
     }
     done
 }
 
 /// Makes the session's settings those of a connection on which no transaction is open. Refused, it is
 /// reset as a whole before it has other settings.
-async fn sync(server: &mut Server, settings: &Arc<Settings>) -> Result<(), OwnQueryError> {
+async fn sync(
+    server: &mut Server,
+    settings: &Arc<Settings>,
+    disowns: bool,
+) -> Result<(), OwnQueryError> {
     let applied = server.applied.as_ref();
     let same = applied.is_some_and(|applied| settings::same(applied, settings));
     if same || !holds(Rule::SettingsFollow) {
         return Ok(());
     }
-    let applied = server.applied.take();
-    for sql in settings.sync(applied.as_deref()) {
-        server.run_own(&sql, OWN_BOUND).await?;
-    }
-    server.applied = Some(Arc::clone(settings));
-    Ok(())
+    server.apply(settings, disowns, OWN_BOUND).await
 }
 
 /// A connection that the session has kept may have gone back to defaults that are not the session's.
@@ -280,7 +350,7 @@ pub(super) async fn sync_held(
     if !server.is_free() {
         return Ok(());
     }
-    match settle(server, state, batch).await {
+    match settle(server, state, batch, false).await {
         Ok(()) => Ok(()),
         Err(OwnQueryError::Refused(frame)) => Err(Failure::Said(frame)),
         Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
@@ -381,7 +451,7 @@ pub(super) async fn expose_names(
         // A pipeline goes on as it began.
         return Ok(());
     }
-    server.talk.exposing = batch.names_statements();
+    server.talk.exposing = batch.names_statements(&state.names);
     if !server.talk.exposing {
         return Ok(());
     }
@@ -426,14 +496,18 @@ pub(super) async fn fail_transaction(held: &mut Attachment, kind: Kind) -> Resul
     if server.talk.exchange.status() != TransactionStatus::InTransaction {
         return Ok(());
     }
-    let sql = format!(
-        "DO $$ BEGIN RAISE SQLSTATE '{}' USING MESSAGE = 'refused by causeway'; END $$",
-        kind.sqlstate()
-    );
-    match server.run_own(sql.as_bytes(), OWN_BOUND).await {
+    match server.run_own(raising(kind).as_bytes(), OWN_BOUND).await {
         Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
         Ok(()) | Err(OwnQueryError::Refused(_)) => Ok(()),
     }
+}
+
+/// What a server fails at with this error.
+fn raising(kind: Kind) -> String {
+    format!(
+        "DO $$ BEGIN RAISE SQLSTATE '{}' USING MESSAGE = 'refused by causeway'; END $$",
+        kind.sqlstate()
+    )
 }
 
 /// A transaction that chooses its isolation may not have parsed anything before: neither for a client that
@@ -483,6 +557,10 @@ pub(super) async fn disown_numbers(
     context: &Context,
     batch: &Batch,
 ) -> Result<(), Failure> {
+    let server = attachment.server();
+    if !server.has_numbers || owns_numbers(server, context) {
+        return Ok(());
+    }
     let asks = |effect: &Effect| match effect {
         Effect::Execute(name) => {
             let effects = state.names.executed(name);
@@ -490,14 +568,10 @@ pub(super) async fn disown_numbers(
         }
         effect => *effect == Effect::AsksNumber,
     };
-    if batch.has_no_effects() || !batch.effects().any(asks) {
-        return Ok(());
-    }
-    let server = attachment.server();
-    let own = server.numbers_of.as_ptr() == Arc::as_ptr(context.places.token());
-    if own
+    // Code may ask unseen; and what follows in a pipeline comes when nothing can be sent before it.
+    let unseen = batch.may_run_code || !matches!(batch.end, End::Query | End::Sync);
+    if !unseen && !batch.effects().any(asks)
         || !holds(Rule::NumbersAreOwn)
-        || !server.has_numbers
         || !server.talk.exchange.is_quiet()
         || server.talk.exchange.status() == TransactionStatus::Failed
     {
@@ -511,6 +585,11 @@ pub(super) async fn disown_numbers(
         Err(OwnQueryError::Refused(frame)) => Err(Failure::Said(frame)),
         Err(OwnQueryError::Io(_)) => Err(Failure::Lost),
     }
+}
+
+/// Whether the numbers that were drawn there are the session's own.
+fn owns_numbers(server: &Server, context: &Context) -> bool {
+    server.numbers_of.as_ptr() == Arc::as_ptr(context.places.token())
 }
 
 impl Context {

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use arc_swap::Cache;
 
-use crate::backend::pool::{AcquireError, Lease, Pool, Want};
+use crate::backend::own_query::OwnQueryError;
+use crate::backend::pool::{Lease, Pool, Turn};
 use crate::backend::server::StartupSettings;
+use crate::backend::want::{AcquireError, Want};
 use crate::client::rules::{Bounds, LiveRules, Rules};
 use crate::client::state::last_route::LastRoute;
 use crate::client::worker::{Common, Worker};
@@ -91,6 +93,11 @@ impl Places {
         self.password.as_ref()
     }
 
+    /// The session's pools that it has used.
+    pub(in crate::client) fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.by_node.iter().flatten()
+    }
+
     /// The session's, as long as it lives.
     pub(in crate::client) fn token(&self) -> &Arc<()> {
         &self.token
@@ -134,15 +141,23 @@ impl Places {
         let bounds = self.bounds();
         let mut attempts = 0;
         loop {
-            let last = self.route(common, bounds, seen, &need, began_us).await?;
-            let route = last.route;
-            let Some(pool) = self.pool(common, route.node) else {
-                return Err(Problem::error(Kind::Internal, "a route to an unknown node").into());
-            };
+            let mut last = self.route(common, bounds, seen, &need, began_us).await?;
+            let pool = self.known_pool(common, last.route.node)?;
+            let wanders = need.access == Access::Read && need.level != Level::Primary;
             let lease = match pool.take_idle(worker.index, self.want()) {
                 Some(lease) => Ok(lease),
-                None => pool.acquire(worker.index, self.want()).await,
+                None if !wanders => pool.acquire(worker.index, self.want()).await,
+                None => match pool.take_or_queue(worker.index, self.want()).await {
+                    Ok(Turn::Now(lease)) => Ok(lease),
+                    Ok(Turn::Later(place)) => {
+                        let (lease, whence) = self.stand(worker, seen, need, place, last).await?;
+                        last = whence;
+                        lease
+                    }
+                    Err(error) => Err(error),
+                },
             };
+            let route = last.route;
             attempts += 1;
             match lease {
                 Ok(mut lease) => {
@@ -190,7 +205,64 @@ impl Places {
         self.warning.take()
     }
 
-    async fn route(
+    pub(super) fn known_pool(
+        &mut self,
+        common: &Common,
+        node: NodeId,
+    ) -> Result<Arc<Pool>, Failure> {
+        let pool = self.pool(common, node);
+        pool.ok_or_else(|| Problem::error(Kind::Internal, "a route to an unknown node").into())
+    }
+
+    /// Decides once.
+    fn ask(
+        &self,
+        cluster: &ClusterState,
+        bounds: Bounds,
+        seen: &mut Seen,
+        need: &Need,
+        waited_us: u64,
+        now_us: u64,
+    ) -> (Decision, Option<LastRoute>) {
+        let topology = cluster.topology();
+        let loads = cluster.load.by_node();
+        let question = Question {
+            access: need.access,
+            write_reason: need.write_reason,
+            level: need.level,
+            exclude: need.exclude,
+            waited_us,
+            now_us,
+            load: &loads,
+            salt: self.salt,
+        };
+        let decision = route::decide(&question, seen, &topology, &bounds.policy);
+        let last = match &decision {
+            Decision::Go(route) => Some(LastRoute::placed(*route, seen, &topology)),
+            _ => None,
+        };
+        (decision, last)
+    }
+
+    /// A standby that would do at once, other than those that are excluded.
+    pub(super) fn another_standby(
+        &mut self,
+        cluster: &ClusterState,
+        bounds: Bounds,
+        seen: &mut Seen,
+        need: &Need,
+    ) -> Result<Option<LastRoute>, Failure> {
+        match self.ask(cluster, bounds, seen, need, 0, cluster.now_us()) {
+            (Decision::Broken(broken), _) if bounds.warns_of_lost_writes => {
+                self.warning = Some(lost_writes(&broken));
+                Ok(None)
+            }
+            (Decision::Broken(broken), _) => Err(lost_writes(&broken).into()),
+            (_, last) => Ok(last.filter(|last| !last.route.primary)),
+        }
+    }
+
+    pub(super) async fn route(
         &mut self,
         common: &Common,
         bounds: Bounds,
@@ -202,36 +274,17 @@ impl Places {
         let mut held: Option<Waiting<'_>> = None;
         let mut stale_prevented = false;
         let mut asked_at_us = began_us;
-        let mut asked_before = false;
+        let mut awaited: Option<NodeSet> = None;
         loop {
             // Registered before looking, so that no publication falls between look and wait.
-            let changed = cluster.changed();
-            tokio::pin!(changed);
+            let signal = awaited.map(|nodes| cluster.signal(nodes));
+            let asked_before = signal.is_some();
             if asked_before {
-                changed.as_mut().enable();
                 asked_at_us = cluster.now_us();
             }
-            let (decision, last) = {
-                let topology = cluster.topology();
-                let loads = cluster.load.by_node();
-                let question = Question {
-                    access: need.access,
-                    write_reason: need.write_reason,
-                    level: need.level,
-                    exclude: need.exclude,
-                    waited_us: asked_at_us - began_us,
-                    now_us: asked_at_us,
-                    load: &loads,
-                    salt: self.salt,
-                };
-                let decision = route::decide(&question, seen, &topology, &bounds.policy);
-                let last = match &decision {
-                    Decision::Go(route) => Some(LastRoute::placed(*route, seen, &topology)),
-                    _ => None,
-                };
-                (decision, last)
-            };
-            let (probe, left) = match decision {
+            let waited_us = asked_at_us - began_us;
+            let (decision, last) = self.ask(cluster, bounds, seen, need, waited_us, asked_at_us);
+            let (probe, heeds, left) = match decision {
                 Decision::Go(route) => {
                     let waited = Duration::from_micros(route.waited_us);
                     if asked_before && need.access == Access::Read {
@@ -254,7 +307,7 @@ impl Places {
                 }
                 Decision::Wait { probe, left_us } => {
                     stale_prevented |= need.access == Access::Read;
-                    (probe, Duration::from_micros(left_us))
+                    (probe, probe, Duration::from_micros(left_us))
                 }
                 Decision::Broken(broken) if bounds.warns_of_lost_writes => {
                     // Asked again, it goes on from the present history.
@@ -270,15 +323,20 @@ impl Places {
                         return Err(no_primary(waited, &cluster.why()).into());
                     }
                     held.get_or_insert_with(|| Waiting::new(&common.metrics));
-                    (NodeSet::default(), left)
+                    // A standby that is fit again would do for a read as well.
+                    let heeds = match need.access {
+                        Access::Read => NodeSet(u64::MAX),
+                        _ => NodeSet::default(),
+                    };
+                    (NodeSet::default(), heeds, left)
                 }
             };
-            if !asked_before {
-                asked_before = true;
+            let before = awaited.replace(heeds);
+            let Some(signal) = signal.filter(|_| before == Some(heeds)) else {
                 continue;
-            }
+            };
             cluster.demands.ask(probe);
-            let _ = tokio::time::timeout(left, changed).await;
+            let _ = tokio::time::timeout(left, signal).await;
         }
     }
 }
@@ -311,9 +369,11 @@ enum Proof {
 /// Waits until measurements speak for a new connection to a standby.
 async fn prove(cluster: &ClusterState, lease: &mut Lease, wait_us: u64) -> Proof {
     let began_us = cluster.now_us();
+    let mut probe = NodeSet::default();
+    probe.insert(lease.server().origin.node);
     loop {
-        let changed = cluster.changed();
-        tokio::pin!(changed);
+        // Before looking, so that nothing is missed.
+        let signal = cluster.signal(probe);
         let server = lease.server();
         {
             let topology = cluster.topology();
@@ -328,18 +388,12 @@ async fn prove(cluster: &ClusterState, lease: &mut Lease, wait_us: u64) -> Proof
                 return Proof::Missing;
             }
         }
-        changed.as_mut().enable();
-        if server.is_proven(&cluster.topology()) {
-            return Proof::Given;
-        }
         let left_us = wait_us.saturating_sub(cluster.now_us() - began_us);
         if left_us == 0 {
             return Proof::Missing;
         }
-        let mut probe = NodeSet::default();
-        probe.insert(server.origin.node);
         cluster.demands.ask(probe);
-        let _ = tokio::time::timeout(Duration::from_micros(left_us), changed).await;
+        let _ = tokio::time::timeout(Duration::from_micros(left_us), signal).await;
     }
 }
 
@@ -355,7 +409,7 @@ fn lost_writes(broken: &Broken) -> Problem {
 }
 
 async fn wait_for_change(cluster: &ClusterState, bound: Duration) {
-    let _ = tokio::time::timeout(bound, cluster.changed()).await;
+    let _ = tokio::time::timeout(bound, cluster.turned()).await;
 }
 
 /// Why a batch could not be placed.
@@ -380,6 +434,15 @@ pub(in crate::client) enum Failure {
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         Self::Problem(problem)
+    }
+}
+
+impl From<OwnQueryError> for Failure {
+    fn from(error: OwnQueryError) -> Self {
+        match error {
+            OwnQueryError::Io(_) => Self::Lost,
+            OwnQueryError::Refused(frame) => Self::Said(frame),
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 //! would answer in the new shape, which a driver that knows the old one cannot read.
 
 use super::routing::Failure;
-use super::{Attachment, fail_transaction};
+use super::{Attachment, fail_transaction, raising};
+use crate::backend::locally::Locally;
 use crate::backend::own_query::OwnQueryError;
 use crate::client::connection::OWN_BOUND;
 use crate::client::connection::batch::Batch;
@@ -16,8 +17,8 @@ use crate::error::{Kind, Problem};
 /// Asks the server where it is not known: once for each statement and connection.
 pub(in crate::client) async fn check(held: &mut Attachment, batch: &Batch) -> Result<(), Failure> {
     let server = held.server();
-    // In the middle of a pipeline nothing can be asked, and a refusal would leave its beginning open.
-    if !server.talk.exchange.is_quiet() {
+    let quiet = server.talk.exchange.is_quiet();
+    if !quiet && (server.talk.exposing || !server.talk.exchange.awaits_more()) {
         return Ok(());
     }
     let mut changed = false;
@@ -29,6 +30,10 @@ pub(in crate::client) async fn check(held: &mut Attachment, batch: &Batch) -> Re
         let found = match known {
             Some(shape) => shape,
             None if server.talk.exchange.status() == TransactionStatus::Failed => continue,
+            None if !quiet => {
+                let as_now = Locally::default();
+                server.describe_within(prepared, &as_now, OWN_BOUND).await?
+            }
             None => match server.describe_own(prepared, OWN_BOUND).await {
                 Ok(shape) => shape,
                 // The batch will meet the same error, unless this one has broken its transaction.
@@ -49,6 +54,14 @@ pub(in crate::client) async fn check(held: &mut Attachment, batch: &Batch) -> Re
     let what = "cached plan must not change result type";
     let problem = Problem::error(Kind::FeatureNotSupported, what);
     // The transaction fails as it would have on the server's own refusal.
-    fail_transaction(held, problem.kind).await?;
+    if quiet {
+        fail_transaction(held, problem.kind).await?;
+    } else {
+        let sql = raising(problem.kind);
+        let failed = held.server().run_within(sql.as_bytes(), OWN_BOUND).await;
+        if let Err(OwnQueryError::Io(_)) = failed {
+            return Err(Failure::Lost);
+        }
+    }
     Err(problem.into())
 }

@@ -7,14 +7,16 @@
 use std::sync::Arc;
 
 use super::UNCOUNTED;
-use super::gatherer::Gatherer;
-use super::message::{Message, is_known, malformed};
+use super::gatherer::{Before, Gatherer};
+use super::message::{Message, is_known, is_well_formed, malformed};
 use super::room::{check_size, may_stream};
 use crate::client::state::names::{Names, portal_bytes};
 use crate::core::exchange::Effects;
+use crate::core::plans::Constants;
 use crate::core::session::Level;
 use crate::core::statement::{Access, Effect, Isolation, Statement, Step, WriteReason, bound};
 use crate::core::tag::{frontend, object};
+use crate::core::traces::Knowledge;
 use crate::error::{Kind, Problem};
 use crate::wire::frame::{self, HEADER, WHOLE};
 
@@ -44,26 +46,28 @@ pub(in crate::client) enum End {
 pub(in crate::client) struct Batch {
     /// Its messages.
     pub(in crate::client) messages: Vec<Message>,
-    /// Where it ends in the inbox.
+    /// Where it ends in the inbox, and by what.
     pub(in crate::client) length: usize,
-    /// What ends it.
     pub(in crate::client) end: End,
-    /// The strictest access that it needs.
+    /// The strictest access that it needs; why it is a write, if it is one.
     pub(in crate::client) access: Access,
-    /// Why it is a write, if it is one.
     pub(in crate::client) write_reason: Option<WriteReason>,
     /// A commit in it may be acknowledged before it is flushed.
     pub(in crate::client) may_commit_async: bool,
-    /// Level asked for by a comment.
+    pub(in crate::client) may_run_code: bool,
+    /// How definitions were known when it began.
+    pub(in crate::client) knowledge: Knowledge,
+    pub(in crate::client) may_flush_nothing: bool,
+    pub(in crate::client) settled: Constants,
+    /// Level asked for by a comment, and what was wrong with that comment.
     pub(in crate::client) level: Option<Level>,
-    /// What was wrong with that comment.
     pub(in crate::client) hint_fault: Option<Box<str>>,
     /// What its statements do to the session, by text.
     effects: Vec<Arc<[Step]>>,
     /// How many statements it runs.
     pub(in crate::client) statements: usize,
-    /// A statement in it drops everything that is prepared.
-    forgets: bool,
+    /// What a Parse behind all of that is to heed.
+    before: Before,
     /// There is no room for it; its last message is what went too far.
     pub(in crate::client) refused: Option<Problem>,
     /// It binds a portal that stays until it is closed or the transaction ends.
@@ -79,11 +83,15 @@ impl Default for Batch {
             access: Access::Neutral,
             write_reason: None,
             may_commit_async: false,
+            may_run_code: false,
+            knowledge: None,
+            may_flush_nothing: false,
+            settled: Constants::default(),
             level: None,
             hint_fault: None,
             effects: Vec::new(),
             statements: 0,
-            forgets: false,
+            before: Before::default(),
             refused: None,
             names_portals: false,
         }
@@ -110,6 +118,9 @@ impl Batch {
         inbox: &[u8],
         mut gatherer: Gatherer<'_>,
     ) -> Result<Gathered, Problem> {
+        if self.messages.is_empty() {
+            self.knowledge = gatherer.database.knowledge();
+        }
         loop {
             let rest = inbox.get(self.length..).unwrap_or_default();
             let header = frame::peek(rest)
@@ -138,9 +149,12 @@ impl Batch {
             if rest.len() < size && !in_parts {
                 check_size(tag, size, rest.len())?;
             }
-            let whole = self.length + self.beside() + if in_parts { there } else { size };
-            if whole > UNCOUNTED
-                && let Err(problem) = gatherer.reserve(whole)
+            // What is only announced takes no room from others; it must have some by itself.
+            let before = self.length + self.beside();
+            let arrived = before + there;
+            let announced = before + if in_parts { there } else { size };
+            if announced > UNCOUNTED
+                && let Err(problem) = gatherer.reserve(arrived, announced)
             {
                 return Ok(self.refuse(tag, size, there, problem));
             }
@@ -151,7 +165,9 @@ impl Batch {
             let (start, end) = (self.length, self.length + there);
             self.length = end;
             let mut message = Message::new(tag, start, end);
+            message.malformed = size == there && !is_well_formed(tag, body);
             match tag {
+                _ if message.malformed => {}
                 frontend::TERMINATE => return Ok(Gathered::Terminate),
                 frontend::QUERY if size == there => {
                     let (text, _) = frame::cstr(body).ok_or_else(|| malformed("Query"))?;
@@ -160,7 +176,7 @@ impl Batch {
                     message.effects = shared(&statement);
                 }
                 frontend::PARSE => {
-                    if let Some(problem) = gatherer.parse(body, &mut message, self.forgets)? {
+                    if let Some(problem) = gatherer.parse(body, &mut message, &self.before)? {
                         self.length = start;
                         return Ok(self.refuse(tag, size, there, problem));
                     }
@@ -173,7 +189,7 @@ impl Batch {
                 frontend::BIND => {
                     let (portal, names) = frame::cstr(body).ok_or_else(|| malformed("Bind"))?;
                     let (name, values) = frame::cstr(names).ok_or_else(|| malformed("Bind"))?;
-                    gatherer.refer(name, &mut message);
+                    gatherer.refer(name, &mut message, &self.before);
                     self.names_portals |= !portal.is_empty();
                     // The server refuses a statement that it does not know.
                     if let Some(prepared) = &message.prepared {
@@ -193,21 +209,17 @@ impl Batch {
                 frontend::EXECUTE => {
                     let (portal, _) = frame::cstr(body).ok_or_else(|| malformed("Execute"))?;
                     message.effects = gatherer.names.portal(portal);
-                    self.forgets |= forgets(&message.effects);
+                    self.before.drops_all |= forgets(&message.effects);
                 }
                 frontend::DESCRIBE | frontend::CLOSE => {
                     let (kind, name) = body.split_first().ok_or_else(|| malformed("Describe"))?;
                     let (name, _) = frame::cstr(name).ok_or_else(|| malformed("Describe"))?;
                     if *kind == object::STATEMENT {
-                        gatherer.refer(name, &mut message);
+                        gatherer.refer(name, &mut message, &self.before);
                         if tag == frontend::CLOSE {
                             gatherer.names.close_message(name);
                         }
                     }
-                }
-                // To these the server objects without answering any message in particular.
-                frontend::SYNC | frontend::FLUSH if !body.is_empty() => {
-                    return Err(malformed("Sync or Flush"));
                 }
                 frontend::SYNC | frontend::FLUSH => {}
                 _ => {
@@ -215,8 +227,12 @@ impl Batch {
                     return Err(Problem::fatal(Kind::ProtocolViolation, what));
                 }
             }
+            let message_is_refused =
+                message.malformed && !matches!(tag, frontend::QUERY | frontend::SYNC);
             self.messages.push(message);
             self.end = match tag {
+                // The server skips all up to the next Sync.
+                _ if message_is_refused => End::Part,
                 _ if there < size => {
                     // What follows a large Bind is not known yet and may write.
                     if tag == frontend::BIND {
@@ -350,8 +366,11 @@ impl Batch {
 
     /// Whether a statement that it runs, parses or describes speaks of prepared statements by name: what
     /// such a statement returns is settled when it is parsed.
-    pub(in crate::client) fn names_statements(&self) -> bool {
-        let speaks = |step: &Step| step.effect == Effect::NamesStatements;
+    pub(in crate::client) fn names_statements(&self, names: &Names) -> bool {
+        let speaks = |step: &Step| match &step.effect {
+            Effect::Prepare { name, .. } => names.get(name.as_bytes()).is_some(),
+            effect => *effect == Effect::NamesStatements,
+        };
         let learns =
             |message: &&Message| matches!(message.tag, frontend::PARSE | frontend::DESCRIBE);
         self.effects.iter().any(|steps| steps.iter().any(speaks))
@@ -365,10 +384,14 @@ impl Batch {
 
     /// Leaves nothing but the Sync that ends it; gives how many bytes stand before that.
     pub(in crate::client) fn reduce_to_sync(&mut self) -> usize {
-        let before = self.length - HEADER;
+        let last = self.messages.pop();
+        let (before, malformed) = last.map_or((0, false), |sync| (sync.start, sync.malformed));
+        let length = self.length - before;
+        let mut sync = Message::new(frontend::SYNC, 0, length);
+        sync.malformed = malformed;
         *self = Self {
-            messages: vec![Message::new(frontend::SYNC, 0, HEADER)],
-            length: HEADER,
+            messages: vec![sync],
+            length,
             ..Self::default()
         };
         before
@@ -441,6 +464,7 @@ impl Batch {
             self.messages.as_slice(),
             [Message {
                 tag: frontend::SYNC,
+                malformed: false,
                 ..
             }]
         )
@@ -488,8 +512,8 @@ impl Batch {
         };
         if self.is_simple() {
             return self.statements > 0
-                && self.statements == self.effects().filter(|effect| counts(effect)).count()
-                && self.effects().filter(|effect| counts(effect)).all(own);
+                && self.statements == self.effects().filter(|effect| effect.counts()).count()
+                && self.effects().filter(|effect| effect.counts()).all(own);
         }
         let mut statements = self
             .messages
@@ -501,10 +525,11 @@ impl Batch {
                 .messages
                 .iter()
                 .all(|m| m.prepared.is_some() || !matches!(m.tag, frontend::PARSE | frontend::BIND))
+            && !self.messages.iter().any(|message| message.malformed)
             && statements.all(|prepared| {
                 let statement = prepared.statement();
                 let effects = || statement.effects.iter().map(|step| &step.effect);
-                let counted = || effects().filter(|effect| counts(effect));
+                let counted = || effects().filter(|effect| effect.counts());
                 statement.count > 0 && statement.count == counted().count() && counted().all(own)
             })
     }
@@ -530,12 +555,16 @@ impl Batch {
         }
         self.strictest(statement.access, statement.write_reason);
         self.may_commit_async |= statement.may_commit_async;
+        self.may_run_code |= statement.may_run_code;
+        self.may_flush_nothing |= statement.may_flush_nothing;
+        self.settled = self.settled.max(statement.settled);
         self.statements += statement.count;
         if !statement.effects.is_empty() {
+            self.before.note(&statement.effects);
             self.effects.push(Arc::clone(&statement.effects));
         }
         if let Some(hint) = &statement.hint {
-            self.level = self.level.max_strict(hint.consistency);
+            self.level = stricter(self.level, hint.consistency);
             self.hint_fault = hint.fault.clone().or_else(|| self.hint_fault.take());
         }
     }
@@ -548,14 +577,6 @@ impl Batch {
             self.write_reason = reason;
         }
     }
-}
-
-/// Whether an effect is what its statement is for, and not something beside it.
-fn counts(effect: &Effect) -> bool {
-    !matches!(
-        effect,
-        Effect::Unpin(_) | Effect::NamesStatements | Effect::Declare | Effect::PrimaryOnly
-    )
 }
 
 fn forgets(effects: &Effects) -> bool {
@@ -571,13 +592,7 @@ fn shared(statement: &Statement) -> Effects {
 }
 
 /// Of the levels that the statements of one batch ask for, the strictest counts.
-trait Stricter {
-    fn max_strict(self, other: Self) -> Self;
-}
-
-impl Stricter for Option<Level> {
-    fn max_strict(self, other: Self) -> Self {
-        let rank = |level: &Level| Level::ALL.iter().position(|known| known == level);
-        [self, other].into_iter().flatten().max_by_key(rank)
-    }
+fn stricter(one: Option<Level>, other: Option<Level>) -> Option<Level> {
+    let rank = |level: &Level| Level::ALL.iter().position(|known| known == level);
+    [one, other].into_iter().flatten().max_by_key(rank)
 }

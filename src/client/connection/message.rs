@@ -6,6 +6,7 @@ use crate::backend::prepared::{Prepared, Shape};
 use crate::core::exchange::Effects;
 use crate::core::tag::frontend;
 use crate::error::{Kind, Problem};
+use crate::wire::frame;
 
 /// One message of a batch.
 #[derive(Debug)]
@@ -22,8 +23,12 @@ pub(in crate::client) struct Message {
     pub(in crate::client) named: bool,
     /// A Bind of a statement of which the client expects rows of this shape.
     pub(in crate::client) shape: Option<Shape>,
+    /// Where the server has to parse it anew, it is to read constants as it did first.
+    pub(in crate::client) as_parsed: bool,
     /// A Parse whose name is in use: the server must be made to refuse it.
     pub(in crate::client) taken: bool,
+    /// The server is to say what is wrong with it.
+    pub(in crate::client) malformed: bool,
     /// It speaks of the unnamed statement, and the session has none.
     pub(in crate::client) unknown: bool,
     /// What running it does to the session: of a simple query, or of an Execute.
@@ -39,7 +44,9 @@ impl Message {
             prepared: None,
             named: false,
             shape: None,
+            as_parsed: false,
             taken: false,
+            malformed: false,
             unknown: false,
             effects: None,
         }
@@ -52,6 +59,18 @@ pub(super) fn malformed(what: &str) -> Problem {
         Kind::ProtocolViolation,
         format!("invalid message format: {what}"),
     )
+}
+
+/// Whether a message, which is there as a whole, has the parts that it cannot be understood without.
+pub(super) fn is_well_formed(tag: u8, body: &[u8]) -> bool {
+    let text = |body| frame::cstr(body).map(|(_, rest)| rest);
+    match tag {
+        frontend::QUERY | frontend::EXECUTE => text(body).is_some(),
+        frontend::PARSE | frontend::BIND => text(body).and_then(text).is_some(),
+        frontend::DESCRIBE | frontend::CLOSE => body.get(1..).and_then(text).is_some(),
+        frontend::SYNC | frontend::FLUSH => body.is_empty(),
+        _ => true,
+    }
 }
 
 /// Messages that a frontend may send after startup (manual, "Message Formats").

@@ -83,7 +83,6 @@ impl Connection {
         match read {
             Poll::Ready(Ok(Some(()))) => {
                 self.drop_data();
-                // What is to come is counted as soon as it is announced.
                 let there = self.inbox.len();
                 if there > UNCOUNTED && there > self.share.bytes() {
                     self.share.set(there);

@@ -14,11 +14,12 @@ use super::inbox::{Inbox, Note, too_slow};
 use super::words::{missed_some, statements};
 use crate::backend::connect::{self, ConnectError};
 use crate::backend::pools::Pools;
+use crate::backend::server::Origin;
 use crate::client::rules::LiveRules;
 use crate::config::Secret;
 use crate::core::fanout::{Channel, Fanout, HearerId, Round};
 use crate::core::tag::{backend, frontend};
-use crate::core::topology::{Incarnation, NodeId, NodeView, PATIENCE_US};
+use crate::core::topology::{NodeView, PATIENCE_US};
 use crate::error::{Kind, Problem};
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
@@ -100,8 +101,7 @@ struct Connection {
     socket: Socket,
     walker: Walker,
     to_server: Vec<u8>,
-    node: NodeId,
-    incarnation: Incarnation,
+    origin: Arc<Origin>,
     rounds: Rounds,
 }
 
@@ -230,7 +230,7 @@ impl Feed {
             }
             Err(Unopened::Nowhere) => {
                 self.give_up_in_time();
-                let changed = self.means.cluster.changed();
+                let changed = self.means.cluster.turned();
                 tokio::select! {
                     () = changed => {}
                     () = self.wake.notified() => {}
@@ -300,11 +300,15 @@ impl Feed {
         if !pause.is_open(database) {
             return Err(Unopened::Nowhere);
         }
-        let (node, incarnation) = {
+        let origin = {
             let topology = cluster.topology();
             let primary = topology.primary().ok_or(Unopened::Nowhere)?;
             let life = primary.usable().ok_or(Unopened::Nowhere)?;
-            (primary.id, life.incarnation)
+            Origin {
+                node: primary.id,
+                incarnation: life.incarnation,
+                gauge: Arc::clone(&life.gauge),
+            }
         };
         let rules = rules.load();
         let password = match rules.users.get(&**user) {
@@ -313,7 +317,7 @@ impl Feed {
         };
         let bound = rules.config.pool.connect_timeout;
         drop(rules);
-        let target = pools.target(node, database, user, password);
+        let target = pools.target(origin.node, database, user, password);
         let target = target.ok_or(Unopened::Nowhere)?;
         let startup = [
             ("client_encoding", &**encoding),
@@ -332,8 +336,7 @@ impl Feed {
             socket,
             walker: Walker::default(),
             to_server: Vec::new(),
-            node,
-            incarnation,
+            origin: Arc::new(origin),
             rounds: Rounds::default(),
         })
     }
@@ -377,12 +380,13 @@ impl Feed {
         let Means { cluster, pause, .. } = &*self.means;
         let stuck = connection.rounds.began;
         let stuck = stuck.is_some_and(|began| began.elapsed() > ROUND);
-        let (incarnation, now_us) = (connection.incarnation, cluster.now_us());
+        let Origin {
+            node, incarnation, ..
+        } = *connection.origin;
+        let now_us = cluster.now_us();
         let topology = cluster.topology();
         let keeps = |node: &NodeView| node.keeps(incarnation, now_us, PATIENCE_US);
-        !stuck
-            && pause.is_open(&self.audience.database)
-            && topology.node(connection.node).is_some_and(keeps)
+        !stuck && pause.is_open(&self.audience.database) && topology.node(node).is_some_and(keeps)
     }
 
     fn lost(&self, lost: bool) {
@@ -397,9 +401,15 @@ impl Feed {
     }
 
     /// A frame has come from the server; an error ends the connection.
-    fn take(&self, tag: u8, frame: &[u8], rounds: &mut Rounds, node: NodeId) -> io::Result<()> {
+    fn take(
+        &self,
+        tag: u8,
+        frame: &[u8],
+        rounds: &mut Rounds,
+        origin: &Arc<Origin>,
+    ) -> io::Result<()> {
         match tag {
-            backend::NOTIFICATION => self.note(frame, node),
+            backend::NOTIFICATION => self.note(frame, origin),
             backend::READY => {
                 rounds.began = None;
                 rounds.has_worked = true;
@@ -427,7 +437,7 @@ impl Feed {
 
     /// A notification: each session that listens to its channel hears it, from the process that the
     /// sender's client knows.
-    fn note(&self, frame: &[u8], node: NodeId) {
+    fn note(&self, frame: &[u8], origin: &Arc<Origin>) {
         let Some((process, rest)) = frame.get(HEADER..).and_then(<[u8]>::split_first_chunk::<4>)
         else {
             return;
@@ -442,21 +452,27 @@ impl Feed {
         }
         let mut frame = frame.to_vec();
         let senders = self.means.pools.senders();
-        if let Some(client) = senders.client(node, i32::from_be_bytes(*process)) {
+        if let Some(client) = senders.client(origin.node, i32::from_be_bytes(*process)) {
             frame[HEADER..HEADER + 4].copy_from_slice(&client.to_be_bytes());
         }
-        self.deliver(&mut state, &hearers, Some(&Arc::from(channel)), frame);
+        self.deliver(
+            &mut state,
+            &hearers,
+            Some((&Arc::from(channel), origin)),
+            frame,
+        );
     }
 
     fn deliver(
         &self,
         state: &mut State,
         hearers: &[HearerId],
-        channel: Option<&Channel>,
+        note: Option<(&Channel, &Arc<Origin>)>,
         frame: Vec<u8>,
     ) {
         let inboxes = hearers.iter().filter_map(|id| state.inboxes.get(id));
-        match self.counted(state, frame) {
+        let (channel, from) = note.unzip();
+        match self.counted(state, frame, from) {
             Some(note) => {
                 let [_, undelivered] = &self.budgets;
                 inboxes.for_each(|inbox| inbox.push(channel, &note, undelivered.session()));
@@ -467,12 +483,18 @@ impl Feed {
 
     /// A frame with its bytes taken from the budgets, at the cost of the session that has left most lie,
     /// if need be; none if there is no room at all.
-    fn counted(&self, state: &State, frame: Vec<u8>) -> Option<Arc<Note>> {
+    fn counted(
+        &self,
+        state: &State,
+        frame: Vec<u8>,
+        from: Option<&Arc<Origin>>,
+    ) -> Option<Arc<Note>> {
         loop {
             let mut shares = self.budgets.each_ref().map(MemoryBudget::share);
             if shares.iter_mut().all(|share| share.grow_to(frame.len())) {
                 return Some(Arc::new(Note {
                     frame,
+                    from: from.cloned(),
                     _shares: shares,
                 }));
             }
@@ -512,7 +534,7 @@ impl Connection {
             socket,
             walker,
             rounds,
-            node,
+            origin,
             ..
         } = self;
         let read = socket.poll_read(cx, |bytes| {
@@ -520,7 +542,7 @@ impl Connection {
             loop {
                 match walker.next(bytes, &mut at, |_| false) {
                     Ok(Some(Piece::Frame { tag, bytes })) => {
-                        if let Err(error) = feed.take(tag, bytes, rounds, *node) {
+                        if let Err(error) = feed.take(tag, bytes, rounds, origin) {
                             return (at, Err(error));
                         }
                     }

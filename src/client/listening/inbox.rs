@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
+use crate::backend::server::Origin;
 use crate::core::fanout::Channel;
 use crate::error::{Kind, Problem};
 use crate::shared::memory::Share;
@@ -17,6 +18,8 @@ const BESIDE: usize = 64;
 #[derive(Debug)]
 pub(super) struct Note {
     pub(super) frame: Vec<u8>,
+    /// Who shows the commit that it tells of; none if it tells of none.
+    pub(super) from: Option<Arc<Origin>>,
     /// Given back with it.
     pub(super) _shares: [Share; 2],
 }
@@ -24,8 +27,8 @@ pub(super) struct Note {
 /// What there is for a session.
 #[derive(Debug)]
 pub(in crate::client) enum Heard {
-    /// Whole frames.
-    Frames(Vec<u8>),
+    /// Whole frames, and who shows what they tell of, each of its lives once.
+    Frames(Vec<u8>, Vec<Arc<Origin>>),
     /// Nothing more will come: the session is to end.
     Over(Problem),
 }
@@ -54,15 +57,21 @@ impl Queue {
         if let Some(problem) = &self.over {
             return Some(Heard::Over(problem.clone()));
         }
-        let mut frames = Vec::new();
+        let (mut frames, mut from) = (Vec::new(), Vec::<Arc<Origin>>::new());
         while let Some((_, note)) = self.notes.front()
             && (frames.is_empty() || frames.len() + note.frame.len() <= most)
         {
             frames.extend_from_slice(&note.frame);
+            if let Some(origin) = &note.from {
+                let known = |last: &Arc<Origin>| last.incarnation == origin.incarnation;
+                if !from.last().is_some_and(known) {
+                    from.push(Arc::clone(origin));
+                }
+            }
             self.bytes -= note.frame.len() + BESIDE;
             self.notes.pop_front();
         }
-        (!frames.is_empty()).then_some(Heard::Frames(frames))
+        (!frames.is_empty()).then_some(Heard::Frames(frames, from))
     }
 }
 
@@ -158,13 +167,14 @@ mod tests {
         let shares = [budget.share(), budget.share()];
         Arc::new(Note {
             frame: text.as_bytes().to_vec(),
+            from: None,
             _shares: shares,
         })
     }
 
     fn frames(heard: Option<Heard>) -> String {
         match heard {
-            Some(Heard::Frames(bytes)) => String::from_utf8(bytes).unwrap(),
+            Some(Heard::Frames(bytes, _)) => String::from_utf8(bytes).unwrap(),
             Some(Heard::Over(problem)) => problem.kind.sqlstate().to_owned(),
             None => String::new(),
         }

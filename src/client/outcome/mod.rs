@@ -123,6 +123,23 @@ pub(super) async fn server_lost(
     .await
 }
 
+/// The server was lost before it could say what is left on it; what ran is answered all the same. A
+/// session that has left nothing there goes on, and learns at its next statement what became of its
+/// writes. One to which the connection was lent for life does not.
+pub(super) fn unanswered(
+    mut held: Attachment,
+    state: &mut State,
+    context: &Context,
+) -> Result<(), Ending> {
+    held.transaction_ended(state, context);
+    held.discard(context);
+    if state.forget_doubt() && !context.is_session_pooled() {
+        return Ok(());
+    }
+    let what = "the server connection was lost, and with it what the session had left on it";
+    Err(Problem::fatal(Kind::ConnectionFailure, what).into())
+}
+
 /// The COMMIT has succeeded, as the next primary says: what the transaction has set holds.
 fn committed(state: &mut State, batch: &Batch) {
     let mut talk = Default::default();

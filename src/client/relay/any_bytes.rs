@@ -3,17 +3,16 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
 use super::render::{Rendered, render};
-use crate::backend::prepared::Registry;
+use crate::backend::prepared::{Reading, Registry};
 use crate::backend::server::Conversation;
 use crate::client::connection::batch::{Batch, End, Gathered};
 use crate::client::connection::gatherer::Gatherer;
 use crate::client::database::Database;
 use crate::client::state::names::Names;
+use crate::shared::catalogs::Catalogs;
 use crate::shared::memory::{MemoryBudget, Share};
-use crate::sql::{Catalog, Lexical};
+use crate::sql::Lexical;
 use crate::wire::frame::{self, Piece, Walker};
 
 /// A client whose bytes come in parts of at most this many.
@@ -44,7 +43,7 @@ pub(crate) fn gather_any(data: &[u8]) {
 
 impl Client {
     fn new(standard_strings: bool) -> Self {
-        let catalog = Arc::new(ArcSwap::from_pointee(Catalog::empty()));
+        let catalog = Catalogs::default().of("demo");
         let registry = Registry::new(7, 1, 1, 100);
         let memory = Arc::new(MemoryBudget::new(1 << 20, 1 << 19));
         Self {
@@ -78,7 +77,7 @@ impl Client {
                     names: &mut self.names,
                     database: &self.database,
                     lexical: self.lexical,
-                    meaning: 0,
+                    reading: Reading::default(),
                     share: &mut self.share,
                 };
                 match batch.gather(&inbox, gatherer) {

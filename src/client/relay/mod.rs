@@ -31,6 +31,7 @@ use crate::shared::cluster::ClusterState;
 use crate::sql::catalog::Catalog;
 use crate::sql::{Skim, Skimmed};
 use crate::wire::frame::{self, Piece};
+use crate::wire::reply::Reply;
 
 /// A client may send ahead this much while its last batch is still being answered, in bytes.
 const SEND_AHEAD: usize = 64 * 1024;
@@ -398,7 +399,11 @@ impl Relay<'_> {
                 Some(Piece::Frame { tag, .. } | Piece::Start { tag, .. }) => {
                     let what =
                         format!("unexpected message type 0x{tag:02X} during COPY from stdin");
-                    return Err(Problem::fatal(Kind::ProtocolViolation, what));
+                    let error = Problem::error(Kind::ProtocolViolation, what);
+                    let reply = Reply::new().error(&error);
+                    self.client.out.extend_from_slice(reply.as_bytes());
+                    let lost = "terminating connection because protocol synchronization was lost";
+                    return Err(Problem::fatal(Kind::ProtocolViolation, lost));
                 }
                 None => break,
             }

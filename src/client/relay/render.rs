@@ -75,6 +75,8 @@ fn pauses(message: &Message, bytes: &[u8]) -> bool {
 
 fn is_verbatim(message: &Message, before: &[Message], talk: &Conversation) -> bool {
     match message.tag {
+        _ if message.malformed => true,
+        frontend::CLOSE if closes_unnamed(message) => false,
         frontend::BIND | frontend::DESCRIBE | frontend::CLOSE if !message.named => {
             match &message.prepared {
                 None => !message.unknown,
@@ -90,9 +92,25 @@ fn is_verbatim(message: &Message, before: &[Message], talk: &Conversation) -> bo
     }
 }
 
+/// Whether it closes the unnamed statement, known or not.
+fn closes_unnamed(message: &Message) -> bool {
+    !message.named && (message.prepared.is_some() || message.unknown)
+}
+
 /// Books a message that is sent as it is.
 fn enter(message: &Message, talk: &mut Conversation) {
     let owed = match message.tag {
+        // Nothing but an error answers it.
+        frontend::PARSE
+        | frontend::BIND
+        | frontend::DESCRIBE
+        | frontend::EXECUTE
+        | frontend::CLOSE
+        | frontend::FLUSH
+            if message.malformed =>
+        {
+            Owed::Close
+        }
         frontend::QUERY | frontend::FUNCTION_CALL => {
             talk.unnamed = None;
             forget_statements(&message.effects, talk);
@@ -109,12 +127,7 @@ fn enter(message: &Message, talk: &mut Conversation) {
             forget_statements(&message.effects, talk);
             Owed::Execute(message.effects.clone())
         }
-        frontend::CLOSE => {
-            if message.prepared.is_some() || message.unknown {
-                talk.unnamed = None;
-            }
-            Owed::Close
-        }
+        frontend::CLOSE => Owed::Close,
         frontend::SYNC => Owed::Sync,
         frontend::FLUSH => return talk.exchange.flushed(),
         _ => return,
@@ -157,8 +170,12 @@ fn write(message: &Message, inbox: &[u8], talk: &mut Conversation, out: &mut Vec
                 parse_named(prepared, talk, Owed::Parse, out);
             }
         }
-        (Some(_), frontend::CLOSE) if message.named => talk.exchange.sent(Owed::FakeClose),
-        (None, frontend::CLOSE) if message.named => talk.exchange.sent(Owed::FakeClose),
+        (_, frontend::CLOSE) if message.named => talk.exchange.sent(Owed::FakeClose),
+        // What the server has is nobody's from then on.
+        (_, frontend::CLOSE) if closes_unnamed(message) => {
+            talk.unnamed = None;
+            talk.exchange.sent(Owed::FakeClose);
+        }
         // Dropped by a message before it, and not parsed again since: the server says so.
         (Some(prepared), frontend::BIND | frontend::DESCRIBE)
             if message.named && talk.forgetting && !talk.held.touch(prepared.id()) =>

@@ -32,6 +32,8 @@ pub(in crate::client) struct Progress {
     pub(in crate::client) hold: bool,
     /// A standby answers.
     pub(in crate::client) on_standby: bool,
+    /// The connection may have been made to listen unseen, which another is then to take over.
+    pub(in crate::client) may_listen: bool,
     /// Why it is to be repeated.
     pub(in crate::client) repeat: Option<Replay>,
     /// The client was told of an error.
@@ -91,6 +93,9 @@ impl ServerReply<'_> {
             {
                 self.described(bytes, whole);
             }
+            if tag == backend::ERROR && self.talk.exchange.parses() {
+                self.state.names.refused_to_parse();
+            }
             let mut renamed = None;
             let mut fate = self
                 .talk
@@ -131,7 +136,10 @@ impl ServerReply<'_> {
                     self.talk.unasked.extend_from_slice(bytes);
                     fate = Fate::Swallow;
                 }
-                backend::NOTIFICATION => renamed = self.notification(bytes),
+                backend::NOTIFICATION => {
+                    self.state.after.told = true;
+                    renamed = self.notification(bytes);
+                }
                 backend::ERROR => renamed = self.error(bytes),
                 _ => {}
             }
@@ -156,11 +164,13 @@ impl ServerReply<'_> {
                         .and_then(TransactionStatus::from_byte);
                     let status = status.unwrap_or_default();
                     self.state.ready(status, self.talk);
+                    let unseen = self.progress.may_listen && self.state.is_in_doubt();
                     if status == TransactionStatus::Idle
                         && fate == Fate::Forward
-                        && self.state.channels.holds_up()
+                        && (unseen || self.state.channels.holds_up())
                     {
-                        // It comes once the notifications before it are there.
+                        // It comes once the notifications before it are there, and what was listened to
+                        // is heard from then on.
                         self.client.owes_ready = true;
                         self.progress.hold = false;
                         fate = Fate::Swallow;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context as Wakeup, Poll};
 
 use crate::backend::own_query::OwnQueryError;
-use crate::backend::server::Server;
+use crate::backend::server::{Origin, Server};
 use crate::client::attachment::Attachment;
 use crate::client::attachment::context::Context;
 use crate::client::connection::{Connection, Ending, OWN_BOUND};
@@ -20,6 +20,8 @@ use crate::client::state::State;
 use crate::core::exchange::TransactionStatus;
 use crate::core::fanout::Channel;
 use crate::core::mutant::{Rule, holds};
+use crate::core::route::NodeSet;
+use crate::shared::cluster::ClusterState;
 use crate::wire::frame::{HEADER, Piece, Walker};
 use crate::wire::reply::Reply;
 
@@ -36,8 +38,8 @@ pub(super) struct Hearing {
     ear: Option<Ear>,
     /// A round has ended since the last transaction did.
     is_fresh: bool,
-    /// What the client is to be told first, as frames.
-    carried: Vec<u8>,
+    /// What the client is to be told first, as frames, and who shows what they tell of.
+    carried: (Vec<u8>, Vec<Arc<Origin>>),
     /// The client is to be told that it may have missed some.
     has_missed: bool,
 }
@@ -145,7 +147,7 @@ impl Hearing {
     /// What was heard before the encoding changed means the same only in ASCII.
     fn carry(&mut self, heard: Option<Heard>) {
         match heard {
-            Some(Heard::Frames(frames)) if is_plain(&frames) => self.carried = frames,
+            Some(Heard::Frames(frames, from)) if is_plain(&frames) => self.carried = (frames, from),
             None => {}
             _ => self.has_missed = true,
         }
@@ -153,14 +155,24 @@ impl Hearing {
 
     /// Outside of a transaction the client is told what there is for it, and then, where that is owed, that
     /// its answer ends here.
-    pub(super) async fn tell(&mut self, client: &mut Connection) -> Result<(), Ending> {
-        let mut reply = Reply::new().raw(&std::mem::take(&mut self.carried));
+    pub(super) async fn tell(
+        &mut self,
+        client: &mut Connection,
+        state: &mut State,
+        cluster: &ClusterState,
+    ) -> Result<(), Ending> {
+        let (carried, from) = std::mem::take(&mut self.carried);
+        shown(&from, state, cluster);
+        let mut reply = Reply::new().raw(&carried);
         if let Some(ear) = &self.ear {
             if !std::mem::take(&mut self.is_fresh) && holds(Rule::NotificationsComeFirst) {
                 ear.catch_up().await;
             }
             match ear.take() {
-                Some(Heard::Frames(frames)) => reply = reply.raw(&frames),
+                Some(Heard::Frames(frames, from)) => {
+                    shown(&from, state, cluster);
+                    reply = reply.raw(&frames);
+                }
                 Some(Heard::Over(problem)) => return Err(Ending::Problem(problem)),
                 None => {}
             }
@@ -182,6 +194,8 @@ impl Hearing {
         &self,
         cx: &mut Wakeup<'_>,
         client: &mut Connection,
+        state: &mut State,
+        cluster: &ClusterState,
     ) -> Poll<Result<Ending, io::Error>> {
         let Some(ear) = &self.ear else {
             return Poll::Pending;
@@ -202,7 +216,10 @@ impl Hearing {
                 }
             }
             match ear.poll(cx, AT_ONCE) {
-                Poll::Ready(Heard::Frames(frames)) => client.out = frames,
+                Poll::Ready(Heard::Frames(frames, from)) => {
+                    shown(&from, state, cluster);
+                    client.out = frames;
+                }
                 Poll::Ready(Heard::Over(problem)) => {
                     return Poll::Ready(Ok(Ending::Problem(problem)));
                 }
@@ -210,6 +227,25 @@ impl Hearing {
             }
         }
     }
+}
+
+/// Notifications are handed over: each tells of a commit, and whoever is told of one has seen it.
+pub(super) fn shown<'a>(
+    from: impl IntoIterator<Item = &'a Arc<Origin>>,
+    state: &mut State,
+    cluster: &ClusterState,
+) {
+    for origin in from {
+        was_told(origin, state, cluster);
+    }
+}
+
+/// The same, of a connection of the session's own.
+pub(super) fn was_told(origin: &Origin, state: &mut State, cluster: &ClusterState) {
+    state.seen.told_by_primary(origin.node, origin.life());
+    let mut owed = NodeSet::default();
+    owed.insert(origin.node);
+    cluster.demands.ask(owed);
 }
 
 /// Something is about to run on a server connection that may notify: in this client's name, and not before

@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use tokio::time::Instant;
 
-use super::hearing::Hearing;
+use super::hearing::{Hearing, was_told};
 use super::kept::{self, Vigil};
 use crate::client::attachment::Attachment;
 use crate::client::attachment::context::Context;
@@ -24,6 +24,8 @@ struct Heard {
     /// Notices, notifications, parameters: whole messages, since it is idle.
     bytes: Vec<u8>,
     parameters: Vec<Vec<u8>>,
+    /// A notification is among it.
+    notified: bool,
     /// It has ended the session, in these words.
     farewell: Option<Vec<u8>>,
     /// It has gone, as servers do.
@@ -128,7 +130,7 @@ pub(super) async fn listen(
             }
         }
         if let Some(hearing) = hearing
-            && let Poll::Ready(ended) = hearing.poll(cx, client)
+            && let Poll::Ready(ended) = hearing.poll(cx, client, state, &worker.common.cluster)
         {
             return Poll::Ready(Err(ended.map_or(Lost::Client, Lost::Deaf)));
         }
@@ -155,6 +157,9 @@ pub(super) async fn listen(
             if let Some(server) = &mut server {
                 for body in &heard.parameters {
                     server.talk.note_parameter(body);
+                }
+                if heard.notified {
+                    was_told(&server.origin, state, &worker.common.cluster);
                 }
             }
             if !heard.bytes.is_empty() {
@@ -235,10 +240,13 @@ fn whole_frames(bytes: &[u8], outlives: bool, processes: (i32, i32)) -> (usize, 
             // A server's farewell is no news to a session that goes on without it.
             backend::ERROR if outlives && is_farewell(bytes) => heard.gone = true,
             backend::ERROR if is_fatal(bytes) => heard.farewell = Some(bytes.to_vec()),
-            backend::NOTIFICATION => match own_notification(bytes, processes) {
-                Some(own) => heard.bytes.extend_from_slice(&own),
-                None => heard.bytes.extend_from_slice(bytes),
-            },
+            backend::NOTIFICATION => {
+                heard.notified = true;
+                match own_notification(bytes, processes) {
+                    Some(own) => heard.bytes.extend_from_slice(&own),
+                    None => heard.bytes.extend_from_slice(bytes),
+                }
+            }
             _ => {
                 if tag == backend::PARAMETER_STATUS {
                     heard.parameters.push(bytes[HEADER..].to_vec());

@@ -19,6 +19,8 @@ use crate::error::{Kind, Problem};
 /// as much, and so on.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// Between two looks of one that waits for a primary.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// An idle session's silence.
 #[derive(Debug)]
@@ -99,9 +101,7 @@ async fn wait(
     let bound = context.places.bounds().hold_timeout;
     let began = Instant::now();
     loop {
-        let changed = cluster.changed();
-        tokio::pin!(changed);
-        changed.as_mut().enable();
+        let changed = cluster.turned();
         held.server().set_busy(true);
         let topology = cluster.topology();
         if let Some(problem) = is_over(held, &topology) {
@@ -121,7 +121,8 @@ async fn wait(
         tokio::select! {
             biased;
             () = changed => {}
-            () = tokio::time::sleep(left) => {}
+            // Silence grows into an end without a word.
+            () = tokio::time::sleep(left.min(LOOK)) => {}
             () = context.slot.cancelled() => return Err(Stop::Refused(canceled().into())),
             () = client.socket.closed() => return Err(Stop::Refused(Failure::ClientGone)),
         }

@@ -15,10 +15,11 @@ use self::idle::Listened;
 use self::kept::{Stop, Vigil};
 use super::attachment::context::Context;
 use super::attachment::routing::{Failure, MAX_ATTEMPTS};
-use super::attachment::{self, Attachment, ask, channels, moving, shapes};
+use super::attachment::{self, Attachment, ask, channels, cleaning, constants, moving, shapes};
 use super::connection::batch::{Batch, End, Gathered};
 use super::connection::gatherer::Gatherer;
 use super::connection::{Connection, Ending, OWN_BOUND};
+use super::definitions::Redefinition;
 use super::outcome::{self, aborted, resolve};
 use super::relay::render::{Rendered, render};
 use super::relay::{Outcome, Relay, in_own_name};
@@ -56,6 +57,8 @@ pub(super) struct Session {
     vigil: Vigil,
     /// The last batch, for its memory.
     spare: Batch,
+    /// The batch under way may change definitions.
+    changing: Option<Redefinition>,
 }
 
 impl Session {
@@ -70,6 +73,7 @@ impl Session {
             hearing: Hearing::default(),
             vigil: Vigil::new(Instant::now()),
             spare: Batch::default(),
+            changing: None,
         }
     }
 
@@ -80,6 +84,7 @@ impl Session {
             held.leave(&self.state, &self.context).await;
         }
         outcome::dismiss(&mut self.client, &self.context, ending).await;
+        cleaning::take_along(&self.context).await;
     }
 
     async fn serve(&mut self) -> Ending {
@@ -111,6 +116,7 @@ impl Session {
             self.context.slot.begin();
             let ran = self.run_batch(&mut batch).await;
             self.context.slot.end();
+            self.changing = None;
             if let Err(ending) = ran {
                 return ending;
             }
@@ -128,7 +134,7 @@ impl Session {
     fn gather(&mut self, batch: &mut Batch) -> Result<Gathered, Problem> {
         let gatherer = Gatherer {
             lexical: self.state.lexical(),
-            meaning: self.state.meaning(),
+            reading: self.state.reading(),
             names: &mut self.state.names,
             database: &self.context.database,
             share: &mut self.client.share,
@@ -197,6 +203,9 @@ impl Session {
             .is_some_and(|held| held.server().talk.exchange.skips_to_sync())
         {
             return self.skip_to_sync(batch).await;
+        }
+        if batch.is_simple() && !batch.calls_function() {
+            self.state.names.drop_unnamed();
         }
         if let Some(problem) = batch.refused.take() {
             return self.refuse_for_room(batch, problem).await;
@@ -309,6 +318,13 @@ impl Session {
             match self.make_ready(&mut held, batch).await {
                 Ok(()) => {}
                 Err(Failure::Lost) => return self.server_lost(held, batch, false).await,
+                Err(failure) if held.server().talk.exchange.skips_to_sync() => {
+                    self.held = Some(held);
+                    match self.refuse_within(batch, failure).await? {
+                        true => continue,
+                        false => return self.finish().await,
+                    }
+                }
                 Err(failure) => {
                     self.held = Some(held);
                     self.refuse(batch, failure).await?;
@@ -325,14 +341,13 @@ impl Session {
                     self.client.consume(batch.length);
                     let told = self.client.tell(&[]).await;
                     held.settle(&mut self.state, &self.context);
-                    let over = held.server().is_free();
+                    let over = held.server().is_free() && !self.context.is_session_pooled();
                     if !over || !self.state.pins().is_empty() || self.state.channels.is_unsure() {
                         told?;
                         return self.server_lost(held, batch, false).await;
                     }
-                    held.transaction_ended(&mut self.state, &self.context);
-                    held.discard(&self.context);
-                    return told;
+                    let settled = outcome::unanswered(held, &mut self.state, &self.context);
+                    return told.and(settled);
                 }
                 Outcome::Repeat(why) if attempts < MAX_ATTEMPTS => {
                     self.context.worker.common.metrics.routing.replayed(why);
@@ -381,6 +396,7 @@ impl Session {
         attachment::sync_held(held, &self.state, batch).await?;
         channels::expose(held, &self.state, batch).await?;
         attachment::expose_names(held, &self.state, &self.context, batch).await?;
+        constants::parse_as_of_then(held, &self.state, batch).await?;
         shapes::check(held, batch).await?;
         attachment::prepare_before_begin(held, batch).await?;
         moving::refuse_stuck(held, &self.state, batch).await?;
@@ -395,20 +411,10 @@ impl Session {
     async fn relay_once(&mut self, held: &mut Attachment, batch: &mut Batch) -> Outcome {
         let on_standby = !held.is_primary();
         let first = held.unit.access.is_none();
-        let access = held
-            .unit
-            .access
-            .unwrap_or(Access::Neutral)
-            .max(batch.access);
-        held.unit.access = Some(access);
-        held.unit.may_commit_async |= batch.may_commit_async;
-        held.unit.has_read |= batch.access != Access::Neutral;
-        held.unit.has_portals |= batch.opens_portals();
-        if batch.only_chains() {
-            (held.unit.has_read, held.unit.has_portals) = (false, false);
-        }
+        let access = held.unit.runs(batch);
         let asynchronous = held.unit.may_commit_async || self.state.may_commit_async();
-        if !std::mem::take(&mut held.unit.just_placed) {
+        let just_placed = std::mem::take(&mut held.unit.just_placed);
+        if !just_placed {
             held.last = LastRoute::held(held.last.route);
             self.state.last_route = Some(held.last);
             let route = held.last.route;
@@ -419,7 +425,12 @@ impl Session {
         }
         let pinned = !self.state.pins().is_empty() || !self.state.is_settled();
         let session_pooled = self.context.is_session_pooled();
+        let kept = session_pooled && !just_placed;
         let server = held.server();
+        cleaning::note(server, &self.state, batch);
+        if self.state.may_define(batch.effects()) {
+            self.changing = Some(self.context.database.redefines());
+        }
         if !on_standby && access == Access::Write && (asynchronous || server.commits_async) {
             server.commits_asynchronously();
         }
@@ -430,6 +441,7 @@ impl Session {
             && autocommit
             && batch.has_no_effects()
             && !pinned
+            && !kept
             && matches!(batch.end, End::Query | End::Sync);
         // Its client may have given it up while it waited, and be at its second attempt elsewhere.
         if !repeatable && idle && self.client.has_left() {
@@ -462,6 +474,9 @@ impl Session {
             batch.length = 0;
         }
         let processes = (self.context.slot.process(), server.cancel.process);
+        let mut progress = super::relay::begin(repeatable, on_standby, processes);
+        // Under session pooling the session's own connection goes on listening.
+        progress.may_listen = !on_standby && !session_pooled;
         // What a repeatable batch leaves in the inbox counts as sent ahead; the relay only adds to it.
         let mut relay = Relay {
             client: &mut self.client,
@@ -475,7 +490,7 @@ impl Session {
             flush_after_large: large > 0 && !batch.is_simple(),
             kept: batch.length,
             beside: batch.beside(),
-            progress: super::relay::begin(repeatable, on_standby, processes),
+            progress,
             stalled: 0,
         };
         let outcome = relay.run().await;
@@ -514,7 +529,7 @@ impl Session {
             return Ok(());
         }
         if !self.state.is_settled() && ask::ask(&mut held, &mut self.state).await.is_err() {
-            return self.unanswered(held);
+            return outcome::unanswered(held, &mut self.state, &self.context);
         }
         let Self {
             hearing,
@@ -523,19 +538,26 @@ impl Session {
             ..
         } = self;
         if hearing.settle(&mut held, state, context).await.is_err() {
-            return self.unanswered(held);
-        }
-        if std::mem::take(&mut self.state.after.scrub) {
-            held.server().applied = None;
+            return outcome::unanswered(held, &mut self.state, &self.context);
         }
         self.state.unit_ended();
         held.transaction_ended(&mut self.state, &self.context);
         let server = held.server();
         let processes = (self.context.slot.process(), server.cancel.process);
         let heard = in_own_name(&std::mem::take(&mut server.talk.unasked), processes);
+        if !heard.is_empty() {
+            hearing::was_told(
+                &server.origin,
+                &mut self.state,
+                &self.context.worker.common.cluster,
+            );
+        }
         let pinned = !self.state.pins().is_empty() && holds(Rule::PinsHold);
         let keep = pinned || self.context.is_session_pooled();
         self.context.entry.pinned(self.state.pins());
+        if std::mem::take(&mut self.state.after.scrub) && !keep {
+            held.server().applied = None;
+        }
         if keep {
             // Until it begins something, it is nobody's work.
             held.server().set_busy(false);
@@ -550,19 +572,6 @@ impl Session {
             true => Ok(()),
             false => self.client.tell(&heard).await,
         }
-    }
-
-    /// The server was lost before it could say what is left on it; what ran is answered all the same. A
-    /// session of which nothing is known to be left there goes on, and learns at its next statement what
-    /// became of its writes.
-    fn unanswered(&mut self, mut held: Attachment) -> Result<(), Ending> {
-        held.transaction_ended(&mut self.state, &self.context);
-        held.discard(&self.context);
-        if self.state.forget_doubt() {
-            return Ok(());
-        }
-        let what = "the server connection was lost, and with it what the session had left on it";
-        Err(Problem::fatal(Kind::ConnectionFailure, what).into())
     }
 
     async fn server_lost(

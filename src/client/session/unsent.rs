@@ -11,6 +11,7 @@ use crate::client::outcome::{self, aborted};
 use crate::client::state::lost::Aborted;
 use crate::core::exchange::TransactionStatus;
 use crate::error::{Kind, Problem};
+use crate::wire::reply::Reply;
 
 impl Session {
     /// Answers a batch that no server needs to see. An error in it breaks the open transaction, as any does.
@@ -42,16 +43,41 @@ impl Session {
     /// The server has met an error and ignores all but a Sync, so that nothing else is sent.
     pub(super) async fn skip_to_sync(&mut self, batch: &mut Batch) -> Result<(), Ending> {
         self.state.names.failed();
+        match self.skip(batch) {
+            true => self.answer(batch).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Drops all of it but the Sync that ends it, if one does.
+    fn skip(&mut self, batch: &mut Batch) -> bool {
         if batch.end == End::Sync {
             let before = batch.reduce_to_sync();
             self.client.consume(before);
-            return self.answer(batch).await;
+            return true;
         }
         self.client.consume(batch.length);
         if let End::Large(missing) = batch.end {
             self.client.drop_next(missing);
         }
-        Ok(())
+        false
+    }
+
+    /// What had to be asked in the middle of a pipeline was refused, so that the server skips the rest of it.
+    /// Whether its Sync is there.
+    pub(super) async fn refuse_within(
+        &mut self,
+        batch: &mut Batch,
+        failure: Failure,
+    ) -> Result<bool, Ending> {
+        self.state.failed();
+        let reply = match failure {
+            Failure::Said(frame) => Reply::new().raw(&frame),
+            Failure::Problem(problem) => Reply::new().error(&problem),
+            _ => return Err(Ending::Quiet),
+        };
+        self.client.tell(reply.as_bytes()).await?;
+        Ok(self.skip(batch))
     }
 
     /// Room for what a batch may make the session hold.
@@ -92,7 +118,7 @@ impl Session {
     pub(super) async fn answer(&mut self, batch: &mut Batch) -> Result<(), Ending> {
         self.relay(batch).await?;
         match self.client.owes_ready {
-            true => self.hearing.tell(&mut self.client).await,
+            true => self.hear(TransactionStatus::Idle).await,
             false => Ok(()),
         }
     }
@@ -100,7 +126,11 @@ impl Session {
     /// Before an answer of our own the client is told what there is for it.
     pub(super) async fn hear(&mut self, status: TransactionStatus) -> Result<(), Ending> {
         match status {
-            TransactionStatus::Idle => self.hearing.tell(&mut self.client).await,
+            TransactionStatus::Idle => {
+                let cluster = &self.context.worker.common.cluster;
+                let (client, state) = (&mut self.client, &mut self.state);
+                self.hearing.tell(client, state, cluster).await
+            }
             _ => Ok(()),
         }
     }

@@ -12,6 +12,8 @@ pub(in crate::client) struct Aftermath {
     pub(in crate::client) ddl: bool,
     /// Nobody knows what the connection has: everything is reset before it is used again.
     pub(in crate::client) scrub: bool,
+    /// A notification came with an answer.
+    pub(in crate::client) told: bool,
     /// A number was drawn from a sequence.
     pub(in crate::client) drew: bool,
     /// The connection's sequence numbers are gone.
@@ -29,4 +31,6 @@ pub(super) struct Doubt {
     pub(super) names: Noted<str>,
     /// A name may have been made up.
     pub(super) any_name: bool,
+    /// Code ran that may have left something, and did not only fail or end otherwise than expected.
+    pub(super) code: bool,
 }

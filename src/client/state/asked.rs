@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::State;
+use crate::backend::prepared::Reading;
 use crate::backend::settings::{ROLE, Settings, duration};
 use crate::core::mutant::{Rule, holds};
 use crate::core::residue::Residue;
@@ -16,7 +17,10 @@ const LONGEST_NAME: usize = 256;
 
 impl State {
     pub(super) fn doubt_of(&mut self, opaque: &Opaque) {
+        // It may have drawn a number, and asking whether costs more than to prefer this connection.
+        self.after.drew = true;
         self.doubt(&opaque.names, opaque.sets_unknown_names());
+        self.doubt.get_or_insert_default().code |= !opaque.by_chance;
     }
 
     pub(super) fn doubt(&mut self, names: &[Box<str>], any_name: bool) {
@@ -34,8 +38,9 @@ impl State {
     pub(in crate::client) fn skimmed(&mut self, found: &Skimmed) {
         let names: Vec<_> = found.names.iter().cloned().collect();
         self.doubt(&names, found.any_name);
+        self.doubt.get_or_insert_default().code = true;
         self.after.ddl |= found.defines;
-        // It may have, and asking whether costs more than to prefer this connection.
+        self.defines |= found.defines;
         self.after.drew = true;
     }
 
@@ -57,15 +62,28 @@ impl State {
         Some(Residue::question(names))
     }
 
-    /// Nobody can be asked any more. True if nothing speaks for anything being left: no pin, and no setting
-    /// that what ran was known to make.
+    /// Nobody can be asked any more. True if nothing speaks for anything being left: whoever was told that a
+    /// setting is made or a lock is held does not go on without.
     pub(in crate::client) fn forget_doubt(&mut self) -> bool {
         let doubt = self.doubt.take().unwrap_or_default();
         self.may_be_free = false;
         self.custom.clear();
         let unsure = self.channels.is_unsure();
         self.channels.lost();
-        !unsure && self.pins.is_empty() && doubt.names.is_empty() && !doubt.any_name
+        !unsure && self.pins.is_empty() && !doubt.code && !doubt.any_name
+    }
+
+    /// The server does not show the session what it has left: all of it stays where it is, unless nothing
+    /// speaks for anything being left.
+    pub(in crate::client) fn may_not_look(&mut self) {
+        let doubt = self.doubt.take().unwrap_or_default();
+        self.may_be_free = false;
+        if self.pins.is_empty() && !doubt.code && !doubt.any_name {
+            return;
+        }
+        // The one that the session can end by itself, and one that is asked for whenever it may have ended.
+        self.pins.insert(PinReason::Settings);
+        self.pins.insert(PinReason::AdvisoryLock);
     }
 
     /// What the server has answered. The settings are those that it shows.
@@ -75,6 +93,9 @@ impl State {
         self.borne_silence = residue.silence.as_deref().and_then(duration);
         let before = self.pins;
         self.pins = residue.pins_after(before);
+        if !self.pins.contains(PinReason::SqlPrepare) {
+            self.names.forget_sql();
+        }
         // Whether it stays for what it listens to is still to be settled.
         self.pins.remove(PinReason::Listen);
         if before.contains(PinReason::Listen) {
@@ -97,8 +118,37 @@ impl State {
             sql.push(b'"');
             settings.set(ROLE, &sql);
         }
-        self.meaning = settings.meaning();
         self.settings = Arc::new(settings);
+        self.settings_changed();
         self.restore_application_name();
+    }
+
+    /// Under what its texts are parsed: found out when settings change, not for each text.
+    pub(in crate::client) fn reading(&mut self) -> Reading {
+        if !holds(Rule::SettingsGiveMeaning) {
+            return Reading::default();
+        }
+        let settled = self.transaction.changes().next().is_none() && !self.within.tells_more();
+        let mut reading = match settled {
+            true => self.reading.clone(),
+            false => {
+                let turn = self.transaction.turn();
+                let known = self.within.reading(turn);
+                known.unwrap_or_else(|| {
+                    let now = self.in_force();
+                    self.within.found(turn, &now, &self.reading)
+                })
+            }
+        };
+        if self.pins.contains(PinReason::TemporaryObject) {
+            reading.meaning ^= self.own_meaning;
+        }
+        reading
+    }
+
+    /// The settings outside of a transaction are others.
+    pub(super) fn settings_changed(&mut self) {
+        self.reading = Reading::under(&self.settings, &self.reading);
+        self.within.changed();
     }
 }

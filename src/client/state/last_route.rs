@@ -86,6 +86,9 @@ impl LastRoute {
             Reason::StandbysBehind => {
                 format!("no standby had caught up after {waited:.1} ms")
             }
+            Reason::StandbysFull => {
+                "all connections to the standbys that would do were in use".to_owned()
+            }
             Reason::Held => "the session held this connection".to_owned(),
         }
     }

@@ -11,6 +11,7 @@ pub(super) mod last_route;
 pub(super) mod lost;
 pub(super) mod names;
 mod noted;
+mod within;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,8 @@ use self::last_route::LastRoute;
 use self::lost::Aborted;
 use self::names::Names;
 use self::noted::Noted;
+use self::within::Within;
+use crate::backend::prepared::Reading;
 use crate::backend::server::Conversation;
 use crate::backend::settings::Settings;
 use crate::core::exchange::{Finished, TransactionStatus};
@@ -29,7 +32,7 @@ use crate::core::flushes::Flushes;
 use crate::core::mutant::{Rule, holds};
 use crate::core::residue::Pins;
 use crate::core::session::{Level, Seen};
-use crate::core::statement::{Effect, PinReason};
+use crate::core::statement::{Effect, PinReason, of_statement};
 use crate::core::transaction::{Change, Transaction};
 use crate::sql::{Encoding, Lexical};
 
@@ -41,8 +44,9 @@ pub(in crate::client) struct State {
     /// Settings to be found on every server connection that the session uses.
     settings: Arc<Settings>,
     pub(in crate::client) application_name: ApplicationName,
-    /// See [`Settings::meaning`].
-    meaning: u64,
+    /// Under what its texts are parsed outside of a transaction.
+    reading: Reading,
+    within: Within,
     /// The session's own number, where its temporary objects hide others'.
     own_meaning: u64,
     transaction: Transaction,
@@ -50,6 +54,8 @@ pub(in crate::client) struct State {
     custom: Noted<str>,
     /// Settings and the like whose change was seen in the unit under way, by name.
     touched: Noted<str>,
+    /// All of them may have changed, by RESET ALL or DISCARD ALL.
+    touched_all: bool,
     /// Reported by the server in the unit under way, and not yet explained.
     reported: Noted<str>,
     /// How its texts are read, as far as anybody knows.
@@ -60,6 +66,7 @@ pub(in crate::client) struct State {
     doubt: Option<Doubt>,
     /// Worth a question although nothing unknown ran: a pin may have ended.
     may_be_free: bool,
+    defines: bool,
     borne_silence: Option<Duration>,
     default_level: Level,
     chosen_level: Option<Level>,
@@ -89,17 +96,20 @@ impl State {
         Self {
             settings: Arc::new(settings),
             application_name: ApplicationName::new(application_name),
-            meaning: 0,
+            reading: Reading::default(),
+            within: Within::default(),
             own_meaning,
             transaction: Transaction::default(),
             custom: Noted::default(),
             touched: Noted::default(),
+            touched_all: false,
             reported: Noted::default(),
             lexical,
             pins: Pins::default(),
             pins_pending: false,
             doubt: None,
             may_be_free: false,
+            defines: false,
             borne_silence: None,
             default_level,
             chosen_level: None,
@@ -165,26 +175,14 @@ impl State {
         self.lexical
     }
 
-    /// What a text means beside what it says: see [`Settings::meaning`].
-    pub(in crate::client) fn meaning(&self) -> u64 {
-        if !holds(Rule::SettingsGiveMeaning) {
-            return 0;
+    /// The settings, with what the open transaction has changed.
+    pub(in crate::client) fn in_force(&self) -> Arc<Settings> {
+        let mut settings = Arc::clone(&self.settings);
+        for change in self.transaction.changes() {
+            apply(Arc::make_mut(&mut settings), change);
         }
-        if self.pins.contains(PinReason::TemporaryObject) {
-            return self.own_meaning ^ self.settings_meaning();
-        }
-        self.settings_meaning()
-    }
-
-    fn settings_meaning(&self) -> u64 {
-        if self.transaction.changes().next().is_none() {
-            return self.meaning;
-        }
-        let mut settings = Settings::clone(&self.settings);
-        self.transaction
-            .changes()
-            .for_each(|change| apply(&mut settings, change));
-        settings.meaning()
+        self.within.correct(&mut settings);
+        settings
     }
 
     /// The statements that bring another server connection to where the open transaction stands, if that
@@ -195,6 +193,14 @@ impl State {
             return None;
         }
         self.transaction.replay(has_read)
+    }
+
+    /// Whether what runs now may change definitions for others: by itself, or by its transaction's end.
+    pub(in crate::client) fn may_define<'a>(
+        &self,
+        mut effects: impl Iterator<Item = &'a Effect>,
+    ) -> bool {
+        self.defines || effects.any(|effect| *effect == Effect::Ddl)
     }
 
     /// Whether `synchronous_commit` may differ from the server's default in this session.
@@ -234,12 +240,18 @@ impl State {
         let noted = [&self.custom, &self.touched, &self.reported].map(Noted::bytes);
         let doubt = self.doubt.as_ref().map_or(0, |doubt| doubt.names.bytes());
         let kept = self.settings.bytes() + self.transaction.bytes() + self.names.own_bytes();
+        let kept = kept + self.reading.basis.bytes() + self.within.bytes();
         kept + noted.into_iter().sum::<usize>() + doubt + self.channels.bytes()
     }
 
     /// Whether nothing has happened that anybody must be asked about, or told.
     pub(in crate::client) fn is_settled(&self) -> bool {
         self.doubt.is_none() && !self.may_be_free
+    }
+
+    /// Whether something ran that does not tell what it leaves.
+    pub(in crate::client) fn is_in_doubt(&self) -> bool {
+        self.doubt.is_some()
     }
 
     /// What the session is pinned for may have ended without its doing: worth a question.
@@ -259,8 +271,7 @@ impl State {
         tag: &[u8],
         talk: &mut Conversation,
     ) {
-        let steps = finished.effects.iter();
-        for step in steps.filter(|step| step.statement == finished.statement) {
+        for step in of_statement(&finished.effects, finished.statement) {
             if finished.completed {
                 self.completed(&step.effect, tag, talk);
             } else {
@@ -290,7 +301,7 @@ impl State {
                 self.transaction.completed(effect, tag, &mut self.committed);
             }
             Effect::ResetAll => {
-                self.touch_all();
+                self.touched_all = true;
                 self.transaction.completed(effect, tag, &mut self.committed);
             }
             Effect::DiscardAll => self.discarded(talk),
@@ -303,7 +314,11 @@ impl State {
             }
             Effect::Unpin(reason) => self.unpin(*reason),
             Effect::Opaque(_) if !holds(Rule::OpaqueIsAsked) => {}
-            Effect::Opaque(opaque) => self.doubt_of(opaque),
+            Effect::Opaque(opaque) => {
+                self.within.sets();
+                self.doubt_of(opaque);
+            }
+            Effect::SetsWithin => self.within.sets(),
             Effect::Prepare { name, effects } => self.names.prepared(name, effects),
             // EXPLAIN may not have run it.
             Effect::Execute(_) if tag.starts_with(b"EXPLAIN") => self.attempted(effect, talk),
@@ -322,7 +337,8 @@ impl State {
             }
             Effect::Unlisten => self.channels.unlistened(),
             Effect::Renew(renew) => self.after.renew.push(renew.clone()),
-            Effect::Ddl => self.after.ddl = true,
+            // Others see it once the transaction ends.
+            Effect::Ddl => (self.after.ddl, self.defines) = (true, true),
             Effect::SetOwn { name, value, local } if &**name == "consistency" => {
                 let level = value.as_deref().and_then(|value| value.parse().ok());
                 self.transaction.push(Change::Level(level), *local);
@@ -344,7 +360,7 @@ impl State {
     fn attempted(&mut self, effect: &Effect, talk: &mut Conversation) {
         match effect {
             _ if !holds(Rule::LocksOutliveErrors) => {}
-            Effect::Pin(PinReason::Library | PinReason::Seed) => self.completed(effect, b"", talk),
+            Effect::Pin(reason) if reason.stays_in_process() => self.completed(effect, b"", talk),
             Effect::Pin(_) | Effect::DiscardAll => self.doubt(&[], false),
             Effect::Opaque(opaque) => self.doubt_of(opaque),
             Effect::Execute(name) => match self.names.executed(name) {
@@ -378,6 +394,7 @@ impl State {
     /// ParameterStatus: the server shows this from now on.
     pub(in crate::client) fn reported(&mut self, name: &str, value: &str) {
         self.lexical.reported(name, value);
+        self.within.reported(name, value);
         self.reported.insert(name.to_ascii_lowercase().into());
     }
 
@@ -386,8 +403,10 @@ impl State {
         let idle = status == TransactionStatus::Idle;
         self.names.ready();
         if idle {
+            self.within.ended();
             self.names.transaction_ended();
             self.flushes.committed();
+            self.after.ddl |= std::mem::take(&mut self.defines);
         }
         if idle
             && self.transaction.is_clean()
@@ -395,7 +414,7 @@ impl State {
             && self.committed.is_empty()
         {
             self.pins_pending = false;
-            self.touched.clear();
+            self.untouched();
             return;
         }
         if self.transaction.ready(status, &mut self.committed).is_err() {
@@ -406,7 +425,8 @@ impl State {
         if idle {
             self.pins_pending = false;
             let unexplained = |name: &str| {
-                !self.touched.contains(name)
+                !self.touched_all
+                    && !self.touched.contains(name)
                     && !matches!(
                         name,
                         "in_hot_standby" | "is_superuser" | "session_authorization"
@@ -416,7 +436,7 @@ impl State {
                 self.doubt(&[], false);
             }
             self.reported.clear();
-            self.touched.clear();
+            self.untouched();
         }
     }
 
@@ -449,7 +469,7 @@ impl State {
             }
         }
         if self.after.settings_changed {
-            self.meaning = self.settings.meaning();
+            self.settings_changed();
             self.restore_application_name();
         }
     }
@@ -481,18 +501,14 @@ impl State {
     }
 
     fn discarded(&mut self, talk: &mut Conversation) {
-        self.touch_all();
+        self.touched_all = true;
         if holds(Rule::DiscardEndsSettings) {
             self.settings = Arc::default();
         }
         self.restore_application_name();
-        self.meaning = 0;
+        self.settings_changed();
         self.chosen_level = None;
-        for reason in self
-            .pins
-            .iter()
-            .filter(|reason| *reason != PinReason::Library)
-        {
+        for reason in self.pins.iter().filter(|reason| !reason.stays_in_process()) {
             self.pins.remove(reason);
         }
         self.channels.unlistened();
@@ -523,22 +539,9 @@ impl State {
         self.pins_pending = true;
     }
 
-    fn touch_all(&mut self) {
-        let names = self.settings.names().map(Box::from).collect::<Vec<_>>();
-        self.touched.extend(names);
-        self.touched.extend(self.reported.iter().map(Box::from));
-        for name in [
-            "datestyle",
-            "timezone",
-            "client_encoding",
-            "intervalstyle",
-            "application_name",
-            "standard_conforming_strings",
-            "default_transaction_read_only",
-            "search_path",
-        ] {
-            self.touched.insert(name.into());
-        }
+    fn untouched(&mut self) {
+        self.touched.clear();
+        self.touched_all = false;
     }
 
     /// Nothing is open on the server connection, and what it holds is known.
@@ -559,14 +562,16 @@ impl State {
     /// The server connection is lost, and with it the transaction and what stood on the connection.
     pub(in crate::client) fn server_lost(&mut self) {
         self.transaction.lost();
+        self.within.ended();
         self.flushes.failed();
         self.names.failed();
         self.names.transaction_ended();
+        self.names.forget_sql();
         self.pins = Pins::default();
         self.pins_pending = false;
         self.doubt = None;
         self.may_be_free = false;
-        self.touched.clear();
+        self.untouched();
         self.reported.clear();
         self.committed.clear();
         self.channels.lost();

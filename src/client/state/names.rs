@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use super::noted::Noted;
-use crate::backend::prepared::{Prepared, Shape};
+use crate::backend::prepared::{Basis, Prepared, Shape};
 use crate::core::exchange::Effects;
 use crate::core::statement::{Effect, Statement, Step, WriteReason};
 
@@ -24,8 +24,10 @@ pub(in crate::client) struct Names {
     portals_unknown: Noted<[u8]>,
     /// Parse messages with a name so far.
     turns: u64,
-    /// The texts of the named statements, in bytes.
+    /// The texts of the named statements, and the settings under which they were parsed, in bytes.
     texts: usize,
+    /// The settings of the one that was named last: others are counted for those that bring them.
+    basis: Option<Arc<Basis>>,
     /// Names and what stands beside them, in bytes.
     beside: usize,
     named: HashMap<Box<[u8]>, Named, RandomState>,
@@ -45,6 +47,8 @@ struct Named {
     shape: Option<Shape>,
     /// The how manyth Parse it was.
     turn: u64,
+    /// What its text takes, and its settings if it brought them.
+    bytes: usize,
 }
 
 /// What an error takes back.
@@ -229,6 +233,7 @@ impl Names {
                 prepared,
                 shape: None,
                 turn: self.turns,
+                bytes: 0,
             };
             let before = self.remove(name);
             self.insert(name.into(), named);
@@ -250,6 +255,18 @@ impl Names {
     /// Everything parsed so far was accepted.
     pub(in crate::client) fn confirm_all(&mut self) {
         self.unconfirmed.clear();
+    }
+
+    /// An error that answers a Parse: of the unnamed statement, it has dropped the one before.
+    pub(in crate::client) fn refused_to_parse(&mut self) {
+        if let Some(Undo::Unnamed(before)) = self.unconfirmed.front_mut() {
+            *before = None;
+        }
+    }
+
+    /// A simple query drops the unnamed statement, whatever becomes of it.
+    pub(in crate::client) fn drop_unnamed(&mut self) {
+        self.unnamed = None;
     }
 
     /// An error: what was not confirmed never happened.
@@ -274,7 +291,8 @@ impl Names {
     /// A Close message for a name; an error before it takes it back.
     pub(in crate::client) fn close_message(&mut self, name: &[u8]) {
         if name.is_empty() {
-            self.unnamed = None;
+            let closed = self.unnamed.take();
+            self.unconfirmed.push_back(Undo::Unnamed(closed));
         } else {
             let closed = self.remove(name);
             self.unconfirmed
@@ -290,6 +308,18 @@ impl Names {
             self.in_sql
                 .insert(name.as_bytes().into(), Arc::clone(effects));
         }
+    }
+
+    /// Whether a statement has this name by `PREPARE` in SQL.
+    pub(in crate::client) fn is_in_sql(&self, name: &[u8]) -> bool {
+        !self.in_sql.is_empty() && self.in_sql.contains_key(name)
+    }
+
+    /// The server connection has none any more that were prepared in SQL.
+    pub(in crate::client) fn forget_sql(&mut self) {
+        let each = self.in_sql.iter().map(|(name, of)| sql_bytes(name, of));
+        self.beside -= each.sum::<usize>();
+        self.in_sql.clear();
     }
 
     /// What `EXECUTE name` does, if that is known.
@@ -316,19 +346,35 @@ impl Names {
 
     fn remove(&mut self, name: &[u8]) -> Option<Named> {
         let removed = self.named.remove(name)?;
-        self.texts -= removed.prepared.body().len();
+        self.texts -= removed.bytes;
         self.beside -= Self::BESIDE + name.len();
         Some(removed)
     }
 
-    fn insert(&mut self, name: Box<[u8]>, named: Named) {
+    /// What settings take that a statement is parsed under, unless the one before it has brought them.
+    pub(in crate::client) fn basis_bytes(&self, basis: Option<&Arc<Basis>>) -> usize {
+        let known = |basis: &&Arc<Basis>| {
+            self.basis
+                .as_ref()
+                .is_some_and(|known| Arc::ptr_eq(known, basis))
+        };
+        basis
+            .filter(|basis| !known(basis))
+            .map_or(0, |basis| basis.bytes())
+    }
+
+    fn insert(&mut self, name: Box<[u8]>, mut named: Named) {
         self.remove(&name);
-        self.texts += named.prepared.body().len();
+        let basis = named.prepared.basis();
+        named.bytes = named.prepared.body().len() + self.basis_bytes(basis);
+        self.basis = basis.cloned();
+        self.texts += named.bytes;
         self.beside += Self::BESIDE + name.len();
         self.named.insert(name, named);
     }
 
-    /// `DEALLOCATE ALL`, `DISCARD ALL`: what is parsed behind it in the same pipeline stays.
+    /// `DEALLOCATE ALL`, `DISCARD ALL`: what is parsed behind it in the same pipeline stays, and what has no
+    /// name.
     pub(in crate::client) fn clear(&mut self) {
         let later: HashSet<Box<[u8]>, RandomState> = self
             .unconfirmed
@@ -345,18 +391,10 @@ impl Names {
             }
         }
         self.named.retain(|name, _| later.contains(name));
-        let bodies = self.named.values().map(|named| named.prepared.body().len());
-        self.texts = bodies.sum();
+        self.texts = self.named.values().map(|named| named.bytes).sum();
         let names = self.named.keys().map(|name| Self::BESIDE + name.len());
         let portals = self.portals.iter().map(|(name, of)| portal_bytes(name, of));
         self.beside = names.chain(portals).sum();
-        if !self
-            .unconfirmed
-            .iter()
-            .any(|change| matches!(change, Undo::Unnamed(_)))
-        {
-            self.unnamed = None;
-        }
     }
 
     /// The client's name of a statement, by its number.

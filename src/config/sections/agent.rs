@@ -9,11 +9,11 @@ use super::auth;
 use super::log::{Log, log};
 use crate::config::document::Document;
 use crate::config::faults::Faults;
-use crate::config::pem::{Certificates, Identity, certificates, identity};
+use crate::config::pem::{Certificates, Identity, authorities, identity};
 use crate::config::secret::Secret;
 use crate::config::section::{Read, Section};
 use crate::config::units::{DAY, HOUR, minutes, ms};
-use crate::config::values::{address, host, identifier, one_of, short_name, span};
+use crate::config::values::{address, conninfo, host, identifier, one_of, short_name, span};
 
 const DOCUMENT: Document<AgentConfig> = Document {
     needed: "`name`, `postgres` and `tls`",
@@ -53,6 +53,8 @@ pub struct AgentConfig {
     pub replication: AgentLogin,
     /// What else `primary_conninfo` and the copying tools are told, such as `sslmode=verify-full`.
     pub conninfo: String,
+    /// Where tablespaces of a copy go that are new here, by where the source has them.
+    pub tablespace_mapping: Vec<(PathBuf, PathBuf)>,
     /// Whether the server starts and stops with the agent.
     pub supervise: bool,
     /// Bound on a start, until the server accepts connections.
@@ -132,6 +134,7 @@ fn agent(section: &mut Section<'_>) -> Read<AgentConfig> {
         bin,
         config_file,
         log_file,
+        tablespace_mapping,
         supervise,
         start_timeout,
     } = postgres?;
@@ -163,6 +166,7 @@ fn agent(section: &mut Section<'_>) -> Read<AgentConfig> {
         login: login?,
         replication,
         conninfo,
+        tablespace_mapping,
         supervise,
         start_timeout,
         copy_timeout: copy_timeout?,
@@ -171,14 +175,14 @@ fn agent(section: &mut Section<'_>) -> Read<AgentConfig> {
 }
 
 fn peers(section: &mut Section<'_>) -> Read<(Option<Certificates>, Option<Identity>)> {
-    let ca = section.found("ca_file", certificates);
+    let ca = section.found("ca_file", authorities);
     let identity = identity(section, "cert_file", "key_file");
     Ok((ca?, identity?))
 }
 
 fn tls(section: &mut Section<'_>) -> Read<(Identity, Option<Certificates>)> {
     let identity = identity(section, "cert_file", "key_file");
-    let client_ca = section.found("client_ca_file", certificates);
+    let client_ca = section.found("client_ca_file", authorities);
     match (identity?, client_ca?) {
         (Some(identity), client_ca) => Ok((identity, client_ca)),
         (None, _) => Err(section.fault(
@@ -193,6 +197,7 @@ struct Postgres {
     bin: PathBuf,
     config_file: Option<PathBuf>,
     log_file: Option<PathBuf>,
+    tablespace_mapping: Vec<(PathBuf, PathBuf)>,
     supervise: bool,
     start_timeout: Duration,
 }
@@ -215,6 +220,12 @@ fn postgres(section: &mut Section<'_>) -> Read<Postgres> {
         false => Err(format!("`{}` is no file", path.display())),
     });
     let log_file = section.path("log_file");
+    let tablespace_mapping = if section.has("tablespace_mapping") {
+        section.texts("tablespace_mapping", mapping)
+    } else {
+        section.known("tablespace_mapping");
+        Ok(Vec::new())
+    };
     let supervise = section.or(
         "supervise",
         false,
@@ -242,6 +253,7 @@ fn postgres(section: &mut Section<'_>) -> Read<Postgres> {
         bin: bin?,
         config_file: config_file?,
         log_file: log_file?,
+        tablespace_mapping: tablespace_mapping?,
         supervise: supervise?,
         start_timeout: start_timeout?,
     })
@@ -274,27 +286,11 @@ fn replication(section: &mut Section<'_>) -> Read<(AgentLogin, String)> {
     Ok((login, conninfo?))
 }
 
-/// Options that are appended to a connection string; what the agent sets itself is refused.
-fn conninfo(text: &str) -> Result<String, String> {
-    const OWN: [&str; 7] = [
-        "host",
-        "hostaddr",
-        "port",
-        "user",
-        "password",
-        "dbname",
-        "application_name",
-    ];
-    let names = text
-        .split_whitespace()
-        .filter_map(|part| part.split_once('='));
-    if text.chars().any(char::is_control) {
-        return Err("must be one line".to_owned());
-    }
-    for (name, _) in names {
-        if OWN.contains(&name) {
-            return Err(format!("must not set {name}, which is set from elsewhere"));
-        }
-    }
-    Ok(text.to_owned())
+/// Two absolute paths, as pg_basebackup takes them.
+fn mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {
+    let pair = text
+        .split_once('=')
+        .map(|(from, to)| (PathBuf::from(from), PathBuf::from(to)));
+    pair.filter(|(from, to)| from.is_absolute() && to.is_absolute())
+        .ok_or_else(|| "must be two absolute paths, such as /srv/old=/srv/new".to_owned())
 }

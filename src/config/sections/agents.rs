@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::config::pem::{Certificates, Identity, certificates, identity};
+use crate::config::pem::{Certificates, Identity, authorities, identity};
 use crate::config::secret::Secret;
 use crate::config::section::{Read, Section};
 use crate::config::values::host;
@@ -58,7 +58,7 @@ pub(super) fn agent_url(text: &str) -> Result<AgentUrl, String> {
 /// Reads the section; `needed` is whether any node has an agent.
 pub(super) fn agents(section: &mut Section<'_>, needed: bool) -> Read<Option<Agents>> {
     section.section("agents", |section| {
-        let ca = section.found("ca_file", certificates);
+        let ca = section.found("ca_file", authorities);
         let secret = section.secret("secret", "secret_file");
         let client = identity(section, "cert_file", "key_file");
         let (ca, secret, client) = (ca?, secret?.map(|given| given.secret), client?);

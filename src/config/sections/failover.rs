@@ -10,11 +10,15 @@ use crate::config::secret::Secret;
 use crate::config::section::{Read, Section};
 use crate::config::units::{Span, minutes, ms};
 use crate::config::values::{
-    bytes_or_unlimited, command, endpoint, identifier, key_prefix, one_of, short_name, span,
+    bytes_or_unlimited, command, conninfo, endpoint, identifier, key_prefix, one_of, short_name,
+    span,
 };
 
 /// What a promotion may lose unless that is given: one WAL segment of the usual size.
 const MAX_LOST_BYTES: u64 = 16 << 20;
+
+/// What a replication slot may hold back unless that is given.
+const MAX_SLOT_BYTES: u64 = 16 << 30;
 
 /// What happens when the primary fails. There is none of this without a `failover` section: roles
 /// are followed, and a statement that needs a primary waits for one.
@@ -41,6 +45,9 @@ pub struct Failover {
     pub fencing: Fencing,
     /// What a session is told whose acknowledged writes a promotion lost.
     pub on_lost_writes: OnLostWrites,
+    /// How much WAL a replication slot may hold back for a standby that is away, in bytes; none if there are
+    /// no slots.
+    pub slots: Option<u64>,
     /// Whether a transaction's id is asked for before its COMMIT, at the price of a round trip.
     pub resolve_commits: bool,
     /// Name of this cluster; proxies that share it decide together.
@@ -136,6 +143,8 @@ pub struct Replication {
     pub user: String,
     /// Its password, if it has one.
     pub password: Option<Secret>,
+    /// What else `primary_conninfo` is told, such as `sslmode=verify-full`.
+    pub conninfo: String,
 }
 
 /// Reads the section, if there is one: what is to happen, unless nothing is, and how long statements
@@ -181,6 +190,7 @@ fn inside(section: &mut Section<'_>, nodes: usize) -> Read<(Option<Failover>, Du
     let rejoin_command = section.optional("rejoin_command", command);
     let fencing = section.or("fencing", Fencing::Required, one_of(&fencings));
     let on_lost_writes = section.or("on_lost_writes", OnLostWrites::Error, one_of(&tellings));
+    let slots = slots(section);
     let resolve_commits = section.or("resolve_commits", false, one_of(&switch));
     let cluster = section.or("cluster", "main".to_owned(), short_name);
     let coordination = coordination(section);
@@ -216,6 +226,7 @@ fn inside(section: &mut Section<'_>, nodes: usize) -> Read<(Option<Failover>, Du
         rejoin_command: rejoin_command?,
         fencing: fencing?,
         on_lost_writes: on_lost_writes?,
+        slots: slots?,
         resolve_commits: resolve_commits?,
         cluster: cluster?,
         coordination,
@@ -223,6 +234,19 @@ fn inside(section: &mut Section<'_>, nodes: usize) -> Read<(Option<Failover>, Du
     };
     let default = if mode.is_some() { HOLD } else { HOLD_WITHOUT };
     Ok((mode.map(|_| failover), hold?.unwrap_or(default)))
+}
+
+fn slots(section: &mut Section<'_>) -> Read<Option<u64>> {
+    let wanted = section.or("slots", false, one_of(&[("true", true), ("false", false)]));
+    let most = section.optional("max_slot_bytes", |text| match bytes_or_unlimited(text)? {
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err(
+            "must be above 0, and have a bound: a standby that is away would fill the disk"
+                .to_owned(),
+        ),
+    });
+    let (wanted, most) = (wanted?, most?);
+    Ok(wanted.then(|| most.unwrap_or(MAX_SLOT_BYTES)))
 }
 
 fn losses(section: &mut Section<'_>) -> Read<(Durability, Option<u64>)> {
@@ -242,9 +266,11 @@ fn losses(section: &mut Section<'_>) -> Read<(Durability, Option<u64>)> {
 fn replication(section: &mut Section<'_>) -> Read<Replication> {
     let user = section.required("user", identifier);
     let password = auth::plain_password(section);
+    let conninfo = section.or("conninfo", String::new(), conninfo);
     Ok(Replication {
         user: user?,
         password: password?,
+        conninfo: conninfo?,
     })
 }
 

@@ -13,6 +13,7 @@ mod nodes;
 mod pool;
 mod proxy;
 mod routing;
+mod tls;
 
 pub use admin::Admin;
 pub use agent::{AgentConfig, AgentLogin};
@@ -28,3 +29,4 @@ pub use nodes::Node;
 pub use pool::{Pool, PoolMode};
 pub use proxy::Config;
 pub use routing::Routing;
+pub use tls::{ClientCert, ClientTls, ClientTlsMode, Tls};

@@ -18,7 +18,7 @@ pub struct Node {
     pub weight: u32,
     /// Where `causeway agent` beside it is reached, if there is one.
     pub agent: Option<AgentUrl>,
-    /// Of standbys that have received equally much, the one with the highest is promoted; one with
+    /// Of standbys that have received and replayed equally much, the one with the highest is promoted; one with
     /// 0 never is.
     pub promote_priority: u32,
 }

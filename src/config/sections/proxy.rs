@@ -14,6 +14,7 @@ use super::monitor::{Monitor, monitor};
 use super::nodes::{Node, nodes};
 use super::pool::{Pool, pool};
 use super::routing::{Routing, routing};
+use super::tls::{self, Tls, tls};
 use crate::config::document::Document;
 use crate::config::faults::Faults;
 use crate::config::section::{Read, Section};
@@ -29,6 +30,8 @@ const DOCUMENT: Document<Config> = Document {
 pub struct Config {
     /// The file that it was read from, and is read from again at a reload.
     pub file: PathBuf,
+    /// Everybody on the machine can read the file, and secrets stand in it.
+    pub shows_secrets: bool,
     /// Where clients connect.
     pub listen: SocketAddr,
     /// Worker threads, each with its own event loop; none means one for every two cores.
@@ -49,6 +52,8 @@ pub struct Config {
     pub memory: Memory,
     /// Who may connect.
     pub auth: Auth,
+    /// Where bytes are encrypted.
+    pub tls: Tls,
     /// Where reads may go.
     pub routing: Routing,
     /// What happens when the primary fails; none when that is left to others (`mode: off`).
@@ -76,6 +81,13 @@ impl Config {
     /// What is allowed and yet probably not meant, one sentence each.
     pub fn advice(&self) -> Vec<String> {
         let mut advice = Vec::new();
+        if self.shows_secrets {
+            advice.push(format!(
+                "{} can be read by everyone and holds passwords: run chmod o-rwx on it, or move them to \
+                 a `password_file`",
+                self.file.display()
+            ));
+        }
         let servers_ask = self.auth.method != AuthMethod::Trust;
         for name in auth::without_server_password(&self.auth)
             .iter()
@@ -103,6 +115,7 @@ impl Config {
         if self.agents.is_some() && self.nodes.iter().all(|node| node.agent.is_none()) {
             advice.push("agents: no node has an `agent`".to_owned());
         }
+        advice.extend(tls::advice(&self.tls));
         if let Some(failover) = &self.failover {
             advice.extend(failover::advice(failover, &self.nodes, &self.monitor));
         }
@@ -125,6 +138,7 @@ fn config(section: &mut Section<'_>) -> Read<Config> {
     let pool = section.section("pool", pool);
     let memory = section.section("memory", memory);
     let auth = section.section("auth", auth);
+    let tls = section.section("tls", tls);
     let routing = section.section("routing", routing);
     let node_count = nodes.as_ref().map(Vec::len);
     let failover = failover(section, node_count.unwrap_or(0));
@@ -134,6 +148,7 @@ fn config(section: &mut Section<'_>) -> Read<Config> {
     let (failover, hold_timeout) = failover?;
     Ok(Config {
         file: section.file(),
+        shows_secrets: section.shows_secrets(),
         listen: listen?,
         workers: workers?,
         max_clients: max_clients?,
@@ -144,6 +159,7 @@ fn config(section: &mut Section<'_>) -> Read<Config> {
         pool: pool?,
         memory: memory?,
         auth,
+        tls: tls?,
         routing: routing?,
         failover,
         hold_timeout,

@@ -6,6 +6,7 @@ mod faults;
 mod reference;
 mod reload;
 mod secrets;
+mod tls;
 
 use std::time::Duration;
 

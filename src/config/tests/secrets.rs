@@ -80,3 +80,26 @@ fn a_password_file_is_read_without_its_final_newline() {
     }
     fs::remove_dir_all(&directory).unwrap();
 }
+
+#[test]
+fn a_file_that_shows_passwords_to_everyone_is_spoken_of() {
+    let path = std::env::temp_dir().join(format!("causeway-shown-{}.yaml", std::process::id()));
+    for (mode, password, expected) in [
+        (0o644, "hushhush", true),
+        (0o640, "hushhush", false),
+        (0o644, "'${PATH}'", false),
+    ] {
+        let text = LEAST.replace("password: demo", &format!("password: {password}"));
+        fs::write(&path, &text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let config = Config::load(&path).unwrap();
+        let told = config.advice().join("\n");
+        assert_eq!(
+            told.contains("can be read by everyone"),
+            expected,
+            "{mode:o} {text}"
+        );
+        assert!(!told.contains("hushhush"));
+    }
+    fs::remove_file(&path).unwrap();
+}

@@ -1,7 +1,7 @@
 //! Has a plan's commands carried out in their order.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -10,6 +10,7 @@ use super::event_log::EventLog;
 use super::executor::Executor;
 use super::panics::propagate;
 use crate::control::store::Claim;
+use crate::core::failover::Record;
 use crate::core::failover::command::{Act, Command};
 
 pub(super) struct CommandRunner {
@@ -17,6 +18,8 @@ pub(super) struct CommandRunner {
     background: Background,
     /// Whose lease the plans of this epoch have had renewed: it is, also while commands are waited for.
     kept: Option<Command>,
+    /// When it was sent last.
+    sent: Option<Instant>,
 }
 
 impl CommandRunner {
@@ -25,6 +28,7 @@ impl CommandRunner {
             executor: Arc::new(executor),
             background: Background::default(),
             kept: None,
+            sent: None,
         }
     }
 
@@ -88,6 +92,51 @@ impl CommandRunner {
         let renews = |command: &&Command| matches!(command.act, Act::RenewLease { .. });
         if let Some(latest) = commands.iter().rfind(renews) {
             self.kept = Some(latest.clone());
+            self.sent = Some(Instant::now());
+        }
+    }
+
+    /// What this record, which is stored, justifies whatever becomes of what is planned on it.
+    pub(super) fn justified(&mut self, record: &Record, renewal: Option<Command>) {
+        let leads = record.leading();
+        self.kept = self.kept.take().filter(|kept| {
+            kept.epoch == record.epoch
+                && matches!(kept.act, Act::RenewLease { node, .. } if Some(node) == leads)
+        });
+        if renewal.is_some() {
+            (self.kept, self.sent) = (renewal, None);
+        }
+    }
+
+    /// Another may have decided.
+    pub(super) fn forget_leases(&mut self) {
+        self.kept = None;
+    }
+
+    /// Renews the lease that is kept, when it is time to.
+    pub(super) fn keep(&mut self, claim: &Claim) {
+        let is_due = self.sent.is_none_or(|sent| sent.elapsed() >= self.pause());
+        if let Some(renewal) = self.kept.clone().filter(|_| is_due && claim.holds()) {
+            self.sent = Some(Instant::now());
+            let executor = Arc::clone(&self.executor);
+            self.background
+                .send(executor, renewal, "renew a lease".to_owned());
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        Duration::from_micros(self.executor.policy.lease_us / 4)
+    }
+
+    /// Waits for what may take long, such as a disk, and the lease that is kept does not run out meanwhile.
+    pub(super) async fn meanwhile<T>(&mut self, claim: &Claim, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            self.keep(claim);
+            let wait = self.pause() / 4;
+            if let Ok(done) = tokio::time::timeout(wait, &mut work).await {
+                return done;
+            }
         }
     }
 
@@ -97,16 +146,6 @@ impl CommandRunner {
         all: &mut JoinSet<T>,
         claim: &Claim,
     ) -> Option<Result<T, tokio::task::JoinError>> {
-        let pause = Duration::from_micros(self.executor.policy.lease_us / 4);
-        loop {
-            if let Ok(ended) = tokio::time::timeout(pause, all.join_next()).await {
-                return ended;
-            }
-            if let Some(renewal) = self.kept.clone().filter(|_| claim.holds()) {
-                let executor = Arc::clone(&self.executor);
-                self.background
-                    .send(executor, renewal, "renew a lease".to_owned());
-            }
-        }
+        self.meanwhile(claim, all.join_next()).await
     }
 }

@@ -10,30 +10,29 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
+use super::control_sessions::END_OTHERS;
 use super::executor::{BOUND, CommandError, Executor, RELOAD, alter, bounded};
 use super::sync_names;
 use crate::core::failover::command::Command;
 use crate::core::failover::quorum::CommitRule;
 use crate::core::topology::NodeId;
 
-/// Name of the sessions that set the rule.
-const SETS: &str = "causeway rule";
 /// Name of those that find out whether it holds.
 const PROVES: &str = "causeway rule proof";
 /// How long one attempt to prove a rule may take.
 const PROOF: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(10);
 
-const END_OTHERS: &str = "\
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
- WHERE application_name = 'causeway rule' AND usename = current_user AND pid <> pg_backend_pid()";
-
-/// WAL senders that have not been seen to wait since. One that waits in its loop, or for its next command,
-/// reads changed settings first when it goes on; one that sends a base backup acknowledges nothing.
+/// WAL senders that have not been seen to wait since. One that waits in its loop, for its next command, or
+/// to write, reads changed settings before it hears anything more; one that sends a base backup acknowledges
+/// nothing, and neither does one to which the rule that it has read gives no priority (walsender.c, syncrep.c).
+/// Without a position it shows no priority, whatever it has read.
 const BUSY_SENDERS: &str = "\
-SELECT a.pid FROM pg_stat_activity AS a LEFT JOIN pg_stat_replication AS r ON r.pid = a.pid
+SELECT a.pid FROM pg_stat_get_activity(NULL) AS a LEFT JOIN pg_stat_get_wal_senders() AS r ON r.pid = a.pid
  WHERE a.backend_type = 'walsender' AND r.state IS DISTINCT FROM 'backup'
-   AND COALESCE(lower(a.wait_event), '') NOT IN ('walsendermain', 'walsenderwaitforwal', 'clientread')
+   AND (r.sync_priority = 0 AND r.flush_lsn IS NOT NULL) IS NOT TRUE
+   AND COALESCE(lower(a.wait_event), '') NOT IN
+       ('walsendermain', 'walsenderwaitforwal', 'walsenderwritedata', 'clientread')
    AND ($1::int4[] IS NULL OR a.pid = ANY ($1))";
 
 /// Looks many times whether a session's commit waits, for some milliseconds.
@@ -68,17 +67,18 @@ impl Executor {
     }
 
     async fn set_names(&self, node: NodeId, statement: &str) -> Result<(), CommandError> {
-        let client = self.connect(node, SETS).await?;
-        bounded(async {
+        let session = self.session(node).await?;
+        let set = bounded(async {
             // Whoever has been told to end may still be at work.
-            while !client.query(END_OTHERS, &[]).await?.is_empty() {
+            while !session.query(END_OTHERS, &[]).await?.is_empty() {
                 tokio::time::sleep(PAUSE).await;
             }
-            client.batch_execute(statement).await?;
-            client.batch_execute(RELOAD).await?;
+            session.batch_execute(statement).await?;
+            session.batch_execute(RELOAD).await?;
             Ok(())
-        })
-        .await
+        });
+        let set = set.await;
+        self.after(node, &session, set)
     }
 
     /// Finds out whether every process of a primary goes by the rule that was set last; a fact says so.

@@ -8,9 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::agent_poller::AgentPoller;
 use super::command_runner::CommandRunner;
+use super::control_sessions::ControlSessions;
+use super::early_poller::{EarlyPoller, Whose};
 use super::event_log::{EventLog, Report};
 use super::executor::Executor;
 use super::facts::{ControllerFacts, Facts};
+use super::hosts::Hosts;
 use super::identity;
 use super::orders::Orders;
 use super::panics::propagate;
@@ -19,16 +22,17 @@ use super::publisher::Publisher;
 use super::record_keeper::{KnownRecord, RecordKeeper};
 use super::server_poller::ServerPoller;
 use super::shared::Shared;
+use super::slot_keeper::SlotKeeper;
 use super::write_permission::WritePermission;
 use crate::agent::client::AgentClient;
 use crate::config::Failover;
 use crate::control::store::{Leader, OpenError, Store};
 use crate::core::failover::candidate::promotable;
 use crate::core::failover::consent::{Consent, consent};
-use crate::core::failover::facts::observation::Leadership;
+use crate::core::failover::facts::observation::{Leadership, ServerAnswer};
 use crate::core::failover::facts::primary_health::{Health, judge};
 use crate::core::failover::policy::Mode;
-use crate::core::failover::{FailoverPolicy, Phase, Record, View, plan};
+use crate::core::failover::{FailoverPolicy, Phase, Plan, Record, View, plan, renewal};
 use crate::core::leader_lease::micros;
 use crate::core::topology::NodeId;
 
@@ -46,6 +50,7 @@ pub struct Controller {
     publisher: Publisher,
     orders: Orders,
     runner: CommandRunner,
+    slots: SlotKeeper,
     log: EventLog,
     /// The term under which this proxy leads.
     term: Option<Term>,
@@ -70,7 +75,8 @@ impl Controller {
         let store = Store::open(&failover.coordination, &failover.cluster, &name).await?;
         let policy = Arc::new(policy::policy(&config, failover));
         let cluster = Arc::clone(&shared.cluster);
-        let facts = Arc::new(Facts::new(cluster, config.nodes.len()));
+        let nodes = config.nodes.len();
+        let facts = Arc::new(Facts::new(cluster, nodes));
         let address = identity::address(&name);
         let log = EventLog::new(shared.clone(), Arc::clone(&policy), failover, address);
         let executor = Executor {
@@ -79,6 +85,9 @@ impl Controller {
             policy: Arc::clone(&policy),
             facts: Arc::clone(&facts),
             agents,
+            operator: Arc::clone(&shared.operator),
+            sessions: Arc::new(ControlSessions::new(nodes)),
+            conninfos: Arc::default(),
             name,
         };
         let (cluster, metrics) = (Arc::clone(&shared.cluster), Arc::clone(&shared.metrics));
@@ -87,6 +96,7 @@ impl Controller {
             publisher: Publisher::new(cluster, metrics),
             orders: Orders::new(Arc::clone(&shared.operator)),
             runner: CommandRunner::new(executor),
+            slots: SlotKeeper::default(),
             shared,
             policy,
             facts,
@@ -170,7 +180,9 @@ impl Controller {
 
     fn start_pollers(&self, tasks: &mut JoinSet<()>) {
         let executor = &self.runner.executor;
+        let hosts = Arc::new(Hosts::default());
         for id in self.policy.ids() {
+            let whose = Arc::<Whose>::default();
             let server = ServerPoller {
                 id,
                 nodes: executor.config.nodes.clone(),
@@ -178,8 +190,25 @@ impl Controller {
                 policy: Arc::clone(&self.policy),
                 facts: Arc::clone(&self.facts),
                 operator: Arc::clone(&self.shared.operator),
+                hosts: Arc::clone(&hosts),
+                whose: Arc::clone(&whose),
             };
             tasks.spawn(server.run());
+            let node = &executor.config.nodes[usize::from(id.0)];
+            let (sessions, live) = (
+                Arc::clone(&executor.sessions),
+                Arc::clone(&self.shared.live),
+            );
+            tasks.spawn(sessions.keep(id, node.clone(), live));
+            let early = EarlyPoller {
+                id,
+                node: node.clone(),
+                live: Arc::clone(&self.shared.live),
+                policy: Arc::clone(&self.policy),
+                facts: Arc::clone(&self.facts),
+                whose,
+            };
+            tasks.spawn(early.run());
             if let Some(Some(agent)) = executor.agents.get(usize::from(id.0)) {
                 let agent = AgentPoller {
                     id,
@@ -201,7 +230,7 @@ impl Controller {
 
     async fn turn(&mut self) {
         self.take_over_reload();
-        let claim = self.keeper.store().claim();
+        let claim = self.keeper.store().claim().clone();
         let term = claim.term().filter(|_| claim.holds());
         let Some(number) = term else {
             self.term = None;
@@ -212,8 +241,11 @@ impl Controller {
             self.term = Some(Term { number, since_us });
             // Whoever led before may have changed it.
             self.keeper.forget();
+            self.runner.forget_leases();
         }
-        if !self.keeper.ensure_known(&self.policy, &mut self.log).await {
+        // Where it cannot be read at present, what was last stored stands.
+        let known = self.keeper.ensure_known(&self.policy, &mut self.log);
+        if !self.runner.meanwhile(&claim, known).await {
             return;
         }
         if self.in_office != Some(number) {
@@ -246,6 +278,9 @@ impl Controller {
             policy: Arc::clone(&self.policy),
             facts: Arc::clone(&self.facts),
             agents: before.agents.clone(),
+            operator: Arc::clone(&before.operator),
+            sessions: Arc::clone(&before.sessions),
+            conninfos: Arc::clone(&before.conninfos),
             name: before.name.clone(),
         });
     }
@@ -264,7 +299,16 @@ impl Controller {
             policy: &self.policy,
             record: &known.record,
         });
-        if plan.next != known.record && !self.keeper.save(plan.next.clone(), &mut self.log).await {
+        let renewal = renewal(View {
+            observation: &observation,
+            policy: &self.policy,
+            record: &known.record,
+        });
+        // Nothing more is done for a primary that is to be replaced.
+        let goes_on = plan.next.leading() == known.record.leading();
+        self.runner
+            .justified(&known.record, renewal.filter(|_| goes_on));
+        if plan.next != known.record && !self.store(&plan).await {
             return;
         }
         let view = View {
@@ -274,6 +318,11 @@ impl Controller {
         };
         if is_shared && is_cut_off(view) {
             return self.make_way(&plan.next).await;
+        }
+        if let Some(system) = plan.next.system {
+            for agent in self.runner.executor.agents.iter().flatten() {
+                agent.expect(system);
+            }
         }
         self.orders.taken_up_by(&plan.next);
         let Some(term) = &self.term else { return };
@@ -300,6 +349,26 @@ impl Controller {
             .run(&plan.commands, &claim, &mut self.log, stall)
             .await;
         self.log.tell_who_leads(&plan.next);
+        if !observes && claim.holds() {
+            let view = View {
+                observation: &observation,
+                policy: &self.policy,
+                record: &plan.next,
+            };
+            self.slots.turn(&self.runner.executor, view);
+        }
+    }
+
+    /// Stores what is planned; false when it is not certain to be stored. The lease that the record before
+    /// justifies is renewed all the same, however long that takes and however it ends.
+    async fn store(&mut self, plan: &Plan) -> bool {
+        let claim = self.keeper.store().claim().clone();
+        let saved = self.keeper.save(plan.next.clone(), &mut self.log);
+        let saved = self.runner.meanwhile(&claim, saved).await;
+        if self.keeper.was_overtaken() {
+            self.runner.forget_leases();
+        }
+        saved
     }
 
     /// A proxy that cannot reach a primary which others can makes way for one that may: nobody else
@@ -411,6 +480,12 @@ impl Controller {
             leader,
             failsafe,
             agents: self.facts.answering(self.policy.timeout_us),
+            unjoined: self.facts.unjoined(),
+            early: record.primary.is_some_and(|primary| {
+                let answer = self.facts.last_answer(primary);
+                let facts = answer.as_ref().and_then(ServerAnswer::primary);
+                facts.is_some_and(|facts| !facts.early.whose.is_empty())
+            }),
         });
     }
 }

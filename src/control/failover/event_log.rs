@@ -2,6 +2,7 @@
 //!
 //! The words of an event are the planner's own (`core/failover/describe.rs`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,9 @@ use crate::core::topology::NodeId;
 use crate::metrics::failover::Ended;
 use crate::shared::operator::commands::Outcome;
 use crate::shared::operator::status::FailoverStatus;
+
+/// What has failed is shown for as long: longer than until it is tried again.
+const SHOWN: Duration = Duration::from_secs(10);
 
 /// The kinds of events that tell who leads now: another than before, or the first one seen.
 const PROMOTED: &str = "promoted";
@@ -43,6 +47,8 @@ pub(super) struct EventLog {
     why: String,
     /// Said last.
     failure: String,
+    /// What has failed lately, and when.
+    failing: Vec<(String, Instant)>,
 }
 
 /// How things stand by a record.
@@ -57,6 +63,10 @@ pub(super) struct Report<'a> {
     pub(super) failsafe: String,
     /// The nodes whose agents answer.
     pub(super) agents: NodeSet,
+    /// Why nodes could not be rejoined, as was said last.
+    pub(super) unjoined: BTreeMap<NodeId, String>,
+    /// Some commits wait for no standby's disk, by `synchronous_commit`.
+    pub(super) early: bool,
 }
 
 impl EventLog {
@@ -77,6 +87,7 @@ impl EventLog {
             other_leader: None,
             why: String::new(),
             failure: String::new(),
+            failing: Vec::new(),
         }
     }
 
@@ -149,8 +160,15 @@ impl EventLog {
             leader,
             failsafe,
             agents,
+            unjoined,
+            early,
         } = report;
         self.keep_time(record);
+        let mut shown_why = why.clone();
+        self.failing.retain(|(_, at)| at.elapsed() < SHOWN);
+        for (failure, _) in &self.failing {
+            shown_why = format!("{shown_why}; failed: {failure}");
+        }
         if !leads {
             self.other_leader.clone_from(&leader);
             self.tell_who_leads(record);
@@ -159,7 +177,13 @@ impl EventLog {
         shown.stand(record.phase.label(), record.epoch, leads);
         let name = |node: &NodeId| self.policy.name(*node);
         let quarantine = record.quarantine.iter();
-        let quarantine = quarantine.map(|(node, why)| (name(node), why.describe()));
+        let quarantine = quarantine.map(|(node, why)| {
+            let why = match unjoined.get(node) {
+                Some(failure) => format!("{}; could not be rejoined: {failure}", why.describe()),
+                None => why.describe(),
+            };
+            (name(node), why)
+        });
         let fences = self.policy.ids().map(|node| {
             let fence = self.policy.describe_fence(node, agents.contains(node));
             (name(&node), fence)
@@ -172,7 +196,9 @@ impl EventLog {
             primary: record.primary.as_ref().map(name),
             durability: match (self.policy.durability, record.sync.wanted()) {
                 (Durability::Async { .. }, _) => "async",
-                (Durability::Quorum { .. }, Some(_)) if !record.sync.changing() => "quorum",
+                (Durability::Quorum { .. }, Some(_)) if !record.sync.changing() && !early => {
+                    "quorum"
+                }
                 (Durability::Quorum { .. }, _) => "quorum pending",
             },
             leads,
@@ -181,9 +207,9 @@ impl EventLog {
             failsafe,
             governed: record.governed.iter().map(name).collect(),
             quarantine: quarantine.collect(),
-            why: why.clone(),
+            why: shown_why.clone(),
         });
-        self.shared.cluster.explain(&why);
+        self.shared.cluster.explain(&shown_why);
         let quiet = matches!(record.phase, Phase::Steady);
         // A wait that counts down is one wait.
         let without_figures = why.replace(|c: char| c.is_ascii_digit(), "");
@@ -231,10 +257,31 @@ impl EventLog {
         self.told = now;
     }
 
+    /// Nothing can be decided by the record: says so wherever people look.
+    pub(super) fn stuck(&mut self, doing: &str, error: &str) {
+        self.fail(doing, error);
+        let known = self.shared.operator.status.get();
+        let durability = match self.policy.durability {
+            _ if !known.durability.is_empty() => known.durability,
+            Durability::Async { .. } => "async",
+            Durability::Quorum { .. } => "quorum pending",
+        };
+        self.shared.operator.status.set(FailoverStatus {
+            mode: self.mode.to_owned(),
+            durability,
+            why: format!("cannot {doing}: {error}"),
+            ..(*known).clone()
+        });
+    }
+
     /// Says what went wrong, once for each different reason.
     pub(super) fn fail(&mut self, doing: &str, error: &str) {
         let failure = format!("{doing}: {error}");
         self.shared.cluster.explain(&failure);
+        // An order that fails again fails otherwise: it is one.
+        let order = format!("{doing}: ");
+        self.failing.retain(|(known, _)| !known.starts_with(&order));
+        self.failing.push((failure.clone(), Instant::now()));
         if failure != self.failure {
             tracing::warn!(doing, reason = error, "a step of the failover failed");
             self.failure = failure;

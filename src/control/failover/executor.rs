@@ -1,15 +1,18 @@
 //! The executor: carries out one command of a plan. Each can be repeated, and each has a bound.
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::Client;
+use tokio_postgres::error::{DbError, Severity};
 
-use super::conninfo;
+use super::conninfo::{self, Conninfos};
+use super::control_sessions::{CONTROL, ControlSessions, END_OTHERS, HEARTBEAT, OrderSession};
 use super::facts::Facts;
-use super::server_poller;
+use super::login;
+use super::readers::{self, READERS};
+use super::shell;
 use crate::agent::api::{LeaseAnswer, Peer, PeerRule, Role, Source, StopMode};
 use crate::agent::client::{AgentClient, AgentError};
 use crate::config::{Config, Failover, Node};
@@ -18,8 +21,10 @@ use crate::core::failover::FailoverPolicy;
 use crate::core::failover::command::{Act, Command, Stop};
 use crate::core::failover::facts::observation::RejoinJob;
 use crate::core::failover::failsafe;
+use crate::core::failover::slots;
 use crate::core::topology::NodeId;
 use crate::pg;
+use crate::shared::operator::OperatorState;
 
 /// Bound on one statement or one call; much longer ones are jobs, which are only begun here.
 pub(super) const BOUND: Duration = Duration::from_secs(2);
@@ -28,18 +33,29 @@ pub(super) const LEASE_BOUND: Duration = Duration::from_millis(500);
 
 /// Why a command was not carried out, for people.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct CommandError(String);
+#[error("{text}")]
+pub(super) struct CommandError {
+    text: String,
+    /// The server has refused a statement, in a session that goes on.
+    refused: bool,
+}
 
 impl CommandError {
     pub(super) fn new(text: String) -> Self {
-        Self(text)
+        Self {
+            text,
+            refused: false,
+        }
     }
 }
 
 impl From<tokio_postgres::Error> for CommandError {
     fn from(error: tokio_postgres::Error) -> Self {
-        Self(pg::describe(&error))
+        let severity = error.as_db_error().and_then(DbError::parsed_severity);
+        Self {
+            text: pg::describe(&error),
+            refused: severity == Some(Severity::Error),
+        }
     }
 }
 
@@ -50,6 +66,9 @@ pub(super) struct Executor {
     pub(super) policy: Arc<FailoverPolicy>,
     pub(super) facts: Arc<Facts>,
     pub(super) agents: Vec<Option<Arc<AgentClient>>>,
+    pub(super) operator: Arc<OperatorState>,
+    pub(super) sessions: Arc<ControlSessions>,
+    pub(super) conninfos: Arc<Conninfos>,
     /// This proxy's name among those that share the cluster.
     pub(super) name: String,
 }
@@ -62,15 +81,16 @@ impl Executor {
             // What clients may do follows from the record, and what people are told is the
             // controller's business.
             Act::Hold | Act::Release | Act::CloseBackends(_) | Act::Report(_) => Ok(()),
-            Act::Detach(standby) => self.follow(*standby, None).await,
-            Act::Follow { standby, primary } => self.follow(*standby, Some(*primary)).await,
+            Act::Detach(standby) => self.detach(*standby).await,
+            Act::Follow { standby, primary } => self.follow(*standby, *primary, epoch).await,
             Act::SetSync { node, rule } => self.set_rule(command, *node, rule).await,
             Act::ResetSync(node) => self.reset_rule(*node).await,
             Act::ProveSync { node, rule } => self.prove_rule(command, *node, rule).await,
             Act::Promote(node) => self.promote(*node, epoch).await,
+            Act::EndReaders(node) => self.end_readers(*node).await,
             Act::Heartbeat(node) => {
                 self.facts.heartbeat();
-                self.run(*node, &[HEARTBEAT]).await
+                self.heartbeat(*node).await
             }
             Act::Checkpoint(node) => {
                 let ended = self.checkpoint(*node).await;
@@ -94,7 +114,10 @@ impl Executor {
             }
             Act::StartAsStandby { node, primary } => {
                 self.facts.starting(*node);
-                let source = primary.map(|primary| self.source(primary)).transpose()?;
+                let source = match primary {
+                    Some(primary) => Some(self.source_for(*node, *primary).await?),
+                    None => None,
+                };
                 let agent = self.agent(*node)?;
                 asked(agent.start(epoch, Role::Standby, source, self.patience())).await
             }
@@ -131,8 +154,20 @@ impl Executor {
         let granted = agent
             .lease_with(epoch, &self.name, lease, failsafe, LEASE_BOUND)
             .await;
-        if granted.is_ok() {
-            self.facts.granted(node);
+        let name = self.policy.name(node);
+        let problems = &self.operator.problems;
+        match &granted {
+            Ok(_) => {
+                self.facts.granted(node);
+                problems.report(&name, "lease", None);
+            }
+            Err(error @ AgentError::Refused { .. }) => {
+                let text = format!("its lease is not renewed: {error}");
+                if problems.report(&name, "lease", Some(text)) {
+                    tracing::warn!(node = name, %error, "its lease is not renewed");
+                }
+            }
+            Err(_) => {}
         }
         granted
     }
@@ -148,7 +183,7 @@ impl Executor {
     /// in the epoch of whoever decided last: a higher one would shut that one out.
     async fn release_unless_renewed(&self, node: NodeId) -> Result<(), CommandError> {
         let agent = self.agent(node)?;
-        let failed = |error: AgentError| CommandError(error.to_string());
+        let failed = |error: AgentError| CommandError::new(error.to_string());
         if leaving::is_renewed(agent).await.map_err(failed)? {
             return Ok(());
         }
@@ -179,17 +214,44 @@ impl Executor {
         Duration::from_micros(self.policy.stop_us)
     }
 
-    async fn follow(&self, standby: NodeId, primary: Option<NodeId>) -> Result<(), CommandError> {
-        let conninfo = match primary {
-            Some(primary) => conninfo::towards(
-                self.node(primary)?,
-                self.failover.replication.as_ref(),
-                &self.policy.name(standby),
-            ),
-            None => String::new(),
-        };
-        let set = alter("primary_conninfo", &conninfo);
+    async fn detach(&self, standby: NodeId) -> Result<(), CommandError> {
+        let set = alter("primary_conninfo", "");
         // Another's command of an earlier epoch may be on its way in such a session.
+        self.run(standby, &[END_OTHERS, &set, RELOAD]).await
+    }
+
+    async fn follow(
+        &self,
+        standby: NodeId,
+        primary: NodeId,
+        epoch: u64,
+    ) -> Result<(), CommandError> {
+        // It may be told to use a slot already, and would find nothing without.
+        self.ensure_slot(primary, standby).await;
+        let server = self.node(primary)?;
+        let login = self.failover.replication.as_ref();
+        let name = self.policy.name(standby);
+        let Ok(agent) = self.agent(standby) else {
+            let set = alter("primary_conninfo", &conninfo::towards(server, login, &name));
+            // There may be a password in it: in a session that is not used for anything else.
+            let session = OrderSession::New(self.connect(standby, CONTROL).await?);
+            let statements = [END_OTHERS, UNTOLD, &set, RELOAD];
+            return self.run_in(standby, &session, &statements).await;
+        };
+        let source = self.source(primary)?;
+        let told = match agent.upstream(epoch, source, LEASE_BOUND).await {
+            Ok(answer) => Some(answer.conninfo),
+            Err(error @ AgentError::Refused { .. }) => {
+                return Err(CommandError::new(error.to_string()));
+            }
+            Err(error) => {
+                tracing::warn!(node = %name, %error, "primary_conninfo is written without its agent");
+                None
+            }
+        };
+        let unheard = || conninfo::without_password(server, login, &name);
+        let conninfo = self.conninfos.of(standby, told, server, unheard);
+        let set = alter("primary_conninfo", &conninfo);
         self.run(standby, &[END_OTHERS, &set, RELOAD]).await
     }
 
@@ -199,31 +261,58 @@ impl Executor {
             // reached is not waited for: clients do.
             let granted = self.lease(node, agent, epoch, None).await;
             if let Err(error @ AgentError::Refused { .. }) = granted {
-                return Err(CommandError(error.to_string()));
+                return Err(CommandError::new(error.to_string()));
             }
         }
-        let client = self.connect(node, CONTROL).await?;
         let promote = "SELECT NOT pg_is_in_recovery() OR pg_promote(false)";
-        bounded(async { Ok(client.batch_execute(promote).await?) }).await
+        self.run(node, &[promote]).await
+    }
+
+    async fn heartbeat(&self, node: NodeId) -> Result<(), CommandError> {
+        let Some(kept) = self.sessions.of(node) else {
+            return self.run(node, &[HEARTBEAT]).await;
+        };
+        let beat = bounded(async {
+            kept.client.execute(&kept.heartbeat, &[]).await?;
+            Ok(())
+        });
+        let beaten = beat.await;
+        self.after(node, &OrderSession::Kept(kept), beaten)
+    }
+
+    async fn end_readers(&self, node: NodeId) -> Result<(), CommandError> {
+        let client = self.connect(node, READERS).await?;
+        let found = bounded(async { Ok(readers::end(&client).await?) }).await?;
+        if found.ended > 0 {
+            let (node, sessions) = (self.policy.name(node), found.ended);
+            tracing::warn!(node, sessions, "sessions that held up its replay are ended");
+        }
+        match found.left {
+            0 => Ok(()),
+            left => Err(CommandError::new(format!(
+                "sessions of superusers hold up its replay: {left}"
+            ))),
+        }
     }
 
     async fn checkpoint(&self, node: NodeId) -> Result<(), CommandError> {
-        let client = self.connect(node, CONTROL).await?;
+        let client = self.connect(node, CHECKPOINTS).await?;
         let bound = Duration::from_micros(self.policy.checkpoint_us);
         let work = client.batch_execute("CHECKPOINT");
         match tokio::time::timeout(bound, work).await {
             Ok(ended) => Ok(ended?),
-            Err(_) => Err(CommandError(format!("not done in {bound:?}"))),
+            Err(_) => Err(CommandError::new(format!("not done in {bound:?}"))),
         }
     }
 
     async fn fence(&self, node: NodeId, epoch: u64) -> Result<(), CommandError> {
         let command = self.failover.fence_command.as_ref();
-        let command =
-            command.ok_or_else(|| CommandError("no fence_command is configured".to_owned()))?;
-        self.shell(command, node, None).await?;
-        self.facts.fenced_by_command(node, epoch);
-        Ok(())
+        let command = command
+            .ok_or_else(|| CommandError::new("no fence_command is configured".to_owned()))?;
+        self.facts.fence_command_begins(node, epoch);
+        let ended = self.shell(command, node, None).await;
+        self.facts.fence_command_ended(node, epoch, ended.is_ok());
+        ended
     }
 
     async fn rejoin(
@@ -234,21 +323,21 @@ impl Executor {
         epoch: u64,
     ) -> Result<(), CommandError> {
         if let Ok(agent) = self.agent(node) {
-            let source = self.source(primary)?;
+            let source = self.source_for(node, primary).await?;
             return asked(agent.rejoin(epoch, source, copy, BOUND)).await;
         }
         let command = self.failover.rejoin_command.as_ref();
-        let command =
-            command.ok_or_else(|| CommandError("neither agent nor rejoin_command".to_owned()))?;
+        let command = command
+            .ok_or_else(|| CommandError::new("neither agent nor rejoin_command".to_owned()))?;
         self.facts.job(node, RejoinJob::Running);
         let ended = self.shell(command, node, Some(primary)).await;
         let job = match &ended {
             Ok(()) => RejoinJob::Done {
                 at_us: self.facts.now_us(),
             },
-            Err(CommandError(detail)) => RejoinJob::Failed {
+            Err(error) => RejoinJob::Failed {
                 at_us: self.facts.now_us(),
-                detail: detail.clone(),
+                detail: error.to_string(),
             },
         };
         self.facts.job(node, job);
@@ -262,57 +351,78 @@ impl Executor {
         node: NodeId,
         primary: Option<NodeId>,
     ) -> Result<(), CommandError> {
-        let mut shell = tokio::process::Command::new("/bin/sh");
-        shell
-            .arg("-c")
-            .arg(command)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .kill_on_drop(true);
         let server = self.node(node)?;
-        shell
-            .env("CAUSEWAY_NODE", &server.name)
-            .env("CAUSEWAY_HOST", &server.host)
-            .env("CAUSEWAY_PORT", server.port.to_string());
+        let mut variables = vec![
+            ("CAUSEWAY_NODE", server.name.clone()),
+            ("CAUSEWAY_HOST", server.host.clone()),
+            ("CAUSEWAY_PORT", server.port.to_string()),
+        ];
         if let Some(primary) = primary {
             let primary = self.node(primary)?;
-            shell
-                .env("CAUSEWAY_PRIMARY", &primary.name)
-                .env("CAUSEWAY_PRIMARY_HOST", &primary.host)
-                .env("CAUSEWAY_PRIMARY_PORT", primary.port.to_string());
+            variables.extend([
+                ("CAUSEWAY_PRIMARY", primary.name.clone()),
+                ("CAUSEWAY_PRIMARY_HOST", primary.host.clone()),
+                ("CAUSEWAY_PRIMARY_PORT", primary.port.to_string()),
+            ]);
         }
-        let status = tokio::time::timeout(self.patience(), shell.status())
-            .await
-            .map_err(|_| CommandError(format!("not done in {:?}", self.patience())))?
-            .map_err(|error| CommandError(format!("run /bin/sh: {error}")))?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(CommandError(format!("it ended with {status}")))
-        }
+        let ended = shell::run(command, &variables, self.patience()).await;
+        ended.map_err(CommandError::new)
     }
 
     async fn run(&self, node: NodeId, statements: &[&str]) -> Result<(), CommandError> {
-        let client = self.connect(node, CONTROL).await?;
-        bounded(async {
+        let session = self.session(node).await?;
+        self.run_in(node, &session, statements).await
+    }
+
+    async fn run_in(
+        &self,
+        node: NodeId,
+        session: &OrderSession,
+        statements: &[&str],
+    ) -> Result<(), CommandError> {
+        let ran = bounded(async {
             for statement in statements {
                 // One by one: ALTER SYSTEM cannot run in a block.
-                client.batch_execute(statement).await?;
+                session.batch_execute(statement).await?;
             }
             Ok(())
-        })
-        .await
+        });
+        let ran = ran.await;
+        self.after(node, session, ran)
+    }
+
+    /// The session for an order: the one that is kept, or else a new one.
+    pub(super) async fn session(&self, node: NodeId) -> Result<OrderSession, CommandError> {
+        match self.sessions.of(node) {
+            Some(kept) => Ok(OrderSession::Kept(kept)),
+            None => Ok(OrderSession::New(self.connect(node, CONTROL).await?)),
+        }
+    }
+
+    /// How an order has ended. No other is to wait behind one that is not known to have.
+    pub(super) fn after(
+        &self,
+        node: NodeId,
+        session: &OrderSession,
+        ended: Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
+        if let (Err(error), OrderSession::Kept(kept)) = (&ended, session)
+            && !error.refused
+        {
+            self.sessions.discard(node, kept);
+        }
+        ended
     }
 
     pub(super) async fn connect(&self, node: NodeId, name: &str) -> Result<Client, CommandError> {
         let server = self.node(node)?;
-        let login = server_poller::connect(server, &self.config.monitor, name);
+        let login = login::connect(server, &self.config.monitor, name);
         bounded(async { Ok(login.await?) }).await
     }
 
     fn node(&self, node: NodeId) -> Result<&Node, CommandError> {
         let found = self.config.nodes.get(usize::from(node.0));
-        found.ok_or_else(|| CommandError(format!("node {} is not configured", node.0)))
+        found.ok_or_else(|| CommandError::new(format!("node {} is not configured", node.0)))
     }
 
     fn agent(&self, node: NodeId) -> Result<&AgentClient, CommandError> {
@@ -322,7 +432,34 @@ impl Executor {
             .and_then(Option::as_ref);
         found
             .map(|agent| &**agent)
-            .ok_or_else(|| CommandError(format!("{} has no agent", self.policy.name(node))))
+            .ok_or_else(|| CommandError::new(format!("{} has no agent", self.policy.name(node))))
+    }
+
+    /// Makes a node's slot on the primary if there is none; its name, if there are to be slots and it is
+    /// there.
+    async fn ensure_slot(&self, primary: NodeId, node: NodeId) -> Option<String> {
+        self.failover.slots?;
+        let name = slots::name(&self.policy.name(node));
+        let made = async {
+            let client = self.connect(primary, SLOTS).await?;
+            bounded(async { Ok(client.execute(CREATE_SLOT, &[&name]).await?) }).await
+        };
+        match made.await {
+            Ok(_) => Some(name),
+            Err(error) => {
+                let node = self.policy.name(primary);
+                tracing::warn!(%node, slot = name, %error, "could not make a replication slot");
+                None
+            }
+        }
+    }
+
+    /// A node that is told to follow the primary finds its slot there.
+    async fn source_for(&self, node: NodeId, primary: NodeId) -> Result<Source, CommandError> {
+        Ok(Source {
+            slot: self.ensure_slot(primary, node).await,
+            ..self.source(primary)?
+        })
     }
 
     fn source(&self, primary: NodeId) -> Result<Source, CommandError> {
@@ -334,18 +471,39 @@ impl Executor {
             port: node.port,
             user: login.map(|login| login.user.clone()),
             password: password.map(|password| password.reveal().to_owned()),
+            conninfo: login
+                .map(|login| login.conninfo.clone())
+                .filter(|conninfo| !conninfo.is_empty()),
+            slot: None,
         })
     }
 }
 
-/// Name of the sessions in which commands are given.
-const CONTROL: &str = "causeway control";
+/// Name of the sessions that make checkpoints, which no other order ends.
+const CHECKPOINTS: &str = "causeway checkpoint";
+/// Name of the sessions that make replication slots and look at them.
+pub(super) const SLOTS: &str = "causeway slots";
+pub(super) const CREATE_SLOT: &str = "\
+SELECT pg_create_physical_replication_slot($1::text::name, true)
+ WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1::text::name)";
 pub(super) const RELOAD: &str = "SELECT pg_reload_conf()";
-/// Waits for its own disk and for no standby: `synchronous_commit` is `local` in these sessions.
-const HEARTBEAT: &str = "SELECT pg_logical_emit_message(true, 'causeway', 'heartbeat')";
-const END_OTHERS: &str = "\
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
- WHERE application_name = 'causeway control' AND usename = current_user AND pid <> pg_backend_pid()";
+
+/// As far as it may, keeps what follows in the session out of the log, the statistics and the list of
+/// sessions; what must not be set by it is left.
+const UNTOLD: &str = "\
+DO $$ DECLARE setting text[];
+BEGIN
+  FOREACH setting SLICE 1 IN ARRAY
+    '{{log_statement,none},{log_min_duration_statement,-1},{log_min_duration_sample,-1},
+      {log_transaction_sample_rate,0},{log_min_error_statement,panic},{track_activities,off},
+      {pg_stat_statements.track_utility,off},{pgaudit.log,none}}'::text[]
+  LOOP
+    BEGIN
+      PERFORM set_config(setting[1], setting[2], false);
+    EXCEPTION WHEN OTHERS THEN NULL;
+    END;
+  END LOOP;
+END $$";
 
 pub(super) fn alter(setting: &str, value: &str) -> String {
     format!("ALTER SYSTEM SET {setting} = {}", escape_literal(value))
@@ -356,7 +514,7 @@ pub(super) async fn bounded<T>(
 ) -> Result<T, CommandError> {
     tokio::time::timeout(BOUND, work)
         .await
-        .unwrap_or_else(|_| Err(CommandError(format!("no answer within {BOUND:?}"))))
+        .unwrap_or_else(|_| Err(CommandError::new(format!("no answer within {BOUND:?}"))))
 }
 
 /// What an agent was asked; every call of its client has a bound.
@@ -365,6 +523,6 @@ async fn asked<T, E: std::fmt::Display>(
 ) -> Result<(), CommandError> {
     match work.await {
         Ok(_) => Ok(()),
-        Err(error) => Err(CommandError(error.to_string())),
+        Err(error) => Err(CommandError::new(error.to_string())),
     }
 }

@@ -1,5 +1,6 @@
 //! What is known at present, gathered by the pollers and frozen for the planner.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,8 +8,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::core::failover::facts::observation::{
-    AgentAnswer, Attempt, Leadership, NodeFacts, Observation, Postmaster, RejoinJob, RuleOrder,
-    ServerAnswer,
+    AgentAnswer, AgentLease, Attempt, Leadership, LifeSign, NodeFacts, Observation, Postmaster,
+    RejoinJob, RuleOrder, ServerAnswer, SignOfLife,
 };
 use crate::core::failover::quorum::CommitRule;
 use crate::core::failover::record::Request;
@@ -32,6 +33,8 @@ pub(super) struct Facts {
 struct LatestFacts {
     nodes: Vec<NodeFacts>,
     fence_command_done: Option<(NodeId, u64)>,
+    fence_command_failed: Option<(NodeId, u64)>,
+    fence_command_under_way: Option<(NodeId, u64)>,
     checkpoint_ended: Option<(NodeId, u64)>,
     heartbeat_us: Option<u64>,
     rule_order: Option<RuleOrder>,
@@ -107,6 +110,8 @@ impl Facts {
             open_transactions: frame.open_transactions,
             holding: frame.holding,
             fence_command_done: known.fence_command_done,
+            fence_command_failed: known.fence_command_failed,
+            fence_command_under_way: known.fence_command_under_way,
             checkpoint_ended: known.checkpoint_ended,
             heartbeat_us: known.heartbeat_us,
             rule_order: known.rule_order.clone(),
@@ -159,6 +164,14 @@ impl Facts {
         });
     }
 
+    /// It did not answer what it was asked at that moment, and lives.
+    pub(super) fn lives(&self, id: NodeId, at_us: u64, kind: LifeSign) {
+        self.change(id, |node| {
+            node.sign = Some(SignOfLife { at_us, kind });
+            false
+        });
+    }
+
     /// The nodes whose agents have answered within `timeout_us`.
     pub(super) fn answering(&self, timeout_us: u64) -> NodeSet {
         let now_us = self.now_us();
@@ -173,9 +186,23 @@ impl Facts {
         answering
     }
 
-    pub(super) fn agent_answered(&self, id: NodeId, answer: AgentAnswer, job: RejoinJob) {
+    /// Why nodes could not be rejoined, as was said last.
+    pub(super) fn unjoined(&self) -> BTreeMap<NodeId, String> {
+        let known = self.known.lock();
+        let failed = |(index, node): (usize, &NodeFacts)| match &node.job {
+            RejoinJob::Failed { detail, .. } => Some((NodeId(index as u16), detail.clone())),
+            _ => None,
+        };
+        known.nodes.iter().enumerate().filter_map(failed).collect()
+    }
+
+    pub(super) fn agent_answered(&self, id: NodeId, mut answer: AgentAnswer, job: RejoinJob) {
         let job = self.same_end(id, job);
         self.change(id, |node| {
+            let before = node.agent.as_ref().and_then(|agent| agent.lease);
+            if let (Some(lease), Some(before)) = (&mut answer.lease, before) {
+                lease.renewed_us = renewed_us(&before, lease, answer.at_us);
+            }
             let promises = |answer: &AgentAnswer| {
                 answer
                     .failsafe
@@ -284,8 +311,23 @@ impl Facts {
         });
     }
 
-    pub(super) fn fenced_by_command(&self, id: NodeId, epoch: u64) {
-        self.known.lock().fence_command_done = Some((id, epoch));
+    pub(super) fn fence_command_begins(&self, id: NodeId, epoch: u64) {
+        self.known.lock().fence_command_under_way = Some((id, epoch));
+    }
+
+    pub(super) fn fence_command_ended(&self, id: NodeId, epoch: u64, well: bool) {
+        {
+            let mut known = self.known.lock();
+            // One of a later epoch may have begun meanwhile.
+            if known.fence_command_under_way == Some((id, epoch)) {
+                known.fence_command_under_way = None;
+            }
+            let end = match well {
+                true => &mut known.fence_command_done,
+                false => &mut known.fence_command_failed,
+            };
+            *end = Some((id, epoch));
+        }
         self.changed.notify_one();
     }
 
@@ -343,5 +385,17 @@ impl Facts {
         if news {
             self.changed.notify_one();
         }
+    }
+}
+
+/// Estimates of one end differ by less.
+const SAME_END_US: u64 = 150_000;
+
+/// When a lease was last seen to have been renewed, by what was told of it before and now.
+fn renewed_us(before: &AgentLease, now: &AgentLease, at_us: u64) -> Option<u64> {
+    let moved = now.until_us > before.until_us + SAME_END_US;
+    match moved && !now.prolonged || before.epoch != now.epoch {
+        true => Some(at_us),
+        false => before.renewed_us,
     }
 }

@@ -35,7 +35,10 @@ impl Orders {
 
     /// Notes what a stored record has taken up.
     pub(super) fn taken_up_by(&mut self, record: &Record) {
-        self.taken = record.request.map(|request| request.id).or(self.taken);
+        if let Some(request) = record.request {
+            self.operator.commands.begun(request.id);
+            self.taken = Some(request.id);
+        }
     }
 
     /// Only the proxy that decides takes orders.

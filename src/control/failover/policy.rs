@@ -15,6 +15,8 @@ const CHECKPOINT: Duration = Duration::from_secs(300);
 const DRAIN: Duration = Duration::from_secs(10);
 /// Bound on a clean stop, on a start, and on the candidate's catching up, each.
 const STOP: Duration = Duration::from_secs(30);
+/// How long a candidate that gets on with nothing is waited for while another could take its place.
+const PROMOTE: Duration = Duration::from_secs(10);
 /// A reloaded setting is in force in every server process after this.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -46,6 +48,7 @@ pub fn policy(config: &Config, failover: &Failover) -> FailoverPolicy {
         checkpoint_us: micros(CHECKPOINT),
         drain_us: micros(DRAIN),
         stop_us: micros(STOP),
+        promote_us: micros(PROMOTE),
         routing_lease_us: match &failover.coordination {
             Coordination::File { .. } => 0,
             Coordination::Etcd(etcd) => micros(etcd.ttl),

@@ -15,6 +15,8 @@ pub(super) struct RecordKeeper {
     facts: Arc<Facts>,
     metrics: Arc<Metrics>,
     known: Option<KnownRecord>,
+    /// It was found that another has changed it.
+    overtaken: bool,
 }
 
 /// A record that is stored for certain.
@@ -31,7 +33,13 @@ impl RecordKeeper {
             facts,
             metrics,
             known: None,
+            overtaken: false,
         }
+    }
+
+    /// Whether it was found since this was last asked that another has changed the record.
+    pub(super) fn was_overtaken(&mut self) -> bool {
+        std::mem::take(&mut self.overtaken)
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -61,7 +69,7 @@ impl RecordKeeper {
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
-                log.fail("read the failover record", &error.to_string());
+                log.stuck("read the failover record", &error.to_string());
                 return false;
             }
         };
@@ -107,7 +115,7 @@ impl RecordKeeper {
         let value = match serde_json::to_value(&record) {
             Ok(value) => value,
             Err(error) => {
-                log.fail("store the failover record", &error.to_string());
+                log.stuck("store the failover record", &error.to_string());
                 return false;
             }
         };
@@ -123,13 +131,14 @@ impl RecordKeeper {
                 true
             }
             Err(SaveError::Conflict { .. } | SaveError::NotLeader) => {
+                self.overtaken = true;
                 self.forget();
                 false
             }
             Err(SaveError::Unavailable(error)) => {
                 self.forget();
                 self.metrics.failover.state.coordination(false);
-                log.fail("store the failover record", &error.to_string());
+                log.stuck("store the failover record", &error.to_string());
                 false
             }
         }
@@ -141,7 +150,7 @@ fn decode(stored: &Stored, policy: &FailoverPolicy, log: &mut EventLog) -> Optio
     let record = match decoded {
         Ok(record) => record,
         Err(error) => {
-            log.fail("read the failover record", &error.to_string());
+            log.stuck("read the failover record", &error.to_string());
             return None;
         }
     };
@@ -152,7 +161,7 @@ fn decode(stored: &Stored, policy: &FailoverPolicy, log: &mut EventLog) -> Optio
         Ok(record) => Some(record),
         Err(node) => {
             let what = format!("node {node} is in it and not in the configuration");
-            log.fail("use the failover record", &what);
+            log.stuck("use the failover record", &what);
             None
         }
     }

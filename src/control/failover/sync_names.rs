@@ -88,6 +88,7 @@ mod tests {
             checkpoint_us: 0,
             drain_us: 0,
             stop_us: 0,
+            promote_us: 0,
             routing_lease_us: 0,
             fence_command: false,
             rejoin_command: false,

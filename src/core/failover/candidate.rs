@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::facts::View;
-use super::facts::observation::{Attempt, Postmaster, ServerAnswer};
+use super::facts::observation::{Attempt, Postmaster, RejoinJob, ServerAnswer, StandbyFacts};
 use super::fence::detached_from;
 use super::policy::{Durability, FailoverPolicy};
 use super::quorum::CommitRule;
@@ -17,6 +17,8 @@ pub(super) enum Election {
         candidate: Candidate,
         /// Known WAL that it lacks, in bytes.
         lost_bytes: u64,
+        /// The one that would have been chosen had it replayed as much of what it holds, with how far it has.
+        passed_over: Option<(NodeId, Lsn)>,
     },
     /// Not yet, or not without an operator.
     Wait { why: String },
@@ -35,12 +37,35 @@ pub(super) fn elect(
     {
         return Election::Wait { why: waiting };
     }
-    let seen = discovered(view, failed, proof);
+    let mut seen = discovered(view, failed, proof);
+    if !view.record.accepts_loss() {
+        seen.retain(Contender::knows_end);
+    }
     let request = view.record.request;
     let asked = request
         .filter(|_| view.record.accepts_loss())
         .and_then(|request| request.to);
-    choose(view, failed, &seen, asked)
+    let only = is_bound(failed, proof).then_some(failed.node);
+    choose(view, failed, &seen, only.or(asked))
+}
+
+/// Whether what a node holds is of the history that is to go on. A candidate that was lost, or given up, may have
+/// been promoted before it was stopped; nobody else was.
+pub(super) fn is_present(
+    view: View<'_, '_>,
+    node: NodeId,
+    answer: &ServerAnswer,
+    lost: bool,
+) -> bool {
+    let was_candidate = lost || view.record.given_up.contains_key(&node);
+    answer.timeline == view.record.timeline
+        || was_candidate && answer.timeline > view.record.timeline
+}
+
+/// Whether nobody but the failed one itself may be promoted: a candidate that was lost and runs as a standby
+/// again may still follow its order to lead.
+pub(super) fn is_bound(failed: &FailedPrimary, proof: FenceProof) -> bool {
+    proof == FenceProof::InRecovery && failed.cause.was_candidate()
 }
 
 /// The standbys of which each would be promoted without an operator if the primary failed now, by the
@@ -54,7 +79,8 @@ pub fn promotable(view: View<'_, '_>) -> Vec<NodeId> {
         cause: Cause::Dead,
         written: view.observation.written(primary, view.record.timeline),
     };
-    let seen = answering_standbys(view, primary);
+    let mut seen = answering_standbys(view, primary);
+    seen.retain(Contender::knows_end);
     // An operator who named one is not asked again.
     let record = Record {
         request: None,
@@ -111,7 +137,10 @@ fn choose(
     asked: Option<NodeId>,
 ) -> Election {
     let old = view.name(failed.node);
-    let ids: BTreeSet<NodeId> = seen.iter().map(|standby| standby.node).collect();
+    // How far those go that were given up is known, whether or not they can be asked.
+    let given_up = &view.record.given_up;
+    let mut ids: BTreeSet<NodeId> = seen.iter().map(|standby| standby.node).collect();
+    ids.extend(given_up.keys());
     let forced = view.record.accepts_loss();
     if let Durability::Quorum { .. } = view.policy.durability {
         // An operator who asks for a failover accepts losses only where none can be excluded.
@@ -120,21 +149,25 @@ fn choose(
             return Election::Wait { why };
         }
     }
-    // A candidate that was lost may have been promoted meanwhile; nobody else was.
     let present = |standby: &&Contender<'_>| {
-        let lost = standby.node == failed.node && failed.cause == Cause::CandidateLost;
-        let timeline = standby.answer.timeline;
-        timeline == view.record.timeline || lost && timeline > view.record.timeline
+        let lost = standby.node == failed.node && failed.cause.was_candidate();
+        is_present(view, standby.node, standby.answer, lost)
     };
     let furthest = seen.iter().filter(present).map(|standby| standby.end());
+    let furthest = furthest.chain(given_up.values().copied());
     let furthest = furthest.max().unwrap_or_default();
     let fit = |standby: &&Contender<'_>| fitness(view, standby.node).is_ok();
-    let best = seen
+    let able: Vec<&Contender<'_>> = seen
         .iter()
         .filter(present)
         .filter(fit)
         .filter(|standby| asked.is_none_or(|to| to == standby.node))
-        .max_by_key(|standby| standby.rank(view.policy));
+        .collect();
+    let rank = |standby: &&&Contender<'_>| {
+        let fresh = !given_up.contains_key(&standby.node);
+        standby.rank(fresh, view.policy)
+    };
+    let best = able.iter().max_by_key(rank);
     let Some(best) = best else {
         let why = nobody(view, seen);
         return Election::Wait { why };
@@ -174,8 +207,21 @@ fn choose(
         None => Election::Choose {
             candidate,
             lost_bytes,
+            passed_over: passed_over(view, &able, best),
         },
     }
+}
+
+/// The one that would have been chosen by all but what it has replayed.
+fn passed_over(
+    view: View<'_, '_>,
+    able: &[&Contender<'_>],
+    best: &Contender<'_>,
+) -> Option<(NodeId, Lsn)> {
+    let preferred = able
+        .iter()
+        .max_by_key(|standby| (standby.end(), standby.preference(view.policy)))?;
+    (preferred.node != best.node).then(|| (preferred.node, preferred.replayed()))
 }
 
 /// Whether a node may be promoted at all; if not, why.
@@ -190,6 +236,13 @@ pub(super) fn fitness(view: View<'_, '_>, node: NodeId) -> Result<(), String> {
     }
     if view.node(node).is_some_and(|facts| facts.drained) {
         return Err(format!("{name} is drained; UNDRAIN {name} lets it lead"));
+    }
+    // Its agent may be about to stop it, and to change its data.
+    if view
+        .node(node)
+        .is_some_and(|facts| facts.job == RejoinJob::Running)
+    {
+        return Err(format!("{name} is being rejoined"));
     }
     // Its agent would stop it for want of a lease.
     if view.policy.has_agent(node) {
@@ -214,13 +267,30 @@ impl Contender<'_> {
         self.answer.end()
     }
 
-    /// The order of candidates on one timeline.
-    fn rank(&self, policy: &FailoverPolicy) -> impl Ord + use<> {
+    fn knows_end(&self) -> bool {
+        self.answer.standby().is_some_and(StandbyFacts::knows_end)
+    }
+
+    fn replayed(&self) -> Lsn {
+        let standby = self.answer.standby();
+        standby.map(|standby| standby.replayed).unwrap_or_default()
+    }
+
+    /// The order of candidates on one timeline. What is received decides what is lost; of those who hold the
+    /// same, one that has not been tried in vain goes first, and one whose replay stands, as a reader may have
+    /// it do, leads only once that is over.
+    fn rank(&self, fresh: bool, policy: &FailoverPolicy) -> impl Ord + use<> {
+        let preference = self.preference(policy);
+        (self.end(), fresh, self.replayed(), preference)
+    }
+
+    /// What is configured, and the name last.
+    fn preference(&self, policy: &FailoverPolicy) -> impl Ord + use<> {
         let configured = policy.nodes.get(usize::from(self.node.0));
         let priority = configured.map(|node| node.promote_priority);
         let near = configured.is_some_and(|node| node.zone == policy.zone);
         let name = configured.map(|node| std::cmp::Reverse(node.name.clone()));
-        (self.end(), priority, near, name)
+        (priority, near, name)
     }
 }
 
@@ -249,7 +319,8 @@ fn discovered<'a>(
 
 /// A standby whose answer may still change the election.
 fn undecided(view: View<'_, '_>, failed: &FailedPrimary, proof: FenceProof) -> Option<String> {
-    let seen = discovered(view, failed, proof);
+    let mut seen = discovered(view, failed, proof);
+    seen.retain(Contender::knows_end);
     let pending = view.policy.ids().filter(|node| {
         if seen.iter().any(|standby| standby.node == *node)
             || *node == failed.node
@@ -275,12 +346,18 @@ fn undecided(view: View<'_, '_>, failed: &FailedPrimary, proof: FenceProof) -> O
 fn missing_quorum(view: View<'_, '_>, seen: &BTreeSet<NodeId>) -> String {
     let unmet = |rule: &&Option<CommitRule>| rule.as_ref().is_none_or(|rule| !rule.met_by(seen));
     match view.record.sync.rules.iter().find(unmet) {
+        Some(Some(rule)) if rule.needed == 0 => {
+            "commits may have been acknowledged by a node that is configured no more; waiting for the \
+             old primary, or for an operator"
+                .to_owned()
+        }
         Some(Some(rule)) => {
             let missing = view.policy.names(rule.members.difference(seen).copied());
             let members = view.policy.names(rule.members.iter().copied());
+            let more = replaying(view).map_or_else(String::new, |which| format!("; {which}"));
             format!(
                 "commits may have been acknowledged by any {} of {members}, and {missing} cannot \
-                 be asked; waiting for them, for the old primary, or for an operator",
+                 be asked{more}; waiting for them, for the old primary, or for an operator",
                 rule.needed
             )
         }
@@ -288,6 +365,29 @@ fn missing_quorum(view: View<'_, '_>, seen: &BTreeSet<NodeId>) -> String {
               an operator"
             .to_owned(),
     }
+}
+
+/// Standbys that do not know yet how much they hold, for people.
+fn replaying(view: View<'_, '_>) -> Option<String> {
+    let unknown = |node: &NodeId| {
+        let standby = view.answer(*node).and_then(ServerAnswer::standby);
+        standby.is_some_and(|standby| !standby.knows_end())
+    };
+    let nodes: Vec<NodeId> = view.policy.ids().filter(unknown).collect();
+    let names = view.policy.names(nodes.iter().copied());
+    (!nodes.is_empty()).then(|| {
+        format!("{names} must first have replayed what it holds, to know how much that is")
+    })
+}
+
+/// Standbys that answer and may still receive something.
+fn attached(view: View<'_, '_>) -> Option<String> {
+    let attached = |node: &NodeId| {
+        let standby = view.answer(*node).and_then(ServerAnswer::standby);
+        standby.is_some_and(|standby| !standby.detached())
+    };
+    let nodes: Vec<NodeId> = view.policy.ids().filter(attached).collect();
+    (!nodes.is_empty()).then(|| view.policy.names(nodes))
 }
 
 fn nobody(view: View<'_, '_>, seen: &[Contender<'_>]) -> String {
@@ -303,7 +403,15 @@ fn nobody(view: View<'_, '_>, seen: &[Contender<'_>]) -> String {
     });
     let faults: Vec<String> = faults.collect();
     if faults.is_empty() {
-        "no standby answers that could be promoted".to_owned()
+        match replaying(view) {
+            Some(which) => format!("no standby can be promoted yet: {which}"),
+            None => match attached(view) {
+                Some(names) => {
+                    format!("no standby can be promoted yet: {names} must be detached first")
+                }
+                None => "no standby answers that could be promoted".to_owned(),
+            },
+        }
     } else {
         format!("no standby can be promoted: {}", faults.join("; "))
     }

@@ -33,8 +33,9 @@ pub enum Act {
     /// Empty a standby's `primary_conninfo` and reload, having first ended every other control
     /// session there: a command of an older epoch may be on its way in one.
     Detach(NodeId),
-    /// By its agent: stop the server if it runs as a primary. Its agent must not start it again,
-    /// and must answer with this epoch from now on. A server that is stopped already is a success.
+    /// By its agent: stop the server; at once, whatever it runs as, since a standby may be about to lead. Its
+    /// agent must not start it again, and must answer with this epoch from now on. A server that is stopped
+    /// already is a success.
     Stop {
         node: NodeId,
         how: Stop,
@@ -44,6 +45,8 @@ pub enum Act {
     /// Promote a standby, by its agent where there is one. A server that leads already is a
     /// success.
     Promote(NodeId),
+    /// End the sessions that keep a standby from replaying what it holds. Which those are its server says.
+    EndReaders(NodeId),
     /// By its agent: start a stopped server as the primary that it was.
     StartAsPrimary(NodeId),
     /// By its agent: start a stopped server as a standby, of nobody or of a node.
@@ -108,6 +111,7 @@ impl Act {
         match self {
             Self::RenewLease { .. }
             | Self::Announce(_)
+            | Self::EndReaders(_)
             | Self::Heartbeat(_)
             | Self::Checkpoint(_)
             | Self::ProveSync { .. } => true,
@@ -159,6 +163,8 @@ pub enum Event {
         /// The highest position that the old primary is known to have written: marks and tokens
         /// above the fork up to here name lost writes.
         written: Lsn,
+        /// Who holds as much and would have been preferred, had it not replayed only as far as this.
+        passed_over: Option<(NodeId, Lsn)>,
     },
     /// A new primary serves.
     Promoted {

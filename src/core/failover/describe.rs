@@ -1,11 +1,23 @@
 //! Commands and events in words, with the nodes' names: for logs, status and the printed plan.
 
 use super::command::{Act, Event, Stop};
+use super::facts::observation::LifeSign;
 use super::failsafe::FailsafeRule;
 use super::policy::{Durability, FailoverPolicy};
 use super::quorum::CommitRule;
 use super::record::{Cause, FenceProof, QuarantineReason, Quarantined, Recovery};
 use crate::core::topology::NodeId;
+
+impl std::fmt::Display for LifeSign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TakesConnections => f.write_str(
+                "it takes connections, and what it was asked waits, perhaps for a lock on a catalogue",
+            ),
+            Self::Refuses(words) => write!(f, "it refuses the monitoring role: {words}"),
+        }
+    }
+}
 
 impl Act {
     /// The command in words: `stop pg1 immediately`.
@@ -22,6 +34,12 @@ impl Act {
             },
             Self::Fence(node) => format!("run fence_command for {}", name(*node)),
             Self::Promote(node) => format!("promote {}", name(*node)),
+            Self::EndReaders(node) => {
+                format!(
+                    "end the sessions that hold up the replay of {}",
+                    name(*node)
+                )
+            }
             Self::StartAsPrimary(node) => format!("start {} as the primary", name(*node)),
             Self::StartAsStandby { node, primary } => match primary {
                 Some(primary) => {
@@ -121,16 +139,19 @@ impl Event {
                 end,
                 lost_bytes,
                 written,
-            } => match lost_bytes {
-                0 => format!(
-                    "{} is to lead from {end}; nothing known is lost",
-                    name(*node)
-                ),
-                _ => format!(
-                    "{} is to lead from {end}; {lost_bytes} bytes up to {written} are lost",
-                    name(*node)
-                ),
-            },
+                passed_over,
+            } => {
+                let lost = match lost_bytes {
+                    0 => "nothing known is lost".to_owned(),
+                    _ => format!("{lost_bytes} bytes up to {written} are lost"),
+                };
+                let not = passed_over.map(|(node, replayed)| {
+                    let name = name(node);
+                    format!("; {name} holds as much, and has replayed it only up to {replayed}")
+                });
+                let not = not.unwrap_or_default();
+                format!("{} is to lead from {end}; {lost}{not}", name(*node))
+            }
             Self::Promoted {
                 node,
                 timeline,
@@ -176,6 +197,7 @@ impl Cause {
             Self::InRecovery => "it is in recovery",
             Self::Operator => "an operator asked for it",
             Self::CandidateLost => "it was lost while it was being promoted",
+            Self::CandidateGivenUp => "it could not be promoted, and another holds as much",
             Self::Switchover => "it could not be stopped cleanly",
         }
     }

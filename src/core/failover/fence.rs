@@ -6,16 +6,26 @@ use super::describe::seconds;
 use super::facts::View;
 use super::facts::observation::{Postmaster, ServerAnswer};
 use super::policy::Durability;
-use super::record::FenceProof;
+use super::record::{Cause, FailedPrimary, FenceProof};
 use crate::core::topology::NodeId;
 
-/// The proof that `old` is harmless, or what to wait for, for people.
-pub(super) fn proof(view: View<'_, '_>, old: NodeId) -> Result<FenceProof, String> {
+/// The proof that the failed one is harmless, or what to wait for, for people.
+pub(super) fn proof(view: View<'_, '_>, failed: &FailedPrimary) -> Result<FenceProof, String> {
+    let old = failed.node;
     let (observation, policy, record) = (view.observation, view.policy, view.record);
     let name = policy.name(old);
     let mut missing = Vec::new();
     if let Some(agent) = view.agent(old) {
+        let leads = view.answer(old).filter(|answer| answer.primary().is_some());
         match agent.postmaster {
+            // Whatever server it stands beside, it is not the one at the node's address.
+            Postmaster::Stopped { .. }
+                if leads.is_some_and(|answer| answer.at_us > agent.at_us) =>
+            {
+                missing.push(format!(
+                    "for the agent of {name} to stop the server that answers there"
+                ));
+            }
             // It has heard of this epoch, so that it starts nothing for an older one.
             Postmaster::Stopped { .. } if agent.epoch >= record.epoch => {
                 return Ok(FenceProof::AgentStopped);
@@ -28,7 +38,9 @@ pub(super) fn proof(view: View<'_, '_>, old: NodeId) -> Result<FenceProof, Strin
             }
         }
     }
-    if view.answer(old).and_then(ServerAnswer::standby).is_some() {
+    // One that is given up may be about to follow its order to lead.
+    let stands_by = view.answer(old).and_then(ServerAnswer::standby).is_some();
+    if stands_by && failed.cause != Cause::CandidateGivenUp {
         return Ok(FenceProof::InRecovery);
     }
     if observation
@@ -50,6 +62,12 @@ pub(super) fn proof(view: View<'_, '_>, old: NodeId) -> Result<FenceProof, Strin
     } else if policy.has_agent(old) {
         let left_us = lease_end_us(view, old).saturating_sub(observation.now_us);
         match (left_us, unconfirmed(view, old)) {
+            // It has been seen to be stopped by nobody, and where its agent is gone nobody would.
+            (0, None) if stands_by && failed.cause == Cause::CandidateGivenUp => {
+                missing.push(format!(
+                    "for the agent of {name} to answer, and stop its server"
+                ));
+            }
             (0, None) => return Ok(FenceProof::LeaseRanOut),
             (0, Some(who)) => missing.push(format!("for {who}")),
             (_, who) => {
@@ -81,13 +99,23 @@ pub(super) fn proof(view: View<'_, '_>, old: NodeId) -> Result<FenceProof, Strin
 }
 
 /// When a node's lease has certainly run out: no renewal can have been asked for later than this
-/// process's last one, or, by whoever led before, later than this leadership began.
+/// process's last one, or, by whoever led before, later than this leadership began. How long it lasts is
+/// what was granted, by whomever, and not what this proxy would grant.
 fn lease_end_us(view: View<'_, '_>, node: NodeId) -> u64 {
     let asked_us = view.node(node).and_then(|facts| facts.renewal_us);
     let latest_us = asked_us
         .unwrap_or_default()
         .max(view.observation.leadership.since_us);
-    latest_us + view.policy.lease_us + view.policy.margin_us
+    let own_us = view.policy.lease_us;
+    let longest_us = view.record.leases.get(&node).copied().unwrap_or(own_us);
+    // The margin is for clocks that drift apart during a lease of our own length.
+    let drift_us = longest_us.saturating_sub(own_us) / 50;
+    let told = view.node(node).and_then(|facts| facts.agent.as_ref());
+    let told_us = told
+        .and_then(|agent| agent.lease)
+        .map(|lease| lease.until_us);
+    let end_us = (latest_us + longest_us).max(told_us.unwrap_or_default());
+    end_us + drift_us + view.policy.margin_us
 }
 
 /// Whom to wait for while a node's agent may still prolong its lease by what others promise, for people.

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod policy;
 pub mod quorum;
 pub mod record;
+pub mod slots;
 mod step;
 
 #[cfg(test)]
@@ -25,6 +26,6 @@ mod tests;
 
 pub use command::{Act, Command, Event};
 pub use facts::{Observation, View};
-pub use plan::{Plan, plan};
+pub use plan::{Plan, plan, renewal};
 pub use policy::FailoverPolicy;
 pub use record::{Phase, Record};

@@ -6,7 +6,7 @@
 
 use super::command::{Act, Command};
 use super::facts::View;
-use super::phases::{external, failover, looking, steady, switchover};
+use super::phases::{external, failover, looking, orders, steady, switchover};
 use super::policy::Mode;
 use super::record::{Phase, Record};
 use super::step::Step;
@@ -38,14 +38,26 @@ pub fn plan(view: View<'_, '_>) -> Plan {
     }
     let mut step = Step::begin(view);
     step.note_governed();
+    if step.policy.mode != Mode::Observe {
+        step.note_leases();
+    }
     step.note_failsafe();
+    if step.policy.mode != Mode::Observe {
+        looking::notice_a_later_record(&mut step);
+    }
+    // Where something else promotes, no order is carried out.
+    let begun = step.policy.mode != Mode::Observe && orders::take(&mut step);
+    let most = if begun { 0 } else { MOST_STEPS };
     // Phases that need no command are passed through at once.
-    for _ in 0..MOST_STEPS {
+    for _ in 0..most {
         let before = step.next.phase.clone();
         advance(&mut step);
         if step.next.phase == before || step.acts.iter().any(|act| !matches!(act, Act::Report(_))) {
             break;
         }
+    }
+    if step.next.serving().is_some() {
+        step.next.given_up.clear();
     }
     let epoch = step.next.epoch;
     let commands = step.acts.into_iter().map(|act| Command { epoch, act });
@@ -54,6 +66,22 @@ pub fn plan(view: View<'_, '_>) -> Plan {
         next: step.next,
         why: step.why,
     }
+}
+
+/// The renewal that a record which is stored justifies by itself, whatever becomes of what is planned.
+pub fn renewal(view: View<'_, '_>) -> Option<Command> {
+    let (observation, policy, record) = (view.observation, view.policy, view.record);
+    let leads = observation.leadership.until_us;
+    let leads = leads.is_some_and(|until_us| until_us > observation.now_us);
+    if !leads || !record.fits(policy) || policy.mode == Mode::Observe {
+        return None;
+    }
+    let mut step = Step::begin(view);
+    step.renew(record.leading()?);
+    // A lease that is longer than any before is written down first.
+    let act = step.acts.pop().filter(|_| step.next == *record)?;
+    let epoch = record.epoch;
+    Some(Command { epoch, act })
 }
 
 fn advance(step: &mut Step<'_>) {

@@ -26,6 +26,9 @@ pub struct FailoverPolicy {
     /// Longest wait for a clean stop, for the candidate's catching up, and for a start, each, in
     /// microseconds.
     pub stop_us: u64,
+    /// Longest wait for a candidate that answers, gets on with nothing and does not lead, while another could
+    /// take its place, in microseconds.
+    pub promote_us: u64,
     /// How long another proxy may route writes without having read the record again, in
     /// microseconds; 0 when there is only one.
     pub routing_lease_us: u64,

@@ -28,7 +28,8 @@ use crate::core::topology::NodeId;
 /// `ANY standbys_needed (members)` of `synchronous_standby_names`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CommitRule {
-    /// How many of the members must have a commit before it is acknowledged; at least 1.
+    /// How many of the members must have a commit before it is acknowledged; at least 1. In a record less by
+    /// those that are configured no more, of whom any may have been one; at 0 they may have been enough.
     pub needed: usize,
     /// The standbys that count.
     pub members: BTreeSet<NodeId>,
@@ -38,6 +39,17 @@ impl CommitRule {
     /// Whether every set of standbys that can acknowledge a commit has a member in `seen`.
     pub fn met_by(&self, seen: &BTreeSet<NodeId>) -> bool {
         self.members.difference(seen).count() < self.needed
+    }
+
+    /// The same with other numbers; `place` gives a node's new one, if it is still configured. Who is not
+    /// counts as one that cannot be asked.
+    pub(super) fn renumbered(&self, place: impl Fn(NodeId) -> Option<NodeId>) -> Self {
+        let members: BTreeSet<_> = self.members.iter().filter_map(|m| place(*m)).collect();
+        let gone = self.members.len() - members.len();
+        Self {
+            needed: self.needed.saturating_sub(gone),
+            members,
+        }
     }
 }
 
@@ -67,9 +79,10 @@ impl SyncState {
         !self.rules.is_empty() && self.rules.iter().all(met)
     }
 
-    /// The rule that is wanted.
+    /// The rule that is wanted; none while there is none, or one that nodes which are gone could fulfil.
     pub fn wanted(&self) -> Option<&CommitRule> {
-        self.rules.last()?.as_ref()
+        let rule = self.rules.last()?.as_ref();
+        rule.filter(|rule| rule.needed > 0)
     }
 
     /// Notes that a rule may come into force; it is the wanted one from now on.

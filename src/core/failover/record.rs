@@ -42,11 +42,26 @@ pub struct Record {
     /// confirmed it. Agents that others govern are none of this record's business.
     #[serde(default)]
     pub to_release: BTreeSet<NodeId>,
+    /// By node, the longest lease that its agent may have been granted, in microseconds, and has not said to
+    /// be over. Stored before one is asked for: another proxy's leases may be shorter.
+    #[serde(default)]
+    pub leases: BTreeMap<NodeId, u64>,
     /// Whose promises may prolong whose lease.
     #[serde(default)]
     pub failsafe: FailsafeState,
     /// Nodes that serve nothing and are not promoted until they have been rejoined.
     pub quarantine: BTreeMap<NodeId, Quarantined>,
+    /// Standbys that were to lead and could not be promoted, with where their WAL ends, which was final when they
+    /// were chosen: one that holds as much holds whatever theirs could tell of. None while a primary serves.
+    #[serde(default)]
+    pub given_up: BTreeMap<NodeId, Lsn>,
+    /// The epoch in which `fence_command` was begun last. Stored before it is: whoever reads the record next does
+    /// not know what became of it.
+    #[serde(default)]
+    pub fence_begun: Option<u64>,
+    /// By quarantined node, how often it was asked to start, and has not come.
+    #[serde(default)]
+    pub starts: BTreeMap<NodeId, u32>,
     /// Nobody is promoted, by an operator's word: leases are renewed, and what fails is reported.
     #[serde(default)]
     pub paused: bool,
@@ -122,6 +137,8 @@ pub enum Cause {
     Operator,
     /// A candidate was lost before it was seen to lead.
     CandidateLost,
+    /// A candidate answered, and could not be promoted.
+    CandidateGivenUp,
     /// It was stopped for a switchover that could not be completed.
     Switchover,
 }
@@ -224,8 +241,12 @@ impl Record {
             sync_managed: false,
             governed: BTreeSet::new(),
             to_release: BTreeSet::new(),
+            leases: BTreeMap::new(),
             failsafe: FailsafeState::default(),
             quarantine: BTreeMap::new(),
+            given_up: BTreeMap::new(),
+            fence_begun: None,
+            starts: BTreeMap::new(),
             paused: false,
             request: None,
             answered_request: None,
@@ -240,6 +261,14 @@ impl Record {
             | Phase::Checkpointing { .. }
             | Phase::Draining { .. } => self.primary,
             _ => None,
+        }
+    }
+
+    /// The node that may run as the primary by this record, also while it is being stopped in good order.
+    pub fn leading(&self) -> Option<NodeId> {
+        match self.phase {
+            Phase::Stopping { .. } => self.primary,
+            _ => self.serving(),
         }
     }
 
@@ -269,7 +298,8 @@ impl Record {
     }
 
     /// The same record with the numbers of a policy, in which nodes may have been added, moved, or
-    /// removed. Err: the name of a removed node that the record cannot do without.
+    /// removed. What was ordered for the benefit of a removed node is called off. Err: the name of a removed
+    /// one that the record cannot do without: it leads, or is being replaced or promoted.
     pub fn renumbered(&self, policy: &FailoverPolicy) -> Result<Self, String> {
         let place = |node: NodeId| -> Result<NodeId, String> {
             let name = self.nodes.get(usize::from(node.0));
@@ -280,36 +310,70 @@ impl Record {
                 .find(|(_, n)| n.name == *name);
             new.map(|(id, _)| id).ok_or_else(|| name.clone())
         };
-        let request = |request: Request| -> Result<Request, String> {
-            let to = request.to.map(place).transpose()?;
-            Ok(Request { to, ..request })
-        };
+        let known_place = |node: NodeId| place(node).ok();
         let mut sync = self.sync.clone();
         for rule in sync.rules.iter_mut().flatten() {
-            rule.members = rule
-                .members
-                .iter()
-                .copied()
-                .map(place)
-                .collect::<Result<_, _>>()?;
+            *rule = rule.renumbered(known_place);
         }
+        let primary = self.primary.map(place).transpose()?;
+        let to_gone = |to: Option<NodeId>| to.is_some_and(|to| place(to).is_err());
+        let phase_is_off = to_gone(self.phase.switches_to());
+        let mut request = self.request;
+        let mut answered_request = self.answered_request;
+        if let Some(off) = request.take_if(|request| phase_is_off || to_gone(request.to)) {
+            answered_request = Some(off.id.max(answered_request.unwrap_or_default()));
+        }
+        if let Some(request) = &mut request {
+            request.to = request.to.and_then(known_place);
+        }
+        let phase = match (&self.phase, primary) {
+            // It has stopped, or is about to: it is started again.
+            (Phase::Stopping { .. } | Phase::CatchingUp { .. }, Some(node)) if phase_is_off => {
+                let (cause, written) = (Cause::Switchover, Lsn(0));
+                Phase::Restoring(FailedPrimary {
+                    node,
+                    cause,
+                    written,
+                })
+            }
+            _ if phase_is_off => Phase::Following,
+            (phase, _) => phase.renumbered(&place)?,
+        };
         // What is quarantined and no longer configured is out of the way.
         let quarantine = self.quarantine.iter();
         let quarantine = quarantine.filter_map(|(node, why)| Some((place(*node).ok()?, *why)));
+        let given_up = self.given_up.iter();
+        let given_up = given_up.filter_map(|(node, end)| Some((place(*node).ok()?, *end)));
+        let starts = self.starts.iter();
+        let starts = starts.filter_map(|(node, asked)| Some((place(*node).ok()?, *asked)));
+        let leases = self.leases.iter();
+        let leases = leases.filter_map(|(node, us)| Some((place(*node).ok()?, *us)));
         let known =
             |nodes: &BTreeSet<NodeId>| nodes.iter().filter_map(|node| place(*node).ok()).collect();
         Ok(Self {
             nodes: policy.nodes.iter().map(|node| node.name.clone()).collect(),
-            primary: self.primary.map(place).transpose()?,
-            phase: self.phase.renumbered(&place)?,
+            epoch: self.epoch + u64::from(phase_is_off),
+            primary,
+            phase,
             sync,
             governed: known(&self.governed),
             to_release: known(&self.to_release),
-            failsafe: self.failsafe.renumbered(|node| place(node).ok()),
+            leases: leases.collect(),
+            failsafe: self.failsafe.renumbered(known_place),
             quarantine: quarantine.collect(),
-            request: self.request.map(request).transpose()?,
+            given_up: given_up.collect(),
+            starts: starts.collect(),
+            request,
+            answered_request,
             ..self.clone()
         })
+    }
+}
+
+impl Cause {
+    /// Whether the node was to lead, and may have an order to do so that it has not followed yet.
+    pub(super) fn was_candidate(self) -> bool {
+        matches!(self, Self::CandidateLost | Self::CandidateGivenUp)
     }
 }
 
@@ -343,6 +407,17 @@ impl Phase {
             Self::Draining { .. } => "draining",
             Self::Stopping { .. } => "stopping",
             Self::CatchingUp { .. } => "catching_up",
+        }
+    }
+
+    /// Who is to lead by a switchover that is under way.
+    fn switches_to(&self) -> Option<NodeId> {
+        match self {
+            Self::Checkpointing { to }
+            | Self::Draining { to }
+            | Self::Stopping { to }
+            | Self::CatchingUp { to, .. } => Some(*to),
+            _ => None,
         }
     }
 

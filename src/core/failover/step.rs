@@ -135,6 +135,7 @@ impl<'a> Step<'a> {
         if !self.policy.has_agent(node) || self.agent(node).is_none() && !leads {
             return;
         }
+        self.may_be_granted(node, self.policy.lease_us);
         let facts = self.observation.node(node);
         let asked = facts.and_then(|facts| facts.renewal_us);
         let age_us = asked.map(|asked_us| self.observation.since_us(asked_us));
@@ -143,7 +144,31 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// Notes that a lease of this length may be in force there from now on.
+    fn may_be_granted(&mut self, node: NodeId, lease_us: u64) {
+        let longest = self.next.leases.entry(node).or_default();
+        *longest = lease_us.max(*longest);
+    }
+
+    /// Notes for how long agents say that their leases last. One that was granted in this epoch is of our own
+    /// length, and took the place of whatever was before.
+    pub(super) fn note_leases(&mut self) {
+        for node in self.policy.ids() {
+            let agent = self.agent(node);
+            let Some((agent, lease)) = agent.and_then(|agent| Some((agent, agent.lease?))) else {
+                continue;
+            };
+            if lease.epoch == self.next.epoch && agent.epoch == lease.epoch {
+                self.next.leases.insert(node, self.policy.lease_us);
+            } else if !self.next.leases.contains_key(&node) {
+                let left_us = lease.until_us.saturating_sub(agent.at_us);
+                self.may_be_granted(node, left_us.max(self.policy.lease_us));
+            }
+        }
+    }
+
     fn ask_for_lease(&mut self, node: NodeId) {
+        self.may_be_granted(node, self.policy.lease_us);
         let failsafe = self.next.failsafe.wanted(node).cloned();
         self.act(Act::RenewLease { node, failsafe });
     }
@@ -193,6 +218,9 @@ impl<'a> Step<'a> {
     /// Has a node's agent grant a lease before its server is to lead: also when one was asked for just
     /// now in an older epoch, in which it led or stood by, and which says nothing of this one.
     pub(super) fn grant(&mut self, node: NodeId) {
+        if self.policy.has_agent(node) {
+            self.may_be_granted(node, self.policy.lease_us);
+        }
         let agent = self.agent(node);
         let untold = agent.is_some_and(|agent| agent.epoch < self.next.epoch);
         if untold && self.policy.has_agent(node) {
@@ -215,12 +243,17 @@ impl<'a> Step<'a> {
     /// Ends the operator's request, carried out or not.
     pub(super) fn answer_request(&mut self, outcome: Result<(), String>) {
         if let Some(request) = self.next.request.take() {
-            self.next.answered_request = Some(request.id);
-            let request = request.id;
-            self.report(match outcome {
-                Ok(()) => Event::Done { request },
-                Err(why) => Event::Refused { request, why },
-            });
+            self.answer_order(request.id, outcome);
         }
+    }
+
+    /// Ends an order, carried out or not, beside what is being worked on.
+    pub(super) fn answer_order(&mut self, request: u64, outcome: Result<(), String>) {
+        let latest = self.next.answered_request.unwrap_or_default();
+        self.next.answered_request = Some(request.max(latest));
+        self.report(match outcome {
+            Ok(()) => Event::Done { request },
+            Err(why) => Event::Refused { request, why },
+        });
     }
 }

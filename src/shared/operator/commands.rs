@@ -35,6 +35,8 @@ pub struct Commands {
 struct State {
     last: u64,
     pending: Option<Request>,
+    /// The latest that is being worked on, or was.
+    begun: Option<u64>,
 }
 
 impl Default for Commands {
@@ -48,15 +50,17 @@ impl Default for Commands {
 }
 
 impl Commands {
-    /// Submits a request. A failover takes the place of a switchover that is being worked on.
+    /// Submits a request. A failover takes the place of a switchover that is being worked on, and of whatever
+    /// nobody has begun to.
     ///
     /// # Errors
     ///
     /// The one that is being worked on.
     pub fn submit(&self, kind: RequestKind, to: Option<NodeId>) -> Result<Request, Request> {
         if let Some(pending) = self.pending() {
-            let gives_way =
-                pending.kind == RequestKind::Switchover && kind == RequestKind::Failover;
+            let begun = self.state.lock().begun == Some(pending.id);
+            let gives_way = !begun || pending.kind == RequestKind::Switchover;
+            let gives_way = gives_way && kind == RequestKind::Failover;
             if !gives_way {
                 return Err(pending);
             }
@@ -90,6 +94,22 @@ impl Commands {
     /// The request that waits or is being worked on.
     pub fn pending(&self) -> Option<Request> {
         self.state.lock().pending
+    }
+
+    /// A request is being worked on from now on.
+    pub fn begun(&self, id: u64) {
+        self.state.lock().begun = Some(id);
+    }
+
+    /// Takes a request back, if nobody has begun to work on it; false if it goes on, or has ended.
+    pub fn withdraw(&self, id: u64) -> bool {
+        let mut state = self.state.lock();
+        let waits =
+            state.pending.is_some_and(|pending| pending.id == id) && state.begun != Some(id);
+        if waits {
+            state.pending = None;
+        }
+        waits
     }
 
     /// Resolves once something is submitted.
@@ -144,8 +164,25 @@ mod tests {
         assert_eq!(commands.pending(), Some(urgent));
         let given_up = slow.map(|slow| commands.outcome(slow.id)).unwrap().await;
         assert!(matches!(given_up, Outcome::Refused(_)));
+        commands.begun(urgent.id);
         assert_eq!(commands.submit(RequestKind::Failover, None), Err(urgent));
         commands.finish(urgent.id, refused.clone());
+
+        // Nor for anything that nobody has begun; what has begun is not taken back.
+        let waiting = commands.submit(RequestKind::Pause, None).unwrap();
+        assert_eq!(commands.submit(RequestKind::Resume, None), Err(waiting));
+        let urgent = commands.submit(RequestKind::Failover, None).unwrap();
+        assert!(matches!(
+            commands.outcome(waiting.id).await,
+            Outcome::Refused(_)
+        ));
+        assert!(!commands.withdraw(waiting.id));
+        assert!(commands.withdraw(urgent.id) && commands.pending().is_none());
+        let paused = commands.submit(RequestKind::Pause, None).unwrap();
+        commands.begun(paused.id);
+        assert_eq!(commands.submit(RequestKind::Failover, None), Err(paused));
+        assert!(!commands.withdraw(paused.id));
+        commands.finish(paused.id, refused);
 
         commands.number_beyond(u64::MAX - 1);
         let second = commands

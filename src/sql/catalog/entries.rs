@@ -1,6 +1,6 @@
 //! What is known of a name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::sql::conduct::Conduct;
 
@@ -15,6 +15,8 @@ pub struct Function {
     pub user_defined: bool,
     /// What the bodies of those that are not PostgreSQL's own do.
     pub conduct: Conduct,
+    /// At least one of them, whoever's it is, may run code of users or leave something on its session.
+    pub code: bool,
 }
 
 /// What is known of all relations of one name.
@@ -28,8 +30,11 @@ pub struct Relation {
     pub volatile: bool,
     /// Such a function is not PostgreSQL's own.
     pub commits_async: bool,
+    /// Rows that are written there need not reach the WAL: not each relation of that name is a logged table,
+    /// or something else happens in its place.
+    pub unlogged: bool,
     /// Columns that draw a number unless they are given a value.
-    pub numbered: Vec<Box<str>>,
+    pub numbered: BTreeSet<Box<str>>,
 }
 
 impl Relation {
@@ -41,8 +46,11 @@ impl Relation {
     /// Whether an insertion that gives these columns a value draws a number for another. Who names no
     /// columns may leave out the last ones.
     pub fn draws_without<'a>(&self, given: impl Iterator<Item = &'a str>) -> bool {
-        let given: Vec<_> = given.collect();
+        if self.numbered.is_empty() {
+            return false;
+        }
+        let given: HashSet<_> = given.collect();
         let mut numbered = self.numbered.iter().map(AsRef::as_ref);
-        numbered.any(|column| !given.contains(&column))
+        numbered.any(|column| !given.contains(column))
     }
 }

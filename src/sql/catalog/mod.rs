@@ -4,6 +4,7 @@
 //! means depends on argument types and on `search_path`, so the strictest decides.
 
 mod entries;
+mod feigned;
 mod graph;
 mod rows;
 
@@ -11,14 +12,15 @@ use std::sync::Arc;
 
 pub use entries::{Function, Relation};
 pub use rows::{
-    ColumnRow, Dependency, DependencyRow, FINGERPRINT, FUNCTIONS, FunctionRow, NUMBERED, OPERATORS,
-    OperatorRow, RELATIONS, RelationRow, Rows, dependencies,
+    ColumnRow, Dependency, DependencyRow, FUNCTIONS, FunctionRow, NUMBERED, OPERATORS, OperatorRow,
+    RELATIONS, RelationRow, Rows, dependencies, fingerprint,
 };
 
 use entries::Map;
 use graph::{Graph, Settled};
 
 use super::conduct::Conduct;
+use crate::core::plans::Constants;
 
 /// The functions and relations of one database, as of one reading.
 #[derive(Clone, Debug)]
@@ -29,6 +31,9 @@ pub struct Catalog {
     relations: Map<Arc<Relation>>,
     operators: Map<Function>,
     everywhere: Conduct,
+    unseen: Conduct,
+    hides_code: bool,
+    hidden: Constants,
     anything: Conduct,
     mentions_synchronous_commit: bool,
     objects: u64,
@@ -44,6 +49,9 @@ impl Catalog {
             relations: Map::default(),
             operators: Map::default(),
             everywhere: Conduct::default(),
+            unseen: Conduct::default(),
+            hides_code: true,
+            hidden: Constants::ByAnything,
             anything: Conduct::default(),
             mentions_synchronous_commit: false,
             objects: 0,
@@ -57,6 +65,9 @@ impl Catalog {
             relations,
             operators,
             everywhere,
+            unseen,
+            hides_code,
+            hidden,
             anything,
         } = Graph::of(rows).settle();
         let mut mentions = rows.functions.iter();
@@ -67,6 +78,9 @@ impl Catalog {
             relations,
             operators,
             everywhere,
+            unseen,
+            hides_code,
+            hidden,
             anything,
             mentions_synchronous_commit: mentions.any(|row| row.mentions_synchronous_commit),
             objects: objects(rows),
@@ -103,14 +117,33 @@ impl Catalog {
         self.operators.get(name)
     }
 
-    /// All operators of users.
-    pub(super) fn operators(&self) -> impl Iterator<Item = &Function> {
-        self.operators.values()
-    }
-
     /// What any statement may bring about without a word of it: by casts and domains of users.
     pub(super) fn everywhere(&self) -> &Conduct {
         &self.everywhere
+    }
+
+    /// The same of code, of which nobody has looked at the operators: by those of users too.
+    pub(super) fn unseen(&self) -> &Conduct {
+        &self.unseen
+    }
+
+    /// Whether code of users may run by a query in which no function and no relation tells of it: by operators,
+    /// casts, domains, or whatever else calls functions.
+    pub(super) fn hides_code(&self) -> bool {
+        self.hides_code
+    }
+
+    /// By what constants are read in the plans that such code leaves.
+    pub(super) fn hidden(&self) -> Constants {
+        self.hidden
+    }
+
+    /// By what constants may be read in the plans of whatever code there is.
+    pub fn settled(&self) -> Constants {
+        match self.loaded {
+            true => self.anything.settled,
+            false => Constants::ByAnything,
+        }
     }
 
     /// What SQL may bring about that is made up at run time: all that users have defined.

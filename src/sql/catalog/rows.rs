@@ -3,29 +3,77 @@
 //! No relation is opened and none is locked: a migration that holds its tables for minutes does not
 //! hold up the reading of what it has done before.
 
-/// Tells whether anything below may have changed, and by what version: `text`, `int4`.
-pub const FINGERPRINT: &str = "\
-SELECT pg_catalog.concat_ws(' ', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtextextended(k, 0))),
-       pg_catalog.current_setting('server_version_num')::int4
-  FROM (SELECT 'p' || oid::text || ' ' || xmin::text AS k FROM pg_catalog.pg_proc
-        UNION ALL SELECT 'c' || oid::text || ' ' || xmin::text FROM pg_catalog.pg_class
-         WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND relpersistence <> 't'
-        UNION ALL SELECT 'r' || oid::text || ' ' || xmin::text FROM pg_catalog.pg_rewrite WHERE oid >= 16384
-        UNION ALL SELECT 't' || oid::text || ' ' || xmin::text FROM pg_catalog.pg_trigger
-        UNION ALL SELECT 'd' || oid::text || ' ' || xmin::text FROM pg_catalog.pg_attrdef
-        UNION ALL SELECT 'k' || oid::text || ' ' || xmin::text FROM pg_catalog.pg_constraint WHERE oid >= 16384
-        UNION ALL SELECT 'y' || oid::text || ' ' || xmin::text FROM pg_catalog.pg_policy
-        UNION ALL SELECT 'o' || oid::text || ' ' || xmin::text FROM pg_catalog.pg_operator WHERE oid >= 16384
-        UNION ALL SELECT 'z' || oid::text || ' ' || xmin::text FROM pg_catalog.pg_cast WHERE oid >= 16384
-        UNION ALL SELECT 'i' || indexrelid::text || ' ' || xmin::text FROM pg_catalog.pg_index
-         WHERE indexrelid >= 16384 AND (indexprs IS NOT NULL OR indpred IS NOT NULL)
-        UNION ALL SELECT 'a' || attrelid::text || ' ' || xmin::text FROM pg_catalog.pg_attribute
-         WHERE attrelid >= 16384 AND attidentity <> '') f";
+/// Each catalogue that a question below reads: what tells its rows apart, and which of them are read. All of
+/// it is asked often, so that nothing else is looked at.
+const READ: &[(&str, &str, &str)] = &[
+    ("pg_aggregate", "aggfnoid::oid", "aggfnoid::oid >= 16384"),
+    ("pg_attrdef", "oid", "true"),
+    (
+        "pg_attribute",
+        "concat_ws(' ', attrelid, attnum)",
+        "attrelid >= 16384 AND (attidentity <> '' OR atthasdef)",
+    ),
+    ("pg_cast", "oid", "castfunc >= 16384"),
+    (
+        "pg_class",
+        "oid",
+        "relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND relpersistence <> 't'",
+    ),
+    (
+        "pg_constraint",
+        "oid",
+        "contype IN ('c', 'f') OR contypid <> 0",
+    ),
+    (
+        "pg_depend",
+        "concat_ws(' ', classid, objid, refclassid, refobjid, deptype)",
+        "refclassid = 'pg_catalog.pg_proc'::regclass
+         OR refclassid = 'pg_catalog.pg_class'::regclass
+        AND classid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_rewrite'::regclass,
+                        'pg_catalog.pg_policy'::regclass)",
+    ),
+    (
+        "pg_index",
+        "indexrelid",
+        "indexrelid >= 16384 AND (indexprs IS NOT NULL OR indpred IS NOT NULL)",
+    ),
+    ("pg_inherits", "concat_ws(' ', inhparent, inhrelid)", "true"),
+    ("pg_language", "oid", "true"),
+    ("pg_operator", "oid", "oid >= 16384"),
+    ("pg_policy", "oid", "true"),
+    ("pg_proc", "oid", "true"),
+    ("pg_rewrite", "oid", "oid >= 16384"),
+    ("pg_trigger", "oid", "true"),
+    ("pg_type", "oid", "typtype = 'd'"),
+];
 
-/// In the order of [`FunctionRow`]'s fields: `text`, `int8`, `bool`, `text`, `bool`, `text`.
+/// Tells whether anything below may have changed, and by what version: `text`, `int4`. Whatever changes a
+/// row gives it another `xmin`.
+pub fn fingerprint() -> String {
+    let each = READ.iter().map(|(catalog, key, read)| {
+        let key = match key.strip_prefix("concat_ws") {
+            Some(columns) => format!("pg_catalog.concat_ws{columns}"),
+            None => format!("{key}::text"),
+        };
+        format!(
+            "SELECT '{catalog} ' || {key} || ' ' || xmin::text FROM pg_catalog.{catalog} WHERE {read}"
+        )
+    });
+    let rows = each.collect::<Vec<_>>().join("\n UNION ALL ");
+    format!(
+        "SELECT pg_catalog.concat_ws(' ', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtextextended(k, 0))),
+                pg_catalog.current_setting('server_version_num')::int4
+           FROM ({rows}) f(k)"
+    )
+}
+
+/// In the order of [`FunctionRow`]'s fields: `text`, `int8`, `bool`, `text`, `bool`, `text`,
+/// `bool`.
 ///
 /// An aggregate is always recorded as immutable; it is as volatile as its support functions. Sources
-/// are read up to 64 KiB each and 32 MiB in all; of the rest anything is to be expected.
+/// are read up to 64 KiB each and 32 MiB in all; of the rest anything is to be expected. Of a body that was
+/// parsed when it was defined the dependencies tell all but whether it asks who or when it is, which is no
+/// call: that is said here, as a text would.
 pub const FUNCTIONS: &str = "\
 SELECT p.proname::text AS name, p.oid::int8 AS oid,
        p.provolatile = 'v' OR EXISTS (
@@ -39,13 +87,15 @@ SELECT p.proname::text AS name, p.oid::int8 AS oid,
          AS mentions_synchronous_commit,
        CASE WHEN p.oid >= 16384 AND pg_catalog.octet_length(p.prosrc) <= 65536
              AND pg_catalog.sum(pg_catalog.octet_length(p.prosrc)) OVER (ORDER BY p.oid) <= 33554432
-            THEN p.prosrc END AS source
+            THEN CASE WHEN p.prosrc = '' AND pg_catalog.to_jsonb(p) ->> 'prosqlbody' LIKE '%{SQLVALUEFUNCTION %'
+                      THEN 'SELECT current_user' ELSE p.prosrc END END AS source,
+       p.provolatile = 'i' AS immutable
   FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang";
 
-/// In the order of [`RelationRow`]'s fields: `text`, `int8`, `text`, `bool`.
+/// In the order of [`RelationRow`]'s fields: `text`, `int8`, `text`, `bool`, `bool`.
 pub const RELATIONS: &str = "\
-SELECT relname::text, oid::int8, relkind::text, relpersistence = 'u'
+SELECT relname::text, oid::int8, relkind::text, relpersistence = 'u', relhasrules
   FROM pg_catalog.pg_class
  WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND relpersistence <> 't'";
 
@@ -84,6 +134,8 @@ WITH stored(kind, of, expression) AS (
     UNION ALL SELECT 'reads', polrelid, polqual::text FROM pg_catalog.pg_policy
     UNION ALL SELECT 'writes', polrelid, pg_catalog.concat(polqual::text, polwithcheck::text)
       FROM pg_catalog.pg_policy
+    UNION ALL SELECT 'hidden', 0::oid, typdefaultbin::text
+      FROM pg_catalog.pg_type WHERE typtype = 'd' AND typdefaultbin IS NOT NULL
     {bodies}
 )
 SELECT DISTINCT kind, of::int8, true, pg_catalog.split_part(part, ' ', 1)::int8
@@ -114,6 +166,25 @@ SELECT 'rule', confrelid::int8, false, conrelid::int8
  WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
  UNION
 SELECT 'everywhere', 0::int8, true, castfunc::int8 FROM pg_catalog.pg_cast WHERE castfunc >= 16384
+ UNION
+SELECT 'hidden', 0::int8, true, refobjid::int8
+  FROM pg_catalog.pg_depend
+ WHERE refclassid = 'pg_catalog.pg_proc'::regclass AND refobjid >= 16384
+   -- Of these it is known by whom they are called; that a trigger on events fires, by what fires it.
+   AND classid NOT IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_rewrite'::regclass,
+         'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_attrdef'::regclass,
+         'pg_catalog.pg_policy'::regclass, 'pg_catalog.pg_class'::regclass,
+         'pg_catalog.pg_event_trigger'::regclass, 'pg_catalog.pg_constraint'::regclass)
+ UNION
+SELECT 'hidden', 0::int8, true, d.refobjid::int8
+  FROM pg_catalog.pg_constraint c
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = c.oid
+ WHERE c.contypid <> 0 AND d.refclassid = 'pg_catalog.pg_proc'::regclass
+ UNION
+-- The keys of partitions.
+SELECT 'writes', objid::int8, true, refobjid::int8
+  FROM pg_catalog.pg_depend
+ WHERE classid = 'pg_catalog.pg_class'::regclass AND refclassid = 'pg_catalog.pg_proc'::regclass
  UNION
 SELECT 'view', inhparent::int8, false, inhrelid::int8 FROM pg_catalog.pg_inherits
  UNION
@@ -150,6 +221,8 @@ pub struct FunctionRow {
     pub mentions_synchronous_commit: bool,
     /// A user's function's body, unless it is too long.
     pub source: Option<String>,
+    /// It is `IMMUTABLE`.
+    pub immutable: bool,
 }
 
 impl FunctionRow {
@@ -170,6 +243,8 @@ pub struct RelationRow {
     pub kind: char,
     /// Standbys do not have its rows.
     pub unlogged: bool,
+    /// It has rules, or had some.
+    pub has_rules: bool,
 }
 
 /// An operator of a user's own.
@@ -205,6 +280,8 @@ pub enum Dependency {
     Body,
     /// A cast or a domain calls the function, whoever uses it.
     Everywhere,
+    /// Something calls the function, and no statement tells when.
+    Hidden,
 }
 
 impl Dependency {
@@ -217,6 +294,7 @@ impl Dependency {
             "rule" => Some(Self::Rule),
             "body" => Some(Self::Body),
             "everywhere" => Some(Self::Everywhere),
+            "hidden" => Some(Self::Hidden),
             _ => None,
         }
     }
@@ -248,4 +326,36 @@ pub struct Rows {
     pub operators: Vec<OperatorRow>,
     /// [`dependencies`].
     pub dependencies: Vec<DependencyRow>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// The catalogues that a question reads: those behind FROM, JOIN and a comma between them.
+    fn read_by(question: &str) -> BTreeSet<&str> {
+        let mut found = BTreeSet::new();
+        let mut words = question.split_whitespace().peekable();
+        while let Some(word) = words.next() {
+            if matches!(word, "FROM" | "JOIN")
+                && let Some(next) = words.peek()
+                && let Some(name) = next.strip_prefix("pg_catalog.")
+            {
+                let end = name.find(|c: char| !c.is_alphanumeric() && c != '_');
+                found.insert(&name[..end.unwrap_or(name.len())]);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_fingerprint_is_of_all_that_is_read() {
+        let dependencies = dependencies(BODIES_SINCE);
+        let questions = [FUNCTIONS, RELATIONS, NUMBERED, OPERATORS, &dependencies];
+        let read: BTreeSet<&str> = questions.iter().flat_map(|text| read_by(text)).collect();
+        assert!(read.contains("pg_inherits") && read.contains("pg_aggregate"));
+        let fingerprint = fingerprint();
+        assert_eq!(read_by(&fingerprint), read);
+    }
 }

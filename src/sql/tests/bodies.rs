@@ -17,6 +17,8 @@ fn told(language: &str, source: &str) -> String {
         (conduct.notifies, "notifies"),
         (conduct.defines, "defines"),
         (conduct.names, "names"),
+        (conduct.stays, "stays"),
+        (conduct.seeds, "seeds"),
     ] {
         if is {
             line.push(word.to_owned());
@@ -82,7 +84,9 @@ fn bodies_are_what_their_words_say() {
             "opaque() node",
             "BEGIN PERFORM pg_try_advisory_lock(1); END",
         ),
-        ("opaque()", "BEGIN PERFORM setseed(0.5); END"),
+        ("seeds", "BEGIN PERFORM setseed(0.5); END"),
+        ("stays", "BEGIN PERFORM pg_backup_start('a'); END"),
+        ("stays", "SELECT public.dblink_connect('a', $1)"),
         ("opaque()", "SELECT * FROM pg_temp.x"),
         ("opaque()", "SELECT 1 INTO TEMP x"),
         ("opaque()", "BEGIN LISTEN c; END"),
@@ -170,4 +174,49 @@ fn what_a_body_names_is_told_apart() {
     assert!(["a", "c", "D"].iter().all(|name| has(&body.changes, name)));
     assert!(!has(&body.changes, "b") && has(&body.words, "b"));
     assert!(has(&body.calls, "f") && !has(&body.calls, "x"));
+}
+
+/// Whether the commit can still be told to be synchronous.
+#[test]
+fn what_may_set_what_it_does_not_name() {
+    for (expected, source) in [
+        (
+            false,
+            "BEGIN UPDATE t SET a = 1; SET LOCAL work_mem = 1; RETURN NEW; END",
+        ),
+        (
+            false,
+            "BEGIN PERFORM set_config('app.a', v, true); SET LOCAL a.b TO c; END",
+        ),
+        (
+            false,
+            "BEGIN EXECUTE format('UPDATE %I SET a = %L', n, v); END",
+        ),
+        (false, "BEGIN EXECUTE 'SET LOCAL work_mem = 1'; END"),
+        (true, "BEGIN PERFORM set_config(n, v, true); END"),
+        (
+            true,
+            "BEGIN PERFORM set_config('synchronous_' || n, v, true); END",
+        ),
+        (true, "BEGIN PERFORM set_config(n, v, false); END"),
+        (true, "BEGIN SET LOCAL synchronous_commit = off; END"),
+        (true, "BEGIN EXECUTE format('SET LOCAL %I = %L', n, v); END"),
+        (
+            true,
+            "BEGIN EXECUTE 'SET LOCAL ' || quote_ident(n) || ' = off'; END",
+        ),
+        (
+            true,
+            "BEGIN EXECUTE format('SELECT set_config(%L, %L, true)', n, v); END",
+        ),
+        (true, "BEGIN EXECUTE 'SELECT ' || p; END"),
+        (true, "BEGIN EXECUTE p; END"),
+        (true, "BEGIN PERFORM query_to_xml(q, true, true, ''); END"),
+    ] {
+        let conduct = read("plpgsql", source).conduct;
+        assert_eq!(conduct.sets_unnamed, expected, "{source}");
+    }
+    assert!(read("plpython3u", "plpy.execute(q)").conduct.sets_unnamed);
+    assert!(!read("plpython3u", "return 1").conduct.sets_unnamed);
+    assert!(read("plrust", "").conduct.sets_unnamed);
 }

@@ -1,7 +1,7 @@
 //! What a catalogue concludes from its rows.
 
 use super::super::catalog::{ColumnRow, Dependency, DependencyRow, OperatorRow, RelationRow, Rows};
-use super::super::{Catalog, FunctionRow};
+use super::super::{Catalog, Classifier, FunctionRow};
 use super::{function, own};
 
 fn of(functions: impl IntoIterator<Item = FunctionRow>) -> Catalog {
@@ -123,6 +123,7 @@ fn a_view_is_what_it_shows() {
         oid,
         kind,
         unlogged: false,
+        has_rules: false,
     };
     let view = |of, on_function, on| DependencyRow {
         kind: Dependency::View,
@@ -205,4 +206,59 @@ fn objects_that_come_or_are_renamed_give_another_number() {
         of(vec![other.clone()]),
         of(vec![function("c", 20001, true)])
     );
+}
+
+/// A commit says that all before it is on disk only where it has something to say.
+#[test]
+fn what_need_not_be_logged() {
+    let relation = |name: &str, oid, kind| RelationRow {
+        name: name.into(),
+        oid,
+        kind,
+        unlogged: name == "scratch",
+        has_rules: name == "ruled",
+    };
+    let rows = Rows {
+        relations: vec![
+            relation("t", 30000, 'r'),
+            relation("parts", 30001, 'p'),
+            relation("mixed", 30002, 'p'),
+            relation("scratch", 30003, 'r'),
+            relation("ruled", 30004, 'r'),
+            relation("far", 30005, 'f'),
+            relation("shown", 30006, 'v'),
+        ],
+        dependencies: [(30001, 30000), (30002, 30003)]
+            .map(|(of, on)| DependencyRow {
+                kind: Dependency::View,
+                of,
+                on_function: false,
+                on,
+            })
+            .to_vec(),
+        ..Rows::default()
+    };
+    let catalog = Catalog::from_rows(1, &rows);
+    for (expected, text) in [
+        (false, "INSERT INTO t VALUES (1)"),
+        (false, "UPDATE parts SET a = 1"),
+        (
+            false,
+            "WITH x AS (SELECT * FROM scratch) DELETE FROM t USING x",
+        ),
+        (true, "INSERT INTO mixed VALUES (1)"),
+        (true, "DELETE FROM scratch"),
+        (
+            true,
+            "INSERT INTO t VALUES (1); INSERT INTO scratch VALUES (1)",
+        ),
+        (true, "UPDATE ruled SET a = 1"),
+        (true, "INSERT INTO far VALUES (1)"),
+        (true, "INSERT INTO shown VALUES (1)"),
+        (true, "INSERT INTO unheard_of VALUES (1)"),
+        (true, "INSERT INTO pg_temp.t VALUES (1)"),
+    ] {
+        let statement = Classifier::new(16).classify(text.as_bytes(), &catalog, true);
+        assert_eq!(statement.may_flush_nothing, expected, "{text}");
+    }
 }

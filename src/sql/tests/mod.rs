@@ -4,7 +4,10 @@ mod alike;
 mod bodies;
 mod deep;
 mod graph;
+mod hostile;
 mod odd;
+mod plans;
+mod proved;
 mod table;
 
 use std::sync::Arc;
@@ -72,6 +75,7 @@ pub(super) fn function(name: &str, oid: u32, volatile: bool) -> FunctionRow {
         language: if oid < 16384 { "internal" } else { "plpgsql" }.into(),
         mentions_synchronous_commit: false,
         source: (oid >= 16384).then(|| "BEGIN RETURN 1; END".into()),
+        immutable: false,
     }
 }
 
@@ -117,6 +121,7 @@ pub(super) fn rows() -> Rows {
             _ => 'r',
         },
         unlogged: *name == "scratch",
+        has_rules: false,
     };
     Rows {
         functions: volatile.chain(harmless).chain(own).collect(),
@@ -226,6 +231,7 @@ fn render_effect(effect: &Effect) -> String {
         Effect::DiscardTemp => "discard_temp".into(),
         Effect::DiscardSequences => "discard_sequences".into(),
         Effect::DiscardPlans => "discard_plans".into(),
+        Effect::SetsWithin => "sets_within".into(),
         Effect::Deallocate(Some(name)) => format!("deallocate({name})"),
         Effect::Deallocate(None) => "deallocate_all".into(),
         Effect::Pin(reason) => format!("pin({reason:?})"),

@@ -46,6 +46,8 @@ static VENV: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
             "pip",
             "install",
             "--quiet",
+            // Most of what they bring is never imported.
+            "--no-compile",
             "--retries",
             "1",
             "--timeout",
@@ -82,13 +84,20 @@ fn drive(python: &Path, script: &str) {
     proxy.assert_well();
 }
 
-fn drive_in_venv(script: &str) {
+/// The Python with the drivers from PyPI; none where tests are to do without.
+pub(crate) fn python() -> Option<&'static Path> {
     if !need("drivers") {
-        return;
+        return None;
     }
     match &*VENV {
-        Ok(python) => drive(python, script),
+        Ok(python) => Some(python),
         Err(why) => missing("drivers", why.trim()),
+    }
+}
+
+fn drive_in_venv(script: &str) {
+    if let Some(python) = python() {
+        drive(python, script);
     }
 }
 

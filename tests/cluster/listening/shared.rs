@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{PRIMARY, listeners, next, note, one, payloads, pid, role, session};
+use super::{PRIMARY, direct, listeners, next, note, one, payloads, pid, role, session};
 use crate::support::frames::query;
 use crate::support::{Proxy, Wire, eventually, http, summary};
 use crate::{cluster, from_primary};
@@ -232,4 +232,32 @@ fn who_shares_a_connection_is_shown() {
     ear.run("DISCARD ALL");
     let metrics = http::get(proxy.http, "/metrics").unwrap();
     assert!(metrics.contains("causeway_listening_sessions 0\n"));
+}
+
+#[test]
+fn what_listens_unseen_is_heard_from_its_answer_on() {
+    let proxy = one();
+    let mut mouth = direct();
+    mouth.run("CREATE OR REPLACE FUNCTION hears() RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUTE ''LISTEN unseen''; END'");
+    let hidden = [
+        "DO $$ BEGIN EXECUTE 'LISTEN unseen'; END $$",
+        "SELECT hears()",
+    ];
+    for round in 0..20 {
+        let mut ear = session(&proxy);
+        if round % 3 == 0 {
+            ear.run("BEGIN");
+        }
+        ear.run(hidden[round % 2]);
+        if round % 3 == 0 {
+            ear.run("COMMIT");
+        }
+        for n in 0..3 {
+            mouth.run(&format!("NOTIFY unseen, '{round} {n}'"));
+        }
+        let heard: Vec<_> = (0..3).map(|_| ear.frame().unwrap()).collect();
+        let expected = (0..3).map(|n| format!("unseen {round} {n}"));
+        assert_eq!(payloads(&heard), expected.collect::<Vec<_>>());
+        assert_eq!(ear.ask("SELECT 1"), "D[1] C[SELECT 1] Z[I]");
+    }
 }

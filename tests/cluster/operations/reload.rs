@@ -169,12 +169,18 @@ fn users_and_their_passwords_follow_the_file() {
         cluster(),
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotating'",
     );
-    eventually("the old server connections are gone", || {
+    let left = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'rotating'";
+    eventually("the old sessions have ended", || {
+        crate::from_primary::<i64>(cluster(), left) == 0
+    });
+    eventually("their server connections are gone", || {
         let servers = console.shown("SHOW SERVERS");
         let primary = cluster().primary().port().to_string();
-        !servers
-            .iter()
-            .any(|row| row["user"] == "rotating" && row["port"] == primary && row["sv_idle"] != "0")
+        !servers.iter().any(|row| {
+            row["user"] == "rotating"
+                && row["port"] == primary
+                && (row["sv_idle"] != "0" || row["sv_active"] != "0")
+        })
     });
     before.run("CREATE TEMP TABLE here ()");
 

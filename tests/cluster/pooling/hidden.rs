@@ -1,28 +1,10 @@
 //! What statements bring about that do not say so: by operators, casts, domains, SQL that is put together
 //! at run time. Nothing of it reaches another session.
 
-use pgcauseway::rig::Login;
-
+use super::{apart, proxy};
+use crate::cluster;
 use crate::support::frames::{parse, run, sync};
-use crate::support::{Proxy, Wire, eventually};
-use crate::{cluster, on_primary};
-
-fn proxy() -> Proxy {
-    Proxy::start(
-        cluster(),
-        "pool: { size: 1, wait_timeout: 20s }\nrouting: { consistency: primary }\n",
-    )
-}
-
-/// A login to a database of its own: what is defined in it would be everybody's.
-fn apart() -> Login {
-    on_primary(cluster(), "DROP DATABASE IF EXISTS hidden WITH (FORCE)");
-    on_primary(
-        cluster(),
-        "CREATE DATABASE hidden OWNER demo TEMPLATE template0",
-    );
-    Login::new("demo", "demo", "hidden")
-}
+use crate::support::{Wire, eventually};
 
 /// What a session finds that has done nothing yet: settings, locks, temporary relations.
 fn found(mut wire: Wire) -> String {
@@ -37,7 +19,7 @@ const NOTHING: &str = "D[,4MB,0,0] C[SELECT 1] Z[I]";
 
 #[test]
 fn what_no_word_tells_reaches_nobody() {
-    let (proxy, login) = (proxy(), apart());
+    let (proxy, login) = (proxy(), apart("hidden"));
     let login = || Wire::login(proxy.port, &login, &[]);
     let mut owner = login();
     for sql in [

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::traffic::Busy;
-use crate::support::frames::query;
+use crate::support::frames::{message, query};
 use crate::support::{Proxy, block_on, connect, eventually, summary};
 use crate::{cluster, from_primary, on_primary};
 
@@ -199,5 +199,25 @@ fn a_session_that_is_ended_with_its_server_connection_hears_the_servers_words() 
             (Some("FATAL"), Some("57P01")),
             "{mode}: {told:?}"
         );
+    }
+}
+
+#[test]
+fn a_call_by_the_fast_path_takes_nothing_from_who_keeps_the_connection() {
+    for mode in ["transaction", "session"] {
+        let proxy = Proxy::start(cluster(), &format!("pool: {{ mode: {mode}, size: 3 }}\n"));
+        let mut wire = proxy.wire();
+        // A name that is made up pins.
+        wire.run("DO $$ BEGIN EXECUTE format('SET app.%s = %L', 'made' || '_up', 'kept'); END $$");
+        // length('abcde'): its oid, text formats, one argument.
+        let arguments = [0, 0, 0, 1, 0, 0, 0, 5];
+        let call = message(
+            b'F',
+            &[&1317u32.to_be_bytes(), &arguments, b"abcde", &[0, 0]],
+        );
+        let answer = summary(&wire.exchange_frames(&[call], 1));
+        assert!(!answer.contains("E["), "{mode}: {answer}");
+        let kept = wire.value("SELECT current_setting('app.made_up', true)");
+        assert_eq!(kept, "kept", "{mode}");
     }
 }

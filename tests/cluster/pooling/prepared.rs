@@ -2,7 +2,7 @@
 
 use super::traffic::Busy;
 use crate::cluster;
-use crate::support::frames::{bind, close, describe, execute, parse, run, sync};
+use crate::support::frames::{bind, close, describe, execute, parse, query, run, sync};
 use crate::support::{Proxy, Wire, block_on, connect};
 
 #[test]
@@ -390,6 +390,154 @@ fn code_that_deallocates_harms_nobody_else() {
             let answer = other.exchange(&[run("s", &[]), sync()]);
             assert_eq!(answer, "2 D[of another] C[SELECT 1] Z[I]", "{code}");
         }
+    }
+    proxy.assert_well();
+}
+
+#[test]
+fn constants_are_read_as_they_were_at_parse() {
+    let proxy = Proxy::start(
+        cluster(),
+        "pool: { size: 1, max_prepared: 1, wait_timeout: 20s }\n",
+    );
+    let mut direct = Wire::login(cluster().primary().port(), cluster().application(), &[]);
+    let mut others = proxy.wire();
+    // Nothing stays prepared for long where others are.
+    let mut drive_out = |round: usize| {
+        for n in 0..3 {
+            let text = format!("SELECT {round} * {n} * $1::int");
+            let name = format!("{round}_{n}");
+            others.exchange(&[parse(&name, &text), run(&name, &["1"]), sync()]);
+        }
+    };
+    let day = "SELECT '01/02/2020'::date::text";
+    let noon = "SELECT ('2020-01-02 12:00'::timestamptz AT TIME ZONE 'UTC')::text";
+    let mut script = |wire: &mut Wire| {
+        let mut said = Vec::new();
+        let mut ask = |wire: &mut Wire, name: &str, round| {
+            drive_out(round);
+            said.push(wire.exchange(&[run(name, &[]), sync()]));
+        };
+        wire.run("SET DateStyle = 'ISO, DMY'; SET TIME ZONE 'Asia/Tokyo'");
+        wire.exchange(&[parse("day", day), parse("noon", noon), sync()]);
+        ask(wire, "day", 0);
+        wire.run("SET DateStyle = 'ISO, MDY'; RESET TIME ZONE");
+        ask(wire, "day", 1);
+        ask(wire, "noon", 2);
+        wire.run("BEGIN; SET LOCAL DateStyle = 'ISO, YMD'");
+        ask(wire, "day", 3);
+        wire.exchange(&[parse("local", day), run("local", &[]), sync()]);
+        said.push(wire.ask("SHOW DateStyle"));
+        wire.run("COMMIT");
+        said.push(wire.ask("SHOW DateStyle"));
+        // A text that is parsed now means something else, and what is found elsewhere is parsed anew.
+        wire.exchange(&[parse("new", day), sync()]);
+        let mut ask = |wire: &mut Wire, name: &str, round| {
+            drive_out(round);
+            said.push(wire.exchange(&[run(name, &[]), sync()]));
+        };
+        ask(wire, "new", 4);
+        ask(wire, "day", 5);
+        wire.run("SET search_path = pg_catalog");
+        ask(wire, "day", 6);
+        wire.run("SET DateStyle = 'ISO, DMY'");
+        ask(wire, "day", 7);
+        said
+    };
+    let expected = script(&mut direct);
+    assert_eq!(script(&mut proxy.wire()), expected);
+    // What another session means by the same text is not what this one has made of it.
+    assert_eq!(script(&mut proxy.wire()), expected);
+}
+
+/// The answers to scripts, each of several messages that are sent at once.
+fn answers(mut wire: Wire, script: &[Vec<Vec<u8>>]) -> Vec<String> {
+    let mut answer = |messages: &Vec<Vec<u8>>| wire.exchange(messages);
+    script.iter().map(&mut answer).collect()
+}
+
+#[test]
+fn names_are_taken_and_given_up_as_by_a_server() {
+    let proxy = Proxy::start(cluster(), "pool: { size: 2, wait_timeout: 20s }\n");
+    let direct = || Wire::login(cluster().primary().port(), cluster().application(), &[]);
+    let unnamed = || vec![parse("", "SELECT 7"), sync()];
+    let again = || vec![run("", &[]), sync()];
+    let broken = |name: &str| parse(name, "SELEC");
+    let in_sql = |sql: &str| vec![query(sql)];
+    for script in [
+        // A simple query drops the unnamed statement, and so does a Parse of it that fails.
+        vec![unnamed(), in_sql("SELECT 1"), again()],
+        vec![unnamed(), in_sql("SELEC"), again()],
+        vec![unnamed(), in_sql(""), again()],
+        vec![
+            in_sql("BEGIN"),
+            unnamed(),
+            in_sql("SELECT 1"),
+            again(),
+            in_sql("ROLLBACK"),
+        ],
+        vec![unnamed(), vec![broken(""), sync()], again()],
+        vec![
+            unnamed(),
+            vec![broken("x"), parse("", "SELECT 8"), sync()],
+            again(),
+        ],
+        // What drops all names does not.
+        vec![
+            unnamed(),
+            vec![parse("d", "DEALLOCATE ALL"), run("d", &[]), sync()],
+            again(),
+        ],
+        // A Close behind an error has not happened.
+        vec![unnamed(), vec![close(b'S', ""), sync()], again()],
+        vec![
+            unnamed(),
+            vec![broken("x"), close(b'S', ""), sync()],
+            again(),
+        ],
+        vec![
+            unnamed(),
+            vec![
+                parse("x", "SELECT 1/0"),
+                run("x", &[]),
+                close(b'S', ""),
+                sync(),
+            ],
+            again(),
+        ],
+        // Names in SQL and in the protocol are the same.
+        vec![
+            in_sql("PREPARE p AS SELECT 1"),
+            vec![parse("p", "SELECT 2"), sync()],
+            vec![run("p", &[]), sync()],
+            in_sql("EXECUTE p"),
+            in_sql("DEALLOCATE p"),
+            vec![parse("p", "SELECT 3"), run("p", &[]), sync()],
+        ],
+        vec![
+            vec![
+                parse("", "PREPARE p AS SELECT 1"),
+                run("", &[]),
+                parse("p", "SELECT 2"),
+                sync(),
+            ],
+            vec![run("p", &[]), sync()],
+            in_sql("DEALLOCATE ALL"),
+            vec![parse("p", "SELECT 3"), run("p", &[]), sync()],
+        ],
+        vec![
+            vec![parse("p", "SELECT 1"), sync()],
+            in_sql("PREPARE p AS SELECT 2"),
+            in_sql("EXECUTE p"),
+        ],
+        vec![vec![
+            parse("p", "SELECT 5"),
+            parse("", "EXECUTE p"),
+            run("", &[]),
+            sync(),
+        ]],
+    ] {
+        assert_eq!(answers(proxy.wire(), &script), answers(direct(), &script));
     }
     proxy.assert_well();
 }

@@ -2,12 +2,22 @@
 
 use pgcauseway::rig::{Cluster, Login};
 
-use crate::support::{Proxy, Wire, block_on, eventually};
+use crate::support::console::rows;
+use crate::support::{Proxy, Wire, block_on, connect, eventually};
 
 fn start(name: &str) -> (Cluster, Proxy) {
     let cluster = block_on(Cluster::builder(name).standbys(1).start()).unwrap();
     let proxy = Proxy::start(&cluster, "");
     (cluster, proxy)
+}
+
+async fn console(proxy: &Proxy, login: &Login) -> tokio_postgres::Client {
+    let Login { user, password, .. } = login;
+    connect(&format!(
+        "host=127.0.0.1 port={} user={user} password={password} dbname=causeway",
+        proxy.port
+    ))
+    .await
 }
 
 /// A setting as a new session finds it on the primary, and on the standby.
@@ -101,7 +111,9 @@ fn a_role_that_may_not_log_in_is_refused_as_by_a_server() {
 
 #[test]
 fn a_database_can_be_dropped_or_renamed_behind_its_last_client() {
-    let (cluster, proxy) = start("dropped");
+    let cluster = block_on(Cluster::builder("dropped").standbys(1).start()).unwrap();
+    let operator = "admin: { http: 127.0.0.1:0, users: [demo] }\n";
+    let proxy = Proxy::start(&cluster, operator);
     let login = cluster.application();
     let execute = |sql: &str| block_on(cluster.primary().execute(sql)).unwrap();
     let elsewhere = |database: &str| Login {
@@ -131,5 +143,25 @@ fn a_database_can_be_dropped_or_renamed_behind_its_last_client() {
         assert_eq!(refused.to_string(), "E[3D000]");
         block_on(cluster.wait_caught_up()).unwrap();
     }
+    // Nobody asks for it any more, and another one of its name is known as well as the first.
+    let console = block_on(console(&proxy, login));
+    let is_known = |name: &str| {
+        let rows = rows(&console, "SHOW DATABASES").unwrap();
+        rows.iter().any(|row| row["name"] == name)
+    };
+    eventually("they are forgotten", || {
+        !is_known("passing") && !is_known("passed")
+    });
+    assert!(is_known(&login.database));
+    wire.run("CREATE DATABASE passed");
+    block_on(cluster.wait_caught_up()).unwrap();
+    let mut again = Wire::login(proxy.port, &elsewhere("passed"), &[]);
+    again.run("CREATE FUNCTION known() RETURNS int LANGUAGE sql STABLE AS 'SELECT 1'");
+    eventually("its catalogue is read", || {
+        again.run("SELECT known()");
+        again
+            .value("SHOW causeway.last_route")
+            .starts_with("standby")
+    });
     proxy.assert_well();
 }

@@ -97,3 +97,31 @@ fn connections_come_and_go_without_a_trace() {
     assert!(grown < 4 * MB, "the proxy grew by {grown} bytes");
     eventually("every connection is closed", || program.descriptors() < 60);
 }
+
+/// A session's settings are kept once, however many statements were parsed under them, and without what they
+/// were wrapped up in.
+#[test]
+fn settings_are_kept_once_for_all_statements() {
+    let program = Program::start("causeway-readings");
+    program.wire().run("SELECT 1");
+    let before = program.memory("VmRSS");
+    let long = "x".repeat(500_000);
+    let schemas = (0..20_000).map(|number| format!("s{number}"));
+    let schemas = schemas.collect::<Vec<_>>().join(", ");
+    for setting in [
+        format!("SET search_path = public /* {long} */"),
+        format!("SET search_path = {schemas}"),
+    ] {
+        let mut wire = program.wire();
+        wire.run(&setting);
+        for number in 0..2_000 {
+            wire.send(&parse(&format!("s{number}"), &format!("SELECT {number}")));
+            if number % 50 == 49 {
+                wire.send(&sync());
+                assert_eq!(wire.until(b'Z').len(), 51);
+            }
+        }
+        let grown = program.memory("VmRSS").saturating_sub(before);
+        assert!(grown < 48 * MB, "the proxy grew by {grown} bytes");
+    }
+}

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use pgcauseway::agent::api::{RefusalCode, Role};
+use pgcauseway::agent::api::{RefusalCode, Role, StopMode};
 use pgcauseway::agent::client::{AgentClient, AgentError};
 use pgcauseway::config::{AgentUrl, Agents, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::support::{builder, client, client_with, config, status, trust};
+use super::support::{builder, client, client_with, config, source, status, trust};
 use crate::support::{BOUND, becomes};
 
 #[tokio::test]
@@ -76,6 +76,69 @@ async fn only_who_proves_itself_gets_an_answer() {
     // The secret is nowhere to be read.
     let log = std::fs::read_to_string(primary.agent().unwrap().log()).unwrap();
     assert!(!log.contains(right.secret.unwrap().reveal()), "{log}");
+}
+
+#[tokio::test]
+async fn a_crowd_at_the_door_holds_nobody_up() {
+    let cluster = builder("crowd").standbys(0).start().await.unwrap();
+    let url = config(&cluster).nodes[0].agent.clone().unwrap();
+    let agent = client(&cluster, cluster.primary());
+    let mut crowd = Vec::new();
+    for _ in 0..700 {
+        let stranger = TcpStream::connect((url.host.as_str(), url.port)).await;
+        crowd.push(stranger.unwrap());
+    }
+    // Within what a new proxy would have for a lease before it runs out.
+    let told = agent.status(Duration::from_secs(2)).await;
+    assert!(told.is_ok(), "{told:?}");
+}
+
+#[tokio::test]
+async fn what_is_meant_for_another_agent_is_refused() {
+    let cluster = builder("meant").standbys(1).start().await.unwrap();
+    let (primary, standby) = (cluster.primary(), &cluster.standbys()[0]);
+    let ours = client(&cluster, primary).of("pg1");
+    let system: u64 = status(&ours)
+        .await
+        .system_identifier
+        .unwrap()
+        .parse()
+        .unwrap();
+    ours.expect(system);
+    let ttl = Duration::from_secs(600);
+    ours.lease(4, "a", ttl, BOUND).await.unwrap();
+
+    // The address of pg1's agent where that of pg3's should be.
+    let other = client(&cluster, primary).of("pg3");
+    let error = other.status(BOUND).await.unwrap_err();
+    assert_eq!(error.refusal(), Some(RefusalCode::OtherNode), "{error}");
+    println!("{error}");
+    // The same name in another cluster.
+    let elsewhere = client(&cluster, standby).of("pg2");
+    elsewhere.expect(system + 1);
+    for (agent, node) in [(&other, primary), (&elsewhere, standby)] {
+        let pid = node.pid();
+        let refused = [
+            agent.stop(9, StopMode::Immediate, BOUND).await.map(drop),
+            agent.start(9, Role::Standby, None, BOUND).await.map(drop),
+            agent.announce(9, BOUND).await.map(drop),
+            agent.release(9, BOUND).await.map(drop),
+            agent
+                .rejoin(9, source(&cluster, primary), true, BOUND)
+                .await
+                .map(drop),
+        ];
+        for refused in refused {
+            let error = refused.unwrap_err();
+            assert_eq!(error.refusal(), Some(RefusalCode::OtherNode), "{error}");
+        }
+        assert!(pid.is_some() && node.pid() == pid);
+    }
+    let granted = elsewhere.lease(9, "a", ttl, BOUND).await.unwrap_err();
+    assert_eq!(granted.refusal(), Some(RefusalCode::OtherNode), "{granted}");
+    // Who names nobody means whoever answers, as older proxies do.
+    let told = status(&client(&cluster, primary)).await;
+    assert!(told.highest_epoch == 4 && told.lease.is_some());
 }
 
 #[tokio::test]

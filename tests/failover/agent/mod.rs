@@ -3,7 +3,9 @@
 mod access;
 mod lease;
 mod promises;
+mod recovery;
 mod rejoin;
 mod stop;
 mod supervise;
 pub(crate) mod support;
+mod unable;

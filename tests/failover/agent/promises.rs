@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use pgcauseway::agent::api::{PromiseRequest, RefusalCode, Role};
 use pgcauseway::agent::client::AgentClient;
-use pgcauseway::rig::{Cluster, Node};
+use pgcauseway::rig::{Cluster, Node, StopMode};
 
-use super::support::{builder, client, status};
+use super::support::{builder, client, status, waiting_archive};
 use crate::support::{BOUND, becomes};
 
 const LASTS: Duration = Duration::from_secs(4);
@@ -87,6 +87,100 @@ async fn a_promise_is_kept_through_a_restart_and_then_over() {
         ..request
     };
     assert_eq!(refused(&second, &later).await, RefusalCode::NotFollowing);
+}
+
+#[tokio::test]
+async fn an_agent_whose_standby_is_stopped_promises_and_starts_no_primary() {
+    let cluster = builder("promise-stopped")
+        .standbys(1)
+        .start()
+        .await
+        .unwrap();
+    let (primary, standby) = two(&cluster);
+    let (first, second) = (client(&cluster, primary), client(&cluster, standby));
+    let request = question(&first).await;
+    standby.stop(StopMode::Fast).await.unwrap();
+    becomes("it is seen stopped", async || {
+        !status(&second).await.postmaster.running
+    })
+    .await;
+    let later = PromiseRequest {
+        promise_ms: 60_000,
+        ..request.clone()
+    };
+    second.promise(&later, BOUND).await.unwrap();
+    let start = second.start(9, Role::Primary, None, BOUND).await;
+    assert_eq!(start.unwrap_err().refusal(), Some(RefusalCode::Promised));
+    let lease = second.lease(9, "a", LASTS, BOUND).await;
+    assert_eq!(lease.unwrap_err().refusal(), Some(RefusalCode::Promised));
+    // As a standby it may run.
+    second.start(4, Role::Standby, None, BOUND).await.unwrap();
+    standby.stop(StopMode::Fast).await.unwrap();
+
+    let earlier = PromiseRequest {
+        timeline: 0,
+        ..request.clone()
+    };
+    assert_eq!(refused(&second, &earlier).await, RefusalCode::NotFollowing);
+    // What is no standby promises nothing, stopped or not.
+    primary.stop(StopMode::Fast).await.unwrap();
+    let to_primary = PromiseRequest {
+        from: "pg2".to_owned(),
+        to: "pg1".to_owned(),
+        ..request
+    };
+    assert_eq!(
+        refused(&first, &to_primary).await,
+        RefusalCode::NotFollowing
+    );
+}
+
+#[tokio::test]
+async fn a_standby_that_starts_or_has_lost_its_receiver_promises() {
+    let cluster = builder("promise-starting").standbys(1);
+    let cluster = cluster.start().await.unwrap();
+    let (primary, standby) = two(&cluster);
+    let (first, second) = (client(&cluster, primary), client(&cluster, standby));
+    let request = question(&first).await;
+    becomes("the standby streams", async || {
+        second.promise(&request, BOUND).await.is_ok()
+    })
+    .await;
+    let earlier = PromiseRequest {
+        timeline: 0,
+        ..request.clone()
+    };
+    let nobody = "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1 user=nobody'";
+    standby.execute(nobody).await.unwrap();
+    standby.execute("SELECT pg_reload_conf()").await.unwrap();
+    let receivers = "select count(*) from pg_stat_wal_receiver where status = 'streaming'";
+    becomes("it streams from nobody", async || {
+        standby.query::<i64>(receivers).await.unwrap() == 0
+    })
+    .await;
+    second.promise(&request, BOUND).await.unwrap();
+    assert_eq!(refused(&second, &earlier).await, RefusalCode::NotFollowing);
+
+    let (command, answers) = waiting_archive(&cluster);
+    standby.set("restore_command", &command).await.unwrap();
+    standby.kill().unwrap();
+    becomes("it is seen stopped", async || {
+        !status(&second).await.postmaster.running
+    })
+    .await;
+    let within = Duration::from_secs(1);
+    let started = second.start(4, Role::Standby, None, within).await;
+    println!("{started:?}");
+    becomes("it recovers", async || {
+        let told = status(&second).await.postmaster;
+        told.running && !told.ready
+    })
+    .await;
+    second.promise(&request, BOUND).await.unwrap();
+    assert_eq!(refused(&second, &earlier).await, RefusalCode::NotFollowing);
+    let lease = second.lease(9, "a", LASTS, BOUND).await;
+    assert_eq!(lease.unwrap_err().refusal(), Some(RefusalCode::Promised));
+    std::fs::write(answers, "").unwrap();
 }
 
 #[tokio::test]

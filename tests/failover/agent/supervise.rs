@@ -16,19 +16,24 @@ use pgcauseway::rig::{Node, StopMode as Stop};
 use super::support::{builder, client, source, status};
 use crate::support::{BOUND, becomes};
 
-/// A supervising agent in the place of the rig's; killed when dropped.
-struct Agent {
+/// An agent in the place of the rig's, with settings of its own; killed when dropped.
+pub(super) struct Agent {
     child: Child,
     log: PathBuf,
 }
 
 impl Agent {
     fn start(node: &Node) -> Self {
+        Self::with(node, "supervise: true")
+    }
+
+    /// With a line in its section `postgres`.
+    pub(super) fn with(node: &Node, line: &str) -> Self {
         let rig = node.agent().unwrap();
         rig.kill().unwrap();
         let text = fs::read_to_string(rig.config()).unwrap();
         let config = rig.config().with_extension("supervise.yaml");
-        let supervised = text.replace("postgres:\n", "postgres:\n  supervise: true\n");
+        let supervised = text.replace("postgres:\n", &format!("postgres:\n  {line}\n"));
         assert_ne!(text, supervised);
         fs::write(&config, supervised).unwrap();
         let log = rig.log().with_extension("supervise.log");
@@ -41,7 +46,7 @@ impl Agent {
         Self { child, log }
     }
 
-    fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 

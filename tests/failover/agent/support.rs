@@ -1,10 +1,13 @@
 //! A cluster with agents, and how the proxy reaches them.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use pgcauseway::agent::api::{Job, JobState, Source, Status};
 use pgcauseway::agent::client::AgentClient;
 use pgcauseway::config::{Agents, Config};
+use pgcauseway::process::{self, Process};
 use pgcauseway::rig::{Builder, Cluster, Node};
 
 use crate::support::{BOUND, PROGRAM};
@@ -40,11 +43,25 @@ pub fn source(cluster: &Cluster, node: &Node) -> Source {
         port: node.port(),
         user: Some(login.user.clone()),
         password: Some(login.password.clone()),
+        conninfo: None,
+        slot: None,
     }
 }
 
 pub async fn status(agent: &AgentClient) -> Status {
     agent.status(BOUND).await.unwrap()
+}
+
+/// A `restore_command` that does not end, and never finds anything, until that file is there.
+pub fn waiting_archive(cluster: &Cluster) -> (String, PathBuf) {
+    let directory = cluster.directory();
+    let answers = directory.join("archive-answers");
+    let command = format!(
+        "while [ -d {} ] && [ ! -e {} ]; do sleep 0.1; done; exit 1",
+        directory.display(),
+        answers.display()
+    );
+    (command, answers)
 }
 
 /// Waits for the end of a job.
@@ -57,6 +74,24 @@ pub async fn job(agent: &AgentClient) -> Job {
         }
         assert!(Instant::now() < until, "it does not end: {job:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Lets a base backup stand still in its midst, as if it were a large one; its processes.
+pub async fn freeze_copy(node: &Node) -> Vec<Process> {
+    let data = node.data().canonicalize().unwrap();
+    let until = Instant::now() + BOUND;
+    loop {
+        let tools = process::working_in(&data, &["pg_basebackup"]);
+        // The second one receives WAL, from where the backup has begun.
+        if tools.len() == 2 {
+            for tool in &tools {
+                tool.signal(Signal::SIGSTOP).unwrap();
+            }
+            return tools;
+        }
+        assert!(Instant::now() < until, "it is never copied");
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -12,6 +12,9 @@ use crate::support::{PROGRAM, need};
 async fn check(cluster: &Cluster, failover: &str) -> (i32, String) {
     let file = cluster.directory().join("config.yaml");
     std::fs::write(&file, format!("{}{failover}", cluster.yaml())).unwrap();
+    // It holds passwords.
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&file, private).unwrap();
     let Output {
         status,
         stdout,
@@ -58,6 +61,18 @@ async fn check_tells_what_a_failover_lacks() {
     ] {
         assert_eq!(said.matches(missing).count(), 2, "{missing}: {said}");
     }
+    let standby = &cluster.nodes()[1];
+    let keys = "alter system set primary_conninfo = \
+                'host=127.0.0.1 port=1 sslmode=prefer password=''it is secret'' keepalives_idle=5'";
+    standby.execute(keys).await.unwrap();
+    standby.reload().await.unwrap();
+    let (_, said) = check(&cluster, failover).await;
+    let note = "primary_conninfo has keepalives_idle, sslmode: ";
+    assert!(said.contains(note) && !said.contains("secret"), "{said}");
+    let named = "replication: { user: replicator, conninfo: sslmode=prefer keepalives_idle=9 }";
+    let failover = failover.replace("replication: { user: replicator }", named);
+    let (_, said) = check(&cluster, &failover).await;
+    assert!(!said.contains("primary_conninfo has"), "{said}");
     // What is not going to be done need not be allowed.
     let (code, said) = check(&cluster, "failover: { mode: observe }\n").await;
     assert_eq!(code, 0, "{said}");

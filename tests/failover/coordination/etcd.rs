@@ -238,7 +238,7 @@ async fn a_frozen_etcd_ends_the_claim_in_time_and_its_late_answers_revive_nothin
     // Longer than any lease: nobody may lead on what cannot be asked.
     while frozen.elapsed() < TTL * 2 {
         assert!(proxies.iter().all(|proxy| !proxy.claim().holds()));
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(
         proxies

@@ -11,7 +11,7 @@ use super::cluster;
 use crate::agent::support::{client, takes_writes};
 use crate::support::http::status;
 use crate::support::status::{another_leads, leader, settled};
-use crate::support::{BOUND, PROGRAM, block_on, eventually};
+use crate::support::{BOUND, PROGRAM, block_on, eventually, throughout};
 
 /// Several leases, and the time in which an agent would stop its server.
 const LONG: Duration = Duration::from_secs(9);
@@ -44,11 +44,10 @@ fn is_prolonged(cluster: &Cluster) -> bool {
 
 /// It runs, and takes writes of whoever connects to it, for long.
 fn goes_on(cluster: &Cluster, postmaster: Option<i32>) {
-    let begun = Instant::now();
-    while begun.elapsed() < LONG {
+    throughout(LONG, || {
         assert_eq!(cluster.primary().pid(), postmaster);
         assert!(block_on(takes_writes(cluster.primary())));
-    }
+    });
     assert!(is_prolonged(cluster));
 }
 
@@ -76,6 +75,14 @@ fn all_proxies_killed_the_primary_goes_on_and_the_next_one_takes_over() {
     }
     goes_on(&cluster, postmaster);
 
+    // The primary's agent stands still for longer than the lease lasts, and asks before it stops anything.
+    let process = node.agent().unwrap();
+    process.freeze().unwrap();
+    std::thread::sleep(LONG / 2);
+    process.thaw().unwrap();
+    eventually("the others promise again", || is_prolonged(&cluster));
+    assert!(node.pid() == postmaster && block_on(takes_writes(node)));
+
     block_on(proxy.start()).unwrap();
     settled(proxy.http());
     eventually("the proxy renews", || !is_prolonged(&cluster));
@@ -100,11 +107,12 @@ fn cut_off_from_the_other_agents_too_it_stops_itself_and_says_why() {
     cluster.nodes()[2].agent().unwrap().kill().unwrap();
     eventually("its agent stops it", || node.pid().is_none());
     assert!(!block_on(takes_writes(node)));
-    let log = std::fs::read_to_string(node.agent().unwrap().log()).unwrap();
-    let stopped = log
-        .lines()
-        .find(|line| line.contains("the primary was stopped"));
-    assert!(stopped.is_some_and(|line| line.contains("pg3: ")), "{log}");
+    eventually("its log says why", || {
+        let log = std::fs::read_to_string(node.agent().unwrap().log()).unwrap();
+        let mut lines = log.lines();
+        let stopped = lines.find(|line| line.contains("the primary was stopped"));
+        stopped.is_some_and(|line| line.contains("pg3: "))
+    });
 }
 
 #[test]
@@ -131,6 +139,8 @@ fn switched_off_the_lease_ends_without_a_proxy() {
         let told = status(proxy.http())["failover"]["failsafe"].clone();
         told == "not available: failover.failsafe is false"
     });
+    // Without one it would stop nothing.
+    eventually("it has a lease", || agent(&cluster, 0).lease.is_some());
     proxy.kill().unwrap();
     eventually("its agent stops it", || node.pid().is_none());
 }

@@ -2,7 +2,7 @@
 //! order, or is to decide nothing any more.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pgcauseway::rig::{Cluster, Proxy, StopMode};
 
@@ -10,7 +10,7 @@ use super::cluster;
 use crate::agent::support::{client, takes_writes};
 use crate::support::http::{order, status};
 use crate::support::status::{another_leads, leader, settled};
-use crate::support::{BOUND, PROGRAM, block_on, eventually};
+use crate::support::{BOUND, PROGRAM, block_on, eventually, throughout};
 
 /// Twice the lease, and the time in which an agent would stop its server.
 const LONG: Duration = Duration::from_secs(7);
@@ -30,11 +30,10 @@ fn governed(cluster: &Cluster) -> bool {
 /// Nobody renews anything, and the primary goes on.
 fn goes_on(cluster: &Cluster, postmaster: Option<i32>) {
     eventually("its agent lets it be", || !governed(cluster));
-    let begun = Instant::now();
-    while begun.elapsed() < LONG {
+    throughout(LONG, || {
         assert_eq!(cluster.primary().pid(), postmaster);
         assert!(block_on(takes_writes(cluster.primary())));
-    }
+    });
 }
 
 #[test]
@@ -75,20 +74,17 @@ fn while_failover_is_paused_a_primary_may_be_restarted() {
         status(proxy.http)["failover"]["paused"] == true
     });
     block_on(node.stop(StopMode::Fast)).unwrap();
-    let begun = Instant::now();
-    while begun.elapsed() < LONG {
+    throughout(LONG, || {
         let leads = leader(proxy.http);
         assert!(["pg1", "nobody"].contains(&leads.as_str()), "{leads}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    });
     block_on(node.start()).unwrap();
     let postmaster = node.pid();
     assert!(postmaster.is_some());
-    let begun = Instant::now();
-    while begun.elapsed() < LONG {
+    throughout(LONG, || {
         assert_eq!(node.pid(), postmaster);
         assert!(block_on(takes_writes(node)));
-    }
+    });
     assert_eq!(proxy.wire().value("SELECT pg_is_in_recovery()"), "f");
     let (code, answer) = order(proxy.http, "/api/failover/resume");
     assert_eq!(code, 200, "{answer}");

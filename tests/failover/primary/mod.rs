@@ -1,23 +1,33 @@
 //! A failed primary is replaced, and clients stay connected: real servers, real agents, real clients,
 //! and a history of every write that is checked when the dust has settled.
 
+mod blocked;
 mod clients;
+mod crowded;
 mod failsafe;
+mod halted;
 mod hung;
 mod kept;
 mod killed;
 mod leaving;
 mod listening;
+mod locked;
 mod lost;
 mod observe;
 mod record;
 mod replication;
 mod resolve;
 mod resume;
+mod rotated;
 mod rule;
+mod slots;
 mod slow;
+mod snares;
 mod strangers;
+mod stuck;
+mod swapped;
 mod switchover;
+mod tls;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,7 +41,7 @@ use crate::support::status::{leader, settled};
 use crate::support::{PROGRAM, Proxy, block_on, connect};
 
 /// Between the writes of one session.
-const PACE: Duration = Duration::from_millis(5);
+const PACE: Duration = Duration::from_millis(10);
 
 /// A busy machine is not a failed node: nothing fails here.
 const CALM: &str = "timeout: 4s\nlease: 4s";

@@ -4,12 +4,14 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{cluster, leading, named, proxy};
+use pgcauseway::rig::Cluster;
+
+use super::{leading, named};
 use crate::support::frames::query;
 use crate::support::http::order;
 use crate::support::need::beside_servers;
 use crate::support::status::{leader, promotable, settled};
-use crate::support::{Proxy, Wire, block_on, eventually, summary, turn};
+use crate::support::{PROGRAM, Proxy, Wire, block_on, eventually, summary, turn};
 
 /// The timeline and the position of the node at the other end.
 fn identify(wire: &mut Wire) -> (String, String) {
@@ -45,12 +47,30 @@ impl Drop for Receiver {
 #[test]
 fn a_switchover_sends_them_to_the_next_primary() {
     let _turn = turn();
-    let cluster = cluster("replication-switchover");
-    let proxy = proxy(&cluster, "durability: async\ntimeout: 4s\nlease: 4s");
+    let cluster = Cluster::builder("replication-switchover").agents(PROGRAM);
+    let cluster = block_on(cluster.setting("log_statement", "all").start()).unwrap();
+    // Another way to write where the primary is changes nothing.
+    let third = &cluster.nodes()[2];
+    let conninfo = format!(
+        "host=localhost port={} user=replicator password=replicator application_name={}",
+        cluster.primary().port(),
+        third.name(),
+    );
+    let set = format!("ALTER SYSTEM SET primary_conninfo = '{conninfo}'");
+    block_on(third.execute(&set)).unwrap();
+    block_on(third.reload()).unwrap();
+    block_on(cluster.wait_caught_up()).unwrap();
+    let failover = cluster.failover_yaml("durability: async\ntimeout: 4s\nlease: 4s");
+    let keys = "password: replicator\n    conninfo: keepalives_idle=77";
+    let failover = failover.replace("password: replicator", keys);
+    let proxy = Proxy::with_yaml(&cluster, &(cluster.yaml() + &failover));
+    settled(proxy.http);
     let grant = "ALTER ROLE demo REPLICATION";
     block_on(cluster.primary().execute(grant)).unwrap();
     promotable(proxy.http, 2);
     let old = leading(&cluster, &proxy);
+    let told: String = block_on(third.query("SHOW primary_conninfo")).unwrap();
+    assert_eq!(told, conninfo);
     let mut standbys = cluster.nodes().iter().filter(|n| n.name() != old.name());
     let (next, third) = (standbys.next().unwrap(), standbys.next().unwrap());
     block_on(cluster.wait_caught_up()).unwrap();
@@ -109,6 +129,33 @@ fn a_switchover_sends_them_to_the_next_primary() {
     settled(proxy.http);
     assert_eq!(to_third.value("SHOW cluster_name"), third.name());
     assert_eq!(identify(&mut to_third).0, after);
+    // It was told so without a password, and with the keys that are configured for it.
+    let told: String = block_on(third.query("SHOW primary_conninfo")).unwrap();
+    assert!(
+        told.contains("passfile=") && !told.contains("password"),
+        "{told}"
+    );
+    assert!(told.contains("keepalives_idle=77"), "{told}");
+    let log = std::fs::read_to_string(third.log()).unwrap();
+    let mut said = log
+        .lines()
+        .filter(|line| line.contains("causeway@") && line.contains("SET primary_conninfo"));
+    assert!(said.clone().count() > 0, "{log}");
+    assert!(said.all(|line| !line.contains("password")), "{log}");
+
+    // Nor is it told one while its agent stands still: what that has said before is true of every primary.
+    third.agent().unwrap().freeze().unwrap();
+    promotable(proxy.http, 1);
+    let (code, answer) = order(proxy.http, &format!("/api/switchover?to={}", old.name()));
+    assert_eq!(code, 200, "{answer}");
+    let towards_old = format!("port='{}'", old.port());
+    eventually("it is told of the old one", || {
+        let told: String = block_on(third.query("SHOW primary_conninfo")).unwrap();
+        assert!(!told.contains("password"), "{told}");
+        told.contains(&towards_old) && told.contains("passfile=")
+    });
+    third.agent().unwrap().thaw().unwrap();
+    settled(proxy.http);
 
     // Nothing more comes from a named node that is gone, and the primary is not the one to go to.
     let mut to_third = streaming(&proxy, "to-third", third.name());

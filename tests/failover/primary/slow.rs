@@ -8,7 +8,7 @@ use pgcauseway::rig::{Cluster, Node};
 use super::{cluster, proxy, writers};
 use crate::support::http::{order, status};
 use crate::support::status::{another_leads, events, promotable};
-use crate::support::{PROGRAM, Proxy, block_on, eventually};
+use crate::support::{PROGRAM, Proxy, block_on, eventually, throughout};
 
 /// Twice the lease, and the time in which an agent would stop its server.
 const LONG: Duration = Duration::from_secs(7);
@@ -41,7 +41,7 @@ impl Drop for Frozen {
 pub(super) const CHECKPOINTER: &str =
     "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
 
-fn pid(node: &Node, sql: &str) -> i32 {
+pub(super) fn pid(node: &Node, sql: &str) -> i32 {
     block_on(node.query(sql)).unwrap()
 }
 
@@ -67,23 +67,52 @@ fn a_clean_stop_may_outlast_the_lease() {
     let writers = writers(&proxy.url(), 2);
     writers.wait_acknowledged(10);
     promotable(proxy.http, 2);
+    let mut open = proxy.wire();
+    open.run("BEGIN");
+    open.run("CREATE TABLE opened (n int)");
+    let http = proxy.http;
+    let ordered = std::thread::spawn(move || order(http, "/api/switchover?to=pg2"));
+    eventually("it lets transactions end", || phase(&proxy) == "draining");
     // A primary that stops waits for every standby that is attached.
     let third = &cluster.standbys()[1];
     let receiver = Frozen::new(pid(third, "SELECT pid FROM pg_stat_wal_receiver"));
-    let http = proxy.http;
-    let ordered = std::thread::spawn(move || order(http, "/api/switchover?to=pg2"));
+    open.run("COMMIT");
     eventually("it is stopping", || phase(&proxy) == "stopping");
-    let begun = Instant::now();
-    while begun.elapsed() < LONG {
-        assert_eq!(phase(&proxy), "stopping");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    throughout(LONG, || assert_eq!(phase(&proxy), "stopping"));
     drop(receiver);
     let (code, answer) = ordered.join().unwrap();
     assert_eq!(code, 200, "{answer}");
     another_leads(proxy.http, "pg1");
     writers.wait_acknowledged(10);
     assert_untouched(&cluster, &proxy);
+    super::assert_whole(&writers.stop(), &proxy.url());
+}
+
+#[test]
+fn a_switchover_does_not_begin_while_a_standby_confirms_nothing() {
+    let cluster = cluster("silent-standby");
+    let proxy = proxy(&cluster, "");
+    let writers = writers(&proxy.url(), 2);
+    writers.wait_acknowledged(10);
+    promotable(proxy.http, 2);
+    let third = &cluster.standbys()[1];
+    let receiver = Frozen::new(pid(third, "SELECT pid FROM pg_stat_wal_receiver"));
+    let (code, answer) = order(proxy.http, "/api/switchover?to=pg2");
+    assert_eq!(code, 409, "{answer}");
+    let text = answer["text"].as_str().unwrap();
+    assert!(text.starts_with("pg3 receives from pg1"), "{text}");
+    writers.wait_acknowledged(10);
+    assert_untouched(&cluster, &proxy);
+    drop(receiver);
+    promotable(proxy.http, 2);
+    let mut answer = order(proxy.http, "/api/switchover?to=pg2");
+    eventually("it confirms again", || {
+        if answer.0 != 200 {
+            answer = order(proxy.http, "/api/switchover?to=pg2");
+        }
+        answer.0 == 200
+    });
+    another_leads(proxy.http, "pg1");
     super::assert_whole(&writers.stop(), &proxy.url());
 }
 
@@ -98,11 +127,10 @@ fn a_switchover_begins_with_a_checkpoint_that_nobody_waits_for() {
     let http = proxy.http;
     let ordered = std::thread::spawn(move || order(http, "/api/switchover?to=pg2"));
     eventually("it begins", || phase(&proxy) == "checkpointing");
-    let begun = Instant::now();
-    while begun.elapsed() < LONG {
+    throughout(LONG, || {
         writers.wait_acknowledged(10);
         assert_eq!(phase(&proxy), "checkpointing");
-    }
+    });
     drop(checkpointer);
     let (code, answer) = ordered.join().unwrap();
     assert_eq!(code, 200, "{answer}");
@@ -143,11 +171,7 @@ fn a_recovery_may_outlast_the_lease() {
     });
     let postmaster = node.pid();
     assert!(postmaster.is_some());
-    let begun = Instant::now();
-    while begun.elapsed() < LONG {
-        assert_eq!(node.pid(), postmaster);
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    throughout(LONG, || assert_eq!(node.pid(), postmaster));
     drop(recovering);
     eventually("it serves again", || phase(&proxy) == "steady");
     assert_eq!(node.pid(), postmaster);
@@ -179,4 +203,21 @@ fn a_fence_command_that_hangs_holds_up_nothing() {
     // It was 30 s and more.
     assert!(gap < Duration::from_secs(20), "{gap:?}");
     writers.wait_acknowledged(10);
+}
+
+#[test]
+fn a_fence_command_that_has_succeeded_is_gone_by() {
+    let cluster = block_on(Cluster::builder("fenced").start()).unwrap();
+    let proxy = proxy(
+        &cluster,
+        "durability: async\ntimeout: 2s\nfence_command: sleep 4",
+    );
+    promotable(proxy.http, 2);
+    let old = cluster.primary();
+    old.freeze().unwrap();
+    eventually("it is being fenced", || phase(&proxy) == "fencing");
+    // It answers before the command has ended, and the command need not have had its effect by then.
+    old.thaw().unwrap();
+    another_leads(proxy.http, old.name());
+    assert!(events(proxy.http, "called_off").is_empty());
 }

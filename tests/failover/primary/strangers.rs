@@ -3,14 +3,14 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pgcauseway::rig::Proxy;
 
 use super::cluster;
 use crate::agent::support::config;
 use crate::support::status::settled;
-use crate::support::{PROGRAM, block_on, connect};
+use crate::support::{PROGRAM, block_on, connect, throughout};
 
 /// Twice the lease, and the time in which an agent would stop its server.
 const LONG: Duration = Duration::from_secs(7);
@@ -34,10 +34,9 @@ fn silent_connections_stop_no_primary() {
     let agent = config(&cluster).nodes[0].agent.clone().unwrap();
     let agent = SocketAddr::new(agent.host.parse().unwrap(), agent.port);
     for (port, count) in [(proxy.address(), 390), (proxy.http(), 390), (agent, 80)] {
-        let begun = Instant::now();
         let mut crowd = Vec::new();
         let mut served = 0;
-        while begun.elapsed() < LONG {
+        throughout(LONG, || {
             // Who is sent away comes back.
             crowd.retain(|stream| !is_closed(stream));
             while crowd.len() < count {
@@ -50,7 +49,7 @@ fn silent_connections_stop_no_primary() {
             })
             .unwrap();
             served += 1;
-        }
+        });
         println!("{served} clients beside {count} strangers at {port}");
     }
     let log = std::fs::read_to_string(primary.agent().unwrap().log()).unwrap();

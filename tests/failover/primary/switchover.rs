@@ -1,10 +1,11 @@
 //! A planned change of primary under load: no error, nothing lost, a measured stall; or a refusal.
 
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pgcauseway::verify;
+use pgcauseway::verify::{self, Options};
 use tokio::sync::oneshot;
 
 use super::{CALM, assert_whole, cluster, leading, named, proxy, rounds, writers};
@@ -32,7 +33,9 @@ impl Pgbench {
         };
         let made = run(&["-i", "-s", "4", "-q"]).output().unwrap();
         assert!(made.status.success(), "{made:?}");
-        let load = ["-n", "-c", "16", "-j", "2", "-T", "1000", "-M", protocol];
+        // Always some under way, and cores to spare for servers that start.
+        let load = ["-n", "-c", "16", "-j", "2", "-T", "1000", "-R", "300"];
+        let load = [&load[..], &["-M", protocol]].concat();
         Self(run(&load).spawn().unwrap())
     }
 
@@ -56,7 +59,10 @@ fn a_switchover_under_load_is_not_noticed() {
     let _turn = turn();
     let cluster = cluster("switchover");
     let proxy = proxy(&cluster, &format!("durability: quorum\n{CALM}"));
-    let check = proxy.check("checked", 1000);
+    let check = Options {
+        think_time: Duration::from_millis(30),
+        ..proxy.check("checked", 1000)
+    };
     let (stop, stopped) = oneshot::channel::<()>();
     let checking = RUNTIME.spawn(verify::run(check, async {
         let _ = stopped.await;

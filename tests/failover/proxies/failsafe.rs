@@ -1,10 +1,10 @@
 //! Three proxies and etcd: that all of them are gone stops no server, while the servers see each other.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::world::{World, go_on};
 use crate::agent::support::takes_writes;
-use crate::support::{becomes, this_test};
+use crate::support::{becomes, goes_on_for, this_test};
 
 const SETTINGS: &str = "timeout: 2s\nlease: 4s";
 /// Several leases, and what agents and proxies add to one.
@@ -27,11 +27,11 @@ async fn without_etcd_and_without_proxies_nothing_stops_but_a_primary_that_sees_
     };
     let before = postmasters().await;
     let lasts = async |what: &str| {
-        let begun = Instant::now();
-        while begun.elapsed() < LONG {
+        goes_on_for(LONG, async || {
             assert!(takes_writes(node).await, "{what}");
             assert_eq!(postmasters().await, before, "{what}");
-        }
+        })
+        .await;
     };
 
     let etcd = &world.etcd.as_ref().unwrap().members()[0];

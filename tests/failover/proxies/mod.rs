@@ -2,9 +2,11 @@
 //! proxy is a process on a host of its own, and a history of every write is checked when the dust has
 //! settled.
 
+mod cable;
 mod chaos;
 mod deciders;
 mod failsafe;
 mod faults;
+mod healthy;
 mod orders;
 mod world;

@@ -35,9 +35,19 @@ pub(crate) fn go_on(test: &str) -> bool {
 impl World {
     /// Brings everything up; one proxy keeps its record in a file, several on etcd.
     pub(crate) async fn start(name: &str, proxies: usize, settings: &str) -> Self {
+        Self::start_by(Path::new(PROGRAM), name, proxies, settings).await
+    }
+
+    /// The same, with what starts the program.
+    pub(crate) async fn start_by(
+        program: &Path,
+        name: &str,
+        proxies: usize,
+        settings: &str,
+    ) -> Self {
         let net = Net::new(u8::try_from(NODES + proxies + 1).unwrap()).unwrap();
         let cluster = Cluster::builder(name)
-            .agents(PROGRAM)
+            .agents(program)
             .on(&net.hosts()[..NODES])
             .start()
             .await
@@ -61,7 +71,7 @@ impl World {
         let made = (0..proxies).map(|index| {
             let host = &net.hosts()[NODES + index];
             let name = format!("p{}", index + 1);
-            Proxy::new(&cluster, &name, Some(host), Path::new(PROGRAM), &yaml).unwrap()
+            Proxy::new(&cluster, &name, Some(host), program, &yaml).unwrap()
         });
         let world = Self {
             proxies: made.collect(),

@@ -1,9 +1,9 @@
 //! A cluster of three as the planner sees it, and what a row may change of it.
 
 use pgcauseway::core::failover::facts::observation::{
-    AgentAnswer, AgentFailsafe, AgentPromise, Attempt, Leadership, NodeFacts, Observation,
-    Postmaster, PrimaryFacts, Receiver, RejoinJob, ReplicationRole, RuleOrder, ServerAnswer,
-    StandbyFacts, Upstream,
+    AgentAnswer, AgentFailsafe, AgentPromise, Attempt, Leadership, LifeSign, NodeFacts,
+    Observation, Postmaster, PrimaryFacts, Receiver, RejoinJob, ReplicationRole, RuleOrder,
+    ServerAnswer, SignOfLife, StandbyFacts, Upstream,
 };
 use pgcauseway::core::failover::policy::{Durability, FailoverPolicy, Mode, NodePolicy};
 use pgcauseway::core::failover::quorum::{CommitRule, SyncState};
@@ -23,6 +23,7 @@ pub(super) const PG2: NodeId = NodeId(1);
 pub(super) const PG3: NodeId = NodeId(2);
 
 /// A cluster of three, well, with pg1 leading; each row changes what its condition says.
+#[derive(Clone)]
 pub(super) struct Case {
     pub(super) policy: FailoverPolicy,
     pub(super) record: Record,
@@ -48,6 +49,7 @@ pub(super) fn policy() -> FailoverPolicy {
         checkpoint_us: 300 * SECOND,
         drain_us: 5 * SECOND,
         stop_us: 30 * SECOND,
+        promote_us: 10 * SECOND,
         routing_lease_us: 0,
         fence_command: false,
         rejoin_command: false,
@@ -80,7 +82,7 @@ pub(super) fn primary(timeline: u32, flush: u64) -> ServerAnswer {
         timeline,
         ReplicationRole::Primary(PrimaryFacts {
             flush,
-            attached: Vec::new(),
+            ..PrimaryFacts::default()
         }),
     )
 }
@@ -95,6 +97,7 @@ pub(super) fn standby(timeline: u32, of: NodeId, received: u64) -> ServerAnswer 
     };
     let facts = StandbyFacts {
         received: Some(Lsn(received)),
+        replayed_all: true,
         replayed: Lsn(received),
         upstream: Upstream::Node(of),
         receiver: Some(receiver),
@@ -117,11 +120,15 @@ pub(super) fn facts(answer: ServerAnswer, postmaster: Postmaster) -> NodeFacts {
     NodeFacts {
         answer: Some(answer),
         attempt: Attempt::Answered,
+        sign: None,
         agent: Some(AgentAnswer {
             at_us: NOW - SECOND / 10,
             epoch: 4,
             postmaster,
+            crashed_primary: None,
+            moved_us: None,
             governed: true,
+            lease: None,
             failsafe: None,
         }),
         renewal_us: Some(NOW - SECOND / 10),
@@ -143,6 +150,7 @@ impl Case {
         record.timeline = Timeline(1);
         record.phase = Phase::Steady;
         record.governed = [PG1, PG2, PG3].into();
+        record.leases = [PG1, PG2, PG3].map(|node| (node, policy.lease_us)).into();
         let nodes = vec![
             facts(primary(1, 0x4000), Postmaster::Primary),
             facts(standby(1, PG1, 0x4000), Postmaster::Standby),
@@ -161,6 +169,8 @@ impl Case {
             open_transactions: 0,
             holding: false,
             fence_command_done: None,
+            fence_command_failed: None,
+            fence_command_under_way: None,
             checkpoint_ended: None,
             heartbeat_us: Some(NOW - SECOND / 10),
             rule_order: None,
@@ -252,6 +262,13 @@ impl Case {
         self
     }
 
+    /// It has given another sign of life so long ago.
+    pub(super) fn lives(mut self, node: NodeId, ago_us: u64, kind: LifeSign) -> Self {
+        let at_us = NOW - ago_us;
+        self.node(node).sign = Some(SignOfLife { at_us, kind });
+        self
+    }
+
     pub(super) fn stopped(mut self, node: NodeId, checkpoint: Option<Lsn>) -> Self {
         self.node(node).attempt = Attempt::Refused;
         self.node(node).agent = Some(AgentAnswer {
@@ -261,7 +278,10 @@ impl Case {
                 checkpoint,
                 crashed: false,
             },
+            crashed_primary: None,
+            moved_us: None,
             governed: true,
+            lease: None,
             failsafe: None,
         });
         self
@@ -287,6 +307,13 @@ impl Case {
         self.record.phase = phase;
         self.seen.holding = self.record.holds();
         self
+    }
+
+    /// A standby has replayed only so far.
+    pub(super) fn replayed(&mut self, node: NodeId, up_to: u64) {
+        if let ReplicationRole::Standby(facts) = &mut self.answer(node).role {
+            facts.replayed = Lsn(up_to);
+        }
     }
 
     /// pg2 leads, pg3 follows it.

@@ -1,6 +1,6 @@
 //! The rows of the printed table that tell of a failover: fencing, finding out who has most, promoting.
 
-use pgcauseway::core::failover::facts::observation::Postmaster;
+use pgcauseway::core::failover::facts::observation::{Attempt, Postmaster, ServerAnswer};
 use pgcauseway::core::failover::record::{Cause, FenceProof, Phase, RequestKind};
 
 use super::case::*;
@@ -19,10 +19,29 @@ pub(super) fn fencing() -> Vec<(&'static str, Case)> {
             Cause::Hung,
         )
     };
+    let begun_by_another = || {
+        fencing(Case::new(), Cause::Hung)
+            .without_agents()
+            .with(|case| {
+                case.policy.fence_command = true;
+                case.record.fence_begun = Some(4);
+            })
+    };
     vec![
         (
             "its agent reports it stopped in this epoch",
             fencing(Case::new().stopped(PG1, None).detached(), Cause::Dead),
+        ),
+        (
+            "its agent reports it stopped, and a primary answers at its address after that",
+            fencing(Case::new().stopped(PG1, None).detached(), Cause::Operator).with(|case| {
+                let answers = primary(1, 0x4000);
+                case.node(PG1).answer = Some(ServerAnswer {
+                    at_us: NOW,
+                    ..answers
+                });
+                case.node(PG1).attempt = Attempt::Answered;
+            }),
         ),
         (
             "its agent reports it stopped, and has not heard of this epoch",
@@ -78,6 +97,36 @@ pub(super) fn fencing() -> Vec<(&'static str, Case)> {
             fencing(Case::new(), Cause::Hung).with(|case| {
                 case.node(PG1).agent.as_mut().unwrap().epoch = 3;
             }),
+        ),
+        (
+            "it answers again without an agent",
+            fencing(Case::new(), Cause::Hung).without_agents(),
+        ),
+        (
+            "it answers again while fence_command is under way",
+            fencing(Case::new(), Cause::Hung)
+                .without_agents()
+                .with(|case| {
+                    case.policy.fence_command = true;
+                    case.seen.fence_command_under_way = Some((PG1, 4));
+                }),
+        ),
+        (
+            "it answers again, and fence_command has succeeded",
+            fencing(Case::new(), Cause::Hung)
+                .without_agents()
+                .with(|case| {
+                    case.policy.fence_command = true;
+                    case.seen.fence_command_done = Some((PG1, 4));
+                }),
+        ),
+        (
+            "it answers again, and a process that is gone had begun fence_command",
+            begun_by_another(),
+        ),
+        (
+            "it answers again, and fence_command, begun by a process that is gone, has failed since",
+            begun_by_another().with(|case| case.seen.fence_command_failed = Some((PG1, 4))),
         ),
         (
             "no agent and no fence_command",
@@ -138,6 +187,18 @@ pub(super) fn discovering() -> Vec<(&'static str, Case)> {
             }),
         ),
         (
+            "equally far, and one has replayed less of it: it is not chosen, whatever its priority",
+            discovering(Case::new()).with(|case| {
+                *case.answer(PG3) = detached(1, 0x4000);
+                case.policy.nodes[1].promote_priority = 200;
+                case.replayed(PG2, 0x3E00);
+            }),
+        ),
+        (
+            "one has received more, and replayed less",
+            discovering(Case::new()).with(|case| case.replayed(PG2, 0x3E00)),
+        ),
+        (
             "an operator has drained the one that is furthest",
             discovering(Case::new()).drained(PG2),
         ),
@@ -185,6 +246,9 @@ pub(super) fn discovering() -> Vec<(&'static str, Case)> {
 
 pub(super) fn promotion() -> Vec<(&'static str, Case)> {
     let base = |case: Case| case.stopped(PG1, None).detached().phase(promoting());
+    let stands_for = |case: &mut Case, seconds: u64| {
+        case.seen.phase_since_us = NOW - seconds * SECOND;
+    };
     let leads = |case: &mut Case| *case.node(PG2) = facts(primary(2, 0x5001), Postmaster::Primary);
     let knows = |case: &mut Case| {
         case.record.sync.add(Some(rule(&[PG3])));
@@ -196,10 +260,46 @@ pub(super) fn promotion() -> Vec<(&'static str, Case)> {
             "failsafe: the candidate has promised the old primary something",
             base(Case::new().promised(PG2, SECOND)),
         ),
+        (
+            "the candidate has not replayed all that it has received",
+            base(Case::new()).with(|case| case.replayed(PG2, 0x3E00)),
+        ),
         ("the candidate leads", base(Case::new()).with(leads)),
         (
             "the candidate's server has stopped",
             base(Case::new()).stopped(PG2, None),
+        ),
+        (
+            "the candidate is not promoted in time, and another holds as much",
+            base(Case::new()).with(|case| {
+                *case.answer(PG3) = detached(1, 0x4000);
+                stands_for(case, 10);
+            }),
+        ),
+        (
+            "the same, and it gets on with its replay",
+            base(Case::new()).with(|case| {
+                *case.answer(PG3) = detached(1, 0x4000);
+                stands_for(case, 10);
+                let agent = case.node(PG2).agent.as_mut();
+                agent.unwrap().moved_us = Some(NOW - SECOND);
+            }),
+        ),
+        (
+            "the same, and its agent does not answer: nobody could stop it",
+            base(Case::new()).with(|case| {
+                *case.answer(PG3) = detached(1, 0x4000);
+                stands_for(case, 10);
+                case.node(PG2).agent = None;
+            }),
+        ),
+        (
+            "the candidate is not promoted in time, and no other holds as much",
+            base(Case::new()).with(|case| stands_for(case, 10)),
+        ),
+        (
+            "an operator names another",
+            base(Case::new()).asked(RequestKind::Failover, Some(PG3)),
         ),
         (
             "the candidate has not answered for the timeout",

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use pgcauseway::core::failover::candidate::promotable;
 use pgcauseway::core::failover::command::Act;
-use pgcauseway::core::failover::facts::observation::Postmaster;
+use pgcauseway::core::failover::facts::observation::{Postmaster, RejoinJob};
 use pgcauseway::core::failover::policy::{Durability, Mode};
 use pgcauseway::core::failover::record::{Phase, QuarantineReason, Record, Recovery};
 use pgcauseway::core::failover::{Plan, View, plan};
@@ -14,7 +14,9 @@ use pgcauseway::core::topology::NodeId;
 
 mod case;
 mod failing;
+mod guards;
 mod rows;
+mod unable;
 
 use case::*;
 use rows::rows;
@@ -308,6 +310,8 @@ fn promotable_is_who_an_election_would_choose() {
     assert_eq!(able(&unfit), [PG3]);
     let without_agent = healthy().with(|case| case.node(PG3).agent.as_mut().unwrap().at_us = 0);
     assert_eq!(able(&without_agent), [PG2]);
+    let rejoined = healthy().with(|case| case.node(PG2).job = RejoinJob::Running);
+    assert_eq!(able(&rejoined), [PG3], "its agent may stop it");
     let behind = healthy().with(|case| {
         case.policy.durability = Durability::Async {
             max_lost_bytes: Some(0),

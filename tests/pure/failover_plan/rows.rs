@@ -1,6 +1,8 @@
 //! The conditions of the printed table, phase by phase, and the facts that make each of them so.
 
-use pgcauseway::core::failover::facts::observation::{Attempt, Postmaster, RejoinJob};
+use pgcauseway::core::failover::facts::observation::{
+    Attempt, LifeSign, NodeFacts, Postmaster, RejoinJob, ReplicationRole,
+};
 use pgcauseway::core::failover::failsafe::FailsafeState;
 use pgcauseway::core::failover::policy::Mode;
 use pgcauseway::core::failover::record::{
@@ -99,6 +101,31 @@ fn steady() -> Vec<(&'static str, Case)> {
             Case::new().silent(PG1, 2 * SECOND).deaf(2 * SECOND),
         ),
         (
+            "no answer for long, connections are taken, most standbys receive nothing",
+            Case::new()
+                .silent(PG1, 60 * SECOND)
+                .lives(PG1, SECOND, LifeSign::TakesConnections)
+                .deaf(60 * SECOND),
+        ),
+        (
+            "no answer for long, it refuses the monitoring role, most standbys receive nothing",
+            Case::new()
+                .silent(PG1, 60 * SECOND)
+                .lives(
+                    PG1,
+                    SECOND / 2,
+                    LifeSign::Refuses("too many clients".to_owned()),
+                )
+                .deaf(60 * SECOND),
+        ),
+        (
+            "no answer for long, connections were taken until the timeout ago, most standbys receive nothing",
+            Case::new()
+                .silent(PG1, 60 * SECOND)
+                .lives(PG1, 2 * SECOND, LifeSign::TakesConnections)
+                .deaf(60 * SECOND),
+        ),
+        (
             "no answer for the timeout, the standbys still receive",
             Case::new().silent(PG1, 2 * SECOND),
         ),
@@ -113,6 +140,10 @@ fn steady() -> Vec<(&'static str, Case)> {
             Case::new()
                 .pg2_leads()
                 .with(|case| *case.answer(PG1) = primary(1, 0x4000)),
+        ),
+        (
+            "another node claims to lead on the same timeline",
+            Case::new().with(|case| *case.answer(PG2) = primary(1, 0x4000)),
         ),
         (
             "another node claims to lead on a newer timeline",
@@ -167,6 +198,41 @@ fn steady() -> Vec<(&'static str, Case)> {
             }),
         ),
         (
+            "a crashed standby was asked to start five times, and its server ends each time",
+            crashed().with(|case| {
+                let why = out(QuarantineReason::Crashed, Recovery::Start);
+                case.record.quarantine.insert(PG3, why);
+                case.record.starts.insert(PG3, 5);
+                case.node(PG3).start_us = Some(NOW - 3 * SECOND);
+            }),
+        ),
+        (
+            "a former primary of which the record does not know has crashed, on an older timeline",
+            forgotten(1),
+        ),
+        (
+            "a former primary of which the record does not know has crashed, on a timeline of the same number",
+            forgotten(2),
+        ),
+        (
+            "a crashed standby was started a moment ago and recovers; the phase has lasted for days",
+            recovering(Some(NOW - SECOND / 2)),
+        ),
+        (
+            "a crashed standby recovers, and this process has not started it",
+            recovering(None),
+        ),
+        (
+            "a crashed standby was started 30 s ago, and does not stream",
+            recovering(Some(NOW - 30 * SECOND)),
+        ),
+        (
+            "a crashed standby was started an hour ago, and gets on with its recovery",
+            recovering(Some(0)).with(|case| {
+                case.node(PG3).agent.as_mut().unwrap().moved_us = Some(NOW - SECOND);
+            }),
+        ),
+        (
             "a standby has been shut down by hand",
             crashed().stopped(PG3, None),
         ),
@@ -191,10 +257,32 @@ fn steady() -> Vec<(&'static str, Case)> {
                 .ordered(PG1, rule(&[PG2, PG3]), true),
         ),
         (
+            "quorum: two receivers bear the name of one standby",
+            Case::quorum()
+                .with(|case| {
+                    if let ReplicationRole::Primary(facts) = &mut case.answer(PG1).role {
+                        facts.doubled = [PG3].into();
+                    }
+                })
+                .ordered(PG1, rule(&[PG2, PG3]), true),
+        ),
+        (
             "quorum: another hand has emptied synchronous_standby_names",
             Case::quorum().with(|case| case.answer(PG1).rule = None),
         ),
     ]
+}
+
+/// pg2 leads on timeline 2, and PG1, which wrote this one, is down.
+fn forgotten(wrote: u32) -> Case {
+    Case::new()
+        .pg2_leads()
+        .silent(PG1, 3 * SECOND)
+        .stopped(PG1, None)
+        .with(|case| {
+            let agent = case.node(PG1).agent.as_mut().unwrap();
+            agent.crashed_primary = Some(Timeline(wrote));
+        })
 }
 
 /// PG3's server has ended without shutting down.
@@ -209,6 +297,17 @@ fn crashed() -> Case {
                 crashed: true,
             };
         })
+}
+
+/// PG3's server has crashed, was asked to start then, and does not answer yet.
+pub(super) fn recovering(start_us: Option<u64>) -> Case {
+    crashed().with(|case| {
+        let why = out(QuarantineReason::Crashed, Recovery::Start);
+        case.record.quarantine.insert(PG3, why);
+        case.seen.phase_since_us = 0;
+        case.node(PG3).start_us = start_us;
+        case.node(PG3).agent.as_mut().unwrap().postmaster = Postmaster::Standby;
+    })
 }
 
 fn serving() -> Vec<(&'static str, Case)> {
@@ -247,6 +346,14 @@ fn serving() -> Vec<(&'static str, Case)> {
                 .with(|case| case.node(PG1).job = RejoinJob::Running),
         ),
         (
+            "the old primary streams and is still being rejoined",
+            following(Recovery::Rewind).with(|case| {
+                let streams = facts(standby(2, PG2, 0x6000), Postmaster::Standby);
+                let job = RejoinJob::Running;
+                *case.node(PG1) = NodeFacts { job, ..streams };
+            }),
+        ),
+        (
             "the old primary streams on the new timeline",
             following(Recovery::Rewind)
                 .with(|case| *case.node(PG1) = facts(standby(2, PG2, 0x6000), Postmaster::Standby)),
@@ -261,6 +368,7 @@ fn serving() -> Vec<(&'static str, Case)> {
 
 fn switching() -> Vec<(&'static str, Case)> {
     let checkpointing = || Case::new().phase(Phase::Checkpointing { to: PG2 });
+    let ended = || checkpointing().with(|case| case.seen.checkpoint_ended = Some((PG1, 4)));
     let draining = || Case::new().phase(Phase::Draining { to: PG2 });
     let stopping = || Case::new().phase(Phase::Stopping { to: PG2 });
     let at = Lsn(0x4000);
@@ -316,13 +424,18 @@ fn switching() -> Vec<(&'static str, Case)> {
             Case::new().asked(RequestKind::Failover, None),
         ),
         ("the checkpoint is under way", checkpointing()),
-        (
-            "the checkpoint has ended",
-            checkpointing().with(|case| case.seen.checkpoint_ended = Some((PG1, 4))),
-        ),
+        ("the checkpoint has ended", ended()),
         (
             "the checkpoint has not ended, and the time is up",
             checkpointing().with(late(300 * SECOND)),
+        ),
+        (
+            "failsafe: the checkpoint has ended, and the candidate has promised something",
+            ended().promised(PG2, SECOND),
+        ),
+        (
+            "failsafe: the candidate has promised something still, and the time is up",
+            ended().promised(PG2, SECOND).with(late(300 * SECOND)),
         ),
         ("the primary dies", checkpointing().stopped(PG1, None)),
         (
@@ -336,6 +449,10 @@ fn switching() -> Vec<(&'static str, Case)> {
                 .with(late(5 * SECOND)),
         ),
         ("none is open", draining()),
+        (
+            "failsafe: the candidate promises something meanwhile",
+            draining().promised(PG2, SECOND),
+        ),
         ("the primary dies", draining().stopped(PG1, None)),
         ("it is stopping", stopping()),
         (

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, NoTls};
 use tokio_util::sync::CancellationToken;
 
@@ -20,8 +21,8 @@ RETURNING ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::b
           current_setting('cluster_name')";
 /// For a connection; a host that is cut off never answers.
 const CONNECT: Duration = Duration::from_secs(2);
-/// Between two attempts to connect.
-const AGAIN: Duration = Duration::from_millis(5);
+/// Between two attempts to connect; a server that refuses one starts a process to say so.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// A way to the data, and how it is gone.
 #[derive(Clone, Debug)]
@@ -192,7 +193,15 @@ async fn insert(
     if block {
         client.batch_execute("BEGIN").await?;
     }
-    let row = client.query_one(INSERT, &[&session, &number]).await?;
+    // Some at one go and some, as drivers do, by a statement that is prepared first and closed afterwards.
+    let row = match session % 2 == 0 {
+        true => {
+            let typed: [(&(dyn ToSql + Sync), Type); 2] =
+                [(&session, Type::INT4), (&number, Type::INT4)];
+            client.query_typed_one(INSERT, &typed).await?
+        }
+        false => client.query_one(INSERT, &[&session, &number]).await?,
+    };
     if block {
         client.batch_execute("COMMIT").await?;
     }

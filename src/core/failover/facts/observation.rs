@@ -3,6 +3,8 @@
 //! Times are microseconds of one monotonic clock of this process. An answer's time is when its
 //! question was *sent*: what it says was so at some moment after that.
 
+use std::collections::BTreeSet;
+
 use crate::core::failover::failsafe::FailsafeRule;
 use crate::core::failover::quorum::CommitRule;
 use crate::core::failover::record::Request;
@@ -30,6 +32,10 @@ pub struct Observation {
     pub holding: bool,
     /// The node and epoch of the latest `fence_command` of this process that exited with 0.
     pub fence_command_done: Option<(NodeId, u64)>,
+    /// Those of the latest one that ended otherwise.
+    pub fence_command_failed: Option<(NodeId, u64)>,
+    /// Those of the `fence_command` of this process that is under way.
+    pub fence_command_under_way: Option<(NodeId, u64)>,
     /// The node and epoch of this process's latest CHECKPOINT that has ended, well or not.
     pub checkpoint_ended: Option<(NodeId, u64)>,
     /// When the latest heartbeat was sent.
@@ -66,6 +72,8 @@ pub struct NodeFacts {
     pub answer: Option<ServerAnswer>,
     /// How the latest attempt to ask it ended.
     pub attempt: Attempt,
+    /// Its latest sign of life that was no answer, however old.
+    pub sign: Option<SignOfLife>,
     /// What its agent said; none if it was never reached.
     pub agent: Option<AgentAnswer>,
     /// When a lease was last asked for that may have reached its agent.
@@ -93,6 +101,34 @@ pub enum Attempt {
     Refused,
     /// No answer within the deadline.
     TimedOut,
+}
+
+/// That a server lives, although it says nothing of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SignOfLife {
+    /// When it was asked for.
+    pub at_us: u64,
+    pub kind: LifeSign,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LifeSign {
+    /// It answers whoever connects, before a login; its answers to what it was asked are late. They may wait
+    /// for a lock.
+    TakesConnections,
+    /// It answers in words of its own that are no answer; they are here for people.
+    Refuses(String),
+}
+
+impl LifeSign {
+    /// What an error of the server's own says of its life: `53300` that it has no room, `28P01` that it does
+    /// not know the role, and so on, and each that it lives. One that goes, comes up, or cannot read what
+    /// is its own says nothing.
+    pub fn of_error(sqlstate: &str, words: &str) -> Option<Self> {
+        let dying = ["57P", "58", "XX"];
+        let says = !dying.iter().any(|class| sqlstate.starts_with(class));
+        says.then(|| Self::Refuses(words.to_owned()))
+    }
 }
 
 /// What a server said of itself.
@@ -125,26 +161,42 @@ pub enum ReplicationRole {
 pub struct PrimaryFacts {
     /// `pg_current_wal_flush_lsn()`.
     pub flush: Lsn,
-    /// Its WAL senders' standbys.
+    /// Whoever receives WAL from it. A clean stop waits until each of them has confirmed all of it.
     pub attached: Vec<Attached>,
+    /// By whose names more than one receives from it, and confirms what it receives: who is none of our standbys
+    /// may acknowledge commits.
+    pub doubled: BTreeSet<NodeId>,
+    /// Whose commits wait for no standby's disk, whatever `synchronous_standby_names` says.
+    pub early: EarlyCommits,
 }
 
 /// A row of `pg_stat_replication`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attached {
-    /// Which node, by its application name.
-    pub node: NodeId,
-    /// `state = 'streaming'`.
-    pub streaming: bool,
-    /// What it has confirmed to be on its disk.
-    pub flush: Lsn,
+    /// Its application name.
+    pub name: String,
+    /// Which node that is, if it is one.
+    pub node: Option<NodeId>,
+    /// It has confirmed all that had been written at this moment.
+    pub confirmed_us: u64,
+}
+
+/// Where `synchronous_commit` is below `on`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct EarlyCommits {
+    /// For everybody.
+    pub server: bool,
+    /// For whom, in words.
+    pub whose: Vec<String>,
 }
 
 /// What only a standby tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct StandbyFacts {
-    /// `pg_last_wal_receive_lsn()`; none before it has ever streamed.
+    /// `pg_last_wal_receive_lsn()`; none before it has asked for a stream since its server was started.
     pub received: Option<Lsn>,
+    /// It has been seen to look in vain for more WAL than it has replayed, since its server was started.
+    pub replayed_all: bool,
     /// `pg_last_wal_replay_lsn()`.
     pub replayed: Lsn,
     /// Where `primary_conninfo` points.
@@ -190,10 +242,29 @@ pub struct AgentAnswer {
     pub epoch: u64,
     /// What its server does.
     pub postmaster: Postmaster,
+    /// The timeline that its server wrote, if that was a primary, runs no more, and has not shut down.
+    pub crashed_primary: Option<Timeline>,
+    /// When its server last got on with its recovery, or with what it replays, while it runs.
+    pub moved_us: Option<u64>,
     /// It lets its server run as a primary only under a lease.
     pub governed: bool,
+    /// The lease that it keeps at present.
+    pub lease: Option<AgentLease>,
     /// Its part in a failsafe; none if it knows of no such thing.
     pub failsafe: Option<AgentFailsafe>,
+}
+
+/// A lease as its agent tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AgentLease {
+    /// In which it was granted last.
+    pub epoch: u64,
+    /// Until when it lasts, at the latest.
+    pub until_us: u64,
+    /// What others have promised prolongs it, or its agent's restart: nobody has renewed it since.
+    pub prolonged: bool,
+    /// When a proxy, whichever, was last seen to have renewed it.
+    pub renewed_us: Option<u64>,
 }
 
 /// An agent's part in a failsafe.
@@ -271,6 +342,13 @@ impl Observation {
         let answered = self.node(node).and_then(|facts| facts.answer.as_ref());
         let since = answered.map_or(self.leadership.since_us, |answer| answer.at_us);
         self.since_us(since)
+    }
+
+    /// How long a node has given no sign of life, in microseconds: neither an answer nor another one.
+    pub fn lifeless_us(&self, node: NodeId) -> u64 {
+        let sign = self.node(node).and_then(|facts| facts.sign.as_ref());
+        let since_us = sign.map_or(u64::MAX, |sign| self.since_us(sign.at_us));
+        self.silent_us(node).min(since_us)
     }
 
     /// An agent's answer, if it is younger than `timeout_us`.
@@ -368,9 +446,21 @@ impl ServerAnswer {
 }
 
 impl StandbyFacts {
-    /// The end of the WAL that it holds: received and replayed may each be ahead of the other.
+    /// The end of the WAL that it holds, as far as it knows: received and replayed may each be ahead of the
+    /// other.
     pub fn end(&self) -> Lsn {
         self.received.unwrap_or_default().max(self.replayed)
+    }
+
+    /// Whether `end` is where its WAL ends. A server that was started reads what it holds as it replays it,
+    /// and says nothing of the rest: only once it has come to the end does it ask for more.
+    pub fn knows_end(&self) -> bool {
+        self.received.is_some() || self.replayed_all
+    }
+
+    /// It holds, or may hold, what it has not replayed.
+    pub fn has_to_replay(&self) -> bool {
+        self.end() > self.replayed || !self.knows_end()
     }
 
     /// Nothing more can arrive here.
@@ -384,5 +474,31 @@ impl StandbyFacts {
         (receiver.streaming && receiver.timeline == timeline)
             .then_some(receiver.from)
             .flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_refuses_lives() {
+        for (sqlstate, lives) in [
+            ("53300", true),
+            ("28P01", true),
+            ("28000", true),
+            ("3D000", true),
+            ("42501", true),
+            // It starts up or shuts down, and whether it ever serves is not known.
+            ("57P03", false),
+            ("57P01", false),
+            // It cannot read its files.
+            ("58030", false),
+            ("XX001", false),
+        ] {
+            let sign = LifeSign::of_error(sqlstate, "why");
+            let expected = lives.then(|| LifeSign::Refuses("why".to_owned()));
+            assert_eq!(sign, expected, "{sqlstate}");
+        }
     }
 }

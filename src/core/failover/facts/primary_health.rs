@@ -65,8 +65,15 @@ pub fn judge(view: View<'_, '_>, node: NodeId) -> Health {
         return Health::Failed { cause, why };
     }
     let silent_us = view.observation.silent_us(node);
-    if silent_us < view.policy.timeout_us {
-        let why = format!("{name} has not answered for {}", seconds(silent_us));
+    // Standbys that receive nothing say nothing against a server that lives: the heartbeat, too, needs an
+    // answer.
+    if view.observation.lifeless_us(node) < view.policy.timeout_us {
+        let silent = format!("{name} has not answered for {}", seconds(silent_us));
+        let sign = view.node(node).and_then(|facts| facts.sign.as_ref());
+        let sign = sign.filter(|_| silent_us >= view.policy.timeout_us);
+        let why = sign.map_or(silent.clone(), |sign| {
+            format!("{silent}, and lives: {}", sign.kind)
+        });
         return Health::Doubtful { why };
     }
     witnesses.verdict(&name, silent_us, view.policy.timeout_us)

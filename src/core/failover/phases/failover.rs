@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::following::follow_all;
-use super::synchronous;
-use crate::core::failover::candidate::{Election, elect};
+use super::{giving_up, synchronous};
+use crate::core::failover::candidate::{Election, elect, is_bound};
 use crate::core::failover::command::{Act, Event, Stop};
 use crate::core::failover::describe::seconds;
-use crate::core::failover::facts::observation::{Postmaster, ServerAnswer};
+use crate::core::failover::facts::observation::{Postmaster, ServerAnswer, StandbyFacts, Upstream};
 use crate::core::failover::fence;
 use crate::core::failover::policy::Durability;
 use crate::core::failover::quorum::CommitRule;
@@ -47,13 +47,13 @@ pub(super) fn begin(step: &mut Step<'_>, node: NodeId, cause: Cause) {
 /// 1. The old primary is made harmless.
 pub(in crate::core::failover) fn fence(step: &mut Step<'_>, failed: &FailedPrimary) {
     let failed = &remembered(step, failed);
-    if leads_after_all(step, failed) {
+    if !is_touched(step, failed.node) && leads_after_all(step, failed) {
         return;
     }
     if let Some(why) = recovered(step, failed) {
         return call_off(step, failed.node, why);
     }
-    match fence::proof(step.view(), failed.node) {
+    match fence::proof(step.view(), failed) {
         Ok(proof) => {
             let node = failed.node;
             step.report(Event::Fenced { node, proof });
@@ -78,19 +78,24 @@ pub(in crate::core::failover) fn discover(
     proof: FenceProof,
 ) {
     let failed = &remembered(step, failed);
-    if leads_after_all(step, failed) {
+    // What `fence_command` has done may show only after its end.
+    let is_going = proof == FenceProof::FenceCommand && step.phase_us() < step.policy.timeout_us;
+    if !is_going && leads_after_all(step, failed) {
         return;
     }
     step.enter(Phase::Discovering(failed.clone(), proof));
-    take_request(step);
     step.hold();
     step.close_backends(failed.node);
     detach_all(step);
     announce(step, failed.node);
+    if is_bound(failed, proof) && asks_for_another(step, failed.node) {
+        return give_up(step, failed);
+    }
     match elect(step.view(), failed, proof, step.phase_us()) {
         Election::Choose {
             candidate,
             lost_bytes,
+            passed_over,
         } => {
             let (node, end, written) = (candidate.node, candidate.end, failed.written);
             step.report(Event::Chosen {
@@ -98,6 +103,7 @@ pub(in crate::core::failover) fn discover(
                 end,
                 lost_bytes,
                 written,
+                passed_over,
             });
             prepare_rule(step, node);
             step.enter(Phase::Promoting(failed.clone(), proof, candidate));
@@ -105,8 +111,20 @@ pub(in crate::core::failover) fn discover(
         }
         Election::Wait { why } => {
             step.say(why);
-            if step.phase_us() >= step.policy.timeout_us && restorable(step, failed) {
+            end_readers(step);
+            if step.phase_us() < step.policy.timeout_us {
+                return;
+            }
+            if is_bound(failed, proof) {
+                // One that still replays what it holds comes to its end.
+                let standby = step.answer(failed.node).and_then(ServerAnswer::standby);
+                if standby.is_none_or(StandbyFacts::knows_end) {
+                    give_up(step, failed);
+                }
+            } else if restorable(step, failed) {
                 go_back(step, failed);
+            } else {
+                giving_up::start_again(step);
             }
         }
     }
@@ -127,28 +145,25 @@ pub(in crate::core::failover) fn promote(
         if answer.primary().is_some() && answer.timeline > step.next.timeline {
             return promoted(step, failed, candidate);
         }
-        if let Some(promise) = step.view().promise(node) {
-            let left = seconds(promise.until_us.saturating_sub(step.observation.now_us));
-            let to = &promise.to;
-            return step.say(format!(
-                "promoting {name}, {left} from now: until then its agent has promised {to} not to"
-            ));
+        let stuck = giving_up::is_stuck(step.view(), node, step.phase_us());
+        if stuck && giving_up::instead(step.view(), &candidate).is_some() {
+            return abandon(step, failed, proof, candidate, Cause::CandidateGivenUp);
         }
-        step.say(format!("promoting {name}"));
-        step.grant(node);
-        if let Durability::Quorum { .. } = step.policy.durability
-            && let Some(rule) = step.next.sync.wanted().cloned()
-        {
-            if synchronous::shown(step, node, answer, &rule).is_none() {
-                return step.say(format!(
-                    "setting whom {name} will wait for, then promoting it"
-                ));
-            }
-            if step.observation.since_us(answer.rule_since_us) < step.policy.settle_us {
-                return step.say(format!("waiting for {name} to read whom it will wait for"));
-            }
+        press(step, node, answer);
+        // It leads once it has replayed everything, and the old one is fenced: readers give way.
+        if answer.standby().is_some_and(StandbyFacts::has_to_replay) {
+            step.act(Act::EndReaders(node));
         }
-        return step.act(Act::Promote(node));
+        if stuck {
+            let passed = seconds(step.phase_us());
+            let why = format!(
+                "{}, for {passed} so far, and no other holds as much",
+                step.why
+            );
+            step.say(why);
+            giving_up::start_again(step);
+        }
+        return;
     }
     step.say(format!("{name} is being promoted and does not answer"));
     let agent = step.agent(node);
@@ -158,8 +173,35 @@ pub(in crate::core::failover) fn promote(
     }
     let silent = step.view().is_silent(node);
     if silent && step.phase_us() >= step.policy.timeout_us {
-        abandon(step, failed, proof, candidate);
+        abandon(step, failed, proof, candidate, Cause::CandidateLost);
     }
+}
+
+/// The next step of a promotion, on a candidate that answers.
+fn press(step: &mut Step<'_>, node: NodeId, answer: &ServerAnswer) {
+    let name = step.name(node);
+    if let Some(promise) = step.view().promise(node) {
+        let left = seconds(promise.until_us.saturating_sub(step.observation.now_us));
+        let to = &promise.to;
+        return step.say(format!(
+            "promoting {name}, {left} from now: until then its agent has promised {to} not to"
+        ));
+    }
+    step.say(format!("promoting {name}"));
+    step.grant(node);
+    if let Durability::Quorum { .. } = step.policy.durability
+        && let Some(rule) = step.next.sync.wanted().cloned()
+    {
+        if synchronous::shown(step, node, answer, &rule).is_none() {
+            return step.say(format!(
+                "setting whom {name} will wait for, then promoting it"
+            ));
+        }
+        if step.observation.since_us(answer.rule_since_us) < step.policy.settle_us {
+            return step.say(format!("waiting for {name} to read whom it will wait for"));
+        }
+    }
+    step.act(Act::Promote(node));
 }
 
 /// The old primary is started again: it holds everything, and nobody else does.
@@ -216,14 +258,20 @@ fn promoted(step: &mut Step<'_>, failed: &FailedPrimary, candidate: Candidate) {
         .as_ref()
         .and_then(|history| history.end_of(step.next.timeline));
     let timeline = answer.timeline;
+    let reason = QuarantineReason::OldPrimary;
     if failed.node != node {
         let recovery = match failed.cause {
             Cause::Switchover if candidate.complete => Recovery::Start,
-            Cause::CandidateLost => Recovery::Copy,
+            cause if cause.was_candidate() => Recovery::Copy,
             _ => Recovery::Rewind,
         };
-        let reason = QuarantineReason::OldPrimary;
         step.quarantine(failed.node, Quarantined { reason, recovery });
+    }
+    for given_up in std::mem::take(&mut step.next.given_up).into_keys() {
+        if given_up != node {
+            let recovery = Recovery::Copy;
+            step.quarantine(given_up, Quarantined { reason, recovery });
+        }
     }
     step.next.primary = Some(node);
     step.next.timeline = timeline;
@@ -244,22 +292,53 @@ fn promoted(step: &mut Step<'_>, failed: &FailedPrimary, candidate: Candidate) {
     step.say(format!("{} leads on timeline {timeline}", step.name(node)));
 }
 
-/// Whether a candidate that was lost has been promoted is not known: it is fenced like a primary,
-/// and may not come back without a copy, for its timeline may bear the number of its successor's.
-fn abandon(step: &mut Step<'_>, failed: &FailedPrimary, proof: FenceProof, candidate: Candidate) {
-    if proof != FenceProof::InRecovery && failed.node != candidate.node {
+/// Whether a candidate that was lost, or given up, has been promoted or will be is not known: it is fenced like
+/// a primary, and may not come back without a copy, for its timeline may bear the number of its successor's.
+pub(super) fn abandon(
+    step: &mut Step<'_>,
+    failed: &FailedPrimary,
+    proof: FenceProof,
+    candidate: Candidate,
+    cause: Cause,
+) {
+    // One that was given up before is at hand, should all others fail too.
+    let at_hand = step.next.given_up.contains_key(&failed.node);
+    if proof != FenceProof::InRecovery && failed.node != candidate.node && !at_hand {
         let recovery = match failed.cause {
-            Cause::CandidateLost => Recovery::Copy,
+            cause if cause.was_candidate() => Recovery::Copy,
             _ => Recovery::Rewind,
         };
         let reason = QuarantineReason::OldPrimary;
         step.quarantine(failed.node, Quarantined { reason, recovery });
     }
     let written = failed.written.max(candidate.end);
-    begin(step, candidate.node, Cause::CandidateLost);
+    let end = step
+        .answer(candidate.node)
+        .map(|answer| giving_up::end(answer, candidate.end));
+    begin(step, candidate.node, cause);
     if let Phase::Fencing(failed) = &mut step.next.phase {
         failed.written = failed.written.max(written);
     }
+    if let Some(end) = end.filter(|_| cause == Cause::CandidateGivenUp) {
+        step.next.given_up.insert(candidate.node, end);
+    }
+}
+
+/// One that was lost, came back as a standby and alone could be promoted cannot be: it is stopped.
+fn give_up(step: &mut Step<'_>, failed: &FailedPrimary) {
+    let candidate = Candidate {
+        node: failed.node,
+        end: failed.written,
+        complete: false,
+    };
+    let (proof, cause) = (FenceProof::InRecovery, Cause::CandidateGivenUp);
+    abandon(step, failed, proof, candidate, cause);
+}
+
+fn asks_for_another(step: &Step<'_>, than: NodeId) -> bool {
+    let request = step.next.request.filter(|_| step.next.accepts_loss());
+    let asked = request.and_then(|request| request.to);
+    asked.is_some_and(|to| to != than)
 }
 
 /// A candidate that was given up and turns out to have been promoted: nobody else was since, it
@@ -268,7 +347,7 @@ fn leads_after_all(step: &mut Step<'_>, failed: &FailedPrimary) -> bool {
     let answer = step.answer(failed.node);
     let leads = answer
         .is_some_and(|answer| answer.primary().is_some() && answer.timeline > step.next.timeline);
-    if failed.cause != Cause::CandidateLost || !leads {
+    if !failed.cause.was_candidate() || !leads {
         return false;
     }
     step.new_epoch();
@@ -294,6 +373,11 @@ pub(super) fn prepare_rule(step: &mut Step<'_>, candidate: NodeId) {
     };
     let mut members: BTreeSet<NodeId> = view.others(candidate).filter(healthy).collect();
     if members.len() < needed {
+        // How far those go is known, whoever fails next.
+        let given_up = step.next.given_up.keys().copied();
+        members.extend(given_up.filter(|node| *node != candidate));
+    }
+    if members.len() < needed {
         // It acknowledges nothing until enough have come back.
         members = view.others(candidate).collect();
     }
@@ -305,6 +389,21 @@ fn detach_all(step: &mut Step<'_>) {
         let standby = step.answer(node).and_then(ServerAnswer::standby);
         if standby.is_some_and(|standby| !standby.detached()) {
             step.act(Act::Detach(node));
+        }
+    }
+}
+
+/// A standby that stands in its replay neither lets go of the old primary, though it has been told to, nor comes
+/// to know how much it holds.
+fn end_readers(step: &mut Step<'_>) {
+    for node in step.policy.ids() {
+        let standby = step.answer(node).and_then(ServerAnswer::standby);
+        let stands = |standby: &StandbyFacts| {
+            let holds_on = standby.upstream == Upstream::Nowhere && standby.receiver.is_some();
+            standby.has_to_replay() && (holds_on || !standby.knows_end())
+        };
+        if standby.is_some_and(stands) {
+            step.act(Act::EndReaders(node));
         }
     }
 }
@@ -329,8 +428,25 @@ fn stop(step: &mut Step<'_>, failed: &FailedPrimary) {
         let how = Stop::Immediate;
         step.act(Act::Stop { node, how });
     } else if step.policy.fence_command {
+        step.next.fence_begun = Some(step.next.epoch);
         step.act(Act::Fence(node));
     }
+}
+
+/// Whether `fence_command` has done something to a node in this epoch, or may yet, whatever its server answers:
+/// it is under way, it has succeeded, or it was begun by a process that is gone.
+fn is_touched(step: &Step<'_>, node: NodeId) -> bool {
+    let (seen, epoch) = (step.observation, step.next.epoch);
+    let is_this = |fact: Option<(NodeId, u64)>| {
+        fact.is_some_and(|(fenced, begun)| fenced == node && begun >= epoch)
+    };
+    let under_way = seen.fence_command_under_way;
+    // Without a command any more none of our own will end, and another's has had the time to.
+    let waits = step.policy.fence_command || step.phase_us() < step.policy.stop_us;
+    let of_another = step.next.fence_begun == Some(epoch) && !is_this(seen.fence_command_failed);
+    under_way.is_some_and(|(fenced, _)| fenced == node)
+        || is_this(seen.fence_command_done)
+        || of_another && waits
 }
 
 /// With what has been learnt since of how far the old primary got.
@@ -353,7 +469,8 @@ fn recovered(step: &Step<'_>, failed: &FailedPrimary) -> Option<String> {
     let untold = agent.is_none_or(|agent| {
         agent.epoch < step.next.epoch && agent.postmaster == Postmaster::Primary
     });
-    (unforced && later && leads && untold)
+    let unharmed = !is_touched(step, failed.node);
+    (unforced && later && leads && untold && unharmed)
         .then(|| format!("{} answers again", step.name(failed.node)))
 }
 
@@ -381,7 +498,7 @@ pub(super) fn go_back(step: &mut Step<'_>, failed: &FailedPrimary) {
     step.new_epoch();
     let name = step.name(failed.node);
     step.say(format!("starting {name} again: nobody can take over"));
-    if failed.cause == Cause::CandidateLost {
+    if failed.cause.was_candidate() {
         let candidate = Candidate {
             node: failed.node,
             end: failed.written,

@@ -28,17 +28,61 @@ pub(in crate::core::failover) fn look(step: &mut Step<'_>) {
             "{name} claims to be the primary; asking the others"
         ));
     }
+    if let Some(why) = decided_elsewhere(step) {
+        return step.say(why);
+    }
     // A record that was lost begins again; agents, and clients of this proxy, go by nothing that is older
     // than what they know.
-    let agents = observation
-        .nodes
-        .iter()
-        .filter_map(|facts| facts.agent.as_ref());
-    let known = agents.map(|agent| agent.epoch).max().unwrap_or_default();
-    let known = known.max(observation.ruled_epoch);
+    let known = known_by_agents(step).max(observation.ruled_epoch);
     step.next.epoch = step.next.epoch.max(known);
     adopt(step, primary, answer);
     step.enter(Phase::Following);
+}
+
+/// Agents that know of a later epoch have been told of decisions which the record does not know: it was put
+/// back from a copy, and what it says of the primary need not be so. They would refuse every command.
+pub(in crate::core::failover) fn notice_a_later_record(step: &mut Step<'_>) {
+    let known = known_by_agents(step);
+    if known > step.next.epoch && step.next.phase != Phase::Looking {
+        step.enter(Phase::Looking);
+        step.say(format!(
+            "agents know of epoch {known}, and the record only of {}: it is older than what was decided",
+            step.next.epoch
+        ));
+    }
+}
+
+/// The latest epoch that any agent knows of.
+fn known_by_agents(step: &Step<'_>) -> u64 {
+    let nodes = step.observation.nodes.iter();
+    let agents = nodes.filter_map(|facts| facts.agent.as_ref());
+    agents.map(|agent| agent.epoch).max().unwrap_or_default()
+}
+
+/// Why nobody is adopted yet: a proxy with another record may be renewing leases in a later epoch, and would
+/// be shut out. Whoever renews one does so in each quarter of its time.
+fn decided_elsewhere(step: &Step<'_>) -> Option<String> {
+    let policy = step.policy;
+    let later = policy.ids().filter_map(|node| {
+        let lease = step.agent(node)?.lease?;
+        (lease.epoch > step.next.epoch && !lease.prolonged).then_some((node, lease))
+    });
+    for (node, lease) in later {
+        let (name, epoch) = (step.name(node), lease.epoch);
+        let renewed_us = lease.renewed_us.map(|us| step.observation.since_us(us));
+        if renewed_us.is_some_and(|ago_us| ago_us < policy.lease_us.max(policy.timeout_us)) {
+            return Some(format!(
+                "another proxy renews the lease of {name}, in epoch {epoch}: it decides by another record \
+                 than this one"
+            ));
+        }
+        if step.phase_us() < policy.lease_us / 3 {
+            return Some(format!(
+                "{name} has a lease of epoch {epoch}; waiting to see whether another proxy renews it"
+            ));
+        }
+    }
+    None
 }
 
 /// From now on this one leads.

@@ -35,9 +35,10 @@ pub(super) fn stray_primaries(step: &mut Step<'_>, primary: NodeId, leader: &Ser
         }
         let recovery = match answer.timeline.cmp(&leader.timeline) {
             Ordering::Less => Recovery::Rewind,
-            Ordering::Equal => Recovery::Copy,
+            // One that was to lead itself, and was replaced before it did.
+            Ordering::Equal if was_candidate(step, node) => Recovery::Copy,
             // What was written there by another hand is not ours to destroy.
-            Ordering::Greater => Recovery::Operator,
+            Ordering::Equal | Ordering::Greater => Recovery::Operator,
         };
         let reason = QuarantineReason::ClaimsToLead;
         if !step.view().is_quarantined(node) {
@@ -51,6 +52,13 @@ pub(super) fn stray_primaries(step: &mut Step<'_>, primary: NodeId, leader: &Ser
         step.quarantine(node, Quarantined { reason, recovery });
         step.close_backends(node);
     }
+}
+
+fn was_candidate(step: &Step<'_>, node: NodeId) -> bool {
+    let known = step.next.quarantine.get(&node);
+    known.is_some_and(|known| {
+        (known.reason, known.recovery) == (QuarantineReason::OldPrimary, Recovery::Copy)
+    })
 }
 
 /// Standbys that hold what is not part of the primary's history.
@@ -84,5 +92,27 @@ pub(super) fn crashed_standbys(step: &mut Step<'_>, primary: NodeId) {
             let (reason, recovery) = (QuarantineReason::Crashed, Recovery::Start);
             step.quarantine(node, Quarantined { reason, recovery });
         }
+    }
+}
+
+/// Primaries that have crashed and of which the record knows nothing: it was lost, or another proxy's was followed
+/// meanwhile.
+pub(super) fn crashed_primaries(step: &mut Step<'_>, primary: NodeId, leader: &ServerAnswer) {
+    for node in step.view().others(primary) {
+        let agent = step.agent(node);
+        let Some(wrote) = agent.and_then(|agent| agent.crashed_primary) else {
+            continue;
+        };
+        let view = step.view();
+        if !view.is_silent(node) || view.is_quarantined(node) {
+            continue;
+        }
+        let recovery = match wrote.cmp(&leader.timeline) {
+            Ordering::Less => Recovery::Rewind,
+            // Which of the two is the cluster's is not ours to say.
+            Ordering::Equal | Ordering::Greater => Recovery::Operator,
+        };
+        let reason = QuarantineReason::OldPrimary;
+        step.quarantine(node, Quarantined { reason, recovery });
     }
 }

@@ -115,6 +115,7 @@ fn well(step: &mut Step<'_>, primary: NodeId) {
     quarantine::diverged_standbys(step, primary, answer);
     if !step.next.paused {
         quarantine::crashed_standbys(step, primary);
+        quarantine::crashed_primaries(step, primary, answer);
     }
     follow_all(step, primary);
     rejoin::rejoin_all(step, primary);

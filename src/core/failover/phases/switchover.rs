@@ -39,6 +39,11 @@ pub(super) fn begin(
         }
         None => best(step, primary)?,
     };
+    if let Some(why) = unheard(step, primary, |node, confirmed_us| {
+        node.is_some() && step.observation.since_us(confirmed_us) >= step.policy.timeout_us
+    }) {
+        return Err(why);
+    }
     step.new_epoch();
     step.enter(Phase::Checkpointing { to });
     step.keep(primary);
@@ -49,7 +54,7 @@ pub(super) fn begin(
 }
 
 /// The primary writes down what it has in memory, so that the clean stop is short: clients wait for that
-/// one, and not for this.
+/// one, and not for this. Nor do they wait for what the candidate's agent has promised to be over.
 pub(in crate::core::failover) fn checkpoint(step: &mut Step<'_>, to: NodeId) {
     let Some(primary) = step.next.primary else {
         return step.enter(Phase::Looking);
@@ -69,7 +74,13 @@ pub(in crate::core::failover) fn checkpoint(step: &mut Step<'_>, to: NodeId) {
     step.release();
     step.keep(primary);
     let asked = (primary, step.next.epoch);
-    if step.observation.checkpoint_ended == Some(asked) {
+    let has_ended = step.observation.checkpoint_ended == Some(asked);
+    let promised = promised(step, to);
+    // Whoever confirms nothing would hold up the clean stop, with everybody held. Tools do it at leisure.
+    let unheard = unheard(step, primary, |_, confirmed_us| {
+        confirmed_us < step.observation.phase_since_us
+    });
+    if has_ended && promised.is_none() && unheard.is_none() {
         step.enter(Phase::Draining { to });
         step.hold();
         let target = step.name(to);
@@ -77,14 +88,28 @@ pub(in crate::core::failover) fn checkpoint(step: &mut Step<'_>, to: NodeId) {
             "switching over to {target}: letting transactions end"
         ));
     }
-    if step.phase_us() >= step.policy.checkpoint_us {
-        let most = seconds(step.policy.checkpoint_us);
-        let why = format!("{name} has not ended its checkpoint after {most}");
+    if let Some(why) = unheard.clone().filter(|_| has_ended && promised.is_none())
+        && step.phase_us() >= step.policy.stop_us / 2
+    {
         return call_off(step, primary, why);
     }
-    step.act(Act::Checkpoint(primary));
+    if step.phase_us() >= step.policy.checkpoint_us {
+        let most = seconds(step.policy.checkpoint_us);
+        let why = match promised.filter(|_| has_ended) {
+            Some(promised) => format!("after {most}, {promised}"),
+            None => format!("{name} has not ended its checkpoint after {most}"),
+        };
+        return call_off(step, primary, why);
+    }
     let elapsed = step.elapsed(step.policy.checkpoint_us);
-    step.say(format!("waiting for a checkpoint of {name}, {elapsed}"));
+    match promised.filter(|_| has_ended) {
+        Some(promised) => step.say(format!("waiting, {elapsed}: {promised}")),
+        None if has_ended => step.say(unheard.unwrap_or_default()),
+        None => {
+            step.act(Act::Checkpoint(primary));
+            step.say(format!("waiting for a checkpoint of {name}, {elapsed}"));
+        }
+    }
 }
 
 /// The primary dies before it was told to stop. Where nobody is promoted without an operator's word, the word
@@ -146,7 +171,12 @@ pub(in crate::core::failover) fn drain(step: &mut Step<'_>, to: NodeId) {
             return call_off(step, primary, format!("{name} does not answer"));
         }
     }
-    if let Err(why) = able(step, primary, to) {
+    if is_overtaken(step) {
+        return call_off(step, primary, "another order came".to_owned());
+    }
+    // What was promised only now would be waited for with everybody held.
+    let hindered = able(step, primary, to).err();
+    if let Some(why) = hindered.or_else(|| promised(step, to)) {
         return call_off(step, primary, why);
     }
     step.hold();
@@ -159,6 +189,12 @@ pub(in crate::core::failover) fn drain(step: &mut Step<'_>, to: NodeId) {
     if open > 0 && step.phase_us() >= step.policy.drain_us {
         let drain = seconds(step.policy.drain_us);
         let why = format!("{open} transactions were still open after {drain}");
+        return call_off(step, primary, why);
+    }
+    let unheard = unheard(step, primary, |node, confirmed_us| {
+        node.is_some() && step.observation.since_us(confirmed_us) >= step.policy.timeout_us
+    });
+    if let Some(why) = unheard {
         return call_off(step, primary, why);
     }
     if open > 0 {
@@ -277,17 +313,30 @@ fn call_off(step: &mut Step<'_>, primary: NodeId, why: String) {
     step.answer_request(Err(why));
 }
 
+/// Whoever receives WAL from the primary, and has confirmed too little of it, for people. A clean stop would
+/// wait for them.
+fn unheard(
+    step: &Step<'_>,
+    primary: NodeId,
+    too_little: impl Fn(Option<NodeId>, u64) -> bool,
+) -> Option<String> {
+    let facts = step.answer(primary)?.primary()?;
+    let attached = facts.attached.iter();
+    let silent = attached.filter(|attached| too_little(attached.node, attached.confirmed_us));
+    let names: Vec<&str> = silent.map(|attached| attached.name.as_str()).collect();
+    let leader = step.name(primary);
+    (!names.is_empty()).then(|| {
+        format!(
+            "{} receives from {leader} and does not confirm it: a clean stop would wait for that",
+            names.join(", ")
+        )
+    })
+}
+
 /// Whether a node could take over; if not, why.
 fn able(step: &Step<'_>, primary: NodeId, to: NodeId) -> Result<(), String> {
     let name = step.name(to);
     fitness(step.view(), to)?;
-    if let Some(promise) = step.view().promise(to) {
-        let left = seconds(promise.until_us.saturating_sub(step.observation.now_us));
-        let leader = &promise.to;
-        return Err(format!(
-            "the agent of {name} has promised {leader} not to let it lead for another {left}; try again"
-        ));
-    }
     if !follows(step, to, primary) {
         let leader = step.name(primary);
         let timeline = step.next.timeline;
@@ -296,6 +345,16 @@ fn able(step: &Step<'_>, primary: NodeId, to: NodeId) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// What a node's agent has promised that keeps it from leading yet, for people. It ends by itself.
+fn promised(step: &Step<'_>, to: NodeId) -> Option<String> {
+    let promise = step.view().promise(to)?;
+    let left = seconds(promise.until_us.saturating_sub(step.observation.now_us));
+    let (name, leader) = (step.name(to), &promise.to);
+    Some(format!(
+        "the agent of {name} has promised {leader} not to let it lead for another {left}"
+    ))
 }
 
 /// The standby that is furthest; ties as in a failover.

@@ -27,6 +27,16 @@ pub(super) fn maintain(step: &mut Step<'_>, primary: NodeId, leader: &ServerAnsw
         // What commits waited for until now, and whether they do as the setting says, is not known.
         step.next.sync.admit(None);
     }
+    let early = leader.primary().is_some_and(|facts| facts.early.server);
+    let doubled = leader
+        .primary()
+        .is_some_and(|facts| !facts.doubled.is_empty());
+    let unkept = early || doubled;
+    if unkept {
+        // No commit waits, whoever is named, or for whom is not known.
+        step.next.sync.admit(None);
+        step.next.sync.barrier = None;
+    }
     let wanted = wanted(step, primary, standbys.max(1));
     if let Some(wanted) = &wanted
         && step.next.sync.wanted() != Some(wanted)
@@ -40,6 +50,7 @@ pub(super) fn maintain(step: &mut Step<'_>, primary: NodeId, leader: &ServerAnsw
         return;
     }
     match shown(step, primary, leader, &rule) {
+        Some(_) if unkept => {}
         Some(order) => settle(step, primary, leader, &rule, order),
         None => step.next.sync.barrier = None,
     }
@@ -123,6 +134,7 @@ fn wanted(step: &Step<'_>, primary: NodeId, needed: usize) -> Option<CommitRule>
     // Nothing may be acknowledged by the primary alone, whatever it is set to now.
     let everybody: BTreeSet<NodeId> = view.others(primary).collect();
     let enough = everybody.len() >= needed;
+    // None is wanted either where nodes that are gone could fulfil the one before.
     (present.is_none_or(|rule| rule.members.contains(&primary)) && enough).then_some(CommitRule {
         needed,
         members: everybody,

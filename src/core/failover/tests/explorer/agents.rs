@@ -56,7 +56,7 @@ impl World {
     pub(super) fn may_ask(&self, node: usize) -> bool {
         let server = &self.servers[node];
         let members = |rule: &FailsafeRule| !rule.members.is_empty();
-        let in_force = server.governed && self.now < server.lease_until;
+        let in_force = server.governed && self.now < server.lease_until || server.run == Run::Held;
         self.agents
             && server.host == Host::Up
             && server.primary
@@ -134,11 +134,16 @@ impl World {
             && !server.primary
             && server
                 .receiver
-                .is_some_and(|from| self.linked(question.to, from))
+                .is_some_and(|from| self.attached(question.to, from))
             && server.timeline == asker.timeline;
+        // It is to follow somebody, and starts, or has lost its receiver.
+        let waits = server.run != Run::Down
+            && !server.primary
+            && server.receiver.is_some()
+            && server.timeline <= asker.timeline;
         !has_lease
             && (!told || mutant == Mutant::PromisesToOldEpochs)
-            && (streams || mutant == Mutant::PromisesWithoutFollowing)
+            && (streams || waits || mutant == Mutant::PromisesWithoutFollowing)
     }
 
     fn learn(&mut self, mutant: Mutant, question: &Question) {
@@ -165,7 +170,7 @@ impl World {
             Mutant::AsksTooFew => 1,
             _ => rule.needed,
         };
-        let in_force = server.governed && now < server.lease_until;
+        let in_force = server.governed && now < server.lease_until || server.run == Run::Held;
         let undisturbed = server.agent_epoch == server.failsafe.lease_epoch;
         if let Some(until) = ends.get(needed - 1).filter(|_| in_force && undisturbed) {
             server.lease_until = server.lease_until.max(*until);

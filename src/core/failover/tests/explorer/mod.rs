@@ -7,6 +7,7 @@
 //! `CAUSEWAY_EXPLORE_FAULTS` allows more mishaps in one run than one;
 //! `CAUSEWAY_EXPLORE_WALKS` adds random walks.
 
+mod action;
 mod agents;
 mod mutants;
 mod proxy;
@@ -16,10 +17,13 @@ mod state;
 mod traces;
 mod world;
 
+use action::Action;
 use mutants::Mutant;
 use search::{Bounds, Explored, explore, wander};
 use setup::{Kind, Setup};
-use state::{Action, State};
+use state::State;
+
+use crate::core::topology::NodeId;
 
 fn number(name: &str) -> Option<usize> {
     std::env::var(name).ok()?.parse().ok()
@@ -186,6 +190,32 @@ fn counting_leases_short_is_found_out() {
 }
 
 #[test]
+fn a_restarted_standby_may_hold_more_than_it_has_replayed() {
+    let mut setup = only(Setup::quorum(true), &[Kind::Crash, Kind::Restart]);
+    setup.faults = 2;
+    safe(&setup);
+}
+
+#[test]
+fn taking_what_is_replayed_for_all_is_found_out() {
+    let mut setup = Setup::quorum(true);
+    setup.faults = 2;
+    let sign = "a promotion has lost";
+    let kinds = [Kind::Crash, Kind::Restart];
+    found_out(setup, Mutant::TakesReplayForAll, &kinds, sign);
+}
+
+#[test]
+fn a_lease_that_another_proxy_made_longer_is_waited_for() {
+    let mut setup = only(Setup::asynchronous(), &[Kind::Cut, Kind::Freeze]);
+    setup.longer_lease = Some(3);
+    setup.ticks = 4;
+    safe(&setup);
+    let sign = "pg1 acknowledged";
+    found_out(setup, Mutant::ForgetsLongerLeases, &[Kind::Cut], sign);
+}
+
+#[test]
 fn failsafe_asynchronously_survives_crashes_and_restarts() {
     let kinds = [Kind::Crash, Kind::Proxy, Kind::Agent];
     safe(&only(Setup::asynchronous().failsafe(), &kinds));
@@ -234,6 +264,17 @@ fn a_switchover_with_failsafe_may_fail_anywhere() {
 }
 
 #[test]
+fn a_switchover_to_one_that_has_promised_may_fail_anywhere() {
+    for setup in [Setup::asynchronous(), Setup::quorum(true)] {
+        let mut setup = setup.failsafe();
+        setup.switchover = true;
+        setup.before = [PROLONGED, &[Action::Mend, Action::AskSwitchover]].concat();
+        setup.faults = 2;
+        safe(&setup);
+    }
+}
+
+#[test]
 fn without_any_proxy_the_primary_goes_on_and_cut_off_from_everybody_it_stops() {
     for setup in [Setup::asynchronous(), Setup::quorum(true)] {
         let setup = setup.failsafe();
@@ -260,6 +301,15 @@ const PROLONGED: &[Action] = &[
     Action::CutFromProxies(0),
     Action::Tick,
     Action::Confer(0),
+];
+
+/// The primary's machine stands still for longer than its lease, and nobody has planned anything yet.
+const STOOD_STILL: &[Action] = &[
+    Action::Think(0),
+    Action::FreezeHost(0),
+    Action::Tick,
+    Action::Tick,
+    Action::Tick,
 ];
 
 /// It is to be replaced, and what is told of that has arrived.
@@ -367,6 +417,39 @@ fn asking_too_few_is_found_out() {
 }
 
 #[test]
+fn leaving_one_period_more_is_found_out() {
+    let mut setup = only(Setup::asynchronous(), &[Kind::Freeze]);
+    (setup.faults, setup.ticks) = (2, 6);
+    setup.before = STOOD_STILL.to_vec();
+    let sign = "pg1 acknowledged";
+    found_out(setup, Mutant::LeavesOnePeriodMore, &[Kind::Freeze], sign);
+}
+
+#[test]
+fn what_stood_still_asks_whether_it_still_leads() {
+    for setup in [Setup::asynchronous(), Setup::quorum(true)] {
+        let mut setup = only(setup, &[Kind::Freeze, Kind::Cut, Kind::Agent]).failsafe();
+        (setup.faults, setup.ticks) = (3, 6);
+        setup.before = STOOD_STILL.to_vec();
+        safe(&setup);
+        // With nobody to tell it otherwise it runs on, and cut off from the others it does not.
+        for cut in [false, true] {
+            let mut state = State::new(&setup);
+            if cut {
+                state.act(&setup, Action::CutPeers(1));
+                state.act(&setup, Action::CutPeers(2));
+            }
+            state.act(&setup, Action::Thaw(0));
+            assert!(!state.world.lives(0));
+            state.act(&setup, Action::Confer(0));
+            assert_eq!(state.world.lives(0), !cut);
+            state.act(&setup, Action::Tick);
+            assert_eq!(state.world.lives(0), !cut);
+        }
+    }
+}
+
+#[test]
 fn promoting_despite_promises_is_found_out() {
     let mutant = Mutant::PromotesDespitePromises;
     let before = [PROLONGED, FENCED];
@@ -402,4 +485,96 @@ fn from_where_mutants_are_found_out_all_is_safe() {
             }
         }
     }
+}
+
+/// pg2 has been chosen, and takes the order to lead without following it, for as long as it is waited for.
+const OBSTRUCTED: &[Action] = &[
+    Action::Think(0),
+    Action::Obstruct(1),
+    Action::Kill(0),
+    Action::Think(0),
+    Action::Run(0),
+    Action::Run(0),
+    Action::Run(0),
+    Action::Think(0),
+    Action::Run(0),
+    Action::Think(0),
+    Action::Run(0),
+    Action::Tick,
+    Action::Tick,
+];
+
+fn obstructed(setup: Setup, kinds: &[Kind]) -> Setup {
+    let mut setup = only(setup, kinds);
+    (setup.faults, setup.ticks, setup.writes) = (3, 6, 2);
+    setup.before = OBSTRUCTED.to_vec();
+    setup
+}
+
+#[test]
+fn one_that_cannot_be_promoted_is_given_up_for_another() {
+    for setup in [Setup::asynchronous(), Setup::quorum(true)] {
+        let before = obstructed(setup.clone(), &[]);
+        let mut state = State::new(&before);
+        assert!(
+            state.world.servers[1].ordered.is_some(),
+            "{}",
+            state.told.why
+        );
+        state.act(&before, Action::Think(0));
+        assert!(
+            state.record.given_up.contains_key(&NodeId(1)),
+            "{}",
+            state.told.why
+        );
+        for kinds in [
+            [Kind::Crash, Kind::Proxy, Kind::Obstruct],
+            [Kind::Freeze, Kind::Cut, Kind::Agent],
+        ] {
+            safe(&obstructed(setup.clone(), &kinds));
+        }
+    }
+}
+
+#[test]
+fn another_may_be_ordered_while_one_is_being_promoted() {
+    for setup in [Setup::asynchronous(), Setup::quorum(true)] {
+        let kinds = [Kind::Crash, Kind::Cut, Kind::Proxy];
+        let mut setup = obstructed(setup, &kinds);
+        setup.before.truncate(OBSTRUCTED.len() - 2);
+        setup.failover = true;
+        safe(&setup);
+    }
+}
+
+#[test]
+fn standbys_that_cannot_be_promoted_may_be_any() {
+    for setup in [Setup::asynchronous(), Setup::quorum(true)] {
+        let mut setup = only(setup, &[Kind::Crash, Kind::Obstruct, Kind::Freeze]);
+        (setup.faults, setup.ticks) = (2, 6);
+        safe(&setup);
+        setup.switchover = true;
+        safe(&setup);
+    }
+}
+
+#[test]
+fn waiting_for_a_candidate_for_ever_is_found_out() {
+    let setup = obstructed(Setup::asynchronous(), &[]);
+    let mutant = Mutant::WaitsForTheCandidate;
+    found_out(setup, mutant, &[Kind::Obstruct], "does not serve again");
+}
+
+#[test]
+fn taking_one_that_is_given_up_for_harmless_is_found_out() {
+    let setup = obstructed(Setup::asynchronous(), &[]);
+    // Two that acknowledge, or nobody that does: whichever is met first.
+    found_out(setup, Mutant::TrustsRecovery, &[Kind::Crash], "pg2");
+}
+
+#[test]
+fn forgetting_who_was_given_up_is_found_out() {
+    let setup = obstructed(Setup::quorum(true), &[]);
+    let mutant = Mutant::ForgetsWhoWasGivenUp;
+    found_out(setup, mutant, &[Kind::Obstruct], "does not serve again");
 }

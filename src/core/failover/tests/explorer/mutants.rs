@@ -1,12 +1,14 @@
 //! Planners and agents that are wrong on purpose: the search must find each out.
 
+use super::proxy::TICK_US;
+use crate::core::failover::command::Act;
 use crate::core::failover::facts::Observation;
-use crate::core::failover::facts::observation::AgentFailsafe;
+use crate::core::failover::facts::observation::{AgentFailsafe, ReplicationRole};
 use crate::core::failover::failsafe::FailsafeState;
 use crate::core::failover::plan::Plan;
 use crate::core::failover::policy::FailoverPolicy;
 use crate::core::failover::quorum::CommitRule;
-use crate::core::failover::record::{Candidate, FenceProof, Phase, Record};
+use crate::core::failover::record::{Candidate, Cause, FenceProof, Phase, Record};
 use crate::core::topology::NodeId;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,10 @@ pub(super) enum Mutant {
     ForgetsRules,
     /// Takes a lease for run out before it has.
     CountsLeasesShort,
+    /// Takes every lease for one of its own length.
+    ForgetsLongerLeases,
+    /// Takes what a restarted standby has replayed for all that it holds.
+    TakesReplayForAll,
     /// Reckons that a lease runs out where none was ever granted.
     BelievesInLeases,
     /// Promotes with one standby seen, whoever may hold what was acknowledged.
@@ -36,8 +42,16 @@ pub(super) enum Mutant {
     AsksTooFew,
     /// What was promised keeps nobody from promoting.
     PromotesDespitePromises,
+    /// An agent that was away leaves its server another lease, and asks nobody.
+    LeavesOnePeriodMore,
     /// Forgets the rule that an agent may still go by as soon as another is wanted.
     ForgetsFailsafeRules,
+    /// Waits for a candidate that answers for ever.
+    WaitsForTheCandidate,
+    /// Takes a candidate that is given up for harmless since it is in recovery, and has it stopped by nobody.
+    TrustsRecovery,
+    /// Forgets who was given up, and how far that one goes.
+    ForgetsWhoWasGivenUp,
 }
 
 /// Makes a plan wrong.
@@ -80,6 +94,17 @@ pub(super) fn mutate(
                 })];
             }
         }
+        Mutant::TrustsRecovery => {
+            if let Phase::Fencing(failed) = planned.next.phase.clone()
+                && failed.cause == Cause::CandidateGivenUp
+            {
+                planned.commands.retain(
+                    |command| !matches!(command.act, Act::Stop { node, .. } if node == failed.node),
+                );
+                planned.next.phase = Phase::Discovering(failed, FenceProof::AgentStopped);
+            }
+        }
+        Mutant::ForgetsWhoWasGivenUp => planned.next.given_up.clear(),
         Mutant::ForgetsFailsafeRules => {
             for rules in planned.next.failsafe.rules.values_mut() {
                 rules.drain(..rules.len() - 1);
@@ -92,6 +117,28 @@ pub(super) fn mutate(
 
 /// Makes what is planned on wrong.
 pub(super) fn blind(mutant: Mutant, observation: &mut Observation, record: &mut Record) {
+    match mutant {
+        Mutant::CountsLeasesShort => {
+            let leases = record.leases.values_mut();
+            leases.for_each(|lease_us| *lease_us = TICK_US.min(*lease_us));
+        }
+        Mutant::WaitsForTheCandidate => {
+            if let Phase::Promoting(..) = record.phase {
+                observation.phase_since_us = observation.now_us;
+            }
+        }
+        Mutant::ForgetsLongerLeases => record.leases.clear(),
+        Mutant::TakesReplayForAll => {
+            for facts in &mut observation.nodes {
+                if let Some(answer) = &mut facts.answer
+                    && let ReplicationRole::Standby(standby) = &mut answer.role
+                {
+                    standby.replayed_all = true;
+                }
+            }
+        }
+        _ => {}
+    }
     if mutant == Mutant::PromotesDespitePromises {
         record.failsafe = FailsafeState::default();
         for facts in &mut observation.nodes {

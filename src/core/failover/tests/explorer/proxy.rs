@@ -1,14 +1,15 @@
 //! A proxy in the small: it looks, plans, stores, and runs commands one by one.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use super::mutants::Mutant;
 use super::world::{NODES, Run, World, lsn, timeline};
 use crate::core::failover::command::{Act, Command};
 use crate::core::failover::facts::observation::{
-    AgentAnswer, AgentFailsafe, AgentPromise, Attached, Attempt, Leadership, NodeFacts,
-    Observation, Postmaster, PrimaryFacts, Receiver, ReplicationRole, RuleOrder, ServerAnswer,
-    StandbyFacts, Upstream,
+    AgentAnswer, AgentFailsafe, AgentLease, AgentPromise, Attached, Attempt, EarlyCommits,
+    Leadership, NodeFacts, Observation, Postmaster, PrimaryFacts, Receiver, ReplicationRole,
+    RuleOrder, ServerAnswer, StandbyFacts, Upstream,
 };
 use crate::core::failover::policy::FailoverPolicy;
 use crate::core::failover::record::{Record, Request};
@@ -26,7 +27,8 @@ pub(super) fn us(tick: u8) -> u64 {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Proxy {
-    pub(super) facts: Vec<NodeFacts>,
+    /// Shared by the states that differ in something else: most do.
+    pub(super) facts: Vec<Rc<NodeFacts>>,
     /// The tick at which each agent's latest answer was given.
     pub(super) answered: [u8; NODES],
     pub(super) queue: VecDeque<Command>,
@@ -43,7 +45,7 @@ pub(super) struct Proxy {
 impl Proxy {
     pub(super) fn new(leads_since: Option<u8>) -> Self {
         Self {
-            facts: vec![NodeFacts::default(); NODES],
+            facts: vec![Rc::default(); NODES],
             answered: [0; NODES],
             queue: VecDeque::new(),
             late: None,
@@ -59,22 +61,27 @@ impl Proxy {
     /// Asks every node.
     pub(super) fn look(&mut self, world: &World) {
         for node in 0..NODES {
-            let facts = &mut self.facts[node];
-            if world.answers(node) {
-                facts.attempt = Attempt::Answered;
-                facts.answer = Some(answer(world, node));
-            } else {
-                let told = !world.cut_proxy[node] && world.servers[node].run == Run::Down;
-                let told = told && world.servers[node].host == super::world::Host::Up;
-                facts.attempt = if told {
-                    Attempt::Refused
-                } else {
-                    Attempt::TimedOut
-                };
-            }
-            if world.agent_answers(node) {
-                facts.agent = Some(agent(world, node));
+            let known = &mut self.facts[node];
+            let answered = world.answers(node).then(|| answer(world, node));
+            let told = !world.cut_proxy[node] && world.servers[node].run == Run::Down;
+            let told = told && world.servers[node].host == super::world::Host::Up;
+            let attempt = match (&answered, told) {
+                (Some(_), _) => Attempt::Answered,
+                (None, true) => Attempt::Refused,
+                (None, false) => Attempt::TimedOut,
+            };
+            let agent = world.agent_answers(node).then(|| agent(world, node));
+            if agent.is_some() {
                 self.answered[node] = world.now;
+            }
+            let news = known.attempt != attempt
+                || answered.is_some() && known.answer != answered
+                || agent.is_some() && known.agent != agent;
+            if news {
+                let facts = Rc::make_mut(known);
+                facts.attempt = attempt;
+                facts.answer = answered.or_else(|| facts.answer.take());
+                facts.agent = agent.or_else(|| facts.agent.take());
             }
         }
     }
@@ -85,11 +92,7 @@ impl Proxy {
         record: &Record,
         request: Option<Request>,
     ) -> Observation {
-        let (epoch, label) = (record.epoch, record.phase.label());
-        match self.seen {
-            Some((e, l, _)) if (e, l) == (epoch, label) => {}
-            _ => self.seen = Some((epoch, label, world.now)),
-        }
+        self.see(world, record);
         let since = self.seen.map_or(world.now, |(_, _, since)| since);
         Observation {
             now_us: us(world.now),
@@ -99,14 +102,25 @@ impl Proxy {
             },
             phase_since_us: us(since),
             ruled_epoch: 0,
-            nodes: self.facts.clone(),
+            nodes: self.facts.iter().map(|facts| (**facts).clone()).collect(),
             request,
             open_transactions: 0,
             holding: self.holding,
             fence_command_done: None,
+            fence_command_failed: None,
+            fence_command_under_way: None,
             checkpoint_ended: self.checkpoint,
             heartbeat_us: self.heartbeat.map(us),
             rule_order: self.rule_order.clone(),
+        }
+    }
+
+    /// Notes since when the record is in its phase.
+    pub(super) fn see(&mut self, world: &World, record: &Record) {
+        let (epoch, label) = (record.epoch, record.phase.label());
+        match self.seen {
+            Some((e, l, _)) if (e, l) == (epoch, label) => {}
+            _ => self.seen = Some((epoch, label, world.now)),
         }
     }
 
@@ -139,7 +153,7 @@ impl Proxy {
                     }
                 }
                 Act::Checkpoint(node) => self.checkpoint = Some((node, command.epoch)),
-                Act::CloseBackends(_) | Act::Report(_) => {}
+                Act::CloseBackends(_) | Act::EndReaders(_) | Act::Report(_) => {}
                 _ => self.queue.push_back(command),
             }
         }
@@ -174,11 +188,11 @@ impl Proxy {
         match command.act {
             Act::RenewLease { node, .. } => {
                 let node = usize::from(node.0);
-                self.facts[node].renewal_us = Some(us(world.now));
+                Rc::make_mut(&mut self.facts[node]).renewal_us = Some(us(world.now));
                 self.answered[node]
             }
             Act::StartAsStandby { node, .. } => {
-                self.facts[usize::from(node.0)].start_us = Some(us(world.now));
+                Rc::make_mut(&mut self.facts[usize::from(node.0)]).start_us = Some(us(world.now));
                 0
             }
             _ => 0,
@@ -196,7 +210,17 @@ fn agent(world: &World, node: usize) -> AgentAnswer {
     AgentAnswer {
         at_us: us(world.now),
         epoch: server.agent_epoch,
+        crashed_primary: (server.run == Run::Down && server.primary && checkpoint.is_none())
+            .then(|| timeline(server.timeline)),
+        moved_us: None,
         governed: server.governed,
+        // How much is left of it is not relied on here: what was told may be long ago.
+        lease: (world.now < server.lease_until).then_some(AgentLease {
+            epoch: server.failsafe.lease_epoch,
+            until_us: 0,
+            prolonged: false,
+            renewed_us: None,
+        }),
         failsafe: Some(AgentFailsafe {
             unable: None,
             rule: server.failsafe.rule.clone(),
@@ -235,11 +259,16 @@ fn answer(world: &World, node: usize) -> ServerAnswer {
                 flush: lsn(server.wal.len()),
                 attached: attached
                     .map(|n| Attached {
-                        node: id(n),
-                        streaming: true,
-                        flush: lsn(world.servers[n].wal.len()),
+                        name: String::new(),
+                        node: Some(id(n)),
+                        confirmed_us: match world.linked(n, node) {
+                            true => us(world.now),
+                            false => 0,
+                        },
                     })
                     .collect(),
+                doubled: std::collections::BTreeSet::new(),
+                early: EarlyCommits::default(),
             })
         } else {
             ReplicationRole::Standby(standby(world, node))
@@ -257,8 +286,12 @@ fn standby(world: &World, node: usize) -> StandbyFacts {
         sender_at: lsn(server.wal.len()),
     });
     StandbyFacts {
-        received: Some(lsn(server.wal.len())),
-        replayed: lsn(server.wal.len()),
+        received: (!server.replaying).then(|| lsn(server.wal.len())),
+        replayed_all: false,
+        replayed: match server.replaying {
+            true => lsn(0),
+            false => lsn(server.wal.len()),
+        },
         upstream: server
             .upstream
             .map_or(Upstream::Nowhere, |from| Upstream::Node(id(from))),
@@ -288,6 +321,7 @@ pub(super) fn policy(agents: bool) -> FailoverPolicy {
         checkpoint_us: 2 * TICK_US,
         drain_us: TICK_US,
         stop_us: 2 * TICK_US,
+        promote_us: 2 * TICK_US,
         routing_lease_us: 0,
         fence_command: false,
         rejoin_command: false,

@@ -1,8 +1,8 @@
 //! What is explored: how large a cluster, under which policy, and what may go wrong.
 
+use super::action::Action;
 use super::mutants::Mutant;
 use super::proxy::policy;
-use super::state::Action;
 use crate::core::failover::policy::{Durability, FailoverPolicy};
 
 /// What is explored.
@@ -17,8 +17,12 @@ pub(super) struct Setup {
     pub(super) ticks: u8,
     /// No agent has been given a lease yet: the proxies have just come, or come back.
     pub(super) fresh: bool,
+    /// The primary has a lease from a proxy that granted longer ones: of so many ticks.
+    pub(super) longer_lease: Option<u8>,
     /// An operator asks for a switchover at some moment.
     pub(super) switchover: bool,
+    /// Or for a failover to the third node.
+    pub(super) failover: bool,
     /// The primary's agent still goes by an older rule than the record wants, with these members.
     pub(super) older_rule: Option<Vec<u16>>,
     /// What has happened before the search begins.
@@ -31,6 +35,8 @@ pub(super) struct Setup {
 pub(super) enum Kind {
     /// A postmaster or a host is gone.
     Crash,
+    /// A standby is restarted.
+    Restart,
     /// A server, or a host, stands still and goes on at any later moment.
     Freeze,
     /// The network is cut and mended.
@@ -39,6 +45,8 @@ pub(super) enum Kind {
     Proxy,
     /// An agent is restarted.
     Agent,
+    /// A standby cannot be promoted, and says nothing of that.
+    Obstruct,
 }
 
 impl Setup {
@@ -51,7 +59,9 @@ impl Setup {
             writes: 1,
             ticks: 3,
             fresh: false,
+            longer_lease: None,
             switchover: false,
+            failover: false,
             older_rule: None,
             before: Vec::new(),
             mutant: Mutant::None,

@@ -1,57 +1,22 @@
-//! Everything at one moment, and what may happen next.
+//! Everything at one moment, and what an action makes of it.
 
+use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
+use std::rc::Rc;
 
+use super::action::Action;
 use super::agents::members;
 use super::mutants::{Mutant, blind, mutate};
-use super::proxy::{Proxy, us};
+use super::proxy::{Proxy, TICK_US, us};
 use super::setup::{Kind, Setup};
-use super::world::{Entry, Host, NODES, Run, World};
+use super::world::{Entry, Host, LEASE, NODES, Run, Server, World};
+use crate::core::failover::command::Act;
 use crate::core::failover::facts::View;
 use crate::core::failover::plan::plan;
 use crate::core::failover::quorum::{CommitRule, SyncState};
 use crate::core::failover::record::{Phase, Record, Request, RequestKind};
 use crate::core::lsn::Timeline;
 use crate::core::topology::NodeId;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    Tick,
-    /// A proxy looks, plans and stores.
-    Think(usize),
-    /// It runs its next command.
-    Run(usize),
-    /// A command of a proxy that no longer leads arrives.
-    Late(usize),
-    Write(usize),
-    Stream(usize),
-    /// kill -9 of a postmaster.
-    Kill(usize),
-    Freeze(usize),
-    Thaw(usize),
-    FreezeHost(usize),
-    CrashHost(usize),
-    CutFromProxies(usize),
-    Isolate(usize),
-    CutPeers(usize),
-    Mend,
-    /// The deciding proxy is killed and started again.
-    RestartProxy,
-    /// Another proxy is elected; the first does not know yet.
-    Elect(usize),
-    AskSwitchover,
-    /// A primary's agent asks the others to promise.
-    Ask(usize),
-    /// The same, and nothing is late.
-    Confer(usize),
-    /// A question of an agent is read, or its answer.
-    Deliver(usize),
-    RestartAgent(usize),
-    KillAgent(usize),
-    StartAgent(usize),
-    /// A clean stop, or a crash's recovery, comes to its end.
-    Complete(usize),
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct State {
@@ -67,7 +32,7 @@ pub(super) struct State {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
     pub(super) why: String,
-    pub(super) commands: Vec<String>,
+    acts: Vec<Act>,
 }
 
 impl PartialEq for Told {
@@ -92,6 +57,10 @@ impl State {
         record.primary = Some(NodeId(0));
         record.timeline = Timeline(1);
         record.phase = Phase::Steady;
+        let longest = setup.longer_lease.unwrap_or(LEASE);
+        world.servers[0].lease_until = longest;
+        let longest_us = u64::from(longest) * TICK_US;
+        record.leases.insert(NodeId(0), longest_us);
         match setup.fresh {
             true => world.servers[0].governed = false,
             false => record.governed = [NodeId(0)].into(),
@@ -124,7 +93,7 @@ impl State {
         let mut proxies: Vec<Proxy> = (0..setup.proxies).map(leads).collect();
         if setup.older_rule.is_some() {
             // It was renewed just before.
-            proxies[0].facts[0].renewal_us = Some(us(0));
+            Rc::make_mut(&mut proxies[0].facts[0]).renewal_us = Some(us(0));
         }
         let mut state = Self {
             world,
@@ -157,7 +126,7 @@ impl State {
             if world.lives(node) && world.servers[node].primary && world.written < setup.writes {
                 actions.push(Action::Write(node));
             }
-            if world.clone().stream(node) && !(node == 2 && self.twins()) {
+            if world.streams(node) && !(node == 2 && self.twins()) {
                 actions.push(Action::Stream(node));
             }
             if world.is_busy(node) {
@@ -167,6 +136,9 @@ impl State {
                 actions.extend([Action::Ask(node), Action::Confer(node)]);
             }
             let server = &world.servers[node];
+            if server.obstructed && world.lives(node) {
+                actions.push(Action::Unblock(node));
+            }
             if server.failsafe.agent_down {
                 actions.push(Action::StartAgent(node));
             }
@@ -185,6 +157,9 @@ impl State {
         if setup.switchover && self.request.is_none() {
             actions.push(Action::AskSwitchover);
         }
+        if setup.failover && self.request.is_none() {
+            actions.push(Action::AskFailover);
+        }
         if self.faults < setup.faults {
             self.mishaps(setup, &mut actions);
         }
@@ -197,10 +172,17 @@ impl State {
                 continue;
             }
             let lives = self.world.lives(node) || self.world.is_busy(node);
+            let server = &self.world.servers[node];
             for kind in &setup.kinds {
                 match kind {
                     Kind::Crash if lives => {
                         actions.extend([Action::Kill(node), Action::CrashHost(node)]);
+                    }
+                    Kind::Restart if lives && !server.primary => {
+                        actions.push(Action::Restart(node));
+                    }
+                    Kind::Obstruct if lives && !server.primary && !server.obstructed => {
+                        actions.push(Action::Obstruct(node));
                     }
                     Kind::Freeze if lives => {
                         actions.extend([Action::Freeze(node), Action::FreezeHost(node)]);
@@ -245,42 +227,27 @@ impl State {
         }
     }
 
-    /// Whether an action is a mishap.
-    pub(super) fn is_mishap(action: Action) -> bool {
-        !matches!(
-            action,
-            Action::Tick
-                | Action::Think(_)
-                | Action::Run(_)
-                | Action::Late(_)
-                | Action::Write(_)
-                | Action::Stream(_)
-                | Action::Thaw(_)
-                | Action::Mend
-                | Action::AskSwitchover
-                | Action::Ask(_)
-                | Action::Confer(_)
-                | Action::StartAgent(_)
-                | Action::Deliver(_)
-                | Action::Complete(_)
-        )
-    }
-
     pub(super) fn act(&mut self, setup: &Setup, action: Action) {
         let world = &mut self.world;
         let servers = &mut world.servers;
 
         match action {
             Action::Kill(node) => {
-                servers[node].run = Run::Down;
                 servers[node].checkpoint = None;
+                world.end(node);
+            }
+            Action::Obstruct(node) => servers[node].obstructed = true,
+            Action::Restart(node) => {
+                servers[node].receiver = None;
+                servers[node].ordered = None;
+                servers[node].replaying = true;
             }
             Action::Freeze(node) => servers[node].run = Run::Frozen,
             Action::FreezeHost(node) => servers[node].host = Host::Frozen,
             Action::CrashHost(node) => {
                 servers[node].host = Host::Down;
-                servers[node].run = Run::Down;
                 servers[node].checkpoint = None;
+                world.end(node);
             }
             Action::CutFromProxies(node) => world.cut_proxy[node] = true,
             Action::Isolate(node) => {
@@ -303,8 +270,8 @@ impl State {
             Action::Elect(to) => self.elect(to),
             _ => self.proceed(setup, action),
         }
-        self.faults += u8::from(Self::is_mishap(action));
-        self.world.enforce();
+        self.faults += u8::from(action.is_mishap());
+        self.world.enforce(setup.mutant);
         self.world.notice();
         if setup.policy.failsafe {
             self.world.notice_strays();
@@ -340,16 +307,12 @@ impl State {
             Action::Think(index) => self.think(setup, index),
             Action::Run(index) => {
                 let before = self.world.reigns;
-                let mut proxy = self.proxies[index].clone();
-                proxy.run_one(&mut self.world, setup.mutant);
-                self.proxies[index] = proxy;
+                self.proxies[index].run_one(&mut self.world, setup.mutant);
                 self.check(setup, before);
             }
             Action::Late(index) => {
                 let before = self.world.reigns;
-                let mut proxy = self.proxies[index].clone();
-                proxy.run_late(&mut self.world, setup.mutant);
-                self.proxies[index] = proxy;
+                self.proxies[index].run_late(&mut self.world, setup.mutant);
                 self.check(setup, before);
             }
             Action::Write(node) => self.world.write(node),
@@ -361,6 +324,10 @@ impl State {
             Action::Confer(node) => self.world.confer(setup.mutant, node),
             Action::Deliver(index) => self.world.deliver(setup.mutant, index),
             Action::Complete(node) => self.world.complete(node),
+            Action::Unblock(node) => {
+                self.world.unblock(node);
+                self.check(setup, u8::MAX);
+            }
             // As far as it gets, and acknowledged as soon as it may be.
             Action::Stream(node) => while self.world.stream(node) {},
             Action::Thaw(node) => {
@@ -381,16 +348,24 @@ impl State {
                     kind: RequestKind::Switchover,
                 });
             }
+            Action::AskFailover => {
+                self.request = Some(Request {
+                    id: 1,
+                    to: Some(NodeId(2)),
+                    kind: RequestKind::Failover,
+                });
+            }
             _ => {}
         }
     }
 
     fn think(&mut self, setup: &Setup, index: usize) {
-        let mut proxy = self.proxies[index].clone();
+        let several = self.proxies.len() > 1;
+        let proxy = &mut self.proxies[index];
         let mut observation = proxy.observation(&self.world, &self.record, self.request);
-        let mut policy = setup.policy.clone();
+        let mut policy = Cow::Borrowed(&setup.policy);
         if setup.mutant == Mutant::CountsLeasesShort {
-            policy.lease_us /= 2;
+            policy.to_mut().lease_us /= 2;
         }
         let mut before = self.record.clone();
         blind(setup.mutant, &mut observation, &mut before);
@@ -404,18 +379,17 @@ impl State {
         let commands = planned.commands.iter();
         self.told = Told {
             why: planned.why,
-            commands: commands.map(|c| c.act.describe(&setup.policy)).collect(),
+            acts: commands.map(|command| command.act.clone()).collect(),
         };
-        let several = self.proxies.len() > 1;
         proxy.take(planned.commands, several, &mut self.world, setup.mutant);
         // What this process has just stored, it has seen.
-        let _ = proxy.observation(&self.world, &self.record, self.request);
-        self.proxies[index] = proxy;
+        proxy.see(&self.world, &self.record);
     }
 
     /// After a promotion: is everything that was acknowledged still there?
     fn check(&mut self, setup: &Setup, before: u8) {
-        if self.world.reigns == before {
+        // What an operator accepts is no matter here.
+        if self.world.reigns == before || self.record.accepts_loss() {
             return;
         }
         let newest = self.world.servers.iter().filter(|server| server.primary);
@@ -454,6 +428,20 @@ impl State {
                 server.run = Run::Up;
             }
         }
+        // Who cannot lead stays so, where another can that holds as much.
+        for node in 0..NODES {
+            let servers = &state.world.servers;
+            let server = &servers[node];
+            let holds = |other: &Server| {
+                !other.primary
+                    && !other.obstructed
+                    && other.timeline == server.timeline
+                    && other.wal.starts_with(&server.wal)
+            };
+            if server.obstructed && !servers.iter().any(holds) {
+                state.act(setup, Action::Unblock(node));
+            }
+        }
         // Old primaries that nobody can rejoin: no quorum lives.
         let standbys = |state: &Self| state.world.servers.iter().any(|server| !server.primary);
         for _ in 0..40 {
@@ -471,7 +459,7 @@ impl State {
                     state.act(setup, Action::Complete(node));
                 }
                 for node in 0..NODES {
-                    while state.world.clone().stream(node) {
+                    while state.world.streams(node) {
                         state.act(setup, Action::Stream(node));
                     }
                 }
@@ -521,14 +509,20 @@ impl State {
         acked && (complete || !world.agents)
     }
 
+    /// What the latest plan wants done.
+    pub(super) fn commands(&self, setup: &Setup) -> Vec<String> {
+        let acts = self.told.acts.iter();
+        acts.map(|act| act.describe(&setup.policy)).collect()
+    }
+
     /// What to say of an action in a trace, with a line break at its end.
-    pub(super) fn tell(&self, action: Action) -> String {
+    pub(super) fn tell(&self, setup: &Setup, action: Action) -> String {
         let Action::Think(_) = action else {
             return format!("{action:?}\n");
         };
         let (epoch, phase) = (self.record.epoch, self.record.phase.label());
         let mut text = format!("{action:?} -> epoch {epoch}, {phase}: {}\n", self.told.why);
-        for command in &self.told.commands {
+        for command in self.commands(setup) {
             text += &format!("    {command}\n");
         }
         text

@@ -2,8 +2,9 @@
 //!
 //! A trace that is out of date fails with what it should be.
 
+use super::action::Action;
 use super::setup::Setup;
-use super::state::{Action, State};
+use super::state::State;
 use super::world::NODES;
 
 use Action::{
@@ -22,7 +23,7 @@ fn play_at(setup: &Setup, slow: bool, script: &[&[Action]]) -> String {
     for group in script {
         for action in *group {
             state.act(setup, *action);
-            text += &state.tell(*action);
+            text += &state.tell(setup, *action);
         }
         settle(setup, slow, &mut state, &mut text);
     }
@@ -36,12 +37,13 @@ fn settle(setup: &Setup, slow: bool, state: &mut State, text: &mut String) {
     for _ in 0..20 {
         let before = (state.record.clone(), state.told.why.clone());
         state.act(setup, Think(0));
-        let told = state.tell(Think(0));
+        let told = state.tell(setup, Think(0));
         let news = (&state.record, &state.told.why) != (&before.0, &before.1);
         let busy = !state.proxies[0].queue.is_empty();
         // An errand is asked for until its end is seen.
-        let again = !news && state.told.commands == asked;
-        asked.clone_from(&state.told.commands);
+        let commands = state.commands(setup);
+        let again = !news && commands == asked;
+        asked = commands;
         if news || busy && !again {
             *text += &told;
         }
@@ -52,7 +54,7 @@ fn settle(setup: &Setup, slow: bool, state: &mut State, text: &mut String) {
         let busy_server = (0..NODES).find(|node| state.world.is_busy(*node) && !slow);
         if let Some(node) = busy_server {
             state.act(setup, Complete(node));
-            *text += &state.tell(Complete(node));
+            *text += &state.tell(setup, Complete(node));
             continue;
         }
         if !news && (!busy || again) {
@@ -212,6 +214,25 @@ fn a_switchover() {
     agrees(
         "switchover.txt",
         include_str!("traces/switchover.txt"),
+        &text,
+    );
+}
+
+#[test]
+fn a_switchover_to_one_that_has_promised() {
+    let mut setup = Setup::asynchronous().failsafe();
+    setup.switchover = true;
+    let script: [&[Action]; 5] = [
+        &[Write(0)],
+        &[CutFromProxies(0), Tick, Confer(0), Mend, AskSwitchover],
+        &[Tick],
+        &[Tick],
+        &[Tick],
+    ];
+    let text = play(&setup, &script);
+    agrees(
+        "switchover-promised.txt",
+        include_str!("traces/switchover-promised.txt"),
         &text,
     );
 }

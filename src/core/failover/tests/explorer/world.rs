@@ -26,6 +26,8 @@ pub(super) enum Run {
     Stopping,
     /// A start that has begun: it recovers from a crash.
     Starting,
+    /// Its agent, which was away as the lease ran out, lets it stand still until it knows more.
+    Held,
     Down,
 }
 
@@ -62,12 +64,22 @@ pub(super) struct Server {
     pub(super) lease_until: u8,
     /// And whether it does.
     pub(super) governed: bool,
+    /// The agent does nothing at present.
+    pub(super) away: bool,
+    /// The tick at which a server that is held began to stand still.
+    pub(super) held_since: u8,
     pub(super) agent_epoch: u64,
     pub(super) control_epoch: u64,
     pub(super) checkpoint: Option<usize>,
     /// Which promotion made it a primary.
     pub(super) reign: u8,
     pub(super) failsafe: Failsafe,
+    /// Started as a standby, it replays what it holds, and does not know how much that is.
+    pub(super) replaying: bool,
+    /// It takes an order to lead and does not follow it: whatever keeps it from that outlasts a restart.
+    pub(super) obstructed: bool,
+    /// As which promotion it leads as soon as nothing keeps it from that. A restart forgets it.
+    pub(super) ordered: Option<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -105,11 +117,16 @@ impl World {
             rule: None,
             lease_until: LEASE,
             governed: index == 0,
+            away: false,
+            held_since: 0,
             agent_epoch: 0,
             control_epoch: 0,
             checkpoint: None,
             reign: 0,
             failsafe: Failsafe::default(),
+            replaying: false,
+            obstructed: false,
+            ordered: None,
         };
         Self {
             now: 0,
@@ -152,6 +169,13 @@ impl World {
         let server = &self.servers[from];
         let sends = server.host == Host::Up && matches!(server.run, Run::Up | Run::Stopping);
         self.lives(standby) && sends && !self.peers_cut(standby, from)
+    }
+
+    /// Whether a standby's connection stands, for all that it can tell.
+    pub(super) fn attached(&self, standby: usize, from: usize) -> bool {
+        let held = self.servers[from].host == Host::Up && self.servers[from].run == Run::Held;
+        let stands = held && self.lives(standby) && !self.peers_cut(standby, from);
+        stands || self.linked(standby, from)
     }
 
     /// A primary writes; with no rule it acknowledges at once.
@@ -199,15 +223,32 @@ impl World {
         self.acked.insert(entry);
     }
 
-    /// A standby connects, or receives one entry.
-    pub(super) fn stream(&mut self, standby: usize) -> bool {
-        let Some(from) = self.servers[standby].upstream else {
+    /// From where a standby can receive anything.
+    fn source(&self, standby: usize) -> Option<usize> {
+        let from = self.servers[standby].upstream?;
+        if self.servers[standby].replaying {
+            return None;
+        }
+        let sends = self.linked(standby, from) && !self.servers[standby].primary;
+        (sends && from != standby && self.may_follow(standby, from)).then_some(from)
+    }
+
+    /// Whether `stream` would change anything.
+    pub(super) fn streams(&self, standby: usize) -> bool {
+        let Some(from) = self.source(standby) else {
             return false;
         };
-        let sends = self.linked(standby, from) && !self.servers[standby].primary;
-        if !sends || from == standby || !self.may_follow(standby, from) {
+        let (server, upstream) = (&self.servers[standby], &self.servers[from]);
+        server.receiver != Some(from)
+            || server.wal.len() < upstream.wal.len()
+            || server.timeline != upstream.timeline
+    }
+
+    /// A standby connects, or receives one entry.
+    pub(super) fn stream(&mut self, standby: usize) -> bool {
+        let Some(from) = self.source(standby) else {
             return false;
-        }
+        };
         let upstream = self.servers[from].clone();
         let now = self.now;
         let server = &mut self.servers[standby];
@@ -271,16 +312,34 @@ impl World {
         }
     }
 
-    /// Agents stop primaries whose lease has run out; one that thaws does so before its server
-    /// runs on.
-    pub(super) fn enforce(&mut self) {
+    /// Agents stop primaries whose lease has run out, or have them stand still where they were away; one
+    /// that thaws does so before its server runs on. What has found no lease in that very tick is stopped.
+    pub(super) fn enforce(&mut self, mutant: Mutant) {
         let (agents, now) = (self.agents, self.now);
         for server in &mut self.servers {
-            let due = server.primary && server.governed && server.lease_until <= now;
             let acts = server.host == Host::Up && !server.failsafe.agent_down;
-            if agents && due && acts && server.run != Run::Down {
-                server.run = Run::Down;
-                server.checkpoint = None;
+            if !agents || !acts {
+                server.away = true;
+                continue;
+            }
+            let was_away = std::mem::take(&mut server.away);
+            let due = server.primary && server.governed && server.lease_until <= now;
+            let undecided = server.failsafe.lease_epoch == server.agent_epoch;
+            match server.run {
+                Run::Held if !due => server.run = Run::Up,
+                Run::Held if undecided && server.held_since == now => {}
+                Run::Up if due && was_away && mutant == Mutant::LeavesOnePeriodMore => {
+                    server.lease_until = now + LEASE;
+                }
+                Run::Up if due && was_away && undecided => {
+                    server.run = Run::Held;
+                    server.held_since = now;
+                }
+                run if due && run != Run::Down => {
+                    server.run = Run::Down;
+                    server.checkpoint = None;
+                }
+                _ => {}
             }
         }
     }
@@ -303,13 +362,19 @@ impl World {
             {
                 false
             }
+            Act::RenewLease { node, .. } if self.is_too_old(*node, answered) => false,
             Act::Promote(node) => self.promote(usize::from(node.0), epoch),
             Act::Announce(node) => self.agent(*node, epoch, |_| {}),
             Act::Stop { node, how } => self.stop(usize::from(node.0), *how, epoch),
             Act::RenewLease { node, failsafe } => self.agent(*node, epoch, |server| {
                 server.governed = true;
+                // In a later epoch it takes the place of the one before, which may have been longer.
+                let before = match server.failsafe.lease_epoch == epoch {
+                    true => server.lease_until,
+                    false => 0,
+                };
                 server.failsafe.granted(epoch, failsafe.clone());
-                server.lease_until = server.lease_until.max(answered + LEASE);
+                server.lease_until = before.max(answered + LEASE);
             }),
             Act::StartAsPrimary(node) => self.agent(*node, epoch, |server| {
                 if server.run == Run::Down {
@@ -326,7 +391,7 @@ impl World {
             Act::Rejoin { node, primary, .. } => self.rejoin(*node, *primary, epoch),
             _ => true,
         };
-        self.enforce();
+        self.enforce(mutant);
         self.notice();
         done
     }
@@ -334,6 +399,12 @@ impl World {
     fn has_promised(&self, node: NodeId, mutant: Mutant) -> bool {
         let until = self.servers[usize::from(node.0)].failsafe.promised_until;
         self.agents && until > self.now && mutant != Mutant::PromotesDespitePromises
+    }
+
+    /// A renewal that was planned before its server began to stand still.
+    fn is_too_old(&self, node: NodeId, answered: u8) -> bool {
+        let server = &self.servers[usize::from(node.0)];
+        server.run == Run::Held && answered < server.held_since
     }
 
     fn control(&mut self, node: NodeId, epoch: u64, set: impl FnOnce(&mut Server)) -> bool {
@@ -376,14 +447,31 @@ impl World {
         } else {
             self.control(node, epoch, |_| {})
         };
-        if !reached || self.servers[index].primary {
+        let server = &self.servers[index];
+        if !reached || server.primary || server.ordered.is_some() {
             return reached;
         }
         self.reigns += 1;
         self.reign_since = self.now;
-        let reign = self.reigns;
+        match server.obstructed {
+            true => self.servers[index].ordered = Some(self.reigns),
+            false => self.lead(index, self.reigns),
+        }
+        true
+    }
+
+    /// What kept a server from leading is over.
+    pub(super) fn unblock(&mut self, index: usize) {
+        self.servers[index].obstructed = false;
+        if let Some(reign) = self.servers[index].ordered.take() {
+            self.lead(index, reign);
+        }
+    }
+
+    fn lead(&mut self, index: usize, reign: u8) {
         let server = &mut self.servers[index];
         server.primary = true;
+        server.replaying = false;
         server.reign = reign;
         server.upstream = None;
         server.receiver = None;
@@ -391,7 +479,6 @@ impl World {
         server.timeline += 1;
         let number = u8::try_from(index).unwrap_or_default();
         server.wal.push(Entry::Begin(number, reign));
-        true
     }
 
     fn stop(&mut self, index: usize, how: Stop, epoch: u64) -> bool {
@@ -400,26 +487,37 @@ impl World {
             return false;
         }
         let server = &self.servers[index];
-        if server.run == Run::Down || !server.primary {
+        if server.run == Run::Down || !server.primary && how == Stop::Fast {
             return true;
         }
         if how == Stop::Fast {
             // It ends when it does, and is told what is under way already.
             match server.run {
-                Run::Frozen => return false,
+                Run::Frozen | Run::Held => return false,
                 Run::Up => self.servers[index].run = Run::Stopping,
                 _ => {}
             }
             return true;
         }
-        self.servers[index].run = Run::Down;
+        self.end(index);
         true
+    }
+
+    /// A server's processes are gone, and with them what they were told.
+    pub(super) fn end(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        server.run = Run::Down;
+        server.ordered = None;
     }
 
     /// What takes its time is done: a clean stop, or a crash's recovery.
     pub(super) fn complete(&mut self, index: usize) {
         if self.servers[index].run == Run::Starting {
             self.servers[index].run = Run::Up;
+            return;
+        }
+        if self.servers[index].replaying {
+            self.servers[index].replaying = false;
             return;
         }
         let place = self.servers[index].wal.len();
@@ -436,7 +534,8 @@ impl World {
     /// Whether something takes its time there.
     pub(super) fn is_busy(&self, node: usize) -> bool {
         let server = &self.servers[node];
-        server.host == Host::Up && matches!(server.run, Run::Stopping | Run::Starting)
+        let busy = matches!(server.run, Run::Stopping | Run::Starting);
+        server.host == Host::Up && (busy || server.replaying && server.run == Run::Up)
     }
 
     fn rejoin(&mut self, node: NodeId, primary: NodeId, epoch: u64) -> bool {
@@ -448,6 +547,8 @@ impl World {
         self.agent(node, epoch, |server| {
             server.run = Run::Up;
             server.primary = false;
+            server.replaying = false;
+            server.ordered = None;
             server.wal = source.wal;
             server.timeline = source.timeline;
             server.history = source.history;

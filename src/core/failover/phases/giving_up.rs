@@ -1,0 +1,82 @@
+//! A candidate that answers and is not promoted: a full disk, an agent that refuses, a reader whom nobody may
+//! end. Another that holds as much leads in its place.
+//!
+//! An order to promote that a server has taken cannot be taken back: it leads as soon as what kept it from that is
+//! over. Only a restart forgets the order, so that the candidate is stopped, as a primary would be, before
+//! another is promoted.
+
+use crate::core::failover::candidate::{fitness, is_present};
+use crate::core::failover::command::Act;
+use crate::core::failover::facts::View;
+use crate::core::failover::facts::observation::{Postmaster, ServerAnswer, StandbyFacts};
+use crate::core::failover::record::Candidate;
+use crate::core::failover::step::Step;
+use crate::core::lsn::Lsn;
+use crate::core::topology::NodeId;
+
+/// Whether a candidate has been promoted in vain for too long, this phase having lasted for `waited_us`.
+pub(super) fn is_stuck(view: View<'_, '_>, candidate: NodeId, waited_us: u64) -> bool {
+    let agent = view.agent(candidate);
+    // What replays leads in the end, however long that takes.
+    let still_us = agent
+        .and_then(|agent| agent.moved_us)
+        .map_or(u64::MAX, |moved_us| view.observation.since_us(moved_us));
+    let promised = view.promise(candidate).is_some();
+    !promised && waited_us.min(still_us) >= view.policy.promote_us
+}
+
+/// Another that holds all that the candidate holds, is as near to leading, and has been promised by no order:
+/// nothing is lost by the change. The candidate must be one that can be stopped.
+pub(super) fn instead(view: View<'_, '_>, candidate: &Candidate) -> Option<NodeId> {
+    let own = view.answer(candidate.node)?;
+    let stands = own.standby()?;
+    if !can_be_stopped(view, candidate.node) {
+        return None;
+    }
+    let held = end(own, candidate.end);
+    let request = view.record.request.filter(|_| view.record.accepts_loss());
+    let asked = request.and_then(|request| request.to);
+    let able = |node: &NodeId| {
+        let Some(answer) = view.answer(*node) else {
+            return false;
+        };
+        let settled = |standby: &StandbyFacts| {
+            standby.detached() && standby.knows_end() && standby.replayed >= stands.replayed
+        };
+        view.is_ours(answer)
+            && is_present(view, *node, answer, false)
+            && answer.standby().is_some_and(settled)
+            && answer.end() >= held
+            && fitness(view, *node).is_ok()
+            && view.promise(*node).is_none()
+            && asked.is_none_or(|to| to == *node)
+    };
+    view.others(candidate.node).find(able)
+}
+
+/// Whether somebody answers for a candidate's coming to stand still.
+pub(super) fn can_be_stopped(view: View<'_, '_>, candidate: NodeId) -> bool {
+    match view.policy.has_agent(candidate) {
+        true => view.agent(candidate).is_some(),
+        false => view.policy.fence_command,
+    }
+}
+
+/// Where the WAL of a candidate ends that is given up.
+pub(super) fn end(answer: &ServerAnswer, chosen: Lsn) -> Lsn {
+    match answer.standby() {
+        Some(standby) if standby.knows_end() => answer.end(),
+        _ => answer.end().max(chosen),
+    }
+}
+
+/// Those that were given up, and were stopped for that, can be asked again: nobody else is left.
+pub(super) fn start_again(step: &mut Step<'_>) {
+    for node in step.next.given_up.clone().into_keys() {
+        let postmaster = step.agent(node).map(|agent| agent.postmaster);
+        if let Some(Postmaster::Stopped { .. }) = postmaster {
+            let primary = None;
+            step.act(Act::StartAsStandby { node, primary });
+        }
+    }
+}
