@@ -41,10 +41,7 @@ pub(super) fn elect(
     if !view.record.accepts_loss() {
         seen.retain(Contender::knows_end);
     }
-    let request = view.record.request;
-    let asked = request
-        .filter(|_| view.record.accepts_loss())
-        .and_then(|request| request.to);
+    let asked = view.record.asked_for();
     let only = is_bound(failed, proof).then_some(failed.node);
     choose(view, failed, &seen, only.or(asked))
 }

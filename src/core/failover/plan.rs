@@ -58,6 +58,7 @@ pub fn plan(view: View<'_, '_>) -> Plan {
     }
     if step.next.serving().is_some() {
         step.next.given_up.clear();
+        step.next.intact = None;
     }
     let epoch = step.next.epoch;
     let commands = step.acts.into_iter().map(|act| Command { epoch, act });

@@ -55,6 +55,10 @@ pub struct Record {
     /// were chosen: one that holds as much holds whatever theirs could tell of. None while a primary serves.
     #[serde(default)]
     pub given_up: BTreeMap<NodeId, Lsn>,
+    /// The primary that was stopped cleanly for a switchover which has not come to its end: it holds everything, and
+    /// nobody has served since. It leads again if its successor cannot. None while a primary serves.
+    #[serde(default)]
+    pub intact: Option<NodeId>,
     /// The epoch in which `fence_command` was begun last. Stored before it is: whoever reads the record next does
     /// not know what became of it.
     #[serde(default)]
@@ -245,6 +249,7 @@ impl Record {
             failsafe: FailsafeState::default(),
             quarantine: BTreeMap::new(),
             given_up: BTreeMap::new(),
+            intact: None,
             fence_begun: None,
             starts: BTreeMap::new(),
             paused: false,
@@ -289,6 +294,12 @@ impl Record {
     pub fn accepts_loss(&self) -> bool {
         let request = self.request;
         request.is_some_and(|request| request.kind == RequestKind::Failover)
+    }
+
+    /// Who is to lead by an operator's `FAILOVER`, if it names somebody.
+    pub fn asked_for(&self) -> Option<NodeId> {
+        let request = self.request.filter(|_| self.accepts_loss());
+        request.and_then(|request| request.to)
     }
 
     /// Whether its numbers are those of a policy.
@@ -362,6 +373,7 @@ impl Record {
             failsafe: self.failsafe.renumbered(known_place),
             quarantine: quarantine.collect(),
             given_up: given_up.collect(),
+            intact: self.intact.and_then(known_place),
             starts: starts.collect(),
             request,
             answered_request,

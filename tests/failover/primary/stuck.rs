@@ -120,3 +120,28 @@ fn an_operator_may_name_another_while_one_is_being_promoted() {
     eventually("it leads", || leader(proxy.http) == to);
     came_back(&cluster, &proxy, &cluster.standbys()[stuck]);
 }
+
+#[test]
+fn a_switchover_whose_target_cannot_be_promoted_goes_back() {
+    let cluster = cluster("stuck-switchover");
+    let proxy = proxy(&cluster, "durability: async\nhold_timeout: 60s");
+    let writers = writers(&proxy.url(), 2);
+    writers.wait_acknowledged(20);
+    let readers = obstruct(&cluster);
+    let (code, answer) = order(proxy.http, "/api/switchover");
+    assert_eq!(code, 409, "{answer}");
+    let said = answer.to_string();
+    assert!(said.contains("could not be promoted"), "{said}");
+    eventually("pg1 leads again", || leader(proxy.http) == "pg1");
+    writers.wait_acknowledged(20);
+    drop(readers);
+    settled(proxy.http);
+    assert_eq!(events(proxy.http, "restored").len(), 1);
+    assert!(events(proxy.http, "promoted").is_empty());
+    for standby in cluster.standbys() {
+        let sql = "SELECT received_tli FROM pg_stat_wal_receiver";
+        let timeline: i32 = block_on(standby.query(sql)).unwrap();
+        assert_eq!(timeline, 1, "{}", standby.name());
+    }
+    assert_whole(&writers.stop(), &proxy.url());
+}

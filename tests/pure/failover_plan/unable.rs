@@ -2,7 +2,9 @@
 
 use pgcauseway::core::failover::command::{Act, Event};
 use pgcauseway::core::failover::facts::observation::{Postmaster, ReplicationRole, Upstream};
-use pgcauseway::core::failover::record::{Cause, FailedPrimary, FenceProof, Phase, RequestKind};
+use pgcauseway::core::failover::record::{
+    Candidate, Cause, FailedPrimary, FenceProof, Phase, Recovery, RequestKind,
+};
 use pgcauseway::core::lsn::Lsn;
 use pgcauseway::core::topology::NodeId;
 
@@ -184,4 +186,129 @@ fn one_that_was_given_up_is_asked_again_when_the_other_fails_too() {
         acts.contains(&Act::StartAsStandby { node, primary }),
         "{acts:?}"
     );
+}
+
+/// pg1 was stopped for a switchover, pg2 holds everything and does not come to lead, pg3 holds less.
+fn switching(case: Case) -> Case {
+    let candidate = Candidate {
+        node: PG2,
+        end: Lsn(0x4000),
+        complete: true,
+    };
+    let failed = failed(Cause::Switchover);
+    let phase = Phase::Promoting(failed, FenceProof::AgentStopped, candidate);
+    let case = case.stopped(PG1, Some(Lsn(0x3FF0))).detached().phase(phase);
+    case.with(|case| {
+        case.record.intact = Some(PG1);
+        case.seen.phase_since_us = NOW - 10 * SECOND;
+    })
+}
+
+/// A plan later, in which `node`'s agent says that it has stopped its server.
+fn then_stopped(mut case: Case, node: NodeId) -> Case {
+    case.record = case.plan().next;
+    case.seen.phase_since_us = NOW;
+    let epoch = case.record.epoch;
+    case.stopped(node, None).with(|case| {
+        case.node(node).agent.as_mut().unwrap().epoch = epoch;
+    })
+}
+
+#[test]
+fn a_switchover_whose_target_cannot_be_promoted_goes_back() {
+    for case in [Case::new(), Case::quorum()] {
+        let case = switching(case);
+        let next = case.plan().next;
+        let stuck = FailedPrimary {
+            node: PG2,
+            cause: Cause::CandidateGivenUp,
+            written: Lsn(0x4000),
+        };
+        assert_eq!(next.phase, Phase::Fencing(stuck));
+        // Not before the candidate is stopped: it may lead at any moment.
+        let mut waiting = case.clone();
+        waiting.record = next;
+        assert_eq!(waiting.plan().next.phase.label(), "fencing");
+
+        let mut case = then_stopped(case, PG2);
+        let plan = case.plan();
+        let Phase::Restoring(failed) = &plan.next.phase else {
+            panic!("{plan:?}");
+        };
+        assert_eq!((failed.node, failed.cause), (PG1, Cause::Switchover));
+        let starts = |command: &pgcauseway::core::failover::Command| {
+            command.act == Act::StartAsPrimary(PG1) && command.epoch == plan.next.epoch
+        };
+        assert!(plan.commands.iter().any(starts), "{plan:?}");
+
+        case.record = plan.next;
+        *case.node(PG1) = facts(primary(1, 0x4001), Postmaster::Primary);
+        let next = case.plan().next;
+        assert_eq!((next.serving(), next.intact), (Some(PG1), None));
+        // Whether it began a timeline of its own is not known.
+        let kept = next.quarantine.get(&PG2).map(|kept| kept.recovery);
+        assert_eq!(kept, Some(Recovery::Copy));
+        assert_eq!(next.quarantine.len(), 1);
+    }
+}
+
+#[test]
+fn a_target_that_does_not_start_or_is_gone_is_not_waited_for_either() {
+    let stops = switching(Case::new()).stopped(PG2, None);
+    let gone = switching(Case::new()).silent(PG2, 3 * SECOND);
+    for case in [stops, gone] {
+        let next = case.plan().next;
+        let lost = FailedPrimary {
+            node: PG2,
+            cause: Cause::CandidateLost,
+            written: Lsn(0x4000),
+        };
+        assert_eq!(next.phase, Phase::Fencing(lost));
+        let back = then_stopped(case, PG2).plan().next;
+        assert!(matches!(back.phase, Phase::Restoring(failed) if failed.node == PG1));
+        assert!(back.quarantine.contains_key(&PG2));
+    }
+}
+
+#[test]
+fn nobody_goes_back_to_one_that_is_not_whole_or_was_not_stopped_for_this() {
+    let label = |change: &dyn Fn(&mut Case)| {
+        let case = switching(Case::new()).with(|case| change(case));
+        case.plan().next.phase.label()
+    };
+    assert_eq!(label(&|_| {}), "fencing");
+    assert_eq!(label(&|case| case.record.intact = None), "promoting");
+    assert_eq!(label(&|case| case.node(PG1).agent = None), "promoting");
+    assert_eq!(
+        label(&|case| case.seen.phase_since_us = NOW - 9 * SECOND),
+        "promoting"
+    );
+    let named = |to: NodeId| {
+        move |case: &mut Case| {
+            let (kind, to) = (RequestKind::Failover, Some(to));
+            case.record.request =
+                Some(pgcauseway::core::failover::record::Request { id: 8, to, kind });
+        }
+    };
+    assert_eq!(label(&named(PG2)), "promoting");
+    assert_eq!(label(&named(PG1)), "fencing");
+}
+
+#[test]
+fn an_operator_may_have_the_old_primary_back_at_once() {
+    let asked = switching(Case::new()).asked(RequestKind::Failover, Some(PG1));
+    let case = asked.with(|case| case.seen.phase_since_us = NOW - SECOND);
+    let mut case = then_stopped(case, PG2);
+    case.record = case.plan().next;
+    assert_eq!(case.record.phase.label(), "restoring");
+    *case.node(PG1) = facts(primary(1, 0x4001), Postmaster::Primary);
+    let plan = case.plan();
+    let done = |command: &pgcauseway::core::failover::Command| {
+        command.act == Act::Report(Event::Done { request: 9 })
+    };
+    assert!(plan.commands.iter().any(done), "{plan:?}");
+    // Another may be had as well, with what it lacks lost.
+    let other = switching(Case::new()).asked(RequestKind::Failover, Some(PG3));
+    let (node, _) = chosen(&then_stopped(other, PG2));
+    assert_eq!(node, PG3);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::following::follow_all;
+use super::giving_up::WayBack;
 use super::{giving_up, synchronous};
 use crate::core::failover::candidate::{Election, elect, is_bound};
 use crate::core::failover::command::{Act, Event, Stop};
@@ -23,9 +24,11 @@ pub(super) fn begin(step: &mut Step<'_>, node: NodeId, cause: Cause) {
     step.new_epoch();
     if !step.next.accepts_loss() {
         let name = step.name(node);
-        step.answer_request(Err(format!(
-            "{name} failed meanwhile and is being replaced"
-        )));
+        let what = match cause.was_candidate() {
+            true => "could not be promoted",
+            false => "failed meanwhile and is being replaced",
+        };
+        step.answer_request(Err(format!("{name} {what}")));
     }
     let written = step.observation.written(node, step.next.timeline);
     step.report(Event::PrimaryFailed { node, cause });
@@ -91,6 +94,20 @@ pub(in crate::core::failover) fn discover(
     if is_bound(failed, proof) && asks_for_another(step, failed.node) {
         return give_up(step, failed);
     }
+    // One that was lost and came back may still follow its order to lead.
+    if !is_bound(failed, proof) {
+        let asked = step.next.asked_for();
+        match giving_up::way_back(step.view(), failed.node, asked, step.phase_us()) {
+            WayBack::Open(old) => return lead_again(step, failed, old),
+            WayBack::Unknown(old) => {
+                let name = step.name(old);
+                return step.say(format!(
+                    "waiting for the agent of {name}, which holds everything and could lead again"
+                ));
+            }
+            WayBack::None => {}
+        }
+    }
     match elect(step.view(), failed, proof, step.phase_us()) {
         Election::Choose {
             candidate,
@@ -146,7 +163,7 @@ pub(in crate::core::failover) fn promote(
             return promoted(step, failed, candidate);
         }
         let stuck = giving_up::is_stuck(step.view(), node, step.phase_us());
-        if stuck && giving_up::instead(step.view(), &candidate).is_some() {
+        if stuck && giving_up::can_be_replaced(step.view(), &candidate) {
             return abandon(step, failed, proof, candidate, Cause::CandidateGivenUp);
         }
         press(step, node, answer);
@@ -168,6 +185,12 @@ pub(in crate::core::failover) fn promote(
     step.say(format!("{name} is being promoted and does not answer"));
     let agent = step.agent(node);
     if let Some(Postmaster::Stopped { .. }) = agent.map(|agent| agent.postmaster) {
+        // It does not start, however often it is asked to.
+        let is_lost = step.phase_us() >= step.policy.promote_us;
+        let asked = step.next.asked_for();
+        if is_lost && giving_up::can_lead_again(step.view(), node, asked) {
+            return abandon(step, failed, proof, candidate, Cause::CandidateLost);
+        }
         let primary = None;
         return step.act(Act::StartAsStandby { node, primary });
     }
@@ -213,7 +236,11 @@ pub(in crate::core::failover) fn restore(step: &mut Step<'_>, failed: &FailedPri
     if answer.is_some_and(|answer| answer.primary().is_some()) {
         step.release();
         step.report(Event::Restored(node));
-        step.answer_request(Err(format!("{name} serves again")));
+        step.answer_request(match step.next.asked_for() == Some(node) {
+            true => Ok(()),
+            false => Err(format!("{name} serves again")),
+        });
+        copy_given_up(step, node);
         step.enter(Phase::Following);
         return step.say(format!("{name} serves again"));
     }
@@ -267,12 +294,16 @@ fn promoted(step: &mut Step<'_>, failed: &FailedPrimary, candidate: Candidate) {
         };
         step.quarantine(failed.node, Quarantined { reason, recovery });
     }
-    for given_up in std::mem::take(&mut step.next.given_up).into_keys() {
-        if given_up != node {
-            let recovery = Recovery::Copy;
-            step.quarantine(given_up, Quarantined { reason, recovery });
-        }
+    if let Some(old) = step
+        .next
+        .intact
+        .filter(|old| ![node, failed.node].contains(old))
+    {
+        // It was stopped for another, which held everything.
+        let recovery = Recovery::Rewind;
+        step.quarantine(old, Quarantined { reason, recovery });
     }
+    copy_given_up(step, node);
     step.next.primary = Some(node);
     step.next.timeline = timeline;
     step.next.quarantine.remove(&node);
@@ -301,8 +332,9 @@ pub(super) fn abandon(
     candidate: Candidate,
     cause: Cause,
 ) {
-    // One that was given up before is at hand, should all others fail too.
-    let at_hand = step.next.given_up.contains_key(&failed.node);
+    // One that was given up before is at hand, should all others fail too; so is one that may lead again.
+    let at_hand =
+        step.next.given_up.contains_key(&failed.node) || step.next.intact == Some(failed.node);
     if proof != FenceProof::InRecovery && failed.node != candidate.node && !at_hand {
         let recovery = match failed.cause {
             cause if cause.was_candidate() => Recovery::Copy,
@@ -324,6 +356,30 @@ pub(super) fn abandon(
     }
 }
 
+/// Whoever was given up may have been promoted on a timeline of its own: only a copy brings it back.
+fn copy_given_up(step: &mut Step<'_>, leader: NodeId) {
+    let (reason, recovery) = (QuarantineReason::OldPrimary, Recovery::Copy);
+    for given_up in std::mem::take(&mut step.next.given_up).into_keys() {
+        if given_up != leader {
+            step.quarantine(given_up, Quarantined { reason, recovery });
+        }
+    }
+}
+
+/// The primary that was stopped for a switchover leads again: its successor could not be promoted, and is fenced.
+fn lead_again(step: &mut Step<'_>, failed: &FailedPrimary, old: NodeId) {
+    if !step.next.given_up.contains_key(&failed.node) {
+        let (reason, recovery) = (QuarantineReason::OldPrimary, Recovery::Copy);
+        step.quarantine(failed.node, Quarantined { reason, recovery });
+    }
+    let stopped = FailedPrimary {
+        node: old,
+        cause: Cause::Switchover,
+        written: failed.written,
+    };
+    go_back(step, &stopped);
+}
+
 /// One that was lost, came back as a standby and alone could be promoted cannot be: it is stopped.
 fn give_up(step: &mut Step<'_>, failed: &FailedPrimary) {
     let candidate = Candidate {
@@ -336,8 +392,7 @@ fn give_up(step: &mut Step<'_>, failed: &FailedPrimary) {
 }
 
 fn asks_for_another(step: &Step<'_>, than: NodeId) -> bool {
-    let request = step.next.request.filter(|_| step.next.accepts_loss());
-    let asked = request.and_then(|request| request.to);
+    let asked = step.next.asked_for();
     asked.is_some_and(|to| to != than)
 }
 

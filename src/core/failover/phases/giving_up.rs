@@ -3,7 +3,7 @@
 //!
 //! An order to promote that a server has taken cannot be taken back: it leads as soon as what kept it from that is
 //! over. Only a restart forgets the order, so that the candidate is stopped, as a primary would be, before
-//! another is promoted.
+//! another is promoted, or the primary that was stopped for a switchover leads again.
 
 use crate::core::failover::candidate::{fitness, is_present};
 use crate::core::failover::command::Act;
@@ -25,6 +25,51 @@ pub(super) fn is_stuck(view: View<'_, '_>, candidate: NodeId, waited_us: u64) ->
     !promised && waited_us.min(still_us) >= view.policy.promote_us
 }
 
+/// Whether somebody else can lead without a loss, and the candidate can be stopped first.
+pub(super) fn can_be_replaced(view: View<'_, '_>, candidate: &Candidate) -> bool {
+    can_lead_again(view, candidate.node, view.record.asked_for())
+        || instead(view, candidate).is_some()
+}
+
+/// Whether the primary that was stopped for a switchover leads again if its successor is given up now, an operator
+/// having asked for this node to lead, whatever is lost.
+pub(super) fn can_lead_again(view: View<'_, '_>, candidate: NodeId, asked: Option<NodeId>) -> bool {
+    let is_open = matches!(way_back(view, candidate, asked, 0), WayBack::Open(_));
+    is_open && can_be_stopped(view, candidate)
+}
+
+/// Whether there is a primary that was stopped for a switchover and can lead again.
+pub(super) enum WayBack {
+    Open(NodeId),
+    /// Its agent does not answer yet.
+    Unknown(NodeId),
+    None,
+}
+
+/// The way back from a candidate, which has been looked for this long.
+pub(super) fn way_back(
+    view: View<'_, '_>,
+    candidate: NodeId,
+    asked: Option<NodeId>,
+    waited_us: u64,
+) -> WayBack {
+    let intact = view.record.intact.filter(|old| {
+        *old != candidate
+            && view.policy.has_agent(*old)
+            && !view.is_quarantined(*old)
+            && asked.is_none_or(|to| to == *old)
+    });
+    let Some(old) = intact else {
+        return WayBack::None;
+    };
+    match view.agent(old).map(|agent| agent.postmaster) {
+        Some(Postmaster::Stopped { .. }) => WayBack::Open(old),
+        None if waited_us < view.policy.timeout_us => WayBack::Unknown(old),
+        // Somebody has started it, or nobody could.
+        _ => WayBack::None,
+    }
+}
+
 /// Another that holds all that the candidate holds, is as near to leading, and has been promised by no order:
 /// nothing is lost by the change. The candidate must be one that can be stopped.
 pub(super) fn instead(view: View<'_, '_>, candidate: &Candidate) -> Option<NodeId> {
@@ -34,8 +79,7 @@ pub(super) fn instead(view: View<'_, '_>, candidate: &Candidate) -> Option<NodeI
         return None;
     }
     let held = end(own, candidate.end);
-    let request = view.record.request.filter(|_| view.record.accepts_loss());
-    let asked = request.and_then(|request| request.to);
+    let asked = view.record.asked_for();
     let able = |node: &NodeId| {
         let Some(answer) = view.answer(*node) else {
             return false;

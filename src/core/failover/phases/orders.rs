@@ -93,7 +93,8 @@ fn change_candidate(step: &mut Step<'_>, request: Request, to: NodeId) -> Result
         return Err("nobody is being promoted".to_owned());
     };
     let name = step.name(candidate.node);
-    if to == failed.node || !is_configured(step, to) {
+    let is_intact = step.next.intact == Some(to);
+    if to == failed.node && !is_intact || !is_configured(step, to) {
         return Err(format!("{} cannot be promoted", step.name(to)));
     }
     if !giving_up::can_be_stopped(step.view(), candidate.node) {
@@ -101,7 +102,14 @@ fn change_candidate(step: &mut Step<'_>, request: Request, to: NodeId) -> Result
             "{name} is being promoted, and nothing could stop it: its agent does not answer"
         ));
     }
-    replaceable(step.view(), candidate.node, Some(to))?;
+    if !is_intact {
+        replaceable(step.view(), candidate.node, Some(to))?;
+    } else if !giving_up::can_lead_again(step.view(), candidate.node, Some(to)) {
+        let name = step.name(to);
+        return Err(format!(
+            "{name} is not stopped, or its agent does not answer"
+        ));
+    }
     step.answer_request(Err("a failover was ordered instead".to_owned()));
     step.next.request = Some(request);
     failover::abandon(step, &failed, proof, candidate, Cause::CandidateGivenUp);

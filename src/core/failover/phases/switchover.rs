@@ -286,6 +286,7 @@ pub(in crate::core::failover) fn catch_up(step: &mut Step<'_>, to: NodeId, check
             complete: true,
         };
         failover::prepare_rule(step, to);
+        step.next.intact = Some(primary);
         step.enter(Phase::Promoting(
             failed,
             FenceProof::AgentStopped,

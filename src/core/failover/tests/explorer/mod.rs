@@ -10,6 +10,7 @@
 mod action;
 mod agents;
 mod mutants;
+mod obstructed;
 mod proxy;
 mod search;
 mod setup;
@@ -22,8 +23,6 @@ use mutants::Mutant;
 use search::{Bounds, Explored, explore, wander};
 use setup::{Kind, Setup};
 use state::State;
-
-use crate::core::topology::NodeId;
 
 fn number(name: &str) -> Option<usize> {
     std::env::var(name).ok()?.parse().ok()
@@ -485,96 +484,4 @@ fn from_where_mutants_are_found_out_all_is_safe() {
             }
         }
     }
-}
-
-/// pg2 has been chosen, and takes the order to lead without following it, for as long as it is waited for.
-const OBSTRUCTED: &[Action] = &[
-    Action::Think(0),
-    Action::Obstruct(1),
-    Action::Kill(0),
-    Action::Think(0),
-    Action::Run(0),
-    Action::Run(0),
-    Action::Run(0),
-    Action::Think(0),
-    Action::Run(0),
-    Action::Think(0),
-    Action::Run(0),
-    Action::Tick,
-    Action::Tick,
-];
-
-fn obstructed(setup: Setup, kinds: &[Kind]) -> Setup {
-    let mut setup = only(setup, kinds);
-    (setup.faults, setup.ticks, setup.writes) = (3, 6, 2);
-    setup.before = OBSTRUCTED.to_vec();
-    setup
-}
-
-#[test]
-fn one_that_cannot_be_promoted_is_given_up_for_another() {
-    for setup in [Setup::asynchronous(), Setup::quorum(true)] {
-        let before = obstructed(setup.clone(), &[]);
-        let mut state = State::new(&before);
-        assert!(
-            state.world.servers[1].ordered.is_some(),
-            "{}",
-            state.told.why
-        );
-        state.act(&before, Action::Think(0));
-        assert!(
-            state.record.given_up.contains_key(&NodeId(1)),
-            "{}",
-            state.told.why
-        );
-        for kinds in [
-            [Kind::Crash, Kind::Proxy, Kind::Obstruct],
-            [Kind::Freeze, Kind::Cut, Kind::Agent],
-        ] {
-            safe(&obstructed(setup.clone(), &kinds));
-        }
-    }
-}
-
-#[test]
-fn another_may_be_ordered_while_one_is_being_promoted() {
-    for setup in [Setup::asynchronous(), Setup::quorum(true)] {
-        let kinds = [Kind::Crash, Kind::Cut, Kind::Proxy];
-        let mut setup = obstructed(setup, &kinds);
-        setup.before.truncate(OBSTRUCTED.len() - 2);
-        setup.failover = true;
-        safe(&setup);
-    }
-}
-
-#[test]
-fn standbys_that_cannot_be_promoted_may_be_any() {
-    for setup in [Setup::asynchronous(), Setup::quorum(true)] {
-        let mut setup = only(setup, &[Kind::Crash, Kind::Obstruct, Kind::Freeze]);
-        (setup.faults, setup.ticks) = (2, 6);
-        safe(&setup);
-        setup.switchover = true;
-        safe(&setup);
-    }
-}
-
-#[test]
-fn waiting_for_a_candidate_for_ever_is_found_out() {
-    let setup = obstructed(Setup::asynchronous(), &[]);
-    let mutant = Mutant::WaitsForTheCandidate;
-    found_out(setup, mutant, &[Kind::Obstruct], "does not serve again");
-}
-
-#[test]
-fn taking_one_that_is_given_up_for_harmless_is_found_out() {
-    let setup = obstructed(Setup::asynchronous(), &[]);
-    // Two that acknowledge, or nobody that does: whichever is met first.
-    found_out(setup, Mutant::TrustsRecovery, &[Kind::Crash], "pg2");
-}
-
-#[test]
-fn forgetting_who_was_given_up_is_found_out() {
-    let setup = obstructed(Setup::quorum(true), &[]);
-    let mutant = Mutant::ForgetsWhoWasGivenUp;
-    found_out(setup, mutant, &[Kind::Obstruct], "does not serve again");
 }

@@ -1,14 +1,14 @@
 //! Planners and agents that are wrong on purpose: the search must find each out.
 
 use super::proxy::TICK_US;
-use crate::core::failover::command::Act;
+use crate::core::failover::command::{Act, Command};
 use crate::core::failover::facts::Observation;
 use crate::core::failover::facts::observation::{AgentFailsafe, ReplicationRole};
 use crate::core::failover::failsafe::FailsafeState;
 use crate::core::failover::plan::Plan;
 use crate::core::failover::policy::FailoverPolicy;
 use crate::core::failover::quorum::CommitRule;
-use crate::core::failover::record::{Candidate, Cause, FenceProof, Phase, Record};
+use crate::core::failover::record::{Candidate, Cause, FailedPrimary, FenceProof, Phase, Record};
 use crate::core::topology::NodeId;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,10 @@ pub(super) enum Mutant {
     TrustsRecovery,
     /// Forgets who was given up, and how far that one goes.
     ForgetsWhoWasGivenUp,
+    /// Forgets who was stopped for a switchover, and could lead again.
+    ForgetsWhoIsIntact,
+    /// Has that one lead again before the other is stopped, which may still follow its order.
+    GoesBackUnfenced,
 }
 
 /// Makes a plan wrong.
@@ -105,6 +109,23 @@ pub(super) fn mutate(
             }
         }
         Mutant::ForgetsWhoWasGivenUp => planned.next.given_up.clear(),
+        Mutant::ForgetsWhoIsIntact => planned.next.intact = None,
+        Mutant::GoesBackUnfenced => {
+            if let Phase::Fencing(failed) = planned.next.phase.clone()
+                && let Some(node) = planned.next.intact
+                && failed.cause == Cause::CandidateGivenUp
+            {
+                let epoch = planned.next.epoch;
+                let act = Act::StartAsPrimary(node);
+                planned.commands = vec![Command { epoch, act }];
+                let cause = Cause::Switchover;
+                planned.next.phase = Phase::Restoring(FailedPrimary {
+                    node,
+                    cause,
+                    ..failed
+                });
+            }
+        }
         Mutant::ForgetsFailsafeRules => {
             for rules in planned.next.failsafe.rules.values_mut() {
                 rules.drain(..rules.len() - 1);

@@ -386,7 +386,7 @@ impl State {
         proxy.see(&self.world, &self.record);
     }
 
-    /// After a promotion: is everything that was acknowledged still there?
+    /// After a promotion, or a way back: is everything that was acknowledged still there?
     fn check(&mut self, setup: &Setup, before: u8) {
         // What an operator accepts is no matter here.
         if self.world.reigns == before || self.record.accepts_loss() {
@@ -399,7 +399,7 @@ impl State {
         let lost = |entry: &&Entry| !newest.wal.contains(entry);
         let lost: Vec<Entry> = self.world.acked.iter().filter(lost).copied().collect();
         // Asynchronously only what the failed one was known to have written is bounded: by 0 here.
-        let Phase::Promoting(failed, _, _) = &self.record.phase else {
+        let (Phase::Promoting(failed, _, _) | Phase::Restoring(failed)) = &self.record.phase else {
             return;
         };
         let old_wal = &self.world.servers[usize::from(failed.node.0)].wal;
@@ -428,8 +428,9 @@ impl State {
                 server.run = Run::Up;
             }
         }
-        // Who cannot lead stays so, where another can that holds as much.
-        for node in 0..NODES {
+        // Who cannot lead stays so, where another can that holds as much, or that was stopped for a switchover.
+        let goes_back = state.record.intact.is_some();
+        for node in (0..NODES).filter(|_| !goes_back) {
             let servers = &state.world.servers;
             let server = &servers[node];
             let holds = |other: &Server| {

@@ -376,11 +376,7 @@ impl World {
                 server.failsafe.granted(epoch, failsafe.clone());
                 server.lease_until = before.max(answered + LEASE);
             }),
-            Act::StartAsPrimary(node) => self.agent(*node, epoch, |server| {
-                if server.run == Run::Down {
-                    server.run = Run::Starting;
-                }
-            }),
+            Act::StartAsPrimary(node) => self.start_as_primary(*node, epoch),
             Act::StartAsStandby { node, primary } => self.agent(*node, epoch, |server| {
                 if server.run == Run::Down {
                     server.run = Run::Up;
@@ -458,6 +454,23 @@ impl World {
             false => self.lead(index, self.reigns),
         }
         true
+    }
+
+    /// It leads again; after another may have, that is a reign of its own.
+    fn start_as_primary(&mut self, node: NodeId, epoch: u64) -> bool {
+        let index = usize::from(node.0);
+        let starts = self.servers[index].run == Run::Down;
+        let done = self.agent(node, epoch, |server| {
+            if starts {
+                server.run = Run::Starting;
+            }
+        });
+        if done && starts && self.servers[index].reign < self.reigns {
+            self.reigns += 1;
+            self.reign_since = self.now;
+            self.servers[index].reign = self.reigns;
+        }
+        done
     }
 
     /// What kept a server from leading is over.
