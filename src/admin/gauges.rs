@@ -33,7 +33,7 @@ pub(super) fn refresh(state: &State) {
     for (node, load) in topology.nodes.iter().zip(loads) {
         let name: &[&str] = &[&*node.name];
         let barred = metrics.nodes.barred.with_label_values(name);
-        barred.set(i64::from(node.barred));
+        barred.set(i64::from(node.is_closed()));
         let transactions = metrics.nodes.transactions.with_label_values(name);
         transactions.set(i64::from(load));
     }

@@ -174,7 +174,7 @@ fn node_status(
         host: String::new(),
         port: 0,
         zone: None,
-        state: match (life, view.barred) {
+        state: match (life, view.is_closed()) {
             (Some(_), false) => "up",
             (Some(_), true) => "barred",
             (None, _) => "down",

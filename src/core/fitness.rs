@@ -162,6 +162,7 @@ mod tests {
             life,
             silent: None,
             barred: false,
+            suspended: false,
             drained: false,
             previous: Arc::default(),
         });

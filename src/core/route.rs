@@ -6,7 +6,7 @@
 use super::fitness::unfit;
 use super::session::{Broken, Level, Seen, Upper};
 use super::statement::{Access, WriteReason};
-use super::topology::{Incarnation, Life, NodeId, NodeView, Topology};
+use super::topology::{Incarnation, Life, NodeId, NodeSet, NodeView, Topology};
 
 /// What the operator configured about routing.
 #[derive(Clone, Copy, Debug)]
@@ -19,25 +19,6 @@ pub struct Policy {
     pub visibility_wait_us: u64,
     /// A promotion loses nothing that was acknowledged and flushed (`durability: quorum`).
     pub lossless: bool,
-}
-
-/// As many nodes as a `NodeSet` has bits.
-pub const MAX_NODES: usize = u64::BITS as usize;
-
-/// A set of nodes, as a bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NodeSet(pub u64);
-
-impl NodeSet {
-    /// Adds a node.
-    pub fn insert(&mut self, node: NodeId) {
-        self.0 |= 1 << node.0;
-    }
-
-    /// Whether a node is in it.
-    pub fn contains(self, node: NodeId) -> bool {
-        self.0 >> node.0 & 1 == 1
-    }
 }
 
 /// One request to route a unit.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::gauge::{Gauge, Measurement, Position};
 use super::lsn::{Lsn, Timeline};
 use super::replication::Bond;
-use super::route::{Decision, NodeSet, Policy, Question, decide};
+use super::route::{Decision, Policy, Question, decide};
 use super::session::{Cover, Level, LifeAt, Seen, ShownBy};
 use super::statement::Access;
 use super::timeline::{TimelineHistory, TimelineSwitch};
-use super::topology::{Incarnation, Lag, Life, NodeId, NodeView, Role, Topology, Writer};
+use super::topology::{Incarnation, Lag, Life, NodeId, NodeSet, NodeView, Role, Topology, Writer};
 use super::visibility::{FinishedIds, Snapshot, parse_snapshot};
 
 const MS: u64 = 1000;
@@ -38,6 +38,7 @@ impl Cluster {
                 near: true,
                 life: None,
                 barred: false,
+                suspended: false,
                 drained: false,
                 previous: Arc::default(),
                 silent: None,
@@ -554,7 +555,9 @@ fn what_is_under_way_on_a_silent_node_goes_on_for_a_while() {
     assert!(!node.keeps(Incarnation(77), NOW, PATIENCE_US));
     node.barred = true;
     assert!(!node.keeps(old, NOW, PATIENCE_US));
-    node.barred = false;
+    (node.barred, node.suspended) = (false, true);
+    assert!(node.keeps(old, NOW, PATIENCE_US));
+    node.suspended = false;
 
     // The same run of the server: nothing has ended.
     assert!(!node.live(life.clone()));
@@ -569,6 +572,31 @@ fn what_is_under_way_on_a_silent_node_goes_on_for_a_while() {
     assert!(node.live(next));
     assert!(!node.keeps(old, NOW, PATIENCE_US) && node.gauge_of(old).is_some());
     assert_eq!(node.previous.len(), 1);
+}
+
+#[test]
+fn what_is_under_way_outlives_a_ruling_where_a_replaced_primary_is_fenced() {
+    use super::topology::{PATIENCE_US, Ruling, Writer};
+    for bars_at_end in [false, true] {
+        let mut cluster = Cluster::even().0;
+        let ruling = Ruling {
+            epoch: 1,
+            writer: Writer::Only(NodeId(0), Timeline(0)),
+            bars_at_end,
+            ..Ruling::default()
+        };
+        cluster.rule(ruling);
+        assert_eq!(cluster.ruling(), ruling);
+        let life = cluster.nodes[0].usable().unwrap().incarnation;
+        assert!(cluster.expire() && !cluster.expire());
+        assert!(cluster.primary().is_none() && cluster.nodes[0].usable().is_none());
+        assert!(cluster.nodes[1].usable().is_some());
+        let goes_on = cluster.nodes[0].keeps(life, NOW, PATIENCE_US);
+        assert_eq!(goes_on, !bars_at_end);
+        // It leads still.
+        cluster.rule(ruling);
+        assert_eq!(cluster.nodes[0].usable().unwrap().incarnation, life);
+    }
 }
 
 #[test]

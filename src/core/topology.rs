@@ -26,6 +26,25 @@ pub const HASTE_US: u64 = 1_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u16);
 
+/// As many nodes as a `NodeSet` has bits.
+pub const MAX_NODES: usize = u64::BITS as usize;
+
+/// A set of nodes, as a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeSet(pub u64);
+
+impl NodeSet {
+    /// Adds a node.
+    pub fn insert(&mut self, node: NodeId) {
+        self.0 |= 1 << node.0;
+    }
+
+    /// Whether a node is in it.
+    pub fn contains(self, node: NodeId) -> bool {
+        self.0 >> node.0 & 1 == 1
+    }
+}
+
 /// One unbroken life of a node as seen by its monitor, unique over the process's life.
 ///
 /// A restart or a promotion ends it, because a restarted standby can serve an older state than before.
@@ -99,6 +118,9 @@ pub struct NodeView {
     pub silent: Option<Silence>,
     /// The failover controller keeps clients away from it: it was fenced, or stands on another history.
     pub barred: bool,
+    /// It is not known whether it still leads: nothing is begun on it, and what is under way goes on. If it
+    /// leads no more it has been fenced, so that nothing there is acknowledged.
+    pub suspended: bool,
     /// By an operator's word it takes no new reads.
     pub drained: bool,
     /// The incarnations before, latest first, for marks that still refer to them.
@@ -106,9 +128,14 @@ pub struct NodeView {
 }
 
 impl NodeView {
-    /// The present incarnation, if clients may use it.
+    /// The present incarnation, if clients may begin something on it.
     pub fn usable(&self) -> Option<&Life> {
-        self.life.as_ref().filter(|_| !self.barred)
+        self.life.as_ref().filter(|_| !self.is_closed())
+    }
+
+    /// Whether clients are kept from beginning anything on it.
+    pub fn is_closed(&self) -> bool {
+        self.barred || self.suspended
     }
 
     /// Whether an operator's word keeps new work from it, which holds while it is no primary.
@@ -190,7 +217,7 @@ impl NodeView {
             (
                 life,
                 silent,
-                node.barred,
+                (node.barred, node.suspended),
                 node.drained,
                 node.weight,
                 node.near,
@@ -246,6 +273,20 @@ pub enum Writer {
     Nobody,
 }
 
+/// What the failover controller lets clients do, for a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ruling {
+    pub epoch: u64,
+    pub writer: Writer,
+    /// From whom clients are kept away.
+    pub barred: NodeSet,
+    /// On whom nothing is begun.
+    pub suspended: NodeSet,
+    /// Once its time has run out the primary is barred, and not only suspended: a successor may be chosen then, and
+    /// nothing else would keep this one from acknowledging.
+    pub bars_at_end: bool,
+}
+
 /// One life of a node as the primary.
 #[derive(Clone, Debug)]
 pub struct Reign {
@@ -266,11 +307,59 @@ pub struct Topology {
     pub writer: Writer,
     /// Rises with every change of who may be written to; 0 without a failover controller.
     pub epoch: u64,
+    /// `Ruling::bars_at_end`.
+    pub bars_at_end: bool,
     /// The present primary's life, or the last one's, and those before it, latest first.
     pub reigns: Arc<[Reign]>,
 }
 
 impl Topology {
+    /// Goes by a ruling from now on.
+    pub fn rule(&mut self, ruling: Ruling) {
+        self.epoch = ruling.epoch;
+        self.writer = ruling.writer;
+        self.bars_at_end = ruling.bars_at_end;
+        for node in &mut self.nodes {
+            node.barred = ruling.barred.contains(node.id);
+            node.suspended = ruling.suspended.contains(node.id);
+        }
+        self.remember_primary();
+    }
+
+    /// The ruling that is gone by.
+    pub fn ruling(&self) -> Ruling {
+        let mut ruling = Ruling {
+            epoch: self.epoch,
+            writer: self.writer,
+            bars_at_end: self.bars_at_end,
+            ..Ruling::default()
+        };
+        for node in &self.nodes {
+            if node.barred {
+                ruling.barred.insert(node.id);
+            }
+            if node.suspended {
+                ruling.suspended.insert(node.id);
+            }
+        }
+        ruling
+    }
+
+    /// The time of the ruling has run out: nobody is written to. Whether there was somebody.
+    pub fn expire(&mut self) -> bool {
+        let Writer::Only(primary, _) = self.writer else {
+            return false;
+        };
+        self.writer = Writer::Nobody;
+        if let Some(node) = self.nodes.get_mut(usize::from(primary.0)) {
+            match self.bars_at_end {
+                true => node.barred = true,
+                false => node.suspended = true,
+            }
+        }
+        true
+    }
+
     /// A node by its place.
     pub fn node(&self, id: NodeId) -> Option<&NodeView> {
         self.nodes.get(usize::from(id.0))

@@ -52,7 +52,7 @@ impl NodeMetrics {
             )?,
             barred: make.gauges(
                 "node_barred",
-                "1 while clients are kept away from the node: it was fenced, or stands on another history.",
+                "1 while clients are kept away from the node: it was fenced, stands on another history, or may have been replaced unseen.",
                 &["node"],
             )?,
             drained,

@@ -14,8 +14,7 @@ use super::logins::Logins;
 use super::signals::{Signal, Signals};
 use crate::clock;
 use crate::config::{Config, Node};
-use crate::core::route::NodeSet;
-use crate::core::topology::{NodeId, NodeView, Topology, Writer};
+use crate::core::topology::{NodeId, NodeSet, NodeView, Ruling, Topology};
 
 #[derive(Debug)]
 pub struct ClusterState {
@@ -94,11 +93,7 @@ impl ClusterState {
                 return;
             }
             let mut next = Topology::clone(&self.topology.load());
-            if let Writer::Only(node, _) = next.writer {
-                next.writer = Writer::Nobody;
-                if let Some(node) = next.nodes.get_mut(usize::from(node.0)) {
-                    node.barred = true;
-                }
+            if next.expire() {
                 self.topology.store(Arc::new(next));
             }
             // The next ruling brings the next time.
@@ -141,28 +136,16 @@ impl ClusterState {
         self.signals.turned();
     }
 
-    /// Publishes the failover controller's ruling: who may be written to, and from whom clients are kept
-    /// away, until `until_us` by this cluster's clock. A ruling of an earlier epoch than the one in force
-    /// is ignored: then the epoch in force is given back.
-    pub fn rule(
-        &self,
-        epoch: u64,
-        writer: Writer,
-        barred: NodeSet,
-        until_us: u64,
-    ) -> Result<(), u64> {
+    /// Publishes the failover controller's ruling, in force until `until_us` by this cluster's clock. One of an
+    /// earlier epoch than the one in force is ignored: then the epoch in force is given back.
+    pub fn rule(&self, ruling: Ruling, until_us: u64) -> Result<(), u64> {
         {
             let _one_at_a_time = self.publishing.lock();
             let mut next = Topology::clone(&self.topology.load());
-            if epoch < next.epoch {
+            if ruling.epoch < next.epoch {
                 return Err(next.epoch);
             }
-            next.epoch = epoch;
-            next.writer = writer;
-            for node in &mut next.nodes {
-                node.barred = barred.contains(node.id);
-            }
-            next.remember_primary();
+            next.rule(ruling);
             self.topology.store(Arc::new(next));
             self.ruled_until_us.store(until_us, Ordering::Release);
         }
@@ -205,6 +188,7 @@ fn node_views(config: &Config) -> Vec<NodeView> {
         life: None,
         silent: None,
         barred: false,
+        suspended: false,
         drained: false,
         previous: Arc::default(),
     });

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tokio::sync::Notify;
 
-use crate::core::route::{MAX_NODES, NodeSet};
-use crate::core::topology::NodeId;
+use crate::core::topology::{MAX_NODES, NodeId, NodeSet};
 
 /// Requests for a measurement, by node; those made while one is pending share it.
 #[derive(Debug)]

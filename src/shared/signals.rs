@@ -8,8 +8,7 @@ use std::task::{Context, Poll};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use crate::core::route::NodeSet;
-use crate::core::topology::NodeId;
+use crate::core::topology::{NodeId, NodeSet};
 
 #[derive(Debug)]
 pub(super) struct Signals {

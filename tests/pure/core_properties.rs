@@ -5,9 +5,10 @@
 use std::collections::BTreeSet;
 
 use super::model::{Monitor, NODES, Servers, Xid};
-use pgcauseway::core::route::{Decision, NodeSet, Policy, Question, Reason, Route, decide};
+use pgcauseway::core::route::{Decision, Policy, Question, Reason, Route, decide};
 use pgcauseway::core::session::{Cover, Level, LifeAt, Seen};
 use pgcauseway::core::statement::Access;
+use pgcauseway::core::topology::NodeSet;
 use proptest::prelude::*;
 
 const SESSIONS: usize = 5;

@@ -9,8 +9,7 @@ use crate::backend::pool::{Lease, Pool};
 use crate::backend::want::AcquireError;
 use crate::client::attachment::routing::Places;
 use crate::client::worker::{Greeting, Worker};
-use crate::core::route::NodeSet;
-use crate::core::topology::{Incarnation, NodeId};
+use crate::core::topology::{Incarnation, NodeId, NodeSet};
 use crate::error::{Kind, Problem};
 
 /// Greetings that are remembered; startup packets can ask for anything.

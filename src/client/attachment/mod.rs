@@ -29,10 +29,10 @@ use crate::core::commit::Pending;
 use crate::core::exchange::TransactionStatus;
 use crate::core::mutant::{Rule, holds};
 use crate::core::plans::Plans;
-use crate::core::route::NodeSet;
 use crate::core::session::{Cover, Level};
 use crate::core::statement::{Access, Effect, PinReason, WriteReason};
 use crate::core::tag::frontend;
+use crate::core::topology::NodeSet;
 use crate::error::{Kind, Problem};
 use crate::wire::reply::Reply;
 

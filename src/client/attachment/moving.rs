@@ -11,9 +11,9 @@ use crate::client::connection::{Connection, OWN_BOUND};
 use crate::client::state::State;
 use crate::core::exchange::TransactionStatus;
 use crate::core::mutant::{Rule, holds};
-use crate::core::route::NodeSet;
 use crate::core::session::Level;
 use crate::core::statement::{Access, Effect, WriteReason};
+use crate::core::topology::NodeSet;
 use crate::error::{Kind, Problem};
 
 /// Whether the batch needs another server than the held one, in the middle of a transaction.

@@ -13,10 +13,10 @@ use crate::client::connection::{Connection, Ending, OWN_BOUND};
 use crate::client::state::State;
 use crate::core::commit::{Credit, Pending, Verdict, Witness, XidStatus};
 use crate::core::exchange::{Owed, TransactionStatus};
-use crate::core::route::NodeSet;
 use crate::core::session::{Cover, Level, Seen};
 use crate::core::statement::{Access, Effect};
 use crate::core::tag::field;
+use crate::core::topology::NodeSet;
 use crate::wire::frame;
 use crate::wire::reply::{Reply, error_field};
 

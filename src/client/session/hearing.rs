@@ -20,7 +20,7 @@ use crate::client::state::State;
 use crate::core::exchange::TransactionStatus;
 use crate::core::fanout::Channel;
 use crate::core::mutant::{Rule, holds};
-use crate::core::route::NodeSet;
+use crate::core::topology::NodeSet;
 use crate::shared::cluster::ClusterState;
 use crate::wire::frame::{HEADER, Piece, Walker};
 use crate::wire::reply::Reply;

@@ -23,7 +23,7 @@ use super::record_keeper::{KnownRecord, RecordKeeper};
 use super::server_poller::ServerPoller;
 use super::shared::Shared;
 use super::slot_keeper::SlotKeeper;
-use super::write_permission::WritePermission;
+use super::write_permission;
 use crate::agent::client::AgentClient;
 use crate::config::Failover;
 use crate::control::store::{Leader, OpenError, Store};
@@ -339,7 +339,7 @@ impl Controller {
         let shown = &self.shared.metrics.failover.state;
         shown.promotable((!observes).then_some(able));
         self.publisher
-            .publish(WritePermission::of(&plan.next), until_us);
+            .publish(write_permission::by(&plan.next, &self.policy), until_us);
         self.publisher.bind_to(term.number);
         let leader = self.leader();
         let failsafe = describe_failsafe(view);
@@ -380,7 +380,7 @@ impl Controller {
         // Before another can take over.
         self.publisher.unbind();
         self.publisher
-            .publish(WritePermission::of(record).blind(record), u64::MAX);
+            .publish(write_permission::blind(record, &self.policy), u64::MAX);
         let pause = Duration::from_micros(self.policy.lease_us.saturating_mul(2));
         self.keeper.store().step_down(pause).await;
         self.keeper.forget();
@@ -399,16 +399,17 @@ impl Controller {
         let leader = self.leader();
         self.orders.turn_away(leader.as_deref());
         let Some(record) = record else { return };
-        let permission = WritePermission::of(&record);
         let why = if is_current {
             let until_us = self.facts.now_us().saturating_add(micros(current_for));
-            self.publisher.publish(permission, until_us);
+            let ruling = write_permission::by(&record, &self.policy);
+            self.publisher.publish(ruling, until_us);
             match &leader {
                 Some(leader) => format!("{leader} decides"),
                 None => "no proxy decides at present".to_owned(),
             }
         } else {
-            self.publisher.publish(permission.blind(&record), u64::MAX);
+            let ruling = write_permission::blind(&record, &self.policy);
+            self.publisher.publish(ruling, u64::MAX);
             "etcd does not answer: another primary may have been chosen since, and nothing is written"
                 .to_owned()
         };

@@ -13,8 +13,7 @@ use crate::core::failover::facts::observation::{
 };
 use crate::core::failover::quorum::CommitRule;
 use crate::core::failover::record::Request;
-use crate::core::route::NodeSet;
-use crate::core::topology::NodeId;
+use crate::core::topology::{NodeId, NodeSet};
 use crate::shared::cluster::ClusterState;
 
 /// The facts, shared by pollers, executor and controller.

@@ -4,11 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::write_permission::WritePermission;
 use crate::control::store::Claim;
 use crate::core::leader_lease::micros;
-use crate::core::route::NodeSet;
-use crate::core::topology::Writer;
+use crate::core::topology::{NodeSet, Ruling, Writer};
 use crate::metrics::Metrics;
 use crate::shared::cluster::ClusterState;
 
@@ -20,7 +18,7 @@ const BEHIND: Duration = Duration::from_secs(2);
 pub(super) struct Publisher {
     cluster: Arc<ClusterState>,
     metrics: Arc<Metrics>,
-    published: Option<WritePermission>,
+    published: Option<Ruling>,
     /// The epoch of the latest ruling that the cluster did not follow, and since when, until it is told.
     ignored: Option<(u64, Option<Instant>)>,
     /// The term by whose claim the permission stands; 0 when it stands by no claim.
@@ -34,7 +32,11 @@ impl Publisher {
     /// Nobody may be written to before the record says who.
     pub(super) fn new(cluster: Arc<ClusterState>, metrics: Arc<Metrics>) -> Self {
         // Nothing can have been ruled before.
-        let _ = cluster.rule(0, Writer::Nobody, NodeSet::default(), u64::MAX);
+        let ruling = Ruling {
+            writer: Writer::Nobody,
+            ..Ruling::default()
+        };
+        let _ = cluster.rule(ruling, u64::MAX);
         Self {
             cluster,
             metrics,
@@ -48,7 +50,7 @@ impl Publisher {
 
     pub(super) fn is_holding(&self) -> bool {
         let published = self.published;
-        published.is_some_and(|permission| permission.writer == Writer::Nobody)
+        published.is_some_and(|ruling| ruling.writer == Writer::Nobody)
     }
 
     /// For how long statements were held the last time.
@@ -66,18 +68,14 @@ impl Publisher {
         self.bind_to(0);
     }
 
-    pub(super) fn publish(&mut self, permission: WritePermission, until_us: u64) {
-        // The cluster withdraws a permission by itself when its time has run out.
-        if permission.stands_on(&self.cluster.topology()) && self.published == Some(permission) {
-            return self.cluster.prolong(permission.epoch, until_us);
+    pub(super) fn publish(&mut self, ruling: Ruling, until_us: u64) {
+        let Ruling { epoch, writer, .. } = ruling;
+        // The cluster withdraws a ruling by itself when its time has run out.
+        if self.cluster.topology().ruling() == ruling && self.published == Some(ruling) {
+            return self.cluster.prolong(epoch, until_us);
         }
-        self.published = Some(permission);
-        let WritePermission {
-            epoch,
-            writer,
-            barred,
-        } = permission;
-        if let Err(in_force) = self.cluster.rule(epoch, writer, barred, until_us) {
+        self.published = Some(ruling);
+        if let Err(in_force) = self.cluster.rule(ruling, until_us) {
             return self.ignored(epoch, in_force);
         }
         self.ignored = None;

@@ -144,6 +144,7 @@ impl Monitor {
             life: None,
             silent: None,
             barred: false,
+            suspended: false,
             drained: false,
             previous: Arc::default(),
         });
