@@ -139,9 +139,11 @@ fn choose(
     let mut ids: BTreeSet<NodeId> = seen.iter().map(|standby| standby.node).collect();
     ids.extend(given_up.keys());
     let forced = view.record.accepts_loss();
+    // Nobody has served since that one was stopped: it holds whatever was acknowledged by anybody.
+    let intact = view.record.intact.filter(|old| ids.contains(old));
     if let Durability::Quorum { .. } = view.policy.durability {
         // An operator who asks for a failover accepts losses only where none can be excluded.
-        if !view.record.sync.met_by(&ids) && !forced {
+        if intact.is_none() && !view.record.sync.met_by(&ids) && !forced {
             let why = missing_quorum(view, &ids);
             return Election::Wait { why };
         }
@@ -162,7 +164,9 @@ fn choose(
         .collect();
     let rank = |standby: &&&Contender<'_>| {
         let fresh = !given_up.contains_key(&standby.node);
-        standby.rank(fresh, view.policy)
+        // What a candidate holds that was promoted unseen was acknowledged to nobody.
+        let whole = intact == Some(standby.node);
+        (whole, standby.rank(fresh, view.policy))
     };
     let best = able.iter().max_by_key(rank);
     let Some(best) = best else {
@@ -174,10 +178,13 @@ fn choose(
         end: best.end(),
         complete: false,
     };
-    let lost_bytes = failed.written.max(furthest).bytes_since(best.end());
+    let lost_bytes = match intact == Some(best.node) {
+        true => 0,
+        false => failed.written.max(furthest).bytes_since(best.end()),
+    };
     let name = view.name(best.node);
     let refusal = match view.policy.durability {
-        _ if forced => None,
+        _ if forced || intact == Some(best.node) => None,
         Durability::Quorum { .. } => (best.end() < furthest).then(|| {
             // What keeps that one away may be in an operator's power, and costs no write.
             let why = |standby: &Contender<'_>| fitness(view, standby.node).err();
@@ -187,6 +194,11 @@ fn choose(
             let why = why.unwrap_or_default();
             format!("{name} may be promoted but lacks writes that another standby holds{why}")
         }),
+        // What was ordered is a change without loss.
+        Durability::Async { .. } if failed.cause.was_candidate() && !view.promotes_unasked() => {
+            (lost_bytes > 0)
+                .then(|| format!("promoting {name} would lose {lost_bytes} bytes that {old} holds"))
+        }
         Durability::Async { max_lost_bytes } => {
             let most = max_lost_bytes.filter(|most| lost_bytes > *most);
             most.map(|most| {
@@ -225,7 +237,9 @@ fn passed_over(
 pub(super) fn fitness(view: View<'_, '_>, node: NodeId) -> Result<(), String> {
     let name = view.name(node);
     let configured = view.policy.nodes.get(usize::from(node.0));
-    if configured.is_none_or(|node| node.promote_priority == 0) {
+    // One that was stopped for a switchover has led before.
+    let has_led = view.record.intact == Some(node);
+    if configured.is_none_or(|node| node.promote_priority == 0 && !has_led) {
         return Err(format!("{name} has promote_priority 0"));
     }
     if view.is_quarantined(node) {

@@ -72,7 +72,7 @@ impl<'a> Step<'a> {
 
     /// Whether a failed primary is replaced without an operator's word.
     pub(super) fn promotes_unasked(&self) -> bool {
-        self.policy.mode == Mode::Automatic && !self.next.paused
+        self.view().promotes_unasked()
     }
 
     /// What a failed primary waits for where it is not.

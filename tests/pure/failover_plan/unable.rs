@@ -8,6 +8,8 @@ use pgcauseway::core::failover::record::{
 use pgcauseway::core::lsn::Lsn;
 use pgcauseway::core::topology::NodeId;
 
+use pgcauseway::core::failover::Plan;
+
 use super::case::*;
 
 /// pg1 is stopped, pg2 and pg3 have received as much.
@@ -230,26 +232,72 @@ fn a_switchover_whose_target_cannot_be_promoted_goes_back() {
         waiting.record = next;
         assert_eq!(waiting.plan().next.phase.label(), "fencing");
 
-        let mut case = then_stopped(case, PG2);
+        // It is started as a standby: whether the target has begun the next timeline is not known.
+        let case = then_stopped(case, PG2);
         let plan = case.plan();
-        let Phase::Restoring(failed) = &plan.next.phase else {
-            panic!("{plan:?}");
-        };
-        assert_eq!((failed.node, failed.cause), (PG1, Cause::Switchover));
-        let starts = |command: &pgcauseway::core::failover::Command| {
-            command.act == Act::StartAsPrimary(PG1) && command.epoch == plan.next.epoch
-        };
-        assert!(plan.commands.iter().any(starts), "{plan:?}");
-
-        case.record = plan.next;
-        *case.node(PG1) = facts(primary(1, 0x4001), Postmaster::Primary);
-        let next = case.plan().next;
-        assert_eq!((next.serving(), next.intact), (Some(PG1), None));
-        // Whether it began a timeline of its own is not known.
-        let kept = next.quarantine.get(&PG2).map(|kept| kept.recovery);
-        assert_eq!(kept, Some(Recovery::Copy));
-        assert_eq!(next.quarantine.len(), 1);
+        assert_eq!(plan.next.phase.label(), "discovering");
+        assert!(starts(&plan, PG1), "{plan:?}");
+        let (node, why) = chosen(&back(case, PG1));
+        assert_eq!(node, PG1);
+        assert!(why.contains("nothing known is lost"), "{why}");
     }
+}
+
+/// A plan later, in which a node that was stopped answers as a standby of nobody.
+fn back(mut case: Case, node: NodeId) -> Case {
+    case.record = case.plan().next;
+    let epoch = case.record.epoch;
+    *case.node(node) = facts(detached(1, 0x4000), Postmaster::Standby);
+    case.node(node).agent.as_mut().unwrap().epoch = epoch;
+    case
+}
+
+fn starts(plan: &Plan, node: NodeId) -> bool {
+    let primary = None;
+    let start = Act::StartAsStandby { node, primary };
+    plan.commands.iter().any(|command| command.act == start)
+}
+
+#[test]
+fn whoever_led_before_a_switchover_leads_with_what_was_acknowledged() {
+    // Nobody can be asked but pg1, which may not be promoted otherwise.
+    let case = then_stopped(switching(Case::quorum()), PG2).silent(PG3, 3 * SECOND);
+    let case = back(case, PG1).with(|case| case.policy.nodes[0].promote_priority = 0);
+    assert_eq!(chosen(&case).0, PG1);
+    let next = case.plan().next;
+    let mut case = case;
+    case.record = next;
+    *case.node(PG1) = facts(primary(2, 0x5001), Postmaster::Primary);
+    let next = case.plan().next;
+    assert_eq!((next.serving(), next.intact), (Some(PG1), None));
+    // Its timeline may have the number of the new one.
+    let kept = next.quarantine.get(&PG2).map(|kept| kept.recovery);
+    assert_eq!(kept, Some(Recovery::Copy));
+    assert_eq!(next.quarantine.len(), 1);
+}
+
+#[test]
+fn if_the_old_primary_does_not_start_the_target_is_asked_once_more() {
+    let waits = |ago: u64| {
+        let case = then_stopped(switching(Case::new()), PG2);
+        let mut case = case.with(|case| case.record = case.plan().next);
+        case.seen.phase_since_us = NOW - ago;
+        case
+    };
+    let case = waits(9 * SECOND);
+    assert!(starts(&case.plan(), PG1) && !starts(&case.plan(), PG2));
+    // What pg3 lacks is within what may be lost only where somebody is promoted unasked.
+    let mut case = waits(11 * SECOND);
+    assert_eq!(chosen(&case).0, PG3);
+    case.record.paused = true;
+    let plan = case.plan();
+    assert_eq!(plan.next.phase.label(), "promoting");
+    assert!(starts(&plan, PG2), "{plan:?}");
+    // So it is at an operator's word.
+    let asked = waits(3 * SECOND).asked(RequestKind::Failover, Some(PG2));
+    let plan = asked.plan();
+    assert_eq!(plan.next.phase.label(), "promoting");
+    assert!(starts(&plan, PG2), "{plan:?}");
 }
 
 #[test]
@@ -264,9 +312,9 @@ fn a_target_that_does_not_start_or_is_gone_is_not_waited_for_either() {
             written: Lsn(0x4000),
         };
         assert_eq!(next.phase, Phase::Fencing(lost));
-        let back = then_stopped(case, PG2).plan().next;
-        assert!(matches!(back.phase, Phase::Restoring(failed) if failed.node == PG1));
-        assert!(back.quarantine.contains_key(&PG2));
+        let case = then_stopped(case, PG2);
+        assert!(starts(&case.plan(), PG1));
+        assert_eq!(chosen(&back(case, PG1)).0, PG1);
     }
 }
 
@@ -298,15 +346,24 @@ fn nobody_goes_back_to_one_that_is_not_whole_or_was_not_stopped_for_this() {
 fn an_operator_may_have_the_old_primary_back_at_once() {
     let asked = switching(Case::new()).asked(RequestKind::Failover, Some(PG1));
     let case = asked.with(|case| case.seen.phase_since_us = NOW - SECOND);
-    let mut case = then_stopped(case, PG2);
+    let mut case = back(then_stopped(case, PG2), PG1);
     case.record = case.plan().next;
-    assert_eq!(case.record.phase.label(), "restoring");
-    *case.node(PG1) = facts(primary(1, 0x4001), Postmaster::Primary);
-    let plan = case.plan();
-    let done = |command: &pgcauseway::core::failover::Command| {
-        command.act == Act::Report(Event::Done { request: 9 })
+    *case.node(PG1) = facts(primary(2, 0x5001), Postmaster::Primary);
+    let says = |case: &Case, event: Event| {
+        let plan = case.plan();
+        let act = Act::Report(event);
+        let said = plan.commands.iter().any(|command| command.act == act);
+        assert!(said, "{plan:?}");
     };
-    assert!(plan.commands.iter().any(done), "{plan:?}");
+    says(&case, Event::Done { request: 9 });
+    // If the target leads after all, that is not what was asked for.
+    let asked = switching(Case::new()).asked(RequestKind::Failover, Some(PG1));
+    let asked = asked.with(|case| {
+        case.record = case.plan().next;
+        *case.node(PG2) = facts(primary(2, 0x5001), Postmaster::Primary);
+    });
+    let why = "pg2 leads".to_owned();
+    says(&asked, Event::Refused { request: 9, why });
     // Another may be had as well, with what it lacks lost.
     let other = switching(Case::new()).asked(RequestKind::Failover, Some(PG3));
     let (node, _) = chosen(&then_stopped(other, PG2));

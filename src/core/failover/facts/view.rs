@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::observation::{AgentAnswer, AgentPromise, NodeFacts, Observation, ServerAnswer};
-use crate::core::failover::policy::FailoverPolicy;
+use crate::core::failover::policy::{FailoverPolicy, Mode};
 use crate::core::failover::record::Record;
 use crate::core::topology::NodeId;
 
@@ -47,6 +47,11 @@ impl<'a> View<'a, '_> {
             })
         };
         self.policy.ids().filter(nothing).collect()
+    }
+
+    /// Whether a failed primary is replaced without an operator's word.
+    pub fn promotes_unasked(self) -> bool {
+        self.policy.mode == Mode::Automatic && !self.record.paused
     }
 
     /// A node has not answered for as long as the timeout.

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::following::follow_all;
-use super::giving_up::WayBack;
 use super::{giving_up, synchronous};
 use crate::core::failover::candidate::{Election, elect, is_bound};
 use crate::core::failover::command::{Act, Event, Stop};
@@ -24,9 +23,10 @@ pub(super) fn begin(step: &mut Step<'_>, node: NodeId, cause: Cause) {
     step.new_epoch();
     if !step.next.accepts_loss() {
         let name = step.name(node);
-        let what = match cause.was_candidate() {
-            true => "could not be promoted",
-            false => "failed meanwhile and is being replaced",
+        let what = match cause {
+            Cause::CandidateGivenUp => "could not be promoted",
+            Cause::CandidateLost => "was lost while it was being promoted",
+            _ => "failed meanwhile and is being replaced",
         };
         step.answer_request(Err(format!("{name} {what}")));
     }
@@ -95,18 +95,8 @@ pub(in crate::core::failover) fn discover(
         return give_up(step, failed);
     }
     // One that was lost and came back may still follow its order to lead.
-    if !is_bound(failed, proof) {
-        let asked = step.next.asked_for();
-        match giving_up::way_back(step.view(), failed.node, asked, step.phase_us()) {
-            WayBack::Open(old) => return lead_again(step, failed, old),
-            WayBack::Unknown(old) => {
-                let name = step.name(old);
-                return step.say(format!(
-                    "waiting for the agent of {name}, which holds everything and could lead again"
-                ));
-            }
-            WayBack::None => {}
-        }
+    if !is_bound(failed, proof) && giving_up::brings_back(step, failed.node) {
+        return;
     }
     match elect(step.view(), failed, proof, step.phase_us()) {
         Election::Choose {
@@ -185,7 +175,7 @@ pub(in crate::core::failover) fn promote(
     step.say(format!("{name} is being promoted and does not answer"));
     let agent = step.agent(node);
     if let Some(Postmaster::Stopped { .. }) = agent.map(|agent| agent.postmaster) {
-        // It does not start, however often it is asked to.
+        // It has had its time, and does not run.
         let is_lost = step.phase_us() >= step.policy.promote_us;
         let asked = step.next.asked_for();
         if is_lost && giving_up::can_lead_again(step.view(), node, asked) {
@@ -236,11 +226,7 @@ pub(in crate::core::failover) fn restore(step: &mut Step<'_>, failed: &FailedPri
     if answer.is_some_and(|answer| answer.primary().is_some()) {
         step.release();
         step.report(Event::Restored(node));
-        step.answer_request(match step.next.asked_for() == Some(node) {
-            true => Ok(()),
-            false => Err(format!("{name} serves again")),
-        });
-        copy_given_up(step, node);
+        answer_asked(step, node, Err(format!("{name} serves again")));
         step.enter(Phase::Following);
         return step.say(format!("{name} serves again"));
     }
@@ -271,7 +257,12 @@ pub(in crate::core::failover) fn restore(step: &mut Step<'_>, failed: &FailedPri
 fn new_failover(step: &mut Step<'_>) -> bool {
     let before = step.next.request.map(|request| request.id);
     take_request(step);
-    step.next.accepts_loss() && step.next.request.map(|request| request.id) != before
+    let is_new = step.next.request.map(|request| request.id) != before;
+    // Who is being started anyway need not be replaced for that.
+    let Phase::Restoring(failed) = &step.next.phase else {
+        return false;
+    };
+    is_new && step.next.accepts_loss() && step.next.asked_for() != Some(failed.node)
 }
 
 /// The candidate leads: the record says so, and clients go there.
@@ -299,11 +290,17 @@ fn promoted(step: &mut Step<'_>, failed: &FailedPrimary, candidate: Candidate) {
         .intact
         .filter(|old| ![node, failed.node].contains(old))
     {
-        // It was stopped for another, which held everything.
+        // Whoever leads in its place need not hold everything.
         let recovery = Recovery::Rewind;
         step.quarantine(old, Quarantined { reason, recovery });
     }
-    copy_given_up(step, node);
+    // Whoever was given up may have been promoted on a timeline of its own: only a copy brings it back.
+    for given_up in std::mem::take(&mut step.next.given_up).into_keys() {
+        if given_up != node {
+            let recovery = Recovery::Copy;
+            step.quarantine(given_up, Quarantined { reason, recovery });
+        }
+    }
     step.next.primary = Some(node);
     step.next.timeline = timeline;
     step.next.quarantine.remove(&node);
@@ -315,7 +312,7 @@ fn promoted(step: &mut Step<'_>, failed: &FailedPrimary, candidate: Candidate) {
         fork,
         cause: failed.cause,
     });
-    step.answer_request(Ok(()));
+    answer_asked(step, node, Ok(()));
     step.renew(node);
     follow_all(step, node);
     step.release();
@@ -356,28 +353,14 @@ pub(super) fn abandon(
     }
 }
 
-/// Whoever was given up may have been promoted on a timeline of its own: only a copy brings it back.
-fn copy_given_up(step: &mut Step<'_>, leader: NodeId) {
-    let (reason, recovery) = (QuarantineReason::OldPrimary, Recovery::Copy);
-    for given_up in std::mem::take(&mut step.next.given_up).into_keys() {
-        if given_up != leader {
-            step.quarantine(given_up, Quarantined { reason, recovery });
-        }
-    }
-}
-
-/// The primary that was stopped for a switchover leads again: its successor could not be promoted, and is fenced.
-fn lead_again(step: &mut Step<'_>, failed: &FailedPrimary, old: NodeId) {
-    if !step.next.given_up.contains_key(&failed.node) {
-        let (reason, recovery) = (QuarantineReason::OldPrimary, Recovery::Copy);
-        step.quarantine(failed.node, Quarantined { reason, recovery });
-    }
-    let stopped = FailedPrimary {
-        node: old,
-        cause: Cause::Switchover,
-        written: failed.written,
-    };
-    go_back(step, &stopped);
+/// Ends the operator's request now that a node leads, which may not be the one that was asked for.
+fn answer_asked(step: &mut Step<'_>, leader: NodeId, otherwise: Result<(), String>) {
+    let name = step.name(leader);
+    step.answer_request(match step.next.asked_for() {
+        Some(asked) if asked == leader => Ok(()),
+        Some(_) => Err(format!("{name} leads")),
+        None => otherwise,
+    });
 }
 
 /// One that was lost, came back as a standby and alone could be promoted cannot be: it is stopped.

@@ -31,43 +31,56 @@ pub(super) fn can_be_replaced(view: View<'_, '_>, candidate: &Candidate) -> bool
         || instead(view, candidate).is_some()
 }
 
-/// Whether the primary that was stopped for a switchover leads again if its successor is given up now, an operator
-/// having asked for this node to lead, whatever is lost.
+/// Whether the primary that was stopped for a switchover would be asked to lead again if its successor were given
+/// up now, an operator having asked for this node to lead, whatever is lost.
 pub(super) fn can_lead_again(view: View<'_, '_>, candidate: NodeId, asked: Option<NodeId>) -> bool {
-    let is_open = matches!(way_back(view, candidate, asked, 0), WayBack::Open(_));
-    is_open && can_be_stopped(view, candidate)
+    let stopped = intact(view, candidate, asked).is_some_and(|old| {
+        let postmaster = view.agent(old).map(|agent| agent.postmaster);
+        matches!(postmaster, Some(Postmaster::Stopped { .. }))
+    });
+    stopped && can_be_stopped(view, candidate)
 }
 
-/// Whether there is a primary that was stopped for a switchover and can lead again.
-pub(super) enum WayBack {
-    Open(NodeId),
-    /// Its agent does not answer yet.
-    Unknown(NodeId),
-    None,
-}
-
-/// The way back from a candidate, which has been looked for this long.
-pub(super) fn way_back(
-    view: View<'_, '_>,
-    candidate: NodeId,
-    asked: Option<NodeId>,
-    waited_us: u64,
-) -> WayBack {
-    let intact = view.record.intact.filter(|old| {
+/// The primary that was stopped for a switchover, if it may lead in a candidate's place.
+fn intact(view: View<'_, '_>, candidate: NodeId, asked: Option<NodeId>) -> Option<NodeId> {
+    view.record.intact.filter(|old| {
         *old != candidate
             && view.policy.has_agent(*old)
             && !view.is_quarantined(*old)
             && asked.is_none_or(|to| to == *old)
-    });
-    let Some(old) = intact else {
-        return WayBack::None;
+    })
+}
+
+/// Brings back the primary that was stopped for a switchover, to be elected by what it holds: as a standby, since
+/// the candidate, fenced by now, may have begun the next timeline, and a new one must lie above it. Whether it is
+/// waited for.
+pub(super) fn brings_back(step: &mut Step<'_>, candidate: NodeId) -> bool {
+    let Some(old) = intact(step.view(), candidate, step.next.asked_for()) else {
+        return false;
     };
-    match view.agent(old).map(|agent| agent.postmaster) {
-        Some(Postmaster::Stopped { .. }) => WayBack::Open(old),
-        None if waited_us < view.policy.timeout_us => WayBack::Unknown(old),
-        // Somebody has started it, or nobody could.
-        _ => WayBack::None,
+    let name = step.name(old);
+    let (most_us, what) = match step.agent(old).map(|agent| agent.postmaster) {
+        Some(Postmaster::Stopped { .. }) => {
+            let (node, primary) = (old, None);
+            step.act(Act::StartAsStandby { node, primary });
+            (step.policy.promote_us, "to start")
+        }
+        Some(_) => {
+            let standby = step.answer(old).and_then(ServerAnswer::standby);
+            if standby.is_some_and(|standby| standby.detached() && standby.knows_end()) {
+                return false;
+            }
+            (step.policy.stop_us, "to answer")
+        }
+        None => (step.policy.timeout_us, "to be reached"),
+    };
+    let waits = step.phase_us() < most_us;
+    if waits {
+        step.say(format!(
+            "waiting for {name} {what}: it holds everything and can lead again"
+        ));
     }
+    waits
 }
 
 /// Another that holds all that the candidate holds, is as near to leading, and has been promised by no order:

@@ -47,7 +47,11 @@ pub(in crate::core::failover) fn take(step: &mut Step<'_>) -> bool {
         }
         (Phase::Fencing(failed) | Phase::Discovering(failed, _), RequestKind::Failover) => {
             match request.to {
-                Some(to) if to == failed.node || !is_configured(step, to) => {
+                // One that was to lead, and could not, may be asked once more.
+                Some(to)
+                    if to == failed.node && !failed.cause.was_candidate()
+                        || !is_configured(step, to) =>
+                {
                     Err(format!("{} cannot be promoted", step.name(to)))
                 }
                 _ => return take_up(step, request),
