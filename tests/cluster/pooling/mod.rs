@@ -22,6 +22,7 @@ mod traffic;
 mod unanswered;
 mod unread;
 mod withheld;
+mod within;
 
 use pgcauseway::rig::Login;
 
