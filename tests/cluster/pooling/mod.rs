@@ -1,6 +1,7 @@
 //! Sessions share server connections and notice nothing of it: what drivers do every day, while other
 //! sessions keep the connections changing hands.
 
+mod asked;
 mod constants;
 mod crowded;
 mod encodings;
