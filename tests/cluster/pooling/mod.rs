@@ -16,6 +16,7 @@ mod prepared;
 mod processes;
 mod renewed;
 mod settings;
+mod shapes;
 mod statements;
 mod strangers;
 mod temporary;
