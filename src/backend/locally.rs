@@ -32,8 +32,12 @@ fn local(settings: &Settings, name: &str) -> Vec<u8> {
     let Some(sql) = settings.statement(name) else {
         return format!("SET LOCAL {name} TO DEFAULT").into_bytes();
     };
-    if let Some(call) = sql.strip_suffix(b", false)") {
-        return [call, b", true)"].concat();
+    let (call, shown) = match sql.strip_suffix(b" IS NULL") {
+        Some(call) => (call, &b" IS NULL"[..]),
+        None => (sql, &b""[..]),
+    };
+    if let Some(call) = call.strip_suffix(b", false)") {
+        return [call, b", true)", shown].concat();
     }
     let mut rest = sql.get(4..).unwrap_or_default();
     const SESSION: &[u8] = b"SESSION ";
@@ -76,5 +80,12 @@ mod tests {
         let locally = Locally::constants(&then, &now);
         assert!(locally.restore[0].starts_with(b"SELECT pg_catalog.set_config('datestyle', "));
         assert!(locally.restore[0].ends_with(b", true)"));
+        now.set_value_of_database("datestyle", b"\xd0\xb6");
+        let locally = Locally::constants(&then, &now);
+        assert_eq!(
+            String::from_utf8_lossy(&locally.restore[0]),
+            "SELECT pg_catalog.set_config('datestyle', pg_catalog.convert_from(pg_catalog.decode('d0b6', 'hex'), \
+             pg_catalog.getdatabaseencoding()), true) IS NULL"
+        );
     }
 }

@@ -11,6 +11,7 @@ use super::server::Server;
 use super::settings::{RESET_ALL, Settings};
 use crate::core::exchange::{Fate, Owed};
 use crate::core::plans::Plans;
+use crate::core::residue::Residue;
 use crate::core::tag::{self, backend, frontend, object};
 use crate::core::traces::Traces;
 use crate::wire::frame::{self, HEADER};
@@ -255,28 +256,13 @@ impl Server {
             prepared.write_parse_as(&name, &mut message);
             self.talk.exchange.sent(Owed::OwnParse);
         }
-        frame::write(&mut message, tag::frontend::DESCRIBE, |body| {
-            body.push(object::STATEMENT);
-            body.extend_from_slice(&name);
-            body.push(0);
-        });
+        self.ask_shape(&name, &mut message);
         message.extend_from_slice(frame::SYNC);
-        self.talk.exchange.sent(Owed::Describe);
         self.talk.exchange.sent(Owed::Sync);
         self.socket.write_all(&message).await?;
         let mut shape = None;
-        self.own_answer(|tag, frame| {
-            if matches!(tag, backend::ROW_DESCRIPTION | backend::NO_DATA) {
-                shape = Some(Shape::of_frame(frame));
-            }
-        })
-        .await?;
-        if is_new {
-            self.talk.held.insert(prepared.id());
-        }
-        let shape = shape.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-        self.talk.held.set_shape(prepared.id(), shape);
-        Ok(shape)
+        self.own_answer(shape_into(&mut shape)).await?;
+        self.described(prepared, is_new, shape)
     }
 
     /// Prepares a statement in the middle of a pipeline, unless the connection holds it, with these settings
@@ -300,19 +286,30 @@ impl Server {
             let each = settings.restore.iter();
             each.for_each(|sql| self.execute_within(sql, &mut message));
         }
-        frame::write(&mut message, tag::frontend::DESCRIBE, |body| {
+        self.ask_shape(name.as_bytes(), &mut message);
+        let mut shape = None;
+        self.flush_own(message, bound, shape_into(&mut shape))
+            .await?;
+        self.described(prepared, is_new, shape)
+    }
+
+    /// Asks what a statement returns that the connection holds, or is about to.
+    fn ask_shape(&mut self, name: &[u8], message: &mut Vec<u8>) {
+        frame::write(message, frontend::DESCRIBE, |body| {
             body.push(object::STATEMENT);
-            body.extend_from_slice(name.as_bytes());
+            body.extend_from_slice(name);
             body.push(0);
         });
         self.talk.exchange.sent(Owed::Describe);
-        let mut shape = None;
-        self.flush_own(message, bound, |tag, frame| {
-            if matches!(tag, backend::ROW_DESCRIPTION | backend::NO_DATA) {
-                shape = Some(Shape::of_frame(frame));
-            }
-        })
-        .await?;
+    }
+
+    /// The server has described a statement, which it may hold from then on.
+    fn described(
+        &mut self,
+        prepared: &Prepared,
+        is_new: bool,
+        shape: Option<Shape>,
+    ) -> Result<Shape, OwnQueryError> {
         if is_new {
             self.talk.held.insert(prepared.id());
         }
@@ -419,8 +416,8 @@ impl Server {
     /// Looks which statements of the protocol the server knows by a name, closes those that are nobody's and
     /// forgets those that are gone, within `bound`, on a connection that owes nothing.
     pub async fn recount(&mut self, bound: Duration) -> Result<(), OwnQueryError> {
-        let sql = b"SELECT name FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
-        let rows = self.rows_own(sql, bound).await?;
+        let sql = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
+        let rows = self.rows_own(Residue::aside(sql).as_bytes(), bound).await?;
         let names = rows.iter().filter_map(|row| row.first()?.as_deref());
         let unknown = self.talk.reconcile(&names.collect::<Vec<_>>());
         let mut message = Vec::new();
@@ -500,6 +497,15 @@ impl Server {
             }
         }
         Ok(refused)
+    }
+}
+
+/// Finds the shape of rows in the answer to Describe.
+fn shape_into(shape: &mut Option<Shape>) -> impl FnMut(u8, &[u8]) {
+    |tag, frame| {
+        if matches!(tag, backend::ROW_DESCRIPTION | backend::NO_DATA) {
+            *shape = Some(Shape::of_frame(frame));
+        }
     }
 }
 

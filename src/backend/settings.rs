@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ahash::AHasher;
 
+use crate::core::duration::duration;
 use crate::core::mutant::{Rule, holds};
 
 /// The role, which is a setting by its syntax only: it decides what may be set, and RESET ALL keeps it.
@@ -110,6 +111,20 @@ impl Settings {
         sql.extend_from_slice(b", ");
         push_literal(&mut sql, value);
         sql.extend_from_slice(b", false)");
+        self.put(name, &sql);
+    }
+
+    /// The same of a value in the database's own encoding, for which the client's may have no letters.
+    pub fn set_value_of_database(&mut self, name: &str, value: &[u8]) {
+        if value.is_ascii() {
+            return self.set_value(name, value);
+        }
+        let mut sql = b"SELECT pg_catalog.set_config(".to_vec();
+        push_literal(&mut sql, name.as_bytes());
+        sql.extend_from_slice(b", ");
+        push_bytes(&mut sql, value, "pg_catalog.getdatabaseencoding()");
+        // The value itself cannot be said.
+        sql.extend_from_slice(b", false) IS NULL");
         self.put(name, &sql);
     }
 
@@ -312,27 +327,6 @@ fn schemas(sql: &[u8]) -> Option<Vec<&str>> {
     (!list.contains('\'')).then(|| list.split(',').map(str::trim).collect())
 }
 
-/// A time in PostgreSQL's units, and milliseconds without one (manual, "Parameter Names and Values"); none
-/// when it makes no sense, or is zero.
-pub fn duration(value: &str) -> Option<Duration> {
-    let digits = value
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(value.len());
-    let (number, unit) = value.split_at(digits);
-    let seconds = match unit.trim() {
-        "us" => 1e-6,
-        "" | "ms" => 1e-3,
-        "s" => 1.0,
-        "min" => 60.0,
-        "h" => 3600.0,
-        "d" => 86400.0,
-        _ => return None,
-    };
-    let time = number.parse::<f64>().ok()? * seconds;
-    let time = Duration::try_from_secs_f64(time).ok()?;
-    (!time.is_zero()).then_some(time)
-}
-
 /// Whether two handles mean the same settings; nearly always answered by the pointers.
 pub fn same(left: &Arc<Settings>, right: &Arc<Settings>) -> bool {
     Arc::ptr_eq(left, right) || left == right
@@ -400,12 +394,7 @@ fn push_name(sql: &mut Vec<u8>, name: &str) {
 fn push_literal(sql: &mut Vec<u8>, value: &[u8]) {
     if value.contains(&b'\\') && !value.is_ascii() {
         // In some client encodings a backslash can be half of a character.
-        sql.extend_from_slice(b"pg_catalog.convert_from(pg_catalog.decode('");
-        for byte in value {
-            sql.extend_from_slice(format!("{byte:02x}").as_bytes());
-        }
-        sql.extend_from_slice(b"', 'hex'), pg_catalog.current_setting('client_encoding'))");
-        return;
+        return push_bytes(sql, value, "pg_catalog.current_setting('client_encoding')");
     }
     if value.contains(&b'\\') {
         sql.extend_from_slice(b" E");
@@ -418,6 +407,15 @@ fn push_literal(sql: &mut Vec<u8>, value: &[u8]) {
         sql.push(*byte);
     }
     sql.push(b'\'');
+}
+
+/// A value by its bytes, in the encoding that an expression names.
+fn push_bytes(sql: &mut Vec<u8>, value: &[u8], encoding: &str) {
+    sql.extend_from_slice(b"pg_catalog.convert_from(pg_catalog.decode('");
+    for byte in value {
+        sql.extend_from_slice(format!("{byte:02x}").as_bytes());
+    }
+    sql.extend_from_slice(format!("', 'hex'), {encoding})").as_bytes());
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Time is a number of microseconds that the caller passes in; what is random is passed in too.
 
 pub mod commit;
+pub mod duration;
 pub mod exchange;
 pub mod failover;
 pub mod fanout;

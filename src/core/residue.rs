@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::duration::same;
 use super::statement::PinReason;
 
 /// Reasons for a pin, as a set.
@@ -64,7 +65,8 @@ impl fmt::Display for Pins {
 }
 
 /// What the server can be asked for; the others stay until DISCARD ALL, or for good.
-const ASKED: [PinReason; 6] = [
+const ASKED: [PinReason; 7] = [
+    PinReason::Unanswered,
     PinReason::Listen,
     PinReason::TemporaryObject,
     PinReason::SqlPrepare,
@@ -88,11 +90,15 @@ pub struct Residue {
     pub silence: Option<Box<str>>,
     /// How many statements of the protocol the server knows by a name.
     pub statements: Option<usize>,
-    /// `statement_timeout` in force, if it was lifted for the question.
-    pub timeout: Option<Box<[u8]>>,
+    /// Values and names are in the database's encoding, and not in the client's.
+    pub raw: bool,
 }
 
-const TIMEOUT: &str = "statement_timeout";
+/// What is in force for a statement of our own, whatever the session has set for its own: nobody's lock is waited
+/// for longer than a client can be let wait, and the server gives up before we do.
+const OWN: [(&str, &str); 2] = [("lock_timeout", "250ms"), ("statement_timeout", "4s")];
+/// No conversion at all.
+const RAW: (&str, &str) = ("client_encoding", "SQL_ASCII");
 
 /// A row of the answer: what it tells, of what, and its value.
 type Row = Vec<Option<Box<[u8]>>>;
@@ -104,10 +110,12 @@ impl Residue {
         // the temporary schema, of whatever kind, depends on it, as a row of pg_namespace (class 2615);
         // DISCARD TEMP goes by the same.
         let mut sql = String::from(
-            "SELECT CASE WHEN pg_catalog.octet_length(v) OPERATOR(pg_catalog.>) 30000 THEN 'long' \
+            "SELECT CASE WHEN name OPERATOR(pg_catalog.=) ANY ('{lock_timeout,statement_timeout}'::pg_catalog.text[]) THEN 'default' \
+             WHEN pg_catalog.octet_length(v) OPERATOR(pg_catalog.>) 30000 THEN 'long' \
              WHEN (context OPERATOR(pg_catalog.=) 'superuser') AND NOT pg_catalog.current_setting('is_superuser')::pg_catalog.bool \
              THEN 'fixed' ELSE 'setting' END, name, pg_catalog.left(v, 30000) \
-             FROM (SELECT name, context, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \
+             FROM (SELECT name, context, CASE WHEN name OPERATOR(pg_catalog.=) ANY ('{lock_timeout,statement_timeout}'::pg_catalog.text[]) \
+             THEN reset_val ELSE pg_catalog.current_setting(name) END FROM pg_catalog.pg_settings \
              WHERE (source OPERATOR(pg_catalog.=) 'session') AND NOT (name \
              OPERATOR(pg_catalog.=) ANY ('{transaction_isolation,transaction_read_only,transaction_deferrable}'::pg_catalog.text[]))) \
              s(name, context, v) \
@@ -140,18 +148,28 @@ impl Residue {
         sql
     }
 
-    /// The same question without the session's `statement_timeout`, which is in force again behind it.
-    pub fn unhurried(question: &str) -> String {
-        format!(
-            "SELECT 'timeout', '', pg_catalog.current_setting('statement_timeout'); \
-             SET LOCAL statement_timeout = 0; {question}"
-        )
+    /// The question as it is put: what it is put under counts for nothing else, and what the session has set
+    /// instead is shown first. `raw`, the answer is in the database's encoding.
+    pub fn put(question: &str, raw: bool) -> String {
+        let own = || OWN.iter().chain(raw.then_some(&RAW));
+        let shown: String = own().map(|(name, _)| format!("SHOW {name}; ")).collect();
+        undisturbed(&shown, own(), question)
+    }
+
+    /// A statement of our own that the session's settings are not to disturb.
+    pub fn aside(sql: &str) -> String {
+        undisturbed("", OWN.iter(), sql)
     }
 
     /// The answer. A row that makes no sense is passed over.
     pub fn read(rows: &[Row]) -> Self {
         let mut residue = Self::default();
+        let mut shown = Vec::new();
         for row in rows {
+            if let [Some(value)] = row.as_slice() {
+                shown.push(String::from_utf8_lossy(value).into_owned());
+                continue;
+            }
             let field = |at: usize| row.get(at).and_then(Option::as_deref);
             let (Some(kind), Some(value)) = (field(0), field(2)) else {
                 continue;
@@ -175,7 +193,14 @@ impl Residue {
                 b"role" if value != b"none" => residue.role = Some(value.into()),
                 // What is longer than a message that is looked at whole stays where it is.
                 b"long" => residue.pins.insert(PinReason::Settings),
-                b"timeout" => residue.timeout = Some(value.into()),
+                b"default" => {
+                    let Ok(name) = name() else { continue };
+                    let mut own = OWN.iter().zip(&shown);
+                    let set = own.find(|((own, _), _)| **own == *name);
+                    if let Some((_, set)) = set.filter(|(_, set)| !same(set, &text(value))) {
+                        residue.settings.push((name, set.as_bytes().into()));
+                    }
+                }
                 b"silence" => residue.silence = std::str::from_utf8(value).ok().map(Box::from),
                 b"authorization" => residue.pins.insert(PinReason::Authorization),
                 b"lock" => residue.pins.insert(PinReason::AdvisoryLock),
@@ -195,10 +220,13 @@ impl Residue {
                 _ => {}
             }
         }
-        if let Some(timeout) = residue.timeout.clone() {
-            // What was asked for behind it is that of the question alone.
-            residue.settings.retain(|(name, _)| &**name != TIMEOUT);
-            residue.settings.push((TIMEOUT.into(), timeout));
+        if let Some(encoding) = shown.get(OWN.len()) {
+            residue.raw = true;
+            // What was found behind it is that of the question alone.
+            residue.settings.retain(|(name, _)| &**name != RAW.0);
+            residue
+                .settings
+                .push((RAW.0.into(), encoding.as_bytes().into()));
         }
         residue
     }
@@ -214,6 +242,22 @@ impl Residue {
         }
         pins
     }
+}
+
+/// In a transaction that waits for no others to end, and reads what is there now.
+fn undisturbed<'a>(
+    before: &str,
+    own: impl Iterator<Item = &'a (&'a str, &'a str)>,
+    sql: &str,
+) -> String {
+    let set: String = own
+        .map(|(name, value)| format!("SET LOCAL {name} = '{value}'; "))
+        .collect();
+    format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {before}{set}{sql}")
+}
+
+fn text(value: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(value)
 }
 
 #[cfg(test)]
@@ -264,6 +308,39 @@ mod tests {
         assert_eq!(residue.statements, Some(3));
         let in_sql = Residue::read(&[row("prepared", "true", Some("0"))]);
         assert!(in_sql.pins.contains(PinReason::SqlPrepare));
+    }
+
+    #[test]
+    fn what_the_question_is_put_under_is_not_what_the_session_has_set() {
+        let shown = |value: &str| vec![Some(Box::from(value.as_bytes()))];
+        let found = |rows: &[Row]| {
+            let residue = Residue::read(rows);
+            let settings = residue.settings.iter();
+            let text = |(name, value): &(Box<str>, Box<[u8]>)| {
+                format!("{name}={}", String::from_utf8_lossy(value))
+            };
+            (
+                settings.map(text).collect::<Vec<_>>().join(","),
+                residue.raw,
+            )
+        };
+        let defaults = [
+            row("default", "lock_timeout", Some("90000")),
+            row("default", "statement_timeout", Some("0")),
+            row("setting", "client_encoding", Some("SQL_ASCII")),
+        ];
+        let rows = [&[shown("90s"), shown("0")], &defaults[..2]].concat();
+        assert_eq!(found(&rows), (String::new(), false));
+        let rows = [&[shown("0"), shown("7ms"), shown("LATIN1")], &defaults[..]].concat();
+        let expected = "lock_timeout=0,statement_timeout=7ms,client_encoding=LATIN1";
+        assert_eq!(found(&rows), (expected.to_owned(), true));
+        assert_eq!(
+            Residue::put("q", true),
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+             SHOW lock_timeout; SHOW statement_timeout; SHOW client_encoding; \
+             SET LOCAL lock_timeout = '250ms'; SET LOCAL statement_timeout = '4s'; \
+             SET LOCAL client_encoding = 'SQL_ASCII'; q"
+        );
     }
 
     #[test]

@@ -72,11 +72,13 @@ pub enum PinReason {
     Library,
     /// `setseed`: the numbers that follow come from this server process.
     Seed,
+    /// The server has refused to say what is left, such as for a lock on a catalogue. It is asked again.
+    Unanswered,
 }
 
 impl PinReason {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Listen,
         Self::TemporaryObject,
         Self::SqlPrepare,
@@ -86,6 +88,7 @@ impl PinReason {
         Self::Authorization,
         Self::Library,
         Self::Seed,
+        Self::Unanswered,
     ];
 
     /// Whether the server process keeps it through DISCARD ALL.
@@ -105,6 +108,7 @@ impl PinReason {
             Self::Authorization => "session_authorization",
             Self::Library => "library",
             Self::Seed => "seed",
+            Self::Unanswered => "unanswered",
         }
     }
 }

@@ -121,8 +121,10 @@ impl Reader {
         }));
     }
 
-    /// The same, if only until the transaction ends: whether its commit can be told to be synchronous.
+    /// The same, if only until the transaction ends: whether its commit can be told to be synchronous, and what is
+    /// parsed in it means the same elsewhere. A custom setting is read when something runs.
     fn sets_here(&mut self, name: Option<&str>) {
+        self.body.conduct.sets_within |= name.is_none_or(|name| !name.contains('.'));
         self.body.conduct.seeds |= name.is_some_and(|name| name.eq_ignore_ascii_case("seed"));
         self.body.conduct.sets_unnamed |=
             name.is_none_or(|name| name.eq_ignore_ascii_case("synchronous_commit"));

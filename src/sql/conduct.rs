@@ -39,6 +39,8 @@ pub struct Conduct {
     pub code: bool,
     /// It may set, if only for its transaction, a setting that it does not name, or `synchronous_commit`.
     pub sets_unnamed: bool,
+    /// It makes settings for its transaction by which texts may be read; what it leaves behind is said above.
+    pub sets_within: bool,
     /// By what constants are read in the plans that it leaves.
     pub settled: Constants,
 }
@@ -101,6 +103,7 @@ impl Conduct {
         self.seeds |= other.seeds;
         self.code |= other.code;
         self.sets_unnamed |= other.sets_unnamed;
+        self.sets_within |= other.sets_within;
         self.settled = self.settled.max(other.settled);
         *self != before
     }

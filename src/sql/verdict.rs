@@ -177,6 +177,10 @@ impl Verdict {
             (conduct.asks_channels, Effect::AsksChannels),
             (conduct.notifies, Effect::Notify),
             (conduct.defines, Effect::Ddl),
+            (
+                conduct.sets_within && conduct.opaque.is_none(),
+                Effect::SetsWithin,
+            ),
         ] {
             if does {
                 self.write(WriteReason::SessionState);

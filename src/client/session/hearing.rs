@@ -10,6 +10,7 @@ use std::task::{Context as Wakeup, Poll};
 use crate::backend::own_query::OwnQueryError;
 use crate::backend::server::{Origin, Server};
 use crate::client::attachment::Attachment;
+use crate::client::attachment::ask::Unanswered;
 use crate::client::attachment::context::Context;
 use crate::client::connection::{Connection, Ending, OWN_BOUND};
 use crate::client::listening::ear::{Deaf, Ear};
@@ -20,6 +21,7 @@ use crate::client::state::State;
 use crate::core::exchange::TransactionStatus;
 use crate::core::fanout::Channel;
 use crate::core::mutant::{Rule, holds};
+use crate::core::residue::Residue;
 use crate::core::topology::NodeSet;
 use crate::shared::cluster::ClusterState;
 use crate::wire::frame::{HEADER, Piece, Walker};
@@ -27,10 +29,6 @@ use crate::wire::reply::Reply;
 
 /// So much is passed on to an idle client at once, in bytes.
 const AT_ONCE: usize = 64 * 1024;
-
-/// The server connection was lost before it had said what it listens to.
-#[derive(Debug)]
-pub(super) struct Unheard;
 
 /// A session's hearing.
 #[derive(Debug, Default)]
@@ -51,7 +49,7 @@ impl Hearing {
         held: &mut Attachment,
         state: &mut State,
         context: &Context,
-    ) -> Result<(), Unheard> {
+    ) -> Result<(), Unanswered> {
         let exposed = held.exposes_channels;
         let server = held.server();
         let asked = state.channels.take_found();
@@ -69,7 +67,8 @@ impl Hearing {
             None if exposed => state.channels.heard().to_vec(),
             None => Vec::new(),
         };
-        server.talk.listens = !found.is_empty();
+        let unspeakable = state.channels.are_unspeakable();
+        server.talk.listens = !found.is_empty() || unspeakable;
         if context.is_session_pooled() {
             state.listens_here(server.talk.listens);
             return Ok(());
@@ -85,14 +84,11 @@ impl Hearing {
         }
         // What this connection has been promised, the next may not hear from the same moment on.
         let was_here = state.listens_here(false);
-        if wanted != state.channels.heard() || moves {
-            if self.hear(&wanted, server, moves, context).await.is_err() {
-                // It stays where it is.
-                self.ear = None;
-                state.channels.hear(Vec::new());
-                state.listens_here(true);
-                context.entry.listens(0);
-                return listen_here(server, &wanted).await;
+        if wanted != state.channels.heard() || moves || unspeakable {
+            if unspeakable || self.hear(&wanted, server, moves, context).await.is_err() {
+                self.stay(state, context);
+                held.exposes_channels = false;
+                return listen_here(held.server(), &wanted).await;
             }
             self.has_missed |= was_here;
             context.entry.listens(wanted.len());
@@ -100,13 +96,34 @@ impl Hearing {
         }
         held.exposes_channels = false;
         let server = held.server();
-        let quiet = found.is_empty() || server.run_own(b"UNLISTEN *", OWN_BOUND).await.is_ok();
+        let sql = Residue::aside("UNLISTEN *");
+        let quiet = found.is_empty() || server.run_own(sql.as_bytes(), OWN_BOUND).await.is_ok();
         server.talk.unasked.clear();
         server.talk.listens = !quiet;
         match quiet {
             true => Ok(()),
-            false => Err(Unheard),
+            false => Err(Unanswered::Lost),
         }
+    }
+
+    /// The server would not say what the connection listens to: if that is all, nobody else hears it as well.
+    pub(super) fn unanswered(
+        &mut self,
+        held: &mut Attachment,
+        state: &mut State,
+        context: &Context,
+    ) {
+        if std::mem::take(&mut held.exposes_channels) {
+            self.stay(state, context);
+        }
+    }
+
+    /// The session hears by its own server connection alone.
+    fn stay(&mut self, state: &mut State, context: &Context) {
+        self.ear = None;
+        state.channels.hear(Vec::new());
+        state.listens_here(true);
+        context.entry.listens(0);
     }
 
     async fn hear(
@@ -273,23 +290,19 @@ fn encoding(server: &Server) -> Arc<str> {
     named.next().map_or("UTF8", |(_, value)| value).into()
 }
 
-async fn ask(server: &mut Server) -> Result<Vec<Channel>, Unheard> {
-    rows(server, b"SELECT pg_catalog.pg_listening_channels()").await
+async fn ask(server: &mut Server) -> Result<Vec<Channel>, Unanswered> {
+    rows(server, "SELECT pg_catalog.pg_listening_channels()").await
 }
 
-async fn rows(server: &mut Server, sql: &[u8]) -> Result<Vec<Channel>, Unheard> {
-    // A cancel request may come late for the client's own statement.
-    for _ in 0..2 {
-        match server.rows_own(sql, OWN_BOUND).await {
-            Ok(rows) => {
-                let first = |row: Vec<Option<Box<[u8]>>>| row.into_iter().next().flatten();
-                return Ok(rows.into_iter().filter_map(first).map(Arc::from).collect());
-            }
-            Err(OwnQueryError::Refused(_)) => {}
-            Err(OwnQueryError::Io(_)) => break,
-        }
-    }
-    Err(Unheard)
+async fn rows(server: &mut Server, sql: &str) -> Result<Vec<Channel>, Unanswered> {
+    let sql = Residue::aside(sql);
+    let rows = match server.rows_own(sql.as_bytes(), OWN_BOUND).await {
+        // A cancel request may come late for the client's own statement.
+        Err(OwnQueryError::Refused(_)) => server.rows_own(sql.as_bytes(), OWN_BOUND).await,
+        answer => answer,
+    };
+    let first = |row: Vec<Option<Box<[u8]>>>| row.into_iter().next().flatten();
+    Ok(rows?.into_iter().filter_map(first).map(Arc::from).collect())
 }
 
 /// The channels' names in the encoding that the connection speaks now.
@@ -297,26 +310,26 @@ async fn translate(
     server: &mut Server,
     ear: Option<&Ear>,
     channels: &mut [Channel],
-) -> Result<(), Unheard> {
+) -> Result<(), Unanswered> {
     let Some(ear) = ear else { return Ok(()) };
     for channel in channels.iter_mut().filter(|channel| !channel.is_ascii()) {
         let hex: String = channel.iter().map(|byte| format!("{byte:02x}")).collect();
         let from = ear.encoding();
         let sql =
             format!("SELECT pg_catalog.convert_from(pg_catalog.decode('{hex}', 'hex'), '{from}')");
-        let name = rows(server, sql.as_bytes()).await?.pop();
-        *channel = name.ok_or(Unheard)?;
+        let name = rows(server, &sql).await?.pop();
+        *channel = name.ok_or(Unanswered::Refused)?;
     }
     Ok(())
 }
 
 /// Nobody else listens for the session: its server connection does, and is kept for that.
-async fn listen_here(server: &mut Server, channels: &[Channel]) -> Result<(), Unheard> {
-    let mut sql = Vec::new();
+async fn listen_here(server: &mut Server, channels: &[Channel]) -> Result<(), Unanswered> {
+    let mut sql = Residue::aside("").into_bytes();
     statements(&mut sql, b"LISTEN ", channels);
     server.talk.listens = true;
     let listened = server.run_own(&sql, OWN_BOUND).await;
-    listened.map_err(|_| Unheard)
+    listened.map_err(|_| Unanswered::Lost)
 }
 
 /// Whether all that notifications say is ASCII.

@@ -6,6 +6,7 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use super::hearing::{Hearing, was_told};
+use super::inquiry::Inquiry;
 use super::kept::{self, Vigil};
 use crate::client::attachment::Attachment;
 use crate::client::attachment::context::Context;
@@ -55,7 +56,7 @@ pub(super) async fn listen(
     context: &mut Context,
     held: &mut Option<Attachment>,
     hearing: Option<&Hearing>,
-    vigil: &Vigil,
+    (vigil, inquiry): (&Vigil, &Inquiry),
 ) -> Result<Listened, Ending> {
     let outlives = held
         .as_mut()
@@ -125,7 +126,8 @@ pub(super) async fn listen(
             if !server.may_go_on(&worker.common.cluster.topology(), PATIENCE_US) {
                 return Poll::Ready(Err(if kept { Lost::Over } else { Lost::Server }));
             }
-            if asks && vigil.is_due(Instant::now()) {
+            let now = Instant::now();
+            if asks && (vigil.is_due(now) || inquiry.is_due(now)) {
                 return Poll::Ready(Err(Lost::Nothing));
             }
         }

@@ -2,6 +2,7 @@
 
 mod hearing;
 mod idle;
+mod inquiry;
 mod kept;
 pub(super) mod local;
 mod unsent;
@@ -12,10 +13,11 @@ use tokio::time::Instant;
 
 use self::hearing::Hearing;
 use self::idle::Listened;
+use self::inquiry::{Inquiry, Lost};
 use self::kept::{Stop, Vigil};
 use super::attachment::context::Context;
 use super::attachment::routing::{Failure, MAX_ATTEMPTS};
-use super::attachment::{self, Attachment, ask, channels, cleaning, constants, moving, shapes};
+use super::attachment::{self, Attachment, channels, cleaning, constants, moving, shapes};
 use super::connection::batch::{Batch, End, Gathered};
 use super::connection::gatherer::Gatherer;
 use super::connection::{Connection, Ending, OWN_BOUND};
@@ -55,6 +57,7 @@ pub(super) struct Session {
     share: Share,
     /// Since the last batch.
     vigil: Vigil,
+    inquiry: Inquiry,
     /// The last batch, for its memory.
     spare: Batch,
     /// The batch under way may change definitions.
@@ -72,6 +75,7 @@ impl Session {
             held: None,
             hearing: Hearing::default(),
             vigil: Vigil::new(Instant::now()),
+            inquiry: Inquiry::default(),
             spare: Batch::default(),
             changing: None,
         }
@@ -154,10 +158,11 @@ impl Session {
             held,
             hearing,
             vigil,
+            inquiry,
             ..
         } = self;
         let hearing = hears.then_some(&*hearing);
-        let listening = idle::listen(client, state, context, held, hearing, vigil);
+        let listening = idle::listen(client, state, context, held, hearing, (vigil, inquiry));
         match briefly {
             false => listening.await.map(Some),
             true => match tokio::time::timeout(SILENCE, listening).await {
@@ -528,19 +533,16 @@ impl Session {
             self.held = Some(held);
             return Ok(());
         }
-        if !self.state.is_settled() && ask::ask(&mut held, &mut self.state).await.is_err() {
-            return outcome::unanswered(held, &mut self.state, &self.context);
-        }
         let Self {
+            inquiry,
             hearing,
             state,
             context,
             ..
         } = self;
-        if hearing.settle(&mut held, state, context).await.is_err() {
-            return outcome::unanswered(held, &mut self.state, &self.context);
+        if let Err(Lost) = inquiry.put(&mut held, hearing, state, context).await {
+            return outcome::unanswered(held, state, context);
         }
-        self.state.unit_ended();
         held.transaction_ended(&mut self.state, &self.context);
         let server = held.server();
         let processes = (self.context.slot.process(), server.cancel.process);

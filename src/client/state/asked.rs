@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::State;
 use crate::backend::prepared::Reading;
-use crate::backend::settings::{ROLE, Settings, duration};
+use crate::backend::settings::{ROLE, Settings};
+use crate::core::duration::duration;
+use crate::core::fanout::Channel;
 use crate::core::mutant::{Rule, holds};
 use crate::core::residue::Residue;
 use crate::core::statement::{Opaque, PinReason};
@@ -73,11 +75,18 @@ impl State {
         !unsure && self.pins.is_empty() && !doubt.code && !doubt.any_name
     }
 
+    /// The server has refused to say what is left: the session keeps the connection until it does.
+    pub(in crate::client) fn unanswered(&mut self) {
+        self.doubt.get_or_insert_default();
+        self.pins.insert(PinReason::Unanswered);
+    }
+
     /// The server does not show the session what it has left: all of it stays where it is, unless nothing
     /// speaks for anything being left.
     pub(in crate::client) fn may_not_look(&mut self) {
         let doubt = self.doubt.take().unwrap_or_default();
         self.may_be_free = false;
+        self.pins.remove(PinReason::Unanswered);
         if self.pins.is_empty() && !doubt.code && !doubt.any_name {
             return;
         }
@@ -101,16 +110,29 @@ impl State {
         if before.contains(PinReason::Listen) {
             self.pins.insert(PinReason::Listen);
         }
-        let channels = residue.channels.iter().map(|name| Arc::from(&**name));
-        self.channels.find(channels.collect());
+        let (named, others): (Vec<_>, Vec<_>) = residue
+            .channels
+            .iter()
+            .map(|name| Channel::from(&**name))
+            .partition(|name| !residue.raw || name.is_ascii());
+        self.channels.find(named, !others.is_empty());
         if doubt.any_name {
             self.pins.insert(PinReason::Settings);
         }
         let mut settings = Settings::default();
         for (name, value) in &residue.settings {
-            settings.set_value(name, value);
+            match residue.raw {
+                true => settings.set_value_of_database(name, value),
+                false => settings.set_value(name, value),
+            }
         }
-        if let Some(role) = &residue.role {
+        if let Some(role) = residue
+            .role
+            .as_ref()
+            .filter(|role| residue.raw && !role.is_ascii())
+        {
+            settings.set_value_of_database(ROLE, role);
+        } else if let Some(role) = &residue.role {
             let mut sql = b"SET ROLE \"".to_vec();
             for byte in role.iter() {
                 sql.extend(std::iter::repeat_n(*byte, 1 + usize::from(*byte == b'"')));

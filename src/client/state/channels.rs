@@ -12,6 +12,8 @@ pub(in crate::client) struct Channels {
     unsure: bool,
     /// What the held server connection was found to listen to.
     found: Option<Vec<Channel>>,
+    /// It listens to more, by names for which the client's encoding has no letters.
+    unspeakable: bool,
 }
 
 impl Channels {
@@ -55,9 +57,15 @@ impl Channels {
         self.unsure || self.hears()
     }
 
-    /// The server connection listens to these.
-    pub(in crate::client) fn find(&mut self, channels: Vec<Channel>) {
+    /// The server connection listens to these, and perhaps to others that nobody can name here.
+    pub(in crate::client) fn find(&mut self, channels: Vec<Channel>, unspeakable: bool) {
         self.found = Some(channels);
+        self.unspeakable = unspeakable;
+    }
+
+    /// Whether the server connection was found to listen to what only it can name.
+    pub(in crate::client) fn are_unspeakable(&self) -> bool {
+        self.unspeakable
     }
 
     /// What the server connection was found to listen to, if it was asked.
@@ -74,6 +82,7 @@ impl Channels {
     pub(super) fn lost(&mut self) {
         self.unsure = false;
         self.found = None;
+        self.unspeakable = false;
     }
 
     /// What it takes to remember them, in bytes.

@@ -566,6 +566,7 @@ fn of_system(name: &str) -> Conduct {
         seeds: name == "setseed",
         code: changes,
         sets_unnamed: name == "set_config" || runs_any_text(name),
+        sets_within: false,
         settled: Constants::ByNothing,
     }
 }

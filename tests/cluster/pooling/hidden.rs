@@ -55,8 +55,8 @@ fn what_no_word_tells_reaches_nobody() {
     ] {
         owner.run(sql);
     }
+    read_by(&mut owner, "concealed.made_last");
     drop(owner);
-    read_by(login());
     for statements in [
         &["SELECT 1 OPERATOR(concealed.===) 2"][..],
         &["SELECT * FROM concealed.compared"],
@@ -93,9 +93,9 @@ fn what_no_word_tells_reaches_nobody() {
 }
 
 /// Waits until the proxy has read the definitions of now.
-fn read_by(mut wire: Wire) {
+pub(super) fn read_by(wire: &mut Wire, made_last: &str) {
     eventually("the catalogue is read", || {
-        wire.run("TABLE concealed.made_last");
+        wire.run(&format!("TABLE {made_last}"));
         let route = wire.value("SHOW causeway.last_route");
         !route.contains("catalogue")
     });

@@ -1,6 +1,7 @@
 //! Sessions share server connections and notice nothing of it: what drivers do every day, while other
 //! sessions keep the connections changing hands.
 
+mod asked;
 mod constants;
 mod crowded;
 mod encodings;
@@ -15,6 +16,7 @@ mod prepared;
 mod processes;
 mod renewed;
 mod settings;
+mod shapes;
 mod statements;
 mod strangers;
 mod temporary;
@@ -22,6 +24,7 @@ mod traffic;
 mod unanswered;
 mod unread;
 mod withheld;
+mod within;
 
 use pgcauseway::rig::Login;
 

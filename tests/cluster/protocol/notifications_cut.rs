@@ -131,7 +131,7 @@ fn a_session_that_keeps_its_connection_hears_what_comes_with_another_answer() {
         relay.wait_held(number);
         eventually("that is answered", || {
             let sql = format!(
-                "SELECT state = 'idle' AND query LIKE 'SELECT CASE WHEN%' \
+                "SELECT state = 'idle' AND query LIKE '%SELECT CASE WHEN%' \
                  FROM pg_stat_activity WHERE pid = {process}"
             );
             mouth.value(&sql) == "t"
