@@ -231,7 +231,7 @@ fn ended(answer: &[Frame]) -> Fate {
 }
 
 /// What a session that listens has heard, in order; none where it was warned of a loss.
-fn hear(door: &Door, stop: &AtomicBool, heard: &AtomicU64) -> Vec<Option<u64>> {
+fn hear(door: &Door, heard: &AtomicU64) -> Vec<Option<u64>> {
     let mut wire = door.enter();
     wire.run("LISTEN news");
     heard.fetch_add(1, Ordering::Relaxed);
@@ -252,7 +252,6 @@ fn hear(door: &Door, stop: &AtomicBool, heard: &AtomicU64) -> Vec<Option<u64>> {
             _ => panic!("{frame:?}"),
         }
     }
-    let _ = stop;
     // It is a session like any other.
     assert_eq!(wire.value("SELECT 1"), "1");
     all
@@ -297,6 +296,21 @@ fn order(proxies: &[Proxy], path: &str) -> (u16, Value) {
     (code, serde_json::from_str(&body).unwrap_or_default())
 }
 
+/// Orders a switchover. A machine that is too busy for transactions to end in time calls it off, which nobody may
+/// notice either; then it is ordered again.
+fn switched(proxies: &[Proxy]) -> Value {
+    let mut done = Value::Null;
+    eventually("it is carried out", || {
+        let (code, answer) = order(proxies, "/api/switchover");
+        let text = answer["text"].as_str().unwrap_or_default();
+        let called_off = text.contains("still open") || text.contains("is not complete");
+        assert!(code == 200 || called_off, "{code} {answer}");
+        done = answer;
+        code == 200
+    });
+    done
+}
+
 #[test]
 fn a_switchover_with_clients_that_keep_connections_fails_no_transaction() {
     if !need("pgbench") || !need("etcd") {
@@ -330,9 +344,8 @@ fn a_switchover_with_clients_that_keep_connections_fails_no_transaction() {
 
     let listeners = {
         let door = shared.clone();
-        Crowd::start(0..EACH, move |_, stop, heard| hear(&door, stop, heard))
+        Crowd::start(0..EACH, move |_, _, heard| hear(&door, heard))
     };
-    listeners.goes_on(0);
     eventually("all listen", || {
         listeners.done.load(Ordering::Relaxed) == EACH as u64
     });
@@ -374,8 +387,7 @@ fn a_switchover_with_clients_that_keep_connections_fails_no_transaction() {
         let decider = proxies.iter().find(leads).expect("one decides").http();
         promotable(decider, 2);
         let old = leader(decider);
-        let (code, answer) = order(&proxies, "/api/switchover");
-        assert_eq!(code, 200, "{answer}");
+        let answer = switched(&proxies);
         stalls.push(answer["stall_ms"].as_f64().unwrap());
         for proxy in &proxies {
             another_leads(proxy.http(), &old);

