@@ -227,13 +227,15 @@ pub fn decide(
     }
 }
 
-/// The primary's view is what a client expects of `SHOW`; any node is better than an error.
+/// The primary's view is what a client expects of `SHOW`; any node is better than an error. While nobody leads,
+/// a server that did is about to be stopped.
 fn neutral(question: &Question<'_>, topology: &Topology) -> Decision {
     let any = || {
         topology
             .nodes
             .iter()
-            .find(|n| n.usable().is_some() && !n.drained && !question.exclude.contains(n.id))
+            .filter(|n| n.usable().is_some() && !n.drained && !question.exclude.contains(n.id))
+            .min_by_key(|n| n.as_primary().is_some())
     };
     match topology.primary().or_else(any) {
         Some(node) => go(question, node, Reason::Neutral, false),

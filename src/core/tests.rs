@@ -190,6 +190,14 @@ fn a_session_that_has_seen_nothing() {
     ] {
         assert_eq!(ask(&cluster, &mut Seen::default(), asked), expected);
     }
+    // A primary that is held is about to be stopped.
+    for (mut cluster, expected) in [
+        (Cluster::even(), "pg2: neutral"),
+        (no_standby(), "pg1: neutral"),
+    ] {
+        cluster.0.writer = Writer::Nobody;
+        assert_eq!(ask(&cluster, &mut Seen::default(), neutral), expected);
+    }
 }
 
 #[test]

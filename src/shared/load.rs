@@ -59,7 +59,8 @@ impl Demands {
     }
 }
 
-/// Transactions in flight, by node.
+/// Transactions in flight, by node. Whoever begins one counts it, then looks whether new work is held; whoever holds
+/// new work says so, then counts: one of the two sees the other.
 #[derive(Debug)]
 pub struct Load(Vec<AtomicU32>);
 
@@ -71,21 +72,21 @@ impl Load {
     pub fn by_node(&self) -> [u32; MAX_NODES] {
         let mut loads = [0; MAX_NODES];
         for (slot, load) in loads.iter_mut().zip(&self.0) {
-            *slot = load.load(Ordering::Relaxed);
+            *slot = load.load(Ordering::SeqCst);
         }
         loads
     }
 
     pub fn begin(&self, id: NodeId) {
         if let Some(load) = self.0.get(usize::from(id.0)) {
-            load.fetch_add(1, Ordering::Relaxed);
+            load.fetch_add(1, Ordering::SeqCst);
         }
     }
 
     /// A transaction that `begin` announced is over.
     pub fn end(&self, id: NodeId) {
         if let Some(load) = self.0.get(usize::from(id.0)) {
-            load.fetch_sub(1, Ordering::Relaxed);
+            load.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod http;
 pub mod load;
 pub mod need;
 pub mod panics;
+pub mod pgbench;
 pub mod proxy;
 pub mod status;
 pub mod tls;

@@ -359,18 +359,18 @@ pub(super) async fn sync_held(
 
 fn need(state: &State, context: &Context, batch: &Batch, exclude: NodeSet) -> Need {
     let (mut access, mut write_reason) = (batch.access, batch.write_reason);
+    let whole = matches!(batch.end, End::Query | End::Sync);
     if let Some(read_only) = batch.read_only_transaction()
         && (write_reason.is_none() || write_reason == Some(WriteReason::Transaction))
     {
         // What follows in the same pipeline comes before anything could be moved.
-        let whole = matches!(batch.end, End::Query | End::Sync);
         (access, write_reason) = match read_only && whole {
             true => (Access::Read, None),
             false => (Access::Write, Some(WriteReason::Transaction)),
         };
     }
-    if context.is_session_pooled() {
-        // The connection is kept for good, so it must be able to do everything.
+    if context.is_session_pooled() || access == Access::Neutral && !whole && !batch.runs_nothing() {
+        // The connection is kept, for good or for what follows, so it must be able to do everything.
         access = Access::Write;
     }
     Need {

@@ -167,7 +167,13 @@ impl Places {
                         continue;
                     }
                     if route.primary {
-                        return Ok((lease, last));
+                        // From here on it counts as work. Whoever has held new work since it was decided
+                        // may have counted none before that, as while this waited for a connection.
+                        let held = need.access != Access::Neutral && !leads(cluster, route.node);
+                        match held {
+                            true => continue,
+                            false => return Ok((lease, last)),
+                        }
                     }
                     match prove(cluster, &mut lease, bounds.policy.visibility_wait_us).await {
                         Proof::Given => return Ok((lease, last)),
@@ -364,6 +370,12 @@ enum Proof {
     Missing,
     /// An operator keeps new reads from its node.
     Drained,
+}
+
+/// Whether this node may be written to at this moment.
+fn leads(cluster: &ClusterState, node: NodeId) -> bool {
+    let topology = cluster.topology();
+    topology.primary().is_some_and(|primary| primary.id == node)
 }
 
 /// Waits until measurements speak for a new connection to a standby.

@@ -79,11 +79,7 @@ pub(in crate::client) fn may_outlive(
     state: &State,
     context: &Context,
 ) -> bool {
-    let exchange = &held.server().talk.exchange;
-    state.pins().is_empty()
-        && !context.is_session_pooled()
-        && exchange.is_quiet()
-        && exchange.status() != TransactionStatus::Idle
+    state.pins().is_empty() && !context.is_session_pooled() && is_open(held)
 }
 
 /// The server connection was lost between two statements of a transaction.
@@ -107,7 +103,14 @@ pub(in crate::client) fn transaction_lost(
     state.server_lost();
 }
 
-fn rolled_back() -> Problem {
+/// Whether a transaction is open between two statements, of which nothing is left when its connection is lost.
+pub(in crate::client) fn is_open(held: &mut Attachment) -> bool {
+    let exchange = &held.server().talk.exchange;
+    exchange.is_quiet() && exchange.status() != TransactionStatus::Idle
+}
+
+/// What a client is told of it.
+pub(in crate::client) fn rolled_back() -> Problem {
     Problem::error(
         Kind::SerializationFailure,
         "the server connection was lost; the transaction was rolled back",

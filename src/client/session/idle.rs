@@ -63,7 +63,7 @@ pub(super) async fn listen(
         .is_some_and(|held| aborted::may_outlive(held, state, context));
     let kept = held.as_mut().is_some_and(|held| held.server().is_free());
     if kept && let Some(problem) = over(held, context) {
-        return Err(leave(held, context, problem));
+        return Err(leave(held, context, problem).await);
     }
     let process = context.slot.process();
     let Context {
@@ -181,7 +181,15 @@ pub(super) async fn listen(
         Err(lost) => lost,
     };
     match lost {
-        Lost::Nothing => Ok(Listened::Look),
+        Lost::Nothing => {
+            // A server that is about to be stopped is asked nothing.
+            let held = held.as_mut();
+            let asks = held.is_some_and(|held| kept::may_begin(context, held));
+            Ok(match asks {
+                true => Listened::Look,
+                false => Listened::Something,
+            })
+        }
         Lost::Client => Err(Ending::Quiet),
         Lost::Deaf(ending) => Err(ending),
         Lost::Patience => Err(Ending::Problem(Problem::fatal(
@@ -204,11 +212,20 @@ pub(super) async fn listen(
                 Lost::Over => over(held, context),
                 _ => None,
             };
+            let open = held.as_mut().is_some_and(aborted::is_open);
             let farewell = held.as_mut();
             let farewell = farewell.and_then(|held| held.server().talk.farewell.take());
-            let problem = over.unwrap_or_else(|| kept::lost(&node.unwrap_or_default()));
-            let ending = leave(held, context, problem);
-            Err(farewell.map_or(ending, Ending::Said))
+            if let Some(frame) = farewell {
+                if let Some(held) = held.take() {
+                    held.discard(context);
+                }
+                return Err(Ending::Said(frame));
+            }
+            let problem = over.unwrap_or_else(|| match open {
+                true => aborted::rolled_back(),
+                false => kept::lost(&node.unwrap_or_default()),
+            });
+            Err(leave(held, context, problem).await)
         }
     }
 }
@@ -223,11 +240,13 @@ fn over(held: &mut Option<Attachment>, context: &Context) -> Option<Problem> {
     kept::is_over(held.as_mut()?, &common.cluster.topology())
 }
 
-fn leave(held: &mut Option<Attachment>, context: &Context, problem: Problem) -> Ending {
-    if let Some(held) = held.take() {
-        held.discard(context);
-    }
-    Ending::Problem(problem)
+async fn leave(held: &mut Option<Attachment>, context: &Context, problem: Problem) -> Ending {
+    let Some(mut held) = held.take() else {
+        return Ending::Problem(problem);
+    };
+    let ending = kept::last_words(&mut held, problem).await;
+    held.discard(context);
+    ending
 }
 
 /// Takes whole frames only, so that the next batch's answer begins with a frame. What differs between

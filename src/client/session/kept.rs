@@ -6,12 +6,14 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::client::attachment::context::Context;
 use crate::client::attachment::routing::{Failure, no_primary};
 use crate::client::attachment::{Attachment, canceled};
-use crate::client::connection::Connection;
+use crate::client::connection::{Connection, Ending};
+use crate::client::relay::is_fatal;
+use crate::core::tag::backend;
 use crate::core::topology::{PATIENCE_US, Topology, Writer};
 use crate::error::{Kind, Problem};
 
@@ -64,7 +66,7 @@ pub(super) enum Stop {
     /// The statement is refused.
     Refused(Failure),
     /// The session is over.
-    Over(Problem),
+    Over(Ending),
 }
 
 /// A transaction is about to begin on a connection that was kept: it counts as work from here on, unless
@@ -74,14 +76,9 @@ pub(super) async fn begin(
     context: &mut Context,
     held: &mut Attachment,
 ) -> Result<(), Stop> {
-    // Counted first: whoever holds new work and then counts none may rely on it.
-    held.server().set_busy(true);
-    let topology = context.worker.common.cluster.topology();
-    let is_held = topology.writer == Writer::Nobody && held.is_primary();
-    if !is_held && is_over(held, &topology).is_none() {
+    if may_begin(context, held) {
         return Ok(());
     }
-    drop(topology);
     // Whoever cancels now means what waits here.
     context.slot.detach();
     let waited = wait(client, context, held).await;
@@ -90,6 +87,19 @@ pub(super) async fn begin(
         return Err(Stop::Refused(canceled().into()));
     }
     waited
+}
+
+/// Whether something may begin on it at this moment; then it counts as work.
+pub(super) fn may_begin(context: &Context, held: &mut Attachment) -> bool {
+    // Counted first: whoever holds new work and then counts none may rely on it.
+    held.server().set_busy(true);
+    let topology = context.worker.common.cluster.topology();
+    let is_held = topology.writer == Writer::Nobody && held.is_primary();
+    let may = !is_held && is_over(held, &topology).is_none();
+    if !may {
+        held.server().set_busy(false);
+    }
+    may
 }
 
 async fn wait(
@@ -105,7 +115,8 @@ async fn wait(
         held.server().set_busy(true);
         let topology = cluster.topology();
         if let Some(problem) = is_over(held, &topology) {
-            return Err(Stop::Over(problem));
+            drop(topology);
+            return Err(Stop::Over(last_words(held, problem).await));
         }
         if topology.writer != Writer::Nobody || !held.is_primary() {
             return Ok(());
@@ -147,6 +158,27 @@ pub(super) fn is_over(held: &mut Attachment, topology: &Topology) -> Option<Prob
         )),
         _ => lost(name),
     })
+}
+
+/// How a session ends that has kept a connection: where that was lost, in its server's own words, if there are any.
+/// A server that was shut down has said so, and its proxy may hear of it later.
+pub(super) async fn last_words(held: &mut Attachment, problem: Problem) -> Ending {
+    if problem.kind != Kind::ConnectionFailure {
+        return Ending::Problem(problem);
+    }
+    let socket = &mut held.server().socket;
+    let words = async {
+        while let Ok((tag, frame)) = socket.next_frame().await {
+            if tag == backend::ERROR && is_fatal(&frame) {
+                return Some(frame);
+            }
+        }
+        None
+    };
+    match timeout(LOOK, words).await {
+        Ok(Some(frame)) => Ending::Said(frame),
+        _ => Ending::Problem(problem),
+    }
 }
 
 /// The session's node has failed, or its connection.

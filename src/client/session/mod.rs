@@ -300,9 +300,9 @@ impl Session {
                             self.held = Some(held);
                             return self.refuse(batch, failure).await;
                         }
-                        Err(Stop::Over(problem)) => {
+                        Err(Stop::Over(ending)) => {
                             held.discard(&self.context);
-                            return Err(Ending::Problem(problem));
+                            return Err(ending);
                         }
                     }
                 }

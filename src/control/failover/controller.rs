@@ -26,7 +26,7 @@ use super::slot_keeper::SlotKeeper;
 use super::write_permission;
 use crate::agent::client::AgentClient;
 use crate::config::Failover;
-use crate::control::store::{Leader, OpenError, Store};
+use crate::control::store::{Leader, OpenError, Store, Version};
 use crate::core::failover::candidate::promotable;
 use crate::core::failover::consent::{Consent, consent};
 use crate::core::failover::facts::observation::{Leadership, ServerAnswer};
@@ -34,11 +34,11 @@ use crate::core::failover::facts::primary_health::{Health, judge};
 use crate::core::failover::policy::Mode;
 use crate::core::failover::{FailoverPolicy, Phase, Plan, Record, View, plan, renewal};
 use crate::core::leader_lease::micros;
-use crate::core::topology::NodeId;
+use crate::core::topology::{NodeId, Writer};
 
 /// The facts are looked at as often as this, and at once when one of weight changes.
 const TICK: Duration = Duration::from_millis(50);
-/// Every other proxy holds its clients so long after it was decided: they are told of each change.
+/// Every other proxy holds its clients so long after it was decided, as a rule; it says so when it does.
 const HEARD: Duration = Duration::from_millis(100);
 
 /// The controller of one cluster.
@@ -398,11 +398,14 @@ impl Controller {
         let record = self.keeper.watched(&self.policy, &mut self.log);
         let leader = self.leader();
         self.orders.turn_away(leader.as_deref());
-        let Some(record) = record else { return };
+        let Some((record, version)) = record else {
+            return;
+        };
         let why = if is_current {
             let until_us = self.facts.now_us().saturating_add(micros(current_for));
             let ruling = write_permission::by(&record, &self.policy);
             self.publisher.publish(ruling, until_us);
+            self.say(&record, version);
             match &leader {
                 Some(leader) => format!("{leader} decides"),
                 None => "no proxy decides at present".to_owned(),
@@ -421,6 +424,17 @@ impl Controller {
             |rule| rule.describe(&self.policy),
         );
         self.show(&record, why, leader, failsafe);
+    }
+
+    /// Tells whoever decides whether clients are held here by this record with nothing under way: counted after
+    /// it was published that new work is held.
+    fn say(&self, record: &Record, version: Version) {
+        let holds = self.shared.cluster.topology().writer == Writer::Nobody;
+        let loads = self.shared.cluster.load.by_node();
+        let primary = record.primary;
+        let open = primary.map_or(0, |primary| loads[usize::from(primary.0)]);
+        let holds = holds && open == 0;
+        self.keeper.store().say(holds.then_some(version));
     }
 
     /// What the planner needs and only the controller knows.
@@ -446,7 +460,7 @@ impl Controller {
             holding: self.publisher.is_holding(),
             open_transactions: known.record.primary.map_or(0, |primary| {
                 let own = loads[usize::from(primary.0)];
-                own.max(self.open_elsewhere(primary, known.phase_since_us))
+                own.max(self.open_elsewhere(primary, known))
             }),
             stale_connections: stale.collect(),
             drained: topology.nodes.iter().map(|node| node.drained).collect(),
@@ -454,14 +468,23 @@ impl Controller {
     }
 
     /// What is open on the primary through any proxy, and began before all of them held their clients.
-    /// While that is not known, it counts as one.
-    fn open_elsewhere(&self, primary: NodeId, held_us: u64) -> u32 {
-        if !self.keeper.store().is_shared() {
+    /// While that is not known, it counts as one, and so does each proxy that has not said that nothing is.
+    fn open_elsewhere(&self, primary: NodeId, known: &KnownRecord) -> u32 {
+        let store = self.keeper.store();
+        if !store.is_shared() {
             return 0;
         }
+        let held_us = known.phase_since_us;
         let heard_us = held_us.saturating_add(micros(HEARD));
         let open = self.facts.open_since_before(primary, heard_us);
-        open.unwrap_or(1)
+        // One that has not heard of the record after so long relies on none.
+        let passed_us = self.facts.now_us().saturating_sub(held_us);
+        let behind = match passed_us < self.policy.routing_lease_us {
+            true => store.behind(known.phase_version),
+            false => 0,
+        };
+        let behind = u32::try_from(behind).unwrap_or(u32::MAX);
+        open.unwrap_or(1).max(behind)
     }
 
     /// Who decides, as far as is known: an address.

@@ -23,6 +23,8 @@ pub(super) struct RecordKeeper {
 pub(super) struct KnownRecord {
     pub(super) record: Record,
     pub(super) phase_since_us: u64,
+    /// Whoever has heard of this has heard of the phase.
+    pub(super) phase_version: Version,
     version: Version,
 }
 
@@ -83,15 +85,20 @@ impl RecordKeeper {
         self.known = Some(KnownRecord {
             record,
             version,
+            phase_version: version,
             phase_since_us: self.facts.now_us(),
         });
         true
     }
 
-    /// What was last seen of the record that another proxy stores.
-    pub(super) fn watched(&self, policy: &FailoverPolicy, log: &mut EventLog) -> Option<Record> {
-        let stored = self.store.watch().borrow().clone();
-        decode(&stored?, policy, log)
+    /// What was last seen of the record that another proxy stores, and in which state.
+    pub(super) fn watched(
+        &self,
+        policy: &FailoverPolicy,
+        log: &mut EventLog,
+    ) -> Option<(Record, Version)> {
+        let stored = self.store.watch().borrow().clone()?;
+        Some((decode(&stored, policy, log)?, stored.version))
     }
 
     /// Raises the epoch of a record that was ever stored; false when it is not certain to be stored.
@@ -124,6 +131,7 @@ impl RecordKeeper {
                 let (phase, epoch) = (record.phase.label(), record.epoch);
                 if (known.record.epoch, known.record.phase.label()) != (epoch, phase) {
                     known.phase_since_us = self.facts.now_us();
+                    known.phase_version = version;
                     tracing::info!(phase, epoch, "failover phase");
                 }
                 known.record = record;

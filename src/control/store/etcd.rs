@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::attendance::Attendance;
 use super::claim::Claim;
 use super::keys::Keys;
 use super::leadership::{Campaign, Candidacy};
@@ -18,6 +19,7 @@ use crate::config;
 pub struct EtcdStore {
     keys: Arc<Keys>,
     campaign: Campaign,
+    attendance: Attendance,
     /// Ends the background tasks with this.
     _stop: DropGuard,
 }
@@ -41,9 +43,15 @@ impl EtcdStore {
         tokio::spawn(async move {
             stopped.run_until_cancelled(candidacy.run()).await;
         });
+        let attendance = Attendance::new(Arc::clone(&keys), id);
+        let (attending, stopped) = (attendance.clone(), stop.clone());
+        tokio::spawn(async move {
+            stopped.run_until_cancelled(attending.run()).await;
+        });
         Ok(Self {
             keys,
             campaign,
+            attendance,
             _stop: stop.drop_guard(),
         })
     }
@@ -63,6 +71,10 @@ impl EtcdStore {
 
     pub(super) fn current_for(&self) -> Duration {
         self.keys.current_for()
+    }
+
+    pub(super) fn attendance(&self) -> &Attendance {
+        &self.attendance
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Option<Stored>> {

@@ -1,17 +1,20 @@
-//! The two keys of a cluster on etcd, changed by transactions and watched.
+//! The keys of a cluster on etcd, changed by transactions and watched.
 //!
-//! `<prefix>/<cluster>/leader` says who leads, `<prefix>/<cluster>/record` is the controller's. The
+//! `<prefix>/<cluster>/leader` says who leads, `<prefix>/<cluster>/record` is the controller's, and below
+//! `<prefix>/<cluster>/proxies/` each proxy says how far it has come (`attended.rs`). The
 //! record changes only in a transaction that also finds the leader's key to be ours: so a proxy that
 //! has been replaced changes nothing, whatever it believes and however late its request arrives.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 use tonic::Streaming;
 
+use super::attended::Attended;
 use super::claim;
 use super::members::{Answered, Members};
 use super::rpc::{Compare, Connection, KeyValue, RequestOp, Txn, TxnResponse, WatchResponse};
@@ -19,18 +22,21 @@ use super::{OpenError, SaveError, Stored, Unavailable, Version};
 use crate::config;
 use crate::core::leader_lease::{Micros, margin, micros};
 
-/// The two keys and how they are reached.
+/// The keys and how they are reached.
 #[derive(Debug)]
 pub(super) struct Keys {
     members: Members,
     prefix: String,
     leader_key: String,
     record_key: String,
+    /// What the proxies' keys begin with.
+    pub(super) proxies: String,
     pub(super) ttl: Duration,
     /// When the latest look that was answered began.
     looked: AtomicU64,
     pub(super) seen: watch::Sender<SeenKeys>,
     pub(super) record: watch::Sender<Option<Stored>>,
+    pub(super) attended: Mutex<Attended>,
 }
 
 /// What the leader's key holds. It stays the same to the byte for a whole tenure, so that writing it
@@ -103,6 +109,7 @@ impl Keys {
         let [leader_key, record_key] = names(settings, cluster);
         Ok(Self {
             members,
+            proxies: prefix(settings, cluster) + "proxies/",
             prefix: prefix(settings, cluster),
             leader_key,
             record_key,
@@ -110,6 +117,7 @@ impl Keys {
             looked: AtomicU64::new(0),
             seen: watch::Sender::default(),
             record: watch::Sender::default(),
+            attended: Mutex::default(),
         })
     }
 
@@ -122,18 +130,22 @@ impl Keys {
         Duration::from_micros(left.unwrap_or_default())
     }
 
-    /// Reads both keys at one moment and tells everybody.
+    /// Reads all keys at one moment and tells everybody.
     pub(super) async fn look(&self, bound: Duration) -> Result<Option<Stored>, Unavailable> {
         let read = Txn {
             success: vec![
                 RequestOp::get(&self.leader_key),
                 RequestOp::get(&self.record_key),
+                RequestOp::get_all(&self.proxies),
             ],
             ..Txn::default()
         };
         let began = claim::now();
         let answer = self.transact(bound, read).await?.value;
         self.tell_leader(&answer, claim::now());
+        self.attended
+            .lock()
+            .see(answer.revision(), answer.all(2), claim::now());
         let stored = answer.got(1).map(|key| self.stored(key)).transpose()?;
         self.tell_record(stored.as_ref());
         // Last, so that who finds this finds what was seen, or something newer.
@@ -188,7 +200,27 @@ impl Keys {
         })
     }
 
-    /// Follows both keys for ever: told of every change by a watch, and looking now and then in case
+    /// Says something below the proxies' prefix.
+    pub(super) async fn attend(&self, key: &str, value: &str) -> Result<(), Unavailable> {
+        let put = Txn {
+            success: vec![RequestOp::put(key, value)],
+            ..Txn::default()
+        };
+        self.transact(self.ttl / 2, put).await.map(drop)
+    }
+
+    /// Takes a key away unless it has been changed since it was seen at this revision; 0 takes it in any case.
+    pub(super) async fn dismiss(&self, key: &str, revision: i64) -> Result<(), Unavailable> {
+        let unchanged = (revision != 0).then(|| Compare::revision_is(key, revision));
+        let delete = Txn {
+            compare: unchanged.into_iter().collect(),
+            success: vec![RequestOp::delete(key)],
+            ..Txn::default()
+        };
+        self.transact(self.ttl / 2, delete).await.map(drop)
+    }
+
+    /// Follows the keys for ever: told of every change by a watch, and looking now and then in case
     /// the watch has died without a word.
     pub(super) async fn observe(&self) {
         let look_anyway = self.ttl / 3;

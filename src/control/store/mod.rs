@@ -3,6 +3,8 @@
 //! The record is an opaque JSON value with a version. It is changed by compare-and-set, and only by
 //! the proxy that leads; the others watch. What the record means is the controller's business.
 
+mod attendance;
+mod attended;
 mod claim;
 mod etcd;
 mod examine;
@@ -167,6 +169,23 @@ impl Store {
         }
     }
 
+    /// Tells the proxy that decides that this one holds its clients by this state of the record, and that
+    /// nothing of theirs is under way; or takes that back.
+    pub fn say(&self, holds: Option<Version>) {
+        match self {
+            Self::File(_) => {}
+            Self::Etcd(store) => store.attendance().say(holds),
+        }
+    }
+
+    /// How many other proxies have not said so of this state of the record or a later one.
+    pub fn behind(&self, version: Version) -> usize {
+        match self {
+            Self::File(_) => 0,
+            Self::Etcd(store) => store.attendance().behind(version),
+        }
+    }
+
     /// Whether other proxies may serve clients of the same cluster.
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Etcd(_))
@@ -202,7 +221,10 @@ impl Store {
     pub async fn resign(&self) {
         match self {
             Self::File(store) => store.claim().end(),
-            Self::Etcd(store) => store.step_down(None).await,
+            Self::Etcd(store) => {
+                store.step_down(None).await;
+                store.attendance().end().await;
+            }
         }
     }
 }

@@ -59,11 +59,7 @@ impl Connection {
 
     /// Watches every key that begins with `prefix`, which must not be empty.
     pub(super) async fn watch(&self, prefix: &str) -> Result<Streaming<WatchResponse>, Status> {
-        let mut end = prefix.as_bytes().to_vec();
-        // The first key after all that begin so; the last byte is ASCII.
-        if let Some(last) = end.last_mut() {
-            *last += 1;
-        }
+        let end = end_of(prefix);
         let create = WatchRequest {
             create_request: Some(WatchCreateRequest {
                 key: prefix.as_bytes().to_vec(),
@@ -101,6 +97,15 @@ impl Connection {
             metadata.insert("token", token.clone());
         }
     }
+}
+
+/// The first key after all that begin with `prefix`, whose last byte is ASCII.
+fn end_of(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
 }
 
 /// The transport's own text is "transport error"; what it means is further down.
@@ -179,7 +184,7 @@ impl Compare {
 /// One step of a transaction.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct RequestOp {
-    #[prost(oneof = "Operation", tags = "1, 2")]
+    #[prost(oneof = "Operation", tags = "1, 2, 3")]
     step: Option<Operation>,
 }
 
@@ -189,13 +194,23 @@ enum Operation {
     Range(RangeRequest),
     #[prost(message, tag = "2")]
     Put(PutRequest),
+    #[prost(message, tag = "3")]
+    Delete(DeleteRangeRequest),
 }
 
 impl RequestOp {
     pub(super) fn get(key: &str) -> Self {
-        let key = key.into();
+        let (key, range_end) = (key.into(), Vec::new());
         Self {
-            step: Some(Operation::Range(RangeRequest { key })),
+            step: Some(Operation::Range(RangeRequest { key, range_end })),
+        }
+    }
+
+    /// Every key that begins with `prefix`, which must not be empty.
+    pub(super) fn get_all(prefix: &str) -> Self {
+        let (key, range_end) = (prefix.into(), end_of(prefix));
+        Self {
+            step: Some(Operation::Range(RangeRequest { key, range_end })),
         }
     }
 
@@ -205,12 +220,22 @@ impl RequestOp {
             step: Some(Operation::Put(PutRequest { key, value })),
         }
     }
+
+    pub(super) fn delete(key: &str) -> Self {
+        let key = key.into();
+        Self {
+            step: Some(Operation::Delete(DeleteRangeRequest { key })),
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
 struct RangeRequest {
     #[prost(bytes = "vec", tag = "1")]
     key: Vec<u8>,
+    /// Empty for this one key.
+    #[prost(bytes = "vec", tag = "2")]
+    range_end: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -219,6 +244,12 @@ struct PutRequest {
     key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DeleteRangeRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
 }
 
 /// How a transaction ended.
@@ -240,7 +271,13 @@ impl TxnResponse {
 
     /// The key that the step of that number read, if the key is there.
     pub(super) fn got(&self, step: usize) -> Option<&KeyValue> {
-        self.responses.get(step)?.range.as_ref()?.kvs.first()
+        self.all(step).first()
+    }
+
+    /// The keys that the step of that number read.
+    pub(super) fn all(&self, step: usize) -> &[KeyValue] {
+        let range = self.responses.get(step).and_then(|op| op.range.as_ref());
+        range.map_or(&[], |range| &range.kvs)
     }
 }
 
@@ -265,6 +302,8 @@ struct RangeResponse {
 /// A key as it is stored.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct KeyValue {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) key: Vec<u8>,
     /// The revision of its last change.
     #[prost(int64, tag = "3")]
     pub(super) mod_revision: i64,

@@ -81,6 +81,10 @@ fn every_kind_of_client_comes_through_or_is_told_the_truth() {
     listening.run("LISTEN something");
     let mut temporary = proxy.wire();
     temporary.run("CREATE TEMPORARY TABLE mine (n int)");
+    let mut within = proxy.wire();
+    within.run("CREATE TEMPORARY TABLE mine (n int)");
+    within.run("BEGIN");
+    within.run("INSERT INTO met VALUES ('within')");
 
     let old = leading(&cluster, &proxy);
     old.kill().unwrap();
@@ -136,6 +140,10 @@ fn every_kind_of_client_comes_through_or_is_told_the_truth() {
     let frames = temporary.until_closed();
     let told = frames.iter().find(|frame| frame.tag == b'E');
     assert!(told.is_some(), "a pinned session is told: {frames:?}");
+    // Its transaction is gone, and it may be run again; or its server has said why.
+    let answer = summary(&within.until_closed());
+    assert!(["E[40001]", "E[57P02]"].contains(&&*answer), "{answer}");
+    assert_eq!(rows(&proxy, "within"), "0");
     let warning = listening.frame().unwrap();
     assert_eq!(warning.tag, b'N', "it listens on: {warning:?}");
     settled(proxy.http);

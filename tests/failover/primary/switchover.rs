@@ -1,55 +1,16 @@
 //! A planned change of primary under load: no error, nothing lost, a measured stall; or a refusal.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use pgcauseway::verify::{self, Options};
 use tokio::sync::oneshot;
 
 use super::{CALM, assert_whole, cluster, leading, named, proxy, rounds, writers};
 use crate::support::http::order;
-use crate::support::need::pgbench;
+use crate::support::pgbench::Pgbench;
 use crate::support::status::{another_leads, leader, promotable, settled};
-use crate::support::{Proxy, RUNTIME, block_on, eventually, need, turn};
-
-/// pgbench's tpcb-like transactions by 16 clients through a proxy.
-struct Pgbench(Child);
-
-impl Pgbench {
-    fn start(proxy: &Proxy, protocol: &str) -> Self {
-        let port = proxy.port.to_string();
-        let run = |arguments: &[&str]| {
-            let mut command = Command::new(pgbench());
-            command
-                .args(["-h", "127.0.0.1", "-p", &port, "-U", "demo"])
-                .args(arguments)
-                .arg("demo")
-                .env("PGPASSWORD", "demo")
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
-            command
-        };
-        let made = run(&["-i", "-s", "4", "-q"]).output().unwrap();
-        assert!(made.status.success(), "{made:?}");
-        // Always some under way, and cores to spare for servers that start.
-        let load = ["-n", "-c", "16", "-j", "2", "-T", "1000", "-R", "300"];
-        let load = [&load[..], &["-M", protocol]].concat();
-        Self(run(&load).spawn().unwrap())
-    }
-
-    /// Lets it end as it does when its time is up; its words.
-    fn stop(self) -> String {
-        let pid = i32::try_from(self.0.id()).unwrap();
-        kill(Pid::from_raw(pid), Signal::SIGALRM).unwrap();
-        let ended = self.0.wait_with_output().unwrap();
-        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let all = said(&ended.stdout) + &said(&ended.stderr);
-        assert!(ended.status.success(), "{all}");
-        all
-    }
-}
+use crate::support::{RUNTIME, block_on, eventually, need, turn};
 
 #[test]
 fn a_switchover_under_load_is_not_noticed() {
@@ -67,7 +28,7 @@ fn a_switchover_under_load_is_not_noticed() {
     let checking = RUNTIME.spawn(verify::run(check, async {
         let _ = stopped.await;
     }));
-    let pgbench = Pgbench::start(&proxy, "prepared");
+    let pgbench = Pgbench::start(proxy.port, "prepared");
     let writers = writers(&proxy.url(), 4);
     let mut stalls = Vec::new();
     for round in 1..=rounds(3) {
@@ -95,8 +56,7 @@ fn a_switchover_under_load_is_not_noticed() {
         settled(proxy.http);
     }
     println!("stalls in ms: {stalls:.0?}");
-    let said = pgbench.stop();
-    assert!(said.contains("number of failed transactions: 0 "), "{said}");
+    pgbench.stop();
     stop.send(()).unwrap();
     let report = block_on(checking).unwrap().unwrap();
     let history = writers.stop();

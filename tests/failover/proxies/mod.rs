@@ -8,5 +8,6 @@ mod deciders;
 mod failsafe;
 mod faults;
 mod healthy;
+mod late;
 mod orders;
 mod world;

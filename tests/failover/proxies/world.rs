@@ -45,6 +45,17 @@ impl World {
         proxies: usize,
         settings: &str,
     ) -> Self {
+        Self::start_with(program, name, proxies, settings, TTL).await
+    }
+
+    /// The same, with how long a proxy may rely on what etcd said.
+    pub(crate) async fn start_with(
+        program: &Path,
+        name: &str,
+        proxies: usize,
+        settings: &str,
+        ttl: Duration,
+    ) -> Self {
         let net = Net::new(u8::try_from(NODES + proxies + 1).unwrap()).unwrap();
         let cluster = Cluster::builder(name)
             .agents(program)
@@ -61,7 +72,7 @@ impl World {
             failover += &format!(
                 "coordination: etcd\netcd: {{ endpoints: {:?}, ttl: {}ms }}\n",
                 etcd.endpoints(),
-                TTL.as_millis()
+                ttl.as_millis()
             );
             Some(etcd)
         } else {
