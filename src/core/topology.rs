@@ -118,8 +118,8 @@ pub struct NodeView {
     pub silent: Option<Silence>,
     /// The failover controller keeps clients away from it: it was fenced, or stands on another history.
     pub barred: bool,
-    /// It is not known whether it still leads: nothing is begun on it, and what is under way goes on. If it
-    /// leads no more it has been fenced, so that nothing there is acknowledged.
+    /// It is not known whether it still leads: nothing is begun on it, and what is under way goes on for as long as
+    /// its agent is known to let it lead: nobody leads in its place before.
     pub suspended: bool,
     /// By an operator's word it takes no new reads.
     pub drained: bool,
@@ -282,9 +282,6 @@ pub struct Ruling {
     pub barred: NodeSet,
     /// On whom nothing is begun.
     pub suspended: NodeSet,
-    /// Once its time has run out the primary is barred, and not only suspended: a successor may be chosen then, and
-    /// nothing else would keep this one from acknowledging.
-    pub bars_at_end: bool,
 }
 
 /// One life of a node as the primary.
@@ -307,8 +304,6 @@ pub struct Topology {
     pub writer: Writer,
     /// Rises with every change of who may be written to; 0 without a failover controller.
     pub epoch: u64,
-    /// `Ruling::bars_at_end`.
-    pub bars_at_end: bool,
     /// The present primary's life, or the last one's, and those before it, latest first.
     pub reigns: Arc<[Reign]>,
 }
@@ -318,7 +313,6 @@ impl Topology {
     pub fn rule(&mut self, ruling: Ruling) {
         self.epoch = ruling.epoch;
         self.writer = ruling.writer;
-        self.bars_at_end = ruling.bars_at_end;
         for node in &mut self.nodes {
             node.barred = ruling.barred.contains(node.id);
             node.suspended = ruling.suspended.contains(node.id);
@@ -331,7 +325,6 @@ impl Topology {
         let mut ruling = Ruling {
             epoch: self.epoch,
             writer: self.writer,
-            bars_at_end: self.bars_at_end,
             ..Ruling::default()
         };
         for node in &self.nodes {
@@ -345,19 +338,17 @@ impl Topology {
         ruling
     }
 
-    /// The time of the ruling has run out: nobody is written to. Whether there was somebody.
-    pub fn expire(&mut self) -> bool {
-        let Writer::Only(primary, _) = self.writer else {
-            return false;
-        };
-        self.writer = Writer::Nobody;
-        if let Some(node) = self.nodes.get_mut(usize::from(primary.0)) {
-            match self.bars_at_end {
-                true => node.barred = true,
-                false => node.suspended = true,
+    /// The time of the ruling has run out: nobody is written to, except by what is under way, if that still `goes_on`.
+    pub fn expire(&mut self, goes_on: bool) {
+        if let Writer::Only(primary, _) = self.writer {
+            self.writer = Writer::Nobody;
+            if let Some(node) = self.nodes.get_mut(usize::from(primary.0)) {
+                node.suspended = true;
             }
         }
-        true
+        for node in self.nodes.iter_mut().filter(|node| node.suspended) {
+            (node.suspended, node.barred) = (goes_on, !goes_on || node.barred);
+        }
     }
 
     /// A node by its place.

@@ -26,6 +26,8 @@ pub struct ClusterState {
     publishing: Mutex<()>,
     /// Until when the ruling may be relied on, by this cluster's clock.
     ruled_until_us: AtomicU64,
+    /// Until when what is under way on the primary may go on after that.
+    under_way_until_us: AtomicU64,
     signals: Signals,
     /// What a failover waits for.
     why: Mutex<Arc<str>>,
@@ -43,6 +45,7 @@ impl ClusterState {
             logins: Logins::default(),
             publishing: Mutex::new(()),
             ruled_until_us: AtomicU64::new(u64::MAX),
+            under_way_until_us: AtomicU64::new(0),
             signals: Signals::new(nodes.len()),
             topology: ArcSwap::from_pointee(Topology {
                 nodes,
@@ -85,6 +88,11 @@ impl ClusterState {
         }
     }
 
+    /// Until when what is under way on the primary may go on once the ruling has run out: nobody else leads before.
+    pub fn goes_on_until(&self, until_us: u64) {
+        self.under_way_until_us.store(until_us, Ordering::Release);
+    }
+
     /// Nobody may be written to any more: another proxy may have decided since.
     fn expire(&self) {
         {
@@ -93,11 +101,17 @@ impl ClusterState {
                 return;
             }
             let mut next = Topology::clone(&self.topology.load());
-            if next.expire() {
-                self.topology.store(Arc::new(next));
-            }
+            let under_way_until_us = self.under_way_until_us.load(Ordering::Acquire);
+            let goes_on = under_way_until_us > self.now_us();
+            next.expire(goes_on);
+            self.topology.store(Arc::new(next));
             // The next ruling brings the next time.
-            self.ruled_until_us.store(u64::MAX, Ordering::Release);
+            let next_us = if goes_on {
+                under_way_until_us
+            } else {
+                u64::MAX
+            };
+            self.ruled_until_us.store(next_us, Ordering::Release);
         }
         self.signals.turned();
     }

@@ -90,7 +90,7 @@ impl Attachment {
         self.lease.pool().node_name()
     }
 
-    pub(super) fn is_primary(&self) -> bool {
+    pub(in crate::client) fn is_primary(&self) -> bool {
         self.last.route.primary
     }
 
@@ -347,7 +347,8 @@ pub(super) async fn sync_held(
     batch: &Batch,
 ) -> Result<(), Failure> {
     let server = held.server();
-    if !server.is_free() {
+    // While it has not said what code has set there, nothing is known that could be put right.
+    if !server.is_free() || state.pins().contains(PinReason::Unanswered) {
         return Ok(());
     }
     match settle(server, state, batch, false).await {

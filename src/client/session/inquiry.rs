@@ -60,6 +60,10 @@ impl Inquiry {
                 self.again = None;
                 state.unit_ended();
             }
+            // A standby is no place to stay: the session could not write.
+            Err(Unanswered::Refused) if !held.is_primary() && !context.is_session_pooled() => {
+                return Err(Lost);
+            }
             Err(Unanswered::Refused) => {
                 if asked {
                     self.refused(Instant::now());

@@ -165,6 +165,8 @@ impl State {
         if self.pins.contains(PinReason::TemporaryObject) {
             reading.meaning ^= self.own_meaning;
         }
+        // By which settings it is parsed nobody has said.
+        reading.private |= self.pins.contains(PinReason::Unanswered);
         reading
     }
 

@@ -339,7 +339,9 @@ impl Controller {
         let shown = &self.shared.metrics.failover.state;
         shown.promotable((!observes).then_some(able));
         self.publisher
-            .publish(write_permission::by(&plan.next, &self.policy), until_us);
+            .goes_on_until(self.under_way_until_us(&plan.next));
+        self.publisher
+            .publish(write_permission::by(&plan.next), until_us);
         self.publisher.bind_to(term.number);
         let leader = self.leader();
         let failsafe = describe_failsafe(view);
@@ -380,7 +382,7 @@ impl Controller {
         // Before another can take over.
         self.publisher.unbind();
         self.publisher
-            .publish(write_permission::blind(record, &self.policy), u64::MAX);
+            .publish(write_permission::blind(record, false), u64::MAX);
         let pause = Duration::from_micros(self.policy.lease_us.saturating_mul(2));
         self.keeper.store().step_down(pause).await;
         self.keeper.forget();
@@ -403,17 +405,23 @@ impl Controller {
         };
         let why = if is_current {
             let until_us = self.facts.now_us().saturating_add(micros(current_for));
-            let ruling = write_permission::by(&record, &self.policy);
-            self.publisher.publish(ruling, until_us);
+            self.publisher
+                .goes_on_until(self.under_way_until_us(&record));
+            self.publisher
+                .publish(write_permission::by(&record), until_us);
             self.say(&record, version);
             match &leader {
                 Some(leader) => format!("{leader} decides"),
                 None => "no proxy decides at present".to_owned(),
             }
         } else {
-            let ruling = write_permission::blind(&record, &self.policy);
-            self.publisher.publish(ruling, u64::MAX);
-            "etcd does not answer: another primary may have been chosen since, and nothing is written"
+            let until_us = self.under_way_until_us(&record);
+            let goes_on = until_us > self.facts.now_us();
+            self.publisher.goes_on_until(until_us);
+            let ruling = write_permission::blind(&record, goes_on);
+            let until_us = if goes_on { until_us } else { u64::MAX };
+            self.publisher.publish(ruling, until_us);
+            "etcd does not answer: another primary may have been chosen since, and nothing is begun"
                 .to_owned()
         };
         let primary = record.primary;
@@ -426,6 +434,14 @@ impl Controller {
         self.show(&record, why, leader, failsafe);
     }
 
+    /// Until when nobody leads in the recorded primary's place, whoever decides: its agent has said so. Where
+    /// something else promotes, nobody can say.
+    fn under_way_until_us(&self, record: &Record) -> u64 {
+        let governed = self.policy.mode != Mode::Observe;
+        let primary = record.primary.filter(|_| governed);
+        primary.map_or(0, |primary| self.facts.leads_until_us(primary))
+    }
+
     /// Tells whoever decides whether clients are held here by this record with nothing under way: counted after
     /// it was published that new work is held.
     fn say(&self, record: &Record, version: Version) {
@@ -433,8 +449,7 @@ impl Controller {
         let loads = self.shared.cluster.load.by_node();
         let primary = record.primary;
         let open = primary.map_or(0, |primary| loads[usize::from(primary.0)]);
-        let holds = holds && open == 0;
-        self.keeper.store().say(holds.then_some(version));
+        self.keeper.store().say(version, holds && open == 0);
     }
 
     /// What the planner needs and only the controller knows.
@@ -477,12 +492,10 @@ impl Controller {
         let held_us = known.phase_since_us;
         let heard_us = held_us.saturating_add(micros(HEARD));
         let open = self.facts.open_since_before(primary, heard_us);
-        // One that has not heard of the record after so long relies on none.
+        // One that has not heard of the record after so long begins nothing by what it knew.
         let passed_us = self.facts.now_us().saturating_sub(held_us);
-        let behind = match passed_us < self.policy.routing_lease_us {
-            true => store.behind(known.phase_version),
-            false => 0,
-        };
+        let unaware_count = passed_us < self.policy.routing_lease_us;
+        let behind = store.behind(known.phase_version, unaware_count);
         let behind = u32::try_from(behind).unwrap_or(u32::MAX);
         open.unwrap_or(1).max(behind)
     }

@@ -185,6 +185,17 @@ impl Facts {
         answering
     }
 
+    /// Until when a node's agent has said that it lets its server lead, at the latest; 0 if it has not.
+    pub(super) fn leads_until_us(&self, id: NodeId) -> u64 {
+        let known = self.known.lock();
+        let node = known.nodes.get(usize::from(id.0));
+        let agent = node.and_then(|node| node.agent.as_ref());
+        let agent = agent.filter(|agent| agent.governed && agent.postmaster == Postmaster::Primary);
+        agent
+            .and_then(|agent| agent.lease)
+            .map_or(0, |lease| lease.until_us)
+    }
+
     /// Why nodes could not be rejoined, as was said last.
     pub(super) fn unjoined(&self) -> BTreeMap<NodeId, String> {
         let known = self.known.lock();

@@ -68,6 +68,11 @@ impl Publisher {
         self.bind_to(0);
     }
 
+    /// Until when what is under way may go on once what is published has run out.
+    pub(super) fn goes_on_until(&self, until_us: u64) {
+        self.cluster.goes_on_until(until_us);
+    }
+
     pub(super) fn publish(&mut self, ruling: Ruling, until_us: u64) {
         let Ruling { epoch, writer, .. } = ruling;
         // The cluster withdraws a ruling by itself when its time has run out.

@@ -1,11 +1,10 @@
 //! What a record means for clients: who may be written to, and who serves nobody.
 
-use crate::core::failover::policy::FailoverPolicy;
 use crate::core::failover::record::{Phase, Record};
 use crate::core::topology::{NodeId, NodeSet, Ruling, Writer};
 
 /// The ruling that a record stands for.
-pub(super) fn by(record: &Record, policy: &FailoverPolicy) -> Ruling {
+pub(super) fn by(record: &Record) -> Ruling {
     let writer = match record.serving() {
         Some(node) if !record.holds() => Writer::Only(node, record.timeline),
         _ => Writer::Nobody,
@@ -23,18 +22,18 @@ pub(super) fn by(record: &Record, policy: &FailoverPolicy) -> Ruling {
         writer,
         barred,
         suspended: NodeSet::default(),
-        bars_at_end: record.primary.is_some_and(|node| !policy.fences(node)),
     }
 }
 
-/// For a proxy that may not rely on its record any more: another may have been promoted.
-pub(super) fn blind(record: &Record, policy: &FailoverPolicy) -> Ruling {
-    let mut ruling = by(record, policy);
+/// For a proxy that may not rely on its record any more: another may have been promoted, if not before its agent
+/// lets this one lead no more, as what is under way on it goes on until then.
+pub(super) fn blind(record: &Record, goes_on: bool) -> Ruling {
+    let mut ruling = by(record);
     ruling.writer = Writer::Nobody;
     if let Some(primary) = record.primary {
-        match ruling.bars_at_end {
-            true => ruling.barred.insert(primary),
-            false => ruling.suspended.insert(primary),
+        match goes_on {
+            true => ruling.suspended.insert(primary),
+            false => ruling.barred.insert(primary),
         }
     }
     ruling

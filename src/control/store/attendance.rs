@@ -34,20 +34,22 @@ impl Attendance {
         }
     }
 
-    /// From now on it holds its clients by this state of the record, with nothing under way; or does not.
-    pub(super) fn say(&self, holds: Option<Version>) {
-        let holds = holds.map(|version| version.0);
-        self.word.send_if_modified(|word| {
-            let news = word.holds != holds;
-            word.holds = holds;
-            news
-        });
+    /// It has heard of this state of the record, and from now on holds its clients by it with nothing under way, or
+    /// does not.
+    pub(super) fn say(&self, heard: Version, holds: bool) {
+        let said = Word {
+            heard: Some(heard.0),
+            holds: holds.then_some(heard.0),
+        };
+        self.word
+            .send_if_modified(|word| std::mem::replace(word, said) != said);
     }
 
-    pub(super) fn behind(&self, version: Version) -> usize {
+    pub(super) fn behind(&self, version: Version, unaware_count: bool) -> usize {
         let attended = self.keys.attended.lock();
         let ttl = micros(self.keys.ttl);
-        attended.behind(self.key.as_bytes(), version, ttl, claim::now())
+        let own = self.key.as_bytes();
+        attended.behind(own, version, ttl, claim::now(), unaware_count)
     }
 
     /// Says it again and again, and at once when it changes; for ever.

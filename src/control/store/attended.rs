@@ -13,6 +13,9 @@ use crate::core::leader_lease::Micros;
 pub(super) struct Word {
     /// By which state of the record it holds its clients with nothing under way.
     pub(super) holds: Option<u64>,
+    /// Which state of the record it has heard of.
+    #[serde(default)]
+    pub(super) heard: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,11 +57,20 @@ impl Attended {
     }
 
     /// How many that have been heard of within `ttl`, other than the one with this key, do not hold their clients
-    /// by this state of the record or a later one.
-    pub(super) fn behind(&self, own: &[u8], version: Version, ttl: Micros, now: Micros) -> usize {
+    /// by this state of the record or a later one; of those that have not heard of it, only if they count.
+    pub(super) fn behind(
+        &self,
+        own: &[u8],
+        version: Version,
+        ttl: Micros,
+        now: Micros,
+        unaware_count: bool,
+    ) -> usize {
+        let by = |said: Option<u64>| said.is_some_and(|said| said >= version.0);
         let behind = |(key, heard): &(&Vec<u8>, &Heard)| {
-            let holds = heard.word.holds.is_some_and(|held| held >= version.0);
-            key.as_slice() != own && !holds && now.saturating_sub(heard.since) < ttl
+            let is_there = now.saturating_sub(heard.since) < ttl;
+            let counts = unaware_count || by(heard.word.heard);
+            key.as_slice() != own && !by(heard.word.holds) && is_there && counts
         };
         self.heard.iter().filter(behind).count()
     }
@@ -97,11 +109,20 @@ mod tests {
         ];
         attended.see(3, &keys, 100);
         let behind = |attended: &Attended, own: &str, version, now| {
-            attended.behind(own.as_bytes(), Version(version), 50, now)
+            attended.behind(own.as_bytes(), Version(version), 50, now, true)
         };
         assert_eq!(behind(&attended, "a", 9, 120), 2);
         assert_eq!(behind(&attended, "b", 7, 120), 1);
         assert_eq!(behind(&attended, "b", 8, 120), 2);
+        // Who has heard of it and is not done counts in any case.
+        let aware = [
+            key("d", r#"{"holds":null,"heard":8}"#, 1),
+            key("e", holds, 2),
+        ];
+        let mut others = Attended::default();
+        others.see(3, &aware, 100);
+        let counted = |all| others.behind(b"a", Version(8), 50, 120, all);
+        assert_eq!((counted(true), counted(false)), (2, 1));
         // An answer that was overtaken.
         attended.see(2, &[], 120);
         assert_eq!(behind(&attended, "d", 7, 120), 2);

@@ -169,20 +169,21 @@ impl Store {
         }
     }
 
-    /// Tells the proxy that decides that this one holds its clients by this state of the record, and that
-    /// nothing of theirs is under way; or takes that back.
-    pub fn say(&self, holds: Option<Version>) {
+    /// Tells the proxy that decides that this one has heard of this state of the record, and whether it holds its
+    /// clients by it with nothing of theirs under way.
+    pub fn say(&self, heard: Version, holds: bool) {
         match self {
             Self::File(_) => {}
-            Self::Etcd(store) => store.attendance().say(holds),
+            Self::Etcd(store) => store.attendance().say(heard, holds),
         }
     }
 
-    /// How many other proxies have not said so of this state of the record or a later one.
-    pub fn behind(&self, version: Version) -> usize {
+    /// How many other proxies do not hold their clients by this state of the record or a later one; of those
+    /// that have not heard of it, only if they count.
+    pub fn behind(&self, version: Version, unaware_count: bool) -> usize {
         match self {
             Self::File(_) => 0,
-            Self::Etcd(store) => store.attendance().behind(version),
+            Self::Etcd(store) => store.attendance().behind(version, unaware_count),
         }
     }
 

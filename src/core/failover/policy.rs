@@ -106,13 +106,6 @@ impl FailoverPolicy {
         node.is_some_and(|node| node.agent)
     }
 
-    /// Whether a node that was replaced acknowledges nothing whatever proxies do: it is stopped by its agent or
-    /// `fence_command`, or its commits wait for standbys that have left it.
-    pub fn fences(&self, node: NodeId) -> bool {
-        let by_routing = self.unfenced_accepted && !self.has_agent(node) && !self.fence_command;
-        self.mode != Mode::Observe && !by_routing
-    }
-
     /// Several names for a sentence: `pg1, pg2`.
     pub fn names(&self, nodes: impl IntoIterator<Item = NodeId>) -> String {
         let names: Vec<_> = nodes.into_iter().map(|node| self.name(node)).collect();

@@ -257,3 +257,31 @@ fn timeouts_that_are_the_databases_stay_the_databases() {
     asked.session().run("SELECT 1");
     assert_eq!(wire.value("SHOW lock_timeout"), "90s");
 }
+
+#[test]
+fn what_is_prepared_before_the_server_has_answered_is_nobody_elses() {
+    let mut asked = Asked::start("asked_prepared");
+    let mut wire = asked.session();
+    asked.superuser.run("BEGIN");
+    let lock = "LOCK TABLE pg_catalog.pg_depend IN ACCESS EXCLUSIVE MODE";
+    asked.superuser.run(lock);
+    wire.run("DO $$ BEGIN PERFORM set_config('TimeZone', 'Asia/Tokyo', false); END $$");
+    // The constant is one of the setting under which it is parsed.
+    let sql = "SELECT extract(epoch FROM '2020-01-01 12:00'::timestamptz)";
+    let prepared = [parse("noon", sql), run("noon", &[]), sync()];
+    assert!(wire.exchange(&prepared).contains("D[1577847600.000000]"));
+    asked.superuser.run("COMMIT");
+    eventually("the session is free", || {
+        wire.ask("SELECT 1");
+        let status = http::status(asked.proxy.http);
+        !status["pinned"]["reasons"]
+            .to_string()
+            .contains("unanswered")
+    });
+    wire.run("RESET TimeZone");
+    drop(wire);
+    let mut other = asked.session();
+    let prepared = [parse("noon", sql), run("noon", &[]), sync()];
+    assert!(other.exchange(&prepared).contains("D[1577880000.000000]"));
+    asked.proxy.assert_well();
+}

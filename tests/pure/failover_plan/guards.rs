@@ -484,20 +484,3 @@ fn a_crashed_standby_has_its_time_from_when_it_was_started() {
     assert_eq!(moved(29 * SECOND), Recovery::Start);
     assert_eq!(moved(30 * SECOND), Recovery::Rewind);
 }
-
-#[test]
-fn where_only_routing_fences_nothing_else_is_relied_on() {
-    let fences = |case: Case, change: &dyn Fn(&mut Case)| {
-        let case = case.with(|case| change(case));
-        case.policy.fences(PG1)
-    };
-    assert!(fences(Case::new(), &|case| case.policy.unfenced_accepted = true));
-    assert!(fences(Case::quorum().without_agents(), &|_| {}));
-    let accepted = |case: &mut Case| case.policy.unfenced_accepted = true;
-    assert!(!fences(Case::new().without_agents(), &accepted));
-    assert!(fences(Case::new().without_agents(), &|case| {
-        accepted(case);
-        case.policy.fence_command = true;
-    }));
-    assert!(!fences(Case::new(), &|case| case.policy.mode = Mode::Observe));
-}

@@ -47,9 +47,10 @@ pub(in crate::core::failover) fn take(step: &mut Step<'_>) -> bool {
         }
         (Phase::Fencing(failed) | Phase::Discovering(failed, _), RequestKind::Failover) => {
             match request.to {
-                // One that was to lead, and could not, may be asked once more.
+                // One that was to lead, and could not, may be asked once more where it can be started.
                 Some(to)
-                    if to == failed.node && !failed.cause.was_candidate()
+                    if to == failed.node
+                        && (!failed.cause.was_candidate() || step.agent(to).is_none())
                         || !is_configured(step, to) =>
                 {
                     Err(format!("{} cannot be promoted", step.name(to)))
@@ -106,13 +107,8 @@ fn change_candidate(step: &mut Step<'_>, request: Request, to: NodeId) -> Result
             "{name} is being promoted, and nothing could stop it: its agent does not answer"
         ));
     }
-    if !is_intact {
+    if !giving_up::can_lead_again(step.view(), candidate.node, Some(to)) {
         replaceable(step.view(), candidate.node, Some(to))?;
-    } else if !giving_up::can_lead_again(step.view(), candidate.node, Some(to)) {
-        let name = step.name(to);
-        return Err(format!(
-            "{name} is not stopped, or its agent does not answer"
-        ));
     }
     step.answer_request(Err("a failover was ordered instead".to_owned()));
     step.next.request = Some(request);
