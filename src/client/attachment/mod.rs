@@ -340,14 +340,13 @@ async fn sync(
     server.apply(settings, disowns, OWN_BOUND).await
 }
 
-/// A connection that the session has kept may have gone back to defaults that are not the session's.
+/// A connection that the session has kept may have gone back to defaults that are not its own, if it has said.
 pub(super) async fn sync_held(
     held: &mut Attachment,
     state: &State,
     batch: &Batch,
 ) -> Result<(), Failure> {
     let server = held.server();
-    // While it has not said what code has set there, nothing is known that could be put right.
     if !server.is_free() || state.pins().contains(PinReason::Unanswered) {
         return Ok(());
     }
