@@ -60,4 +60,11 @@ with Session(engine) as session:
     session.delete(session.scalars(select(Author).where(Author.name == "author 7")).one())
     session.commit()
     assert session.scalar(select(func.count(Book.id))) == 390
+# A reader that has written nothing, one statement at a time: what a standby is for. It has seen all that it has
+# seen once, wherever it reads next.
+reader = create_engine(engine.url, pool_size=1, isolation_level="AUTOCOMMIT")
+with reader.connect() as connection:
+    counts = [connection.scalar(select(func.count(Book.id))) for _ in range(100)]
+    assert counts == sorted(counts, reverse=True) and counts[-1] in (390, 400), counts
+reader.dispose()
 Base.metadata.drop_all(engine)

@@ -94,12 +94,6 @@ pub(in crate::core::failover) fn discover(
     if is_bound(failed, proof) && asks_for_another(step, failed.node) {
         return give_up(step, failed);
     }
-    let asked_again = step.next.asked_for() == Some(failed.node);
-    if asked_again && step.agent(failed.node).is_none() && step.answer(failed.node).is_none() {
-        let name = step.name(failed.node);
-        let why = format!("{name} does not answer, nor does an agent that could start it");
-        step.answer_request(Err(why));
-    }
     // One that was lost and came back may still follow its order to lead.
     if !is_bound(failed, proof) && giving_up::brings_back(step, failed.node) {
         return;
