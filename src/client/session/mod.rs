@@ -5,6 +5,7 @@ mod idle;
 mod inquiry;
 mod kept;
 pub(super) mod local;
+mod ready;
 mod unsent;
 
 use std::time::Duration;
@@ -17,12 +18,12 @@ use self::inquiry::{Inquiry, Lost};
 use self::kept::{Stop, Vigil};
 use super::attachment::context::Context;
 use super::attachment::routing::{Failure, MAX_ATTEMPTS};
-use super::attachment::{self, Attachment, channels, cleaning, constants, moving, shapes};
+use super::attachment::{self, Attachment, cleaning, moving};
 use super::connection::batch::{Batch, End, Gathered};
 use super::connection::gatherer::Gatherer;
 use super::connection::{Connection, Ending, OWN_BOUND};
 use super::definitions::Redefinition;
-use super::outcome::{self, aborted, resolve};
+use super::outcome::{self, aborted};
 use super::relay::render::{Rendered, render};
 use super::relay::{Outcome, Relay, in_own_name};
 use super::state::State;
@@ -320,8 +321,21 @@ impl Session {
                     }
                 }
             };
-            match self.make_ready(&mut held, batch).await {
+            match ready::make(&mut held, &self.state, &mut self.context, batch).await {
                 Ok(()) => {}
+                // Nothing of the batch has been sent: it goes to where it goes without this connection.
+                Err(Failure::Lost)
+                    if attempts < MAX_ATTEMPTS
+                        && ready::is_fresh(&held, &self.state, &self.context) =>
+                {
+                    let routing = &self.context.worker.common.metrics.routing;
+                    routing.replayed(Replay::NodeLost);
+                    if !held.is_primary() {
+                        exclude.insert(held.server().origin.node);
+                    }
+                    held.discard(&self.context);
+                    continue;
+                }
                 Err(Failure::Lost) => return self.server_lost(held, batch, false).await,
                 Err(failure) if held.server().talk.exchange.skips_to_sync() => {
                     self.held = Some(held);
@@ -394,23 +408,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    /// What has to be known before the batch is sent.
-    async fn make_ready(&mut self, held: &mut Attachment, batch: &Batch) -> Result<(), Failure> {
-        attachment::sync_held(held, &self.state, batch).await?;
-        channels::expose(held, &self.state, batch).await?;
-        attachment::expose_names(held, &self.state, &self.context, batch).await?;
-        constants::parse_as_of_then(held, &self.state, batch).await?;
-        shapes::check(held, batch).await?;
-        attachment::prepare_before_begin(held, batch).await?;
-        moving::refuse_stuck(held, &self.state, batch).await?;
-        attachment::disown_numbers(held, &self.state, &self.context, batch).await?;
-        if batch.may_notify() && held.is_primary() {
-            hearing::speak(held, &self.context).await;
-        }
-        let resolves = self.context.places.bounds().resolves_commits;
-        resolve::identify(held, batch, resolves).await
     }
 
     async fn relay_once(&mut self, held: &mut Attachment, batch: &mut Batch) -> Outcome {
