@@ -10,14 +10,14 @@ use crate::support::frames::{parse, run, sync};
 use crate::support::{Proxy, Wire, eventually, http};
 
 /// Sessions of a database of their own, and a superuser beside them.
-struct Asked {
-    proxy: Proxy,
+pub(super) struct Asked {
+    pub(super) proxy: Proxy,
     login: Login,
-    superuser: Wire,
+    pub(super) superuser: Wire,
 }
 
 impl Asked {
-    fn start(database: &str) -> Self {
+    pub(super) fn start(database: &str) -> Self {
         let login = apart(database);
         let superuser = Login {
             database: database.to_owned(),
@@ -30,7 +30,7 @@ impl Asked {
         }
     }
 
-    fn session(&self) -> Wire {
+    pub(super) fn session(&self) -> Wire {
         self.session_with(&[])
     }
 

@@ -1,48 +1,19 @@
 //! A server that is lost before it has said what a statement left on it: the session ends, as it would
 //! with PostgreSQL, and never goes on without what it was told it has.
 
-use pgcauseway::rig::Login;
-
-use super::{apart, proxy};
-use crate::cluster;
+use super::asked::Asked;
 use crate::support::frames::query;
-use crate::support::{Proxy, Wire, eventually, summary};
+use crate::support::{Wire, eventually, summary};
 
-/// Sessions of a database, the superuser beside them, and their proxy.
-struct Doubted {
-    proxy: Proxy,
-    login: Login,
-    superuser: Wire,
-}
-
-impl Doubted {
-    fn start(database: &str) -> Self {
-        let login = apart(database);
-        let superuser = Login {
-            database: database.to_owned(),
-            ..cluster().credentials().superuser.clone()
-        };
-        Self {
-            proxy: proxy(),
-            login,
-            superuser: Wire::login(cluster().primary().port(), &superuser, &[]),
-        }
-    }
-
-    fn session(&self) -> Wire {
-        Wire::login(self.proxy.port, &self.login, &[])
-    }
-
-    /// Ends the server connections of which this is true, once there is one.
-    fn end(&mut self, is: &str) {
-        let ended = format!(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-             WHERE usename = 'demo' AND datname = current_database() AND {is}"
-        );
-        eventually("a server connection is ended", || {
-            self.superuser.value(&ended) != "0"
-        });
-    }
+/// Ends the server connections of which this is true, once there is one.
+fn end(doubted: &mut Asked, is: &str) {
+    let ended = format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+         WHERE usename = 'demo' AND datname = current_database() AND {is}"
+    );
+    eventually("a server connection is ended", || {
+        doubted.superuser.value(&ended) != "0"
+    });
 }
 
 /// The session is over, and the client has been told why.
@@ -58,7 +29,7 @@ fn has_ended(mut wire: Wire, after: &str) {
 
 #[test]
 fn who_was_told_that_something_is_set_does_not_go_on_without_it() {
-    let mut doubted = Doubted::start("unanswered");
+    let mut doubted = Asked::start("unanswered");
     for sql in [
         "SELECT set_config('search_path', 'elsewhere', false)",
         "SELECT set_config('role', 'demo', false)",
@@ -71,7 +42,7 @@ fn who_was_told_that_something_is_set_does_not_go_on_without_it() {
         let lock = "LOCK TABLE pg_catalog.pg_depend IN ACCESS EXCLUSIVE MODE";
         doubted.superuser.run(lock);
         wire.send(&query(sql));
-        doubted.end("wait_event_type = 'Lock'");
+        end(&mut doubted, "wait_event_type = 'Lock'");
         doubted.superuser.run("COMMIT");
         has_ended(wire, sql);
     }
@@ -79,7 +50,7 @@ fn who_was_told_that_something_is_set_does_not_go_on_without_it() {
 
 #[test]
 fn nor_does_one_whose_client_is_slow_to_read() {
-    let mut doubted = Doubted::start("unread");
+    let mut doubted = Asked::start("unread");
     // The last of it waits in the proxy, or at the server, which still writes.
     for rows in [14_000, 20_000] {
         let mut wire = doubted.session();
@@ -87,7 +58,10 @@ fn nor_does_one_whose_client_is_slow_to_read() {
             "SELECT set_config('search_path', 'elsewhere', false), repeat('x', 1000) \
              FROM generate_series(1, {rows})"
         )));
-        doubted.end("query LIKE '%repeat%' AND (state = 'idle' OR wait_event = 'ClientWrite')");
+        end(
+            &mut doubted,
+            "query LIKE '%repeat%' AND (state = 'idle' OR wait_event = 'ClientWrite')",
+        );
         let answered = wire.until(b'Z');
         if answered.iter().any(|frame| frame.tag == b'E') {
             // The statement has failed, and nothing of it is promised.
