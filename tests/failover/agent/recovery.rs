@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use nix::sys::signal::Signal;
-use pgcauseway::agent::api::{JobState, StopMode};
+use pgcauseway::agent::api::{Job, JobState, StopMode};
 use pgcauseway::agent::client::AgentClient;
 use pgcauseway::rig::{Cluster, Node};
 
 use super::supervise::Agent;
-use super::support::{builder, client, freeze_copy, job, source, status};
+use super::support::{builder, client, freeze_copy, job, source, status, streams};
 use crate::support::{BOUND, becomes};
 
 /// Half a second for each segment of WAL that it is asked for in vain.
@@ -36,9 +36,11 @@ async fn next_segment(primary: &Node) {
     primary.execute("select pg_switch_wal()").await.unwrap();
 }
 
-async fn streams(node: &Node) -> bool {
-    let sql = "select count(*) from pg_stat_wal_receiver where status = 'streaming'";
-    node.query::<i64>(sql).await.is_ok_and(|count| count == 1)
+/// Nothing had to be rewound, or copied.
+fn assert_as_it_was(job: &Job) {
+    let (state, detail) = (job.state, &job.detail);
+    assert_eq!(state, JobState::Done, "{detail}");
+    assert!(detail.starts_with("streams as it was"), "{detail}");
 }
 
 #[tokio::test]
@@ -58,12 +60,7 @@ async fn a_crashed_standby_that_is_long_in_recovering_is_let_recover() {
     agent.rejoin(1, source, false, BOUND).await.unwrap();
     let job = job(&agent).await;
     println!("{job:?}\n{}", process.log());
-    assert_eq!(job.state, JobState::Done, "{}", job.detail);
-    assert!(
-        job.detail.starts_with("streams as it was"),
-        "{}",
-        job.detail
-    );
+    assert_as_it_was(&job);
     assert!(streams(standby).await);
 }
 
@@ -102,12 +99,7 @@ async fn a_copy_that_is_long_in_becoming_consistent_is_made_once() {
     agent.rejoin(1, from, true, BOUND).await.unwrap();
     let job = job(&agent).await;
     println!("{job:?}\n{}", process.log());
-    assert_eq!(job.state, JobState::Done, "{}", job.detail);
-    assert!(
-        job.detail.starts_with("streams as it was"),
-        "{}",
-        job.detail
-    );
+    assert_as_it_was(&job);
     assert!(!recovering || pid().await == first, "it was not stopped");
     assert!(streams(&standby).await);
     assert!(!status(&agent).await.unfinished_rejoin);

@@ -103,3 +103,8 @@ pub async fn takes_writes(node: &Node) -> bool {
         Ok(Ok(()))
     )
 }
+
+pub async fn streams(node: &Node) -> bool {
+    let sql = "select count(*) from pg_stat_wal_receiver where status = 'streaming'";
+    node.query::<i64>(sql).await.is_ok_and(|count| count == 1)
+}

@@ -11,7 +11,7 @@ use pgcauseway::process;
 use pgcauseway::rig::Node;
 
 use super::supervise::Agent;
-use super::support::{builder, client, job, source, status, waiting_archive};
+use super::support::{builder, client, job, source, status, streams, waiting_archive};
 use crate::support::{BOUND, becomes};
 
 /// Another directory in its place has another one.
@@ -40,14 +40,7 @@ async fn what_a_dead_postmaster_has_left_keeps_no_server_from_starting() {
     let started = agent.start(1, Role::Standby, source, BOUND).await;
     started.unwrap();
     assert!(!orphan.is_alive());
-    becomes("it streams", async || {
-        let sql = "select count(*) from pg_stat_wal_receiver where status = 'streaming'";
-        standby
-            .query::<i64>(sql)
-            .await
-            .is_ok_and(|count| count == 1)
-    })
-    .await;
+    becomes("it streams", async || streams(standby).await).await;
 }
 
 #[tokio::test]
@@ -122,14 +115,7 @@ async fn an_archive_that_does_not_answer_costs_no_data() {
     );
     assert!(status(&agent).await.postmaster.running);
     fs::write(answers, "").unwrap();
-    becomes("it streams", async || {
-        let sql = "select count(*) from pg_stat_wal_receiver where status = 'streaming'";
-        standby
-            .query::<i64>(sql)
-            .await
-            .is_ok_and(|count| count == 1)
-    })
-    .await;
+    becomes("it streams", async || streams(standby).await).await;
     assert_eq!(inode(standby), before);
 }
 
